@@ -1,0 +1,70 @@
+"""Activation: the one transaction that makes a rental run and its meter tick, and what happens when it is refused (R03)."""
+
+from actors import setup
+from actors.allocation_state import Allocation, user_ref
+from actors.cleanup import begin_cleanup
+from actors.rows import AssignmentRow, MeterRow
+from amends.runtime.decision import Decision
+from amends.runtime.delivery import notify
+from amends.runtime.messages import TurnRefused
+
+NODE_STATES = ("ready", "suspect", "draining")
+
+
+def activate(s: Allocation, d: Decision) -> None:
+    """Try the activation transaction. Its node must still be there, at the epoch of the reservation."""
+    if s.state != "activating" or s.failing or s.node_id is None:
+        return
+    d.require("node", s.node_id, NODE_STATES, s.node_epoch)
+    meter_id = d.mint("meter")
+    policy = d.facts.policy
+    d.to(
+        "active", activated_us=d.now_us, billing_state="accruing", meter_id=meter_id,
+        policy_version=policy.version, policy_sha256=policy.sha256,
+    )  # fmt: skip
+    d.row(meter_row(d.state, d.id))
+    d.row(AssignmentRow(d.id, s.node_id, "active", d.now_us, None))
+    d.did("activation", s.activation_tries + 1, True, d.now_us)
+    run = d.run("R03")
+    if run is not None:
+        run.retry("activation", d.ref, True, attempt=s.activation_tries + 1)
+        run.end("recovered")
+    notify(d, "allocation.active", account_id=s.account_id, state="active")
+    if s.leaving:
+        d.timer("leave", d.now_us)
+
+
+def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
+    """The database refused the activation, or the node is no longer what it was."""
+    if s.state != "activating" or s.failing:
+        return
+    if m.code == "requirement":
+        run = d.open_run("R02", trigger_type="policy", trigger_ref=f"node:{s.node_id}", original=(s.trace_id, s.span_id))
+        setup.undo(d, run, "node_offline")
+        return
+    tries = s.activation_tries + 1
+    span = d.did("activation", tries, False, d.now_us, m.code, m.text)
+    run = d.open_run("R03", original=(d.trace_id, span))
+    failure = d.failure(m.code, m.text, component="activation", span_id=span, run=run, severity="high")
+    run.caused_by(failure)
+    run.retry("activation", d.ref, False, attempt=tries, code=m.code)
+    d.set(activation_tries=tries)
+    if tries < d.limits("activation_tries"):
+        d.timer("activate", d.now_us + d.limits.delay_us("activation_backoff_ms", tries, d.id))
+        return
+    run.compensate(
+        "compensate", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
+        metadata={"enqueued": "user-remove"},
+    )  # fmt: skip
+    setup.fail(s, d, "activation_failed")
+    begin_cleanup(d, "R03")
+    run.degrade()
+
+
+def meter_row(s: Allocation, allocation_id: str, cause: str | None = None) -> MeterRow:
+    """The meter of an allocation as it stands; `cause` is its stop cause."""
+    start = s.activated_us or 0
+    return MeterRow(
+        s.meter_id or "", allocation_id, s.account_id, "stopped" if s.stopped_us is not None else "accruing",
+        s.rate_uminor_per_hour, s.policy_version, s.policy_sha256, start, s.stopped_us, cause, start,
+    )  # fmt: skip

@@ -1,0 +1,152 @@
+"""The node actor: heard, probed, ready; suspect when silent; quarantined when it cannot be trusted. Its automaton.
+
+What operators do to it stands in `node_ops`. It learns of heartbeats only when something changes. Verdicts on
+silence belong to the node-loss rows and are not taken here.
+"""
+
+from actors import node_ops
+from actors.node_state import DebtSettled, HeartbeatSeen, Node, Silent, Suspicion, view_node
+from actors.wire import (
+    DrainNode,
+    QuarantineNode,
+    RegisterNode,
+    RetireNode,
+    ReturnNode,
+    UndrainNode,
+    UpdateNode,
+)
+from amends.runtime.decision import Decision
+from amends.runtime.domain import ActorKind
+from amends.runtime.messages import StepDone, TimerFired
+
+PROBE, RECONCILE = "ssh.probe", "agent.reconcile"
+
+
+def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
+    if s.state == "retired":
+        return
+    held = d.facts.assignment_of(d.id)
+    rebooted = s.boot_id is not None and m.boot_id != s.boot_id
+    if rebooted and held is not None and held[1] == "reserved":
+        # The machine under a set-up is a new one: the reservation's epoch no longer fits (R02).
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us, epoch=s.epoch + 1)
+        d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "reserved_by": held[0]})
+    elif rebooted and held is not None:
+        d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "allocated_to": held[0]})
+        d.set(last_heartbeat_us=m.at_us)
+    else:
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
+    if s.state == "registered":
+        _probe(d)
+    elif s.state == "suspect":
+        _back(d)
+
+
+def _back(d: Decision) -> None:
+    """From suspect to where it was; too many of these in a window are flapping."""
+    s: Node = d.state
+    since = d.now_us - d.limits.us("flap_window_ms")
+    flaps = [at for at in s.flaps if at > since] + [d.now_us]
+    d.to(s.before_suspect or "ready", cause="heartbeat", flap_count=s.flap_count + 1, flaps=flaps, before_suspect="")
+    if len(flaps) >= d.limits("flap_limit"):
+        node_ops.quarantine(d, "flapping", case="node_flapping", evidence={"flaps": len(flaps)})
+
+
+def _silent(s: Node, m: Silent, d: Decision) -> None:
+    if s.state in ("ready", "draining"):
+        last = max(m.last_us, s.last_heartbeat_us or 0)
+        d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
+
+
+def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
+    if s.state == "retired":
+        return
+    case = "host_key_mismatch" if m.reason == "host_key_mismatch" else ""
+    node_ops.quarantine(d, m.reason, case=case)
+
+
+def _debt_settled(s: Node, m: DebtSettled, d: Decision) -> None:
+    node_ops.try_return(d)
+
+
+def _probe(d: Decision) -> None:
+    s: Node = d.state
+    if not s.probing:
+        d.set(probing=True)
+        d.step(PROBE, f"node:{d.id}", {"node_id": d.id}, attempt=s.probe_tries + 1)
+
+
+def _step_done(s: Node, m: StepDone, d: Decision) -> None:
+    if m.name == RECONCILE:
+        node_ops.reconciled(s, m, d)
+    elif m.name == PROBE and s.state == "registered":
+        _probed(s, m, d)
+    elif m.name == PROBE:
+        d.set(probing=False, probe_tries=0)
+
+
+def _probed(s: Node, m: StepDone, d: Decision) -> None:
+    d.set(probing=False, probe_tries=s.probe_tries + 1)
+    if m.ok:
+        d.to("ready", cause="probe", probe_tries=0)
+    elif m.outcome.code == "ssh_host_key_mismatch":
+        node_ops.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
+    else:
+        d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
+
+
+def _timer(s: Node, m: TimerFired, d: Decision) -> None:
+    if m.name == "probe" and s.state == "registered":
+        if d.facts.is_heard(d.id):
+            _probe(d)
+    elif m.name == "reconcile":
+        node_ops.begin_reconcile(d)
+
+
+NODE = ActorKind(
+    name="node",
+    table="nodes",
+    state_type=Node,
+    states={
+        "registered": "rest",
+        "ready": "rest",
+        "suspect": "rest",
+        "draining": "rest",
+        "quarantined": "rest",
+        "retired": "end",
+    },
+    transitions={
+        ("", "registered"): "node.register",
+        ("registered", "ready"): "a heartbeat and a good SSH probe",
+        ("ready", "suspect"): "no heartbeat for suspect_after_ms",
+        ("draining", "suspect"): "no heartbeat for suspect_after_ms",
+        ("suspect", "ready"): "heartbeat with the same boot id",
+        ("suspect", "draining"): "heartbeat with the same boot id; ops.node.drain",
+        ("ready", "draining"): "ops.node.drain",
+        ("draining", "ready"): "ops.node.undrain",
+        ("registered", "quarantined"): "host key mismatch, ops.node.quarantine",
+        ("ready", "quarantined"): "flapping, exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("suspect", "quarantined"): "exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("draining", "quarantined"): "flapping, exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
+        ("quarantined", "retired"): "ops.node.retire",
+        ("registered", "retired"): "ops.node.retire",
+    },
+    handlers={
+        RegisterNode: node_ops.register,
+        HeartbeatSeen: _heard,
+        Silent: _silent,
+        Suspicion: _suspicion,
+        DebtSettled: _debt_settled,
+        DrainNode: node_ops.drain,
+        UndrainNode: node_ops.undrain,
+        QuarantineNode: node_ops.ops_quarantine,
+        ReturnNode: node_ops.return_to_service,
+        RetireNode: node_ops.retire,
+        UpdateNode: node_ops.update,
+        StepDone: _step_done,
+        TimerFired: _timer,
+    },
+    creates=frozenset({RegisterNode}),
+    view=view_node,
+)

@@ -1,0 +1,175 @@
+"""What operators do to a node, and its ways into and out of quarantine.
+
+A node leaves quarantine by itself only when nothing but `offline` or `cleanup_exhausted` stands against it and its
+agent's inventory has been read; otherwise an operator lets it out, and then it is reconciled too.
+"""
+
+from typing import Any
+
+import msgspec
+
+from actors.cleanup import CleanupLost
+from actors.node_state import SELF_HEALING, Node
+from actors.wire import (
+    DrainNode,
+    QuarantineNode,
+    RegisterNode,
+    RetireNode,
+    ReturnNode,
+    UndrainNode,
+    UpdateNode,
+)
+from amends.runtime.decision import Decision
+from amends.runtime.delivery import notify
+from amends.runtime.messages import StepDone
+
+STALLED_AFTER = 5
+
+
+def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
+    """A new node, or a retired id put to use again."""
+    if s is not None and s.state != "retired":
+        d.refuse("already_exists", f"the node {m.node_id!r} exists")
+    fresh = Node(
+        state="registered", ssh_host=m.ssh.host, ssh_port=m.ssh.port, ssh_host_key=m.ssh.host_key,
+        ssh_user=m.ssh.user, labels=m.labels, registered_us=d.now_us,
+    )  # fmt: skip
+    if s is None:
+        d.create(fresh)
+    else:
+        d.create(msgspec.structs.replace(fresh, epoch=s.epoch + 1))
+
+
+def drain(s: Node, m: DrainNode, d: Decision) -> None:
+    """No new rentals; what runs goes on."""
+    if s.state == "suspect":
+        d.set(before_suspect="draining")
+        d.audit("node.drain", reason=m.reason)
+    elif s.state == "ready":
+        d.to("draining", reason=m.reason)
+    elif s.state != "draining":
+        _illegal(s, d, "drained")
+
+
+def undrain(s: Node, m: UndrainNode, d: Decision) -> None:
+    """Back to ready."""
+    if s.state == "suspect" and s.before_suspect == "draining":
+        d.set(before_suspect="ready")
+        d.audit("node.undrain", reason=m.reason)
+    elif s.state == "draining":
+        d.to("ready", reason=m.reason)
+    elif s.state != "ready":
+        _illegal(s, d, "undrained")
+
+
+def ops_quarantine(s: Node, m: QuarantineNode, d: Decision) -> None:
+    """An operator takes the node out of service; a running allocation is not touched."""
+    if s.state == "retired":
+        _illegal(s, d, "quarantined")
+    quarantine(d, "operator", reason=m.reason)
+
+
+def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evidence: Any = None) -> None:
+    """Add a reason; into quarantine if it is not there yet."""
+    s: Node = d.state
+    known = why in s.quarantine_reasons
+    reasons = sorted({*s.quarantine_reasons, why})
+    if s.state != "quarantined":
+        d.to("quarantined", cause=why, reason=reason, quarantine_reasons=reasons, before_suspect="")
+        notify(d, "node.quarantined", state="quarantined", cause=why)
+    elif not known:
+        d.set(quarantine_reasons=reasons)
+        d.audit("node.quarantine_reason", reason=reason, details={"cause": why})
+    if case and case not in d.state.cases:
+        d.case(case, evidence=evidence)
+
+
+def try_return(d: Decision) -> None:
+    """Begin the way out of quarantine where nothing stands against it."""
+    s: Node = d.state
+    allowed = s.returning or set(s.quarantine_reasons) <= SELF_HEALING
+    if s.state == "quarantined" and allowed and not d.facts.is_dirty(d.id):
+        begin_reconcile(d)
+
+
+def begin_reconcile(d: Decision) -> None:
+    """Ask the node's agent to compare what it holds with what is expected."""
+    s: Node = d.state
+    if s.state != "quarantined" or s.reconciling:
+        return
+    d.set(reconciling=True)
+    expected = {"mounts": [], "users": d.facts.expected_users(d.id)}
+    args = {"node_id": d.id, "node_epoch": s.epoch, "expected": expected}
+    d.step("agent.reconcile", f"agent:{d.id}", args, attempt=s.reconcile_tries + 1)
+
+
+def reconciled(s: Node, m: StepDone, d: Decision) -> None:
+    """The agent's inventory is in, or it did not answer in time."""
+    d.set(reconciling=False, reconcile_tries=0 if m.ok else s.reconcile_tries + 1)
+    if s.state != "quarantined":
+        return
+    if not m.ok:
+        d.timer("reconcile", d.now_us + d.limits.us("offline_after_ms"))
+        if d.state.reconcile_tries >= STALLED_AFTER and "reconcile_stalled" not in s.cases:
+            d.case("reconcile_stalled", evidence={"code": m.outcome.code, "tries": d.state.reconcile_tries})
+        return
+    d.resolve_case("reconcile_stalled")
+    d.audit("node.reconciled", details={"inventory": m.outcome.data})
+    if (s.returning or set(s.quarantine_reasons) <= SELF_HEALING) and (
+        s.dirty_acknowledged or not d.facts.is_dirty(d.id)
+    ):
+        d.to("ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False)
+        for kind in ("node_flapping", "host_key_mismatch"):
+            d.resolve_case(kind)
+
+
+def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
+    """An operator lets the node out of quarantine; it is reconciled first."""
+    if s.state != "quarantined":
+        _illegal(s, d, "returned to service")
+    if d.facts.is_dirty(d.id) and not m.acknowledge_dirty:
+        d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
+    d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
+    d.set(returning=True, dirty_acknowledged=m.acknowledge_dirty)
+    begin_reconcile(d)
+
+
+def retire(s: Node, m: RetireNode, d: Decision) -> None:
+    """Out of the fleet for good; the id may be registered again."""
+    if s.state not in ("quarantined", "registered"):
+        _illegal(s, d, "retired")
+    if d.facts.assignment_of(d.id) is not None:
+        d.refuse("illegal_transition", "an allocation still lives on this node", field="node_id")
+    debtors = d.facts.debtors(d.id)
+    if debtors and not m.acknowledge_lost:
+        d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")
+    d.to("retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[])
+    d.cancel("probe", "reconcile")
+    for kind in list(s.cases):
+        d.resolve_case(kind, m.reason)
+    for allocation_id in debtors:
+        d.tell("allocation", allocation_id, CleanupLost(m.reason))
+
+
+def update(s: Node, m: UpdateNode, d: Decision) -> None:
+    """A re-imaged or moved machine: new address, host key or labels; a new probe follows."""
+    if s.state == "retired":
+        _illegal(s, d, "updated")
+    changes: dict[str, Any] = {}
+    if m.labels is not None:
+        changes["labels"] = m.labels
+    if m.ssh is not None:
+        changes |= {
+            "ssh_host": m.ssh.host, "ssh_port": m.ssh.port, "ssh_host_key": m.ssh.host_key, "ssh_user": m.ssh.user,
+        }  # fmt: skip
+    if not changes:
+        d.refuse("invalid_request", "nothing to update: give ssh or labels", field="ssh")
+    d.set(**changes)
+    d.audit("node.update", reason=m.reason, details={"fields": sorted(changes)})
+    if m.ssh is not None and not s.probing:
+        d.set(probing=True)
+        d.step("ssh.probe", f"node:{d.id}", {"node_id": d.id}, attempt=1, key=f"{d.id}:update:{d.state.version}")
+
+
+def _illegal(s: Node, d: Decision, verb: str) -> None:
+    d.refuse("illegal_transition", f"a node that is {s.state} cannot be {verb}", state=s.state)

@@ -1,0 +1,75 @@
+"""The node's state, the messages it gets, and the shape others see of it."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from amends.runtime.domain import ActorState
+
+SELF_HEALING = frozenset(("offline", "cleanup_exhausted"))
+
+
+class Node(ActorState, frozen=True, kw_only=True):
+    """A machine that can be rented. Times in microseconds; `flaps` are the times of suspicion in the window."""
+
+    ssh_host: str
+    ssh_port: int
+    ssh_host_key: str
+    registered_us: int
+    ssh_user: str | None = None
+    labels: dict[str, str] = {}
+    boot_id: str | None = None
+    epoch: int = 1
+    last_heartbeat_us: int | None = None
+    before_suspect: str = ""
+    flap_count: int = 0
+    flaps: list[int] = []
+    quarantine_reasons: list[str] = []
+    probing: bool = False
+    probe_tries: int = 0
+    reconciling: bool = False
+    reconcile_tries: int = 0
+    dirty_acknowledged: bool = False
+    returning: bool = False  # an operator has released it; it goes back once it is reconciled
+
+
+class HeartbeatSeen(Struct, frozen=True):
+    """The detector has heard the node: for the first time, again after silence, or with a new boot id."""
+
+    boot_id: str
+    at_us: int
+
+
+class Silent(Struct, frozen=True):
+    """Nothing was heard for `suspect_after_ms`; `last_us` is the last receive time."""
+
+    last_us: int
+
+
+class Suspicion(Struct, frozen=True):
+    """An allocation found the node unfit: quarantine it for that reason."""
+
+    reason: str
+
+
+class DebtSettled(Struct, frozen=True):
+    """An allocation no longer owes this node a cleanup."""
+
+
+def ssh_endpoint(s: Node) -> dict[str, Any]:
+    """Where the node's SSH server is, as the SSH adapter takes it."""
+    return {"host": s.ssh_host, "port": s.ssh_port, "user": s.ssh_user, "host_key": s.ssh_host_key}
+
+
+def view_node(s: Node, identifier: str, d: Any) -> dict[str, Any]:
+    """Row of `public_v1.node`; assignment and debts stand beside the node's own state."""
+    held = d.facts.assignment_of(identifier) if d.facts is not None else None
+    allocation, state = held or (None, None)
+    return {
+        "node_id": identifier, "state": s.state, "labels": s.labels,
+        "dirty": d.facts.is_dirty(identifier) if d.facts is not None else False,
+        "reserved_by": allocation if state == "reserved" else None,
+        "allocated_to": allocation if state == "active" else None,
+        "epoch": s.epoch, "boot_id": s.boot_id, "last_heartbeat_us": s.last_heartbeat_us,
+        "flap_count": s.flap_count, "quarantine_reasons": s.quarantine_reasons, "version": s.version,
+    }  # fmt: skip

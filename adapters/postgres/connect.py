@@ -1,0 +1,62 @@
+"""Connections of one runtime: their session settings, and which driver errors mean what."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+
+COMMAND_TIMEOUT_S = 30.0
+LOCK_TIMEOUT_MS = 50  # a foreign session's lock delays one attempt of one batch by this much, no more
+
+# Trouble of the server or the way to it, not of the rows (SQLSTATE classes): 08 connection, 53 resources,
+# 57 operator intervention, 58 system error, XX internal.
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
+_LOCKED = ("55P03", "40P01", "40001")
+
+
+async def connect(dsn: str, *, epoch: int = 0, name: str = "", read_only: bool = False) -> "asyncpg.Connection[Any]":
+    """A connection of the runtime holding `epoch`; raises `Unavailable`."""
+    settings = {
+        "application_name": name or f"amends:{epoch}",
+        "lock_timeout": str(LOCK_TIMEOUT_MS) if epoch else "5s",
+        "statement_timeout": "30s",
+        "idle_in_transaction_session_timeout": "10s",
+        "timezone": "UTC",
+        "jit": "off",
+    }
+    if epoch:
+        settings["amends.epoch"] = str(epoch)
+    if read_only:
+        settings["default_transaction_read_only"] = "on"
+    try:
+        return await asyncpg.connect(dsn, timeout=10, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        raise Unavailable(f"Postgres cannot be reached: {error}") from error
+
+
+def classify(error: BaseException) -> TurnFailed | Unavailable:
+    """The blame of a driver error raised inside a commit."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = str(error.sqlstate or "XX000")
+        if state in _LOCKED:
+            return Locked(str(error))
+        if state[:2] in _UNAVAILABLE_CLASSES:
+            return Unavailable(f"Postgres: {error}")
+        return Refused(state, str(error))
+    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | asyncio.IncompleteReadError):
+        return Unavailable(f"Postgres: {error}")
+    if isinstance(error, asyncpg.DataError | ValueError | TypeError | UnicodeError):
+        return Refused("22000", str(error))
+    raise error
+
+
+async def close(connection: "asyncpg.Connection[Any] | None") -> None:
+    """Close, bounded: a connection that does not close in a second is cut."""
+    if connection is None or connection.is_closed():
+        return
+    try:
+        await connection.close(timeout=1.0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()

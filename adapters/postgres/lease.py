@@ -1,0 +1,116 @@
+"""The lease: which runtime may act, on a connection of its own, and the take-over of a dead or paused one.
+
+The epoch comes from here. A holder renews every second; one whose session is gone is replaced at once, one that has
+not renewed for `STALE_S` is replaced too, after its sessions were ended. What it still tries to write fails at the head.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+
+from adapters.postgres.connect import close, connect
+from adapters.postgres.statements import migrations, statement
+from amends.values.canonical import sha256
+from amends.values.errors import BadConfiguration, Fenced, Unavailable
+
+STALE_S = 8.0
+RENEW_S = 1.0
+ACT_S = 5.0  # older than this: no outside effect is begun
+
+
+class Lease:
+    """Held by one runtime. `age_s` is the time since the last renewal began that succeeded."""
+
+    def __init__(self, dsn: str, holder: str) -> None:
+        self._dsn, self._holder = dsn, holder
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._renewed = float("-inf")
+        self.epoch = 0
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last successful renewal began."""
+        return time.monotonic() - self._renewed
+
+    def may_act(self) -> bool:
+        """Whether an outside effect may begin now."""
+        return self.age_s < ACT_S
+
+    async def acquire(self, *, poll_s: float = 0.5) -> int:
+        """Wait until the lease is ours; returns the new epoch, with older sessions ended."""
+        while True:
+            try:
+                if await self._try():
+                    return self.epoch
+            except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await close(self._connection)
+                self._connection = None
+            await asyncio.sleep(poll_s)
+
+    async def acquire_now(self) -> int | None:
+        """One attempt; None while another runtime holds the lease. Raises `Unavailable`."""
+        return self.epoch if await self._try() else None
+
+    async def _try(self) -> bool:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._dsn, name="amends-lease")
+        connection = self._connection
+        started = time.monotonic()
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(7233178)")
+            await connection.execute(statement("create_lease"))
+            await connection.execute(statement("seed_lease"))
+            epoch = await connection.fetchval(statement("take_lease"), self._holder, STALE_S)
+        if epoch is None:
+            return False
+        self.epoch, self._renewed = epoch, started
+        await connection.execute(statement("end_sessions"), f"amends:{epoch}")
+        return True
+
+    async def prepare(self, instance_id: str, version: str, now_us: int) -> None:
+        """Migrate, then take over the journal under our epoch."""
+        connection = self._connection
+        assert connection is not None
+        await _migrate(connection)
+        await connection.execute(statement("begin_epoch"), self.epoch)
+        await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us)
+        for row in await connection.fetch(statement("durable_settings")):
+            if row["setting"] == "off":
+                raise BadConfiguration(f"Postgres runs with {row['name']} = off: acknowledged commits could be lost")
+
+    async def run(self) -> None:
+        """Renew until cancelled; raises `Fenced` when another runtime has taken the lease."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            started = time.monotonic()
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await connect(self._dsn, name="amends-lease")
+                held = await self._connection.fetchval(statement("renew_lease"), self.epoch)
+            except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                if self._connection is not None:
+                    self._connection.terminate()
+                continue
+            if held is None:
+                raise Fenced(f"another runtime has taken the lease from epoch {self.epoch}")
+            self._renewed = started
+
+    async def aclose(self) -> None:
+        """Give the connection up; the session's end frees the lease."""
+        await close(self._connection)
+
+
+async def _migrate(connection: "asyncpg.Connection[Any]") -> None:
+    await connection.execute(statement("create_migrations"))
+    done = {row["number"]: row["sha256"] for row in await connection.fetch(statement("done_migrations"))}
+    for number, name, text in migrations():
+        digest = sha256(text.encode())
+        if number in done:
+            if done[number] != digest:
+                raise BadConfiguration(f"the database was made by another {name}; use the release that made it")
+            continue
+        async with connection.transaction():
+            await connection.execute(text)
+            await connection.execute(statement("record_migration"), number, name, digest)

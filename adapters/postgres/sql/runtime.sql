@@ -1,0 +1,101 @@
+-- What a runtime reads when it starts, and its lease.
+
+-- name: intended_steps
+-- Steps a crash or a drain left behind, in their order.
+SELECT step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id,
+       started_us, ended_us, next_attempt_us, code, message, epoch
+FROM step WHERE state = 'intended' ORDER BY jseq, step_id;
+
+-- name: waiting_messages
+-- Durable messages not yet taken in, in the order they were committed.
+SELECT message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request_id, sent_us
+FROM message ORDER BY jseq, message_id;
+
+-- name: waiting_outbox
+-- Events not yet acknowledged, in the order they were committed.
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
+FROM outbox WHERE state IN ('pending', 'parked') ORDER BY jseq, outbox_id;
+
+-- name: read_outbox_row
+-- One event.
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
+FROM outbox WHERE outbox_id = $1;
+
+-- name: kept_reply
+-- What was answered to this key before.
+SELECT body_hash, request_id, trace_id, http, reply FROM command WHERE caller = $1 AND key = $2;
+
+-- name: forget_replies
+-- Replies are kept 7 days; a few at a time.
+DELETE FROM command WHERE (caller, key) IN (
+    SELECT caller, key FROM command WHERE received_us < $1 ORDER BY received_us LIMIT 1000
+);
+
+-- name: store_document
+-- A matrix or policy, whole, under its hash.
+INSERT INTO document (sha256, kind, body, stored_us) VALUES ($1, $2, $3::text::jsonb, $4) ON CONFLICT DO NOTHING;
+
+-- name: begin_epoch
+-- A runtime takes over the journal: from here on, commits of an older epoch fail.
+UPDATE journal_head SET epoch = $1 WHERE epoch < $1;
+
+-- name: record_epoch
+-- Which runtime an epoch was.
+INSERT INTO runtime_epoch (epoch, instance_id, version, started_us) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING;
+
+-- name: durable_settings
+-- The settings without which an acknowledged commit could be lost.
+SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes');
+
+-- name: create_lease
+-- The lease's own table; the only one that exists before the lease is held.
+CREATE TABLE IF NOT EXISTS lease (
+    id            integer PRIMARY KEY CHECK (id = 1),
+    epoch         bigint NOT NULL,
+    holder        text NOT NULL,
+    backend_pid   integer NOT NULL,
+    backend_start timestamptz,
+    renewed_at    timestamptz NOT NULL
+);
+
+-- name: seed_lease
+-- Nobody holds it yet.
+INSERT INTO lease VALUES (1, 0, '', 0, NULL, '-infinity') ON CONFLICT DO NOTHING;
+
+-- name: take_lease
+-- Take the lease if its holder's session is gone or it was not renewed for $2 seconds.
+UPDATE lease SET
+    epoch = lease.epoch + 1, holder = $1, backend_pid = pg_backend_pid(),
+    backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
+    renewed_at = clock_timestamp()
+WHERE lease.renewed_at < clock_timestamp() - make_interval(secs => $2)
+   OR NOT EXISTS (
+       SELECT FROM pg_stat_activity AS session
+       WHERE session.pid = lease.backend_pid AND session.backend_start IS NOT DISTINCT FROM lease.backend_start
+   )
+RETURNING epoch;
+
+-- name: renew_lease
+-- Still here.
+UPDATE lease SET
+    renewed_at = clock_timestamp(), backend_pid = pg_backend_pid(),
+    backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+WHERE epoch = $1 RETURNING epoch;
+
+-- name: end_sessions
+-- End what is left of older runtimes' sessions.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+  AND application_name LIKE 'amends:%' AND application_name <> $1;
+
+-- name: create_migrations
+-- Which numbered migrations have run.
+CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL);
+
+-- name: done_migrations
+-- Those that have run.
+SELECT number, sha256 FROM schema_migration ORDER BY number;
+
+-- name: record_migration
+-- One more has run.
+INSERT INTO schema_migration VALUES ($1, $2, $3);

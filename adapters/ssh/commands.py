@@ -1,0 +1,118 @@
+"""What goes to a node and what comes back: endpoint, command, outcome, and the two texts that are sent.
+
+Knows no connection. The command line is the one of the contract, literally; the script on standard input is
+the prelude, the step's own file, and one last line that calls it.
+"""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+Op = Literal["probe", "user-create", "key-install", "user-lock", "user-remove"]
+
+OPS: Final[tuple[Op, ...]] = ("probe", "user-create", "key-install", "user-lock", "user-remove")
+NOBODY: Final = "-"  # a probe's user, allocation and attempt
+
+STATE_ROOT: Final = "/var/lib/amends"  # where a node remembers epochs and undone attempts
+EXIT_RETRYABLE: Final = 74
+EXIT_STALE: Final = 75
+
+_SCRIPTS: Final = Path(__file__).with_name("scripts")
+_CALL: Final = "amends_main </dev/null\n"  # no child may read the rest of the script
+_USER: Final = re.compile(r"am-([0-9a-z]{26})")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_MAX_EPOCH: Final = 10**18  # the scripts compare in 64 bits
+
+Status = Literal["done", "failed", "unknown"]
+Code = Literal[
+    "",
+    "ssh_connect_failed",
+    "ssh_auth_failed",
+    "ssh_host_key_mismatch",
+    "ssh_timeout",
+    "ssh_step_failed",
+    "stale_epoch",
+    "retryable",
+]
+
+
+class SshEndpoint(msgspec.Struct, frozen=True):
+    """Where a node listens, as whom to log in, and the one host key it may show (OpenSSH public key line)."""
+
+    host: str
+    port: int
+    user: str
+    host_key: str
+
+
+class SshCommand(msgspec.Struct, frozen=True):
+    """One step on a node. `key_line`: the customer's public key without options, for `key-install` alone."""
+
+    op: Op
+    user: str
+    allocation: str
+    attempt: str
+    epoch: int
+    key_line: str = ""
+
+
+class SshOutcome(msgspec.Struct, frozen=True):
+    """How a step ended. `may_have_run` is False only if the command cannot have reached the node's shell."""
+
+    status: Status
+    code: Code
+    message: str
+    exit_status: int | None
+    may_have_run: bool
+    duration_us: int
+
+
+def probe_command(epoch: int) -> SshCommand:
+    """Build the command that asks a node whether it can carry the others."""
+    return SshCommand(op="probe", user=NOBODY, allocation=NOBODY, attempt=NOBODY, epoch=epoch)
+
+
+def command_line(command: SshCommand) -> str:
+    """Render the remote command. Raises ValueError for values that the node's script would refuse."""
+    _check(command)
+    return (
+        f"env AMENDS_OP={command.op} AMENDS_USER={command.user} AMENDS_ALLOCATION={command.allocation} "
+        f"AMENDS_ATTEMPT={command.attempt} AMENDS_EPOCH={command.epoch} sh -s"
+    )
+
+
+def script(op: Op, key_line: str = "") -> str:
+    """Render the whole script of a step. `key_line` is the line for authorized_keys, options included."""
+    if any(not " " <= character <= "~" for character in key_line):
+        raise ValueError("a key line is one line of printable ASCII")
+    prelude = _file("prelude").replace("@STATE_ROOT@", STATE_ROOT)
+    return prelude.replace("@KEY_LINE@", shlex.quote(key_line)) + _file(op) + _CALL
+
+
+@cache
+def _file(name: str) -> str:
+    return (_SCRIPTS / f"{name}.sh").read_text(encoding="ascii")
+
+
+def _check(command: SshCommand) -> None:
+    if command.op not in OPS:
+        raise ValueError(f"no such op: {command.op!r}")
+    if not 0 <= command.epoch < _MAX_EPOCH:
+        raise ValueError(f"not an epoch: {command.epoch!r}")
+    if command.op == "probe":
+        if (command.user, command.allocation, command.attempt) != (NOBODY, NOBODY, NOBODY):
+            raise ValueError("a probe names nobody")
+        return
+    user = _USER.fullmatch(command.user)
+    if user is None:
+        raise ValueError(f"not a customer's user: {command.user!r}")
+    if command.allocation != f"alloc_{user[1]}":
+        raise ValueError(f"not the allocation of {command.user}: {command.allocation!r}")
+    if _NAME.fullmatch(command.attempt) is None:
+        raise ValueError(f"not an attempt: {command.attempt!r}")
+    if (command.op == "key-install") != bool(command.key_line):
+        raise ValueError("a key line belongs to key-install, and to nothing else")

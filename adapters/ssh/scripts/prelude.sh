@@ -1,0 +1,187 @@
+# shellcheck shell=sh disable=SC2317,SC2034 # no step calls all of the functions below, or reads all of the names
+# What every step script begins with: arguments, lock, epoch, tombstones, and the few acts that several steps
+# share. It must not know any step. It is sent in front of one step file and run by `sh -s`; it only defines
+# functions, and the call is the last line sent, so a script that arrives cut off does nothing at all.
+#
+# Exit codes: 0 done, 74 try again, 75 stale epoch or undone attempt, anything else failed.
+
+AMENDS_KEY_LINE=@KEY_LINE@
+state_root=@STATE_ROOT@
+homes=/home
+lock_tries=100 # about 10 s: shorter than any step's deadline in production, and a refusal costs nothing
+kill_tries=50  # about 5 s
+keep_days=7
+
+say() { printf 'amends: %s\n' "$1" >&2; }
+fail() {
+  say "$1"
+  exit 1
+}
+retry_later() {
+  say "$1"
+  exit 74
+}
+refuse_late() {
+  say "$1"
+  exit 75
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+pause() { sleep 0.1 2>/dev/null || sleep 1; }
+exists() { [ -e "$1" ] || [ -L "$1" ]; }
+
+# Replaced by rename: a reader, or a crash, sees the old file or the new one. Not synced: after a power loss no
+# late command is left on any connection, so there is nothing that a lost epoch or tombstone would let in.
+put() {
+  { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || fail "cannot write $1"
+}
+
+# --- arguments: they become parts of paths and of command lines, so they are held to their shape here again
+
+is_name() {
+  case $1 in
+    '' | [!a-z0-9]* | *[!a-z0-9_-]*) return 1 ;;
+  esac
+  [ "${#1}" -le 64 ]
+}
+
+check_arguments() {
+  [ "${AMENDS_OP-}" = "$operation" ] || fail 'AMENDS_OP is not this script'
+  case ${AMENDS_EPOCH-} in
+    '' | *[!0-9]* | 0?*) fail 'AMENDS_EPOCH is not a number' ;;
+  esac
+  [ "${#AMENDS_EPOCH}" -le 18 ] || fail 'AMENDS_EPOCH is too large'
+  if [ "$operation" = probe ]; then
+    [ "${AMENDS_USER-} ${AMENDS_ALLOCATION-} ${AMENDS_ATTEMPT-}" = '- - -' ] || fail 'a probe names nobody'
+    return
+  fi
+  case ${AMENDS_USER-} in
+    am-*[!0-9a-z]*) fail 'AMENDS_USER is not a customer' ;;
+    am-??????????????????????????) ;;
+    *) fail 'AMENDS_USER is not a customer' ;;
+  esac
+  [ "${AMENDS_ALLOCATION-}" = "alloc_${AMENDS_USER#am-}" ] || fail 'AMENDS_ALLOCATION is not of this user'
+  is_name "${AMENDS_ATTEMPT-}" || fail 'AMENDS_ATTEMPT is not an id'
+}
+
+# --- lock: one for the node, so that pruning is safe and useradd never meets another one's lock on passwd
+
+try_lock() {
+  if have flock; then flock -n 9; else mkdir "$state_root/lock.d" 2>/dev/null; fi
+}
+
+take_lock() {
+  mkdir -p "$state_root" || fail "cannot make $state_root"
+  { [ -d "$state_root" ] && [ ! -L "$state_root" ]; } || fail "$state_root is not a directory"
+  chmod 700 "$state_root" || fail "cannot close $state_root"
+  exec 9>"$state_root/lock"
+  tries=$lock_tries
+  until try_lock; do
+    [ "$tries" -gt 0 ] || retry_later "another step holds the lock in $state_root"
+    tries=$((tries - 1))
+    pause
+  done
+  have flock || trap 'rmdir "$state_root/lock.d"' EXIT
+}
+
+# --- epochs and tombstones (A5, R02)
+
+check_epoch() {
+  seen=0
+  if [ -f "$state/epoch" ]; then read -r seen <"$state/epoch" || :; fi
+  case $seen in
+    '' | *[!0-9]*) seen=0 ;;
+  esac
+  if [ "$AMENDS_EPOCH" -lt "$seen" ]; then
+    refuse_late "stale epoch $AMENDS_EPOCH, highest seen $seen"
+  fi
+  put "$state/epoch" "$AMENDS_EPOCH" # also when equal: it renews the age that prune looks at
+}
+
+bury_attempt() { put "$state/undone-$AMENDS_ATTEMPT" "$operation"; }
+
+refuse_undone() {
+  ! exists "$state/undone-$AMENDS_ATTEMPT" || refuse_late "attempt $AMENDS_ATTEMPT was undone"
+}
+
+# Others' memories, once they are old and their user is gone. Age counts from the last step of the allocation.
+prune() {
+  find "$state_root" -mindepth 1 -maxdepth 1 -type d -name 'alloc_*' -mtime "+$((keep_days - 1))" |
+    while IFS= read -r old; do
+      id "am-${old##*/alloc_}" >/dev/null 2>&1 || rm -rf "$old"
+    done
+}
+
+# --- the user
+
+# Sets uid and gid. A user is ours if the marker written before its creation says so; any other user of that
+# name, and whatever has a system's uid, is never touched.
+find_user() {
+  uid=$(id -u "$AMENDS_USER" 2>/dev/null) || return 1
+  gid=$(id -g "$AMENDS_USER") || fail "$AMENDS_USER has no group"
+  owner=
+  if [ -f "$state/user" ]; then read -r owner <"$state/user" || :; fi
+  case $owner in
+    creating | "$uid") ;;
+    *) fail "the user $AMENDS_USER was not made by this allocation" ;;
+  esac
+  [ "$uid" -ge 500 ] || fail "the user $AMENDS_USER has the uid $uid of the system"
+}
+
+is_dir_of() { [ -n "$(find "$1" -prune -type d -user "$2" 2>/dev/null)" ]; } # no symlink is a directory here
+
+# Everything below a home belongs to the customer, who may turn any part of it into a symlink at any instant. No
+# check made by root beforehand holds, so root never opens a path in there: what must be done is done with the
+# customer's own rights, and then the worst that can be reached is the customer's. The lock is not inherited, and
+# the time is bounded, because the customer may also stop processes of its own uid.
+as_customer() {
+  timeout -k 1 5 setpriv --reuid "$uid" --regid "$gid" --clear-groups --no-new-privs \
+    env -i PATH="$PATH" LC_ALL=C "$@" 9>&-
+}
+
+# The password is locked for daemons that ask for it, the account is expired for those that do not (PAM).
+lock_account() {
+  usermod -L -e 1 "$AMENDS_USER" || retry_later "cannot lock $AMENDS_USER"
+}
+
+# Real, effective, saved and file-system uid: a set-uid program that the customer started counts too.
+customer_processes() {
+  found=$(grep -slE "^Uid:.*[[:space:]]$uid([[:space:]]|\$)" /proc/[0-9]*/status)
+  [ "$?" -le 2 ] || retry_later 'cannot list the processes'
+  for status in $found; do
+    pid=${status#/proc/}
+    if grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "$status"; then printf '%s ' "${pid%/status}"; fi
+  done
+}
+
+# `kill -1` with the customer's rights reaches all of its processes at once, which no list does when they fork.
+end_processes() {
+  tries=$kill_tries
+  while living=$(customer_processes) || exit "$?"; [ -n "$living" ]; do
+    [ "$tries" -gt 0 ] || retry_later "processes of $AMENDS_USER still run: $living"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    as_customer sh -c '[ "$(id -u)" = "$1" ] && [ "$1" -gt 0 ] && kill -KILL -1' sh "$uid" 2>/dev/null
+    for pid in $living; do kill -KILL "$pid" 2>/dev/null; done
+    tries=$((tries - 1))
+    pause
+  done
+}
+
+amends_main() {
+  PATH=/usr/sbin:/usr/bin:/sbin:/bin
+  LC_ALL=C
+  export PATH LC_ALL
+  umask 077
+  cd / || fail 'no root directory'
+  trap '' HUP PIPE # a step that has begun ends, also when nobody listens any more
+  check_arguments
+  if [ "$operation" != probe ]; then
+    state=$state_root/$AMENDS_ALLOCATION
+    home=$homes/$AMENDS_USER
+    take_lock
+    mkdir -p "$state" || fail "cannot make $state"
+    check_epoch
+    prune
+  fi
+  operate
+  exit 0
+}

@@ -1,0 +1,35 @@
+# shellcheck shell=sh
+# user-create: the customer's account and home (R02). Done twice it is done once.
+
+operation=user-create
+
+add_user() {
+  ! exists "$home" || fail "$home exists already"
+  shell=/bin/sh
+  if [ -x /bin/bash ]; then shell=/bin/bash; fi
+  put "$state/user" creating # before useradd: a crash between the two must not leave a user that is nobody's
+  # '*' is no password and yet not "locked", which some sshd would take for a refusal of keys as well.
+  useradd -M -U -d "$home" -s "$shell" -p '*' -c "$AMENDS_ALLOCATION" "$AMENDS_USER" ||
+    fail "useradd refused $AMENDS_USER"
+}
+
+# The directory is root's until it is complete, and it lies in root's directory, so nobody can swap it meanwhile.
+make_home() {
+  if ! exists "$home"; then mkdir -m 700 "$home" || fail "cannot make $home"; fi
+  if is_dir_of "$home" 0; then
+    if have restorecon; then restorecon "$home"; fi
+    chown -h "$uid:$gid" "$home" || fail "cannot give $home away"
+    if [ -d /etc/skel ]; then as_customer cp -R /etc/skel/. "$home" || say "cannot copy /etc/skel"; fi
+  fi
+  is_dir_of "$home" "$uid" || fail "$home is not the directory of $AMENDS_USER"
+}
+
+operate() {
+  refuse_undone
+  if ! find_user; then
+    add_user
+    find_user || fail "useradd made no $AMENDS_USER"
+  fi
+  put "$state/user" "$uid"
+  make_home
+}

@@ -1,0 +1,126 @@
+"""Ports: what the runtime needs of the world, and the data that crosses. Adapters implement these protocols."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from amends.values.records import AuditDraft
+
+OutcomeKind = Literal["done", "failed", "unknown"]
+
+
+class StepCall(Struct, frozen=True):
+    """One try of a step, as its adapter gets it after the intent has committed.
+
+    `target` is a target_ref such as ``node:n1``; `epoch` the runtime's; `timeout_ms` bounds the whole call.
+    """
+
+    step_id: str
+    name: str
+    entity: str
+    target: str
+    args: dict[str, Any]
+    attempt: int
+    idempotency_key: str
+    epoch: int
+    timeout_ms: int
+    trace_id: str
+    span_id: str
+
+
+class Outcome(Struct, frozen=True):
+    """How a try ended. `unknown` means that the effect may or may not have happened: it is probed or undone.
+
+    `may_have_run` false says that it certainly did not (a failed connection).
+    """
+
+    kind: OutcomeKind
+    code: str = ""
+    message: str = ""
+    may_have_run: bool = True
+    data: dict[str, Any] = {}
+
+
+class StepRunner(Protocol):
+    """An adapter that does steps. It never raises for the world's failures: those are outcomes."""
+
+    async def run(self, call: StepCall) -> Outcome:
+        """Do the step; bounded by `call.timeout_ms`."""
+        ...
+
+
+class Turn:
+    """One actor's turn as rows: what one transaction writes or does not write at all."""
+
+    __slots__ = ("audits", "body", "consumed", "due_us", "id", "kind", "rows", "spawned", "state", "version")
+
+    def __init__(self) -> None:
+        self.kind = ""  # "": a turn without an actor's state (a refused command, a bulk mark)
+        self.id = ""
+        self.state = ""
+        self.version = 0  # the version being written; 1 for a new actor
+        self.body = ""
+        self.due_us: int | None = None
+        self.rows: list[Struct] = []
+        self.audits: list[AuditDraft] = []
+        self.consumed = ""  # the durable message this turn takes in
+        self.spawned: list[StateWrite] = []
+
+
+class StateWrite(Struct):
+    """One actor's committed state as a row: compare-and-set on `version` - 1."""
+
+    kind: str
+    id: str
+    state: str
+    version: int
+    due_us: int | None
+    body: str
+
+
+class Head(Struct, frozen=True):
+    """The journal's head: fence, commit order and audit chain in one row."""
+
+    epoch: int
+    seq: int
+    audit_seq: int
+    hash: str
+
+
+class Commit(Struct):
+    """A sealed batch: rows by statement, each row with the sequence number of its turn."""
+
+    before: Head
+    after: Head
+    states: list[StateWrite]
+    consumed: list[str]
+    rows: dict[str, list[tuple[Struct, int]]]
+
+
+class StoredActor(Struct):
+    """An actor as read back."""
+
+    id: str
+    version: int
+    body: bytes
+
+
+class Journal(Protocol):
+    """The one place where turns become true."""
+
+    async def commit(self, commit: Commit) -> None:
+        """Write the batch in one transaction.
+
+        Raises `Refused` or `Locked` (nothing written; divide the batch), `Fenced` (stop), `Unavailable` (nothing
+        is known to be wrong with the batch; a lost commit reply was settled by reading the head back).
+        """
+        ...
+
+    async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
+        """Of these actors, the (kind, id) whose row a foreign session holds right now. Never waits."""
+        ...
+
+    async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
+        """One actor's committed state."""
+        ...

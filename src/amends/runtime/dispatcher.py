@@ -1,0 +1,196 @@
+"""The step dispatcher: runs intended steps under limits and brings their outcome back as a message.
+
+A step starts only after its intent has committed, while the lease is fresh, while its target's gate is open and
+while its target has a free place. A held step spends no try. What a crash leaves `intended` is dispatched again.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from amends.ports import Outcome, StepCall, StepRunner
+from amends.runtime.decision import Decision
+from amends.runtime.domain import StepSpec
+from amends.runtime.engine import Engine
+from amends.runtime.messages import Envelope, Pause, StepDone
+from amends.values import ids
+from amends.values.records import StepRow
+
+log = logging.getLogger("amends.steps")
+PER_TARGET = 1
+IN_FLIGHT = 512
+GRACE_S = 5.0
+LEASE_RETRY_S = 0.2
+
+
+class Dispatcher:
+    """All steps of one runtime that are intended and not yet ended."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        steps: Mapping[str, StepSpec],
+        runners: Mapping[str, StepRunner],
+        *,
+        may_act: Callable[[], bool],
+        gate: Callable[[StepRow], bool],
+    ) -> None:
+        self._engine, self._steps, self._runners = engine, steps, runners
+        self._may_act, self._gate = may_act, gate
+        self._later: list[tuple[int, str, StepRow]] = []
+        self._queues: dict[str, deque[StepRow]] = {}
+        self._held: dict[str, deque[StepRow]] = {}
+        self._running: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._ready: deque[str] = deque()
+        self.stopping = False
+        self.started = 0
+
+    # --- intake --------------------------------------------------------------------------------------
+
+    def follow(self, decision: Decision) -> None:
+        """A committed turn's intents."""
+        for row in decision.steps:
+            self.accept(row)
+
+    def accept(self, row: StepRow) -> None:
+        """Take over an intended step: now, or when its time comes."""
+        if row.name not in self._steps:
+            kind, identifier = ids.split_ref(row.entity)
+            pause = Pause("unknown_step", {"step": row.name, "step_id": row.step_id})
+            self._engine.tell(kind, identifier, Envelope(pause, priority=True))
+        elif row.next_attempt_us is not None and row.next_attempt_us > self._engine.now_us():
+            heapq.heappush(self._later, (row.next_attempt_us, row.step_id, row))
+            self._wake.set()
+        else:
+            self._enqueue(row)
+
+    def wake(self, target: str) -> None:
+        """The target is back: what was held for it, or waits for its next try, is due now."""
+        for row in self._held.pop(target, ()):
+            self._enqueue(row)
+        due = [entry for entry in self._later if entry[2].target == target]
+        if due:
+            self._later = [entry for entry in self._later if entry[2].target != target]
+            heapq.heapify(self._later)
+            for _, _, row in due:
+                self._enqueue(row)
+
+    @property
+    def waiting(self) -> int:
+        """Steps intended and not running."""
+        queues = (*self._queues.values(), *self._held.values())
+        return len(self._later) + sum(len(queue) for queue in queues)
+
+    @property
+    def running(self) -> int:
+        """Steps under way."""
+        return len(self._tasks)
+
+    # --- the service ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start steps until cancelled."""
+        while True:
+            self._wake.clear()
+            now = self._engine.now_us()
+            while self._later and self._later[0][0] <= now:
+                self._enqueue(heapq.heappop(self._later)[2])
+            blocked = self._start_ready()
+            wait_s = LEASE_RETRY_S if blocked else None
+            if self._later:
+                until = max(0.0, (self._later[0][0] - now) / 1e6)
+                wait_s = until if wait_s is None else min(wait_s, until)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def drain(self, timeout_s: float) -> None:
+        """Start nothing more; let what runs finish, within `timeout_s`. The rest stays intended."""
+        self.stopping = True
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        for task in set(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=1.0)
+
+    def _enqueue(self, row: StepRow) -> None:
+        queue = self._queues.get(row.target)
+        if queue is None:
+            queue = self._queues[row.target] = deque()
+        queue.append(row)
+        self._ready.append(row.target)
+        self._wake.set()
+
+    def _start_ready(self) -> bool:
+        """Start what may start; True if the lease or the global limit holds something back."""
+        while self._ready:
+            if self.stopping:
+                return False
+            if len(self._tasks) >= IN_FLIGHT or not self._may_act():
+                return True
+            target = self._ready.popleft()
+            queue = self._queues.get(target)
+            if not queue or self._running.get(target, 0) >= PER_TARGET:
+                continue
+            row = queue.popleft()
+            if not queue:
+                del self._queues[target]
+            if not self._gate(row):
+                self._held.setdefault(target, deque()).append(row)
+                continue
+            self._running[target] = self._running.get(target, 0) + 1
+            task = asyncio.create_task(self._do(row), name=f"step.{row.name}")
+            self._tasks.add(task)
+            task.add_done_callback(lambda done, target=target: self._ended(done, target))
+        return False
+
+    def _ended(self, task: asyncio.Task[None], target: str) -> None:
+        self._tasks.discard(task)
+        self._running[target] -= 1
+        if not self._running[target]:
+            del self._running[target]
+        if target in self._queues:
+            self._ready.append(target)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a step's task failed", exc_info=error)
+
+    async def _do(self, row: StepRow) -> None:
+        spec = self._steps[row.name]
+        self.started += 1
+        timeout_ms = self._engine.context.limits(spec.timeout) if spec.timeout else 60_000
+        args: dict[str, Any] = msgspec.json.decode(row.args)
+        call = StepCall(
+            row.step_id, row.name, row.entity, row.target, args, row.attempt, row.idempotency_key,
+            self._engine.context.epoch, timeout_ms, row.trace_id, ids.span_id("step", row.step_id),
+        )  # fmt: skip
+        started = self._engine.now_us()
+        outcome = await self._outcome(spec, call)
+        covering = self._engine.context.matrix.row_for(row.name)
+        done = StepDone(
+            row.step_id, row.name, row.attempt, row.target, args, outcome, started, self._engine.now_us(),
+            row.trace_id, call.span_id, covering.id if covering else "",
+        )  # fmt: skip
+        kind, identifier = ids.split_ref(row.entity)
+        env = Envelope(done, trace_id=row.trace_id, span_id=call.span_id, priority=True)
+        self._engine.tell(kind, identifier, env)
+
+    async def _outcome(self, spec: StepSpec, call: StepCall) -> Outcome:
+        try:
+            async with asyncio.timeout(call.timeout_ms / 1000 + GRACE_S):
+                return await self._runners[spec.adapter].run(call)
+        except TimeoutError:
+            return Outcome("unknown", "timeout", f"{call.name} gave no outcome within its time")
+        except Exception as error:
+            log.exception("the adapter of %s raised", call.name)
+            return Outcome("unknown", "internal", f"{type(error).__name__}: {error}")

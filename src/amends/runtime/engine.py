@@ -1,0 +1,262 @@
+"""The engine: messages in, turns out. No task, lock or timer per actor; execution is lent to whoever has a message.
+
+One road for all: mailbox → decide (pure) → journal (one transaction) → effects. An actor waits for its own commit
+only. What a committed turn asks for (messages, steps, timers, replies) is carried out after the commit.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from amends.ports import Turn
+from amends.runtime.decision import Context, Decision, Sent, command_row
+from amends.runtime.domain import ActorKind, ActorState
+from amends.runtime.mailbox import Mailbox
+from amends.runtime.messages import Envelope, TimerFired, TurnRefused
+from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy
+from amends.runtime.store import Store
+from amends.runtime.timers import Timers
+from amends.runtime.writer import JournalWriter, Pending, Requirement
+from amends.values.errors import KEPT, Refused, Rejected, TurnFailed
+
+Key = tuple[str, str]
+
+
+class Listener(Protocol):
+    """Follows committed turns: indices, the step dispatcher, the relay."""
+
+    def __call__(self, decision: Decision) -> None: ...
+
+
+class Engine:
+    """Runs actors. Everything here is synchronous; awaiting happens in the writer, the dispatcher and the loader."""
+
+    def __init__(
+        self,
+        kinds: Mapping[str, ActorKind],
+        context: Context,
+        now_us: Callable[[], int],
+        read: Callable[[str, str, Callable[[bytes | None], None]], None],
+    ) -> None:
+        self.kinds, self.context, self.now_us = kinds, context, now_us
+        self.store = Store(kinds)
+        self.timers = Timers(now_us, self._due)
+        self.policy = EntityPolicy(self)
+        self.listeners: list[Listener] = []
+        self.turns = 0
+        self.stopping = False
+        self._read = read
+        self._mailboxes: dict[Key, Mailbox] = {}
+        self._ready: deque[tuple[Key, Mailbox]] = deque()
+        self._pumping = False
+        self._writer: JournalWriter | None = None
+        self._decoders = {
+            name: {
+                handled.__name__: msgspec.json.Decoder(handled)
+                for handled in kind.handlers
+                if issubclass(handled, msgspec.Struct)
+            }
+            for name, kind in kinds.items()
+        }
+
+    def attach(self, writer: JournalWriter) -> None:
+        """The writer that commits this engine's turns."""
+        self._writer = writer
+
+    @property
+    def writer(self) -> JournalWriter:
+        """The attached writer."""
+        assert self._writer is not None
+        return self._writer
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    def tell(self, kind: str, identifier: str, env: Envelope) -> None:
+        """Give an actor a message; raises `Rejected` (throttled) when its ordinary lane is full."""
+        key = (kind, identifier)
+        box = self._mailboxes.get(key)
+        if box is None:
+            box = self._mailboxes[key] = Mailbox(self.kinds[kind].lane_caps)
+        box.put(env)
+        if not box.busy:
+            self._schedule(key, box)
+
+    def tell_stored(self, sent: Sent) -> None:
+        """Deliver a durable message that has committed."""
+        row = sent.row
+        env = Envelope(
+            sent.message, trace_id=row.trace_id, span_id=row.span_id, actor=row.actor, request_id=row.request_id,
+            message_id=row.message_id, priority=True,
+        )  # fmt: skip
+        self.tell(sent.kind, sent.id, env)
+
+    def decode(self, kind: str, type_name: str, body: bytes) -> Any:
+        """A stored message as its type; KeyError when the kind does not know it."""
+        return self._decoders[kind][type_name].decode(body)
+
+    def holds(self, requirement: Requirement) -> bool:
+        """Whether a requirement on another actor holds of its committed state."""
+        kind, identifier, states, epoch = requirement
+        state = self.store.get(kind, identifier)
+        return state is not None and state.state in states and epoch in (None, getattr(state, "epoch", None))
+
+    def waiting(self) -> int:
+        """Messages in mailboxes."""
+        return sum(len(box) for box in self._mailboxes.values())
+
+    # --- one turn ------------------------------------------------------------------------------------
+
+    def _schedule(self, key: Key, box: Mailbox) -> None:
+        """Lend the actor execution: a loop, not a recursion, however many messages end without a commit."""
+        box.busy = True
+        self._ready.append((key, box))
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._ready:
+                self._next(*self._ready.popleft())
+        finally:
+            self._pumping = False
+
+    def _next(self, key: Key, box: Mailbox) -> None:
+        env = box.take()
+        if env is None:
+            self._mailboxes.pop(key, None)
+            return
+        state = self.store.get(*key)
+        if state is None and not env.fresh:
+            self._read(key[0], key[1], lambda body: self._loaded(key, box, env, body))
+        else:
+            self._decide(key, box, env, state)
+
+    def _loaded(self, key: Key, box: Mailbox, env: Envelope, body: bytes | None) -> None:
+        state: ActorState | None = None
+        if body is not None:
+            state = msgspec.json.decode(body, type=self.kinds[key[0]].state_type)
+        self._decide(key, box, env, state)
+
+    def _decide(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> None:
+        kind = self.kinds[key[0]]
+        if state is not None and state.paused and not self.policy.passes_pause(env):
+            self.policy.hold(key, box, env)
+            return
+        now_us = self.now_us()
+        decision = Decision(kind, key[1], state, env, self.context, now_us, secrets.token_bytes(16))
+        try:
+            self._handle(kind, state, env, decision)
+            turn = decision.build() if decision.changed else None
+        except Rejected as error:
+            self._reject(key, box, env, error)
+        except Exception as error:  # the entity supervisor's business, whatever it is
+            self.policy.crashed(key, box, env, error)
+        else:
+            if turn is None:
+                self._finish(key, box, env, decision)
+            else:
+                pending = Pending(turn, lambda error: self._settled(key, box, env, decision, error), decision.requires)
+                self.writer.submit(pending)
+
+    def _handle(self, kind: ActorKind, state: ActorState | None, env: Envelope, decision: Decision) -> None:
+        message = env.message
+        if state is None and type(message) not in kind.creates:
+            if env.command is not None:
+                raise Rejected("not_found", f"there is no {kind.name} {decision.id!r}")
+            return  # a late message to an actor that is gone: consumed, nothing else
+        if env.command is not None and env.command.expected_version is not None:
+            found = state.version if state is not None else 0
+            if env.command.expected_version != found:
+                raise Rejected("version_mismatch", f"Expected-Version does not match: it is {found}", version=found)
+        if isinstance(message, TimerFired):
+            due = state.timers.get(message.name) if state is not None else None
+            if due is None or due > decision.now_us:
+                return
+            decision.cancel(message.name)
+        handler = RUNTIME_HANDLERS.get(type(message)) or kind.handlers[type(message)]
+        handler(decision.state, message, decision)
+
+    def _settled(self, key: Key, box: Mailbox, env: Envelope, decision: Decision, error: TurnFailed | None) -> None:
+        """The turn has committed, or the database refused it."""
+        if error is None:
+            self._finish(key, box, env, decision)
+        elif isinstance(error, Refused):
+            self._turn_refused(key, box, env, error)
+
+    def _finish(self, key: Key, box: Mailbox, env: Envelope, decision: Decision) -> None:
+        self.turns += 1
+        state = decision.state
+        if state is not None and state is not decision.before:
+            self.store.put(*key, state)
+            self.timers.arm(*key, min(state.timers.values()) if state.timers else None)
+        for spawn in decision.spawned:
+            self.store.put(spawn.kind, spawn.id, spawn.state)
+            self.timers.arm(spawn.kind, spawn.id, min(spawn.state.timers.values(), default=None))
+        for listener in self.listeners:
+            listener(decision)
+        if env.reply is not None:
+            env.reply(decision.reply_data(), None)
+        if env.done is not None:
+            env.done(True)
+        for sent in decision.sent:
+            self.tell_stored(sent)
+        self.proceed(key, box)
+        if decision.before is not None and decision.before.paused and not state.paused:
+            self.policy.resumed(key)
+
+    def proceed(self, key: Key, box: Mailbox) -> None:
+        """On to the actor's next message, or let its mailbox go."""
+        if len(box):
+            self._schedule(key, box)
+        else:
+            box.busy = False
+            self._mailboxes.pop(key, None)
+
+    def _reject(self, key: Key, box: Mailbox, env: Envelope, error: Rejected) -> None:
+        if env.command is None or error.http not in KEPT:
+            self._answer(env, error)
+            self.proceed(key, box)
+            return
+        turn = Turn()
+        ref = f"{key[0]}:{key[1]}"
+        turn.rows = [command_row(env, ref, self.now_us(), self.context.epoch, None, error)]
+
+        def settled(failed: TurnFailed | None) -> None:
+            self._answer(env, error)
+            self.proceed(key, box)
+
+        self.writer.submit(Pending(turn, settled))
+
+    def _turn_refused(self, key: Key, box: Mailbox, env: Envelope, error: Refused) -> None:
+        kind = self.kinds[key[0]]
+        if kind.answers_refusal is not None and kind.answers_refusal(env.message):
+            env.tries += 1
+            refused = TurnRefused(env.message, error.code, error.message, env.tries)
+            again = Envelope(
+                refused, trace_id=env.trace_id, span_id=env.span_id, actor=env.actor, request_id=env.request_id,
+                message_id=env.message_id, priority=True, done=env.done,
+            )  # fmt: skip
+            again.tries = env.tries
+            box.put_back(again)
+            self.proceed(key, box)
+        else:
+            self.policy.refused(key, box, env, error)
+
+    def _answer(self, env: Envelope, error: Rejected) -> None:
+        if env.reply is not None:
+            env.reply(None, error)
+        if env.done is not None:
+            env.done(False)
+
+    def _due(self, kind: str, identifier: str) -> None:
+        state = self.store.get(kind, identifier)
+        if state is None:
+            return
+        now_us = self.now_us()
+        for name, due_us in state.timers.items():
+            if due_us <= now_us:
+                self.tell(kind, identifier, Envelope(TimerFired(name), priority=True))
+        later = [due_us for due_us in state.timers.values() if due_us > now_us]
+        self.timers.arm(kind, identifier, min(later, default=None))

@@ -1,0 +1,152 @@
+"""Entity supervision: the failure policy of millions of children, kept in one place.
+
+An actor whose decide raises is still what its committed row says; the message is tried again, then set aside, and
+only an actor that keeps failing is paused with a case. What the database refuses is tried again more patiently.
+Outages of something shared never come here: the writer and the dispatcher wait them out, charged to no child.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from amends.ports import Turn
+from amends.runtime.mailbox import Mailbox
+from amends.runtime.messages import Envelope, Pause, ResolveCase
+from amends.runtime.writer import Pending
+from amends.values import ids
+from amends.values.errors import Refused, Rejected, TurnFailed
+from amends.values.records import AuditDraft, QuarantineRow
+
+if TYPE_CHECKING:
+    from amends.runtime.decision import Decision
+    from amends.runtime.engine import Engine, Key
+
+log = logging.getLogger("amends.entities")
+CRASH_TRIES = 3  # of one message, before the message is quarantined
+REFUSED_TRIES = 8
+QUARANTINES = 3  # messages of one actor in a row, before the actor is paused
+HELD_MAX = 1000
+
+
+def _pause(state: Any, message: Pause, d: "Decision") -> None:
+    d.set(paused=True)
+    d.case(message.kind, evidence=message.evidence)
+    d.audit("actor.paused", details={"kind": message.kind})
+
+
+def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
+    if state.cases.get(message.kind) != message.case_id:
+        d.refuse("illegal_transition", "the case is not open")
+    d.reply_entity = False
+    if message.acknowledge:
+        d.audit("case.acknowledged", f"case:{message.case_id}", reason=message.reason)
+        d.reply(case_id=message.case_id, state="open")
+        return
+    if state.owing:
+        d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
+    d.resolve_case(message.kind, message.reason)
+    if state.paused and message.kind in ("actor_quarantined", "unknown_step"):
+        d.set(paused=False)
+    d.reply(case_id=message.case_id, state="resolved")
+
+
+RUNTIME_HANDLERS = {Pause: _pause, ResolveCase: _resolve}
+
+
+class EntityPolicy:
+    """What becomes of messages that fail."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._failures: dict[Key, int] = {}
+        self._held: dict[Key, list[Envelope]] = {}
+        self.crashes = self.quarantined = 0
+
+    def passes_pause(self, env: Envelope) -> bool:
+        """Whether a paused actor still takes this message."""
+        return isinstance(env.message, (Pause, ResolveCase))
+
+    def hold(self, key: "Key", box: Mailbox, env: Envelope) -> None:
+        """Keep a message for a paused actor; commands are refused at once."""
+        if env.command is not None:
+            error = Rejected("illegal_transition", "this entity is paused until its operator case is resolved")
+            self._answer(env, error)
+        else:
+            held = self._held.setdefault(key, [])
+            if len(held) < HELD_MAX:
+                held.append(env)
+        self._engine.proceed(key, box)
+
+    def resumed(self, key: "Key") -> None:
+        """Deliver what was held."""
+        self._failures.pop(key, None)
+        for env in self._held.pop(key, []):
+            self._engine.tell(*key, env)
+
+    def crashed(self, key: "Key", box: Mailbox, env: Envelope, error: Exception) -> None:
+        """`decide` raised: nothing has changed; try again, then set the message aside."""
+        self.crashes += 1
+        env.tries += 1
+        log.error("%s:%s could not digest %s", *key, type(env.message).__name__, exc_info=error)
+        if env.command is not None:
+            self._answer(env, Rejected("internal", "the request could not be handled; it changed nothing"))
+            self._engine.proceed(key, box)
+        elif env.tries < CRASH_TRIES:
+            self._again(key, box, env, 0.01 * 4**env.tries)
+        else:
+            self._quarantine(key, box, env, f"{type(error).__name__}: {error}")
+
+    def refused(self, key: "Key", box: Mailbox, env: Envelope, error: Refused) -> None:
+        """The database refuses the turn and the kind has no answer of its own to that."""
+        env.tries += 1
+        log.warning("the database refuses a turn of %s:%s (%s)", *key, error)
+        if env.command is not None:
+            if env.done is not None:
+                env.done(False)
+            code = "already_exists" if error.code == "23505" else "internal"
+            self._answer(env, Rejected(code, "the database refused the change; nothing was written"))
+            self._engine.proceed(key, box)
+        elif env.tries < REFUSED_TRIES:
+            self._again(key, box, env, min(0.05 * 2**env.tries, 5.0))
+        else:
+            self._quarantine(key, box, env, str(error))
+
+    def _again(self, key: "Key", box: Mailbox, env: Envelope, delay_s: float) -> None:
+        def retry() -> None:
+            box.put_back(env)
+            self._engine.proceed(key, box)
+
+        asyncio.get_running_loop().call_later(delay_s, retry)
+
+    def _quarantine(self, key: "Key", box: Mailbox, env: Envelope, error: str) -> None:
+        self.quarantined += 1
+        engine = self._engine
+        now = engine.now_us()
+        ref = f"{key[0]}:{key[1]}"
+        body = msgspec.json.encode(env.message, enc_hook=repr).decode()
+        name = type(env.message).__name__
+        turn = Turn()
+        turn.consumed = env.message_id
+        row_id = env.message_id or ids.type_id("evt", now, ids.span_id(ref, name, str(now)).encode())
+        turn.rows = [QuarantineRow(row_id, ref, name, body, error[:1000], now)]
+        turn.audits = [
+            AuditDraft(
+                ids.type_id("aud", now, row_id[-10:].encode()), now, "runtime", "message.quarantined", ref, None,
+                None, name, env.request_id, env.trace_id, "", engine.context.epoch, {"error": error[:300]},
+            )  # fmt: skip
+        ]
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+
+        def settled(failed: TurnFailed | None) -> None:
+            engine.proceed(key, box)
+            if count >= QUARANTINES:
+                pause = Pause("actor_quarantined", {"message": name, "error": error[:300]})
+                engine.tell(*key, Envelope(pause, priority=True))
+
+        engine.writer.submit(Pending(turn, settled))
+
+    def _answer(self, env: Envelope, error: Rejected) -> None:
+        if env.reply is not None:
+            env.reply(None, error)

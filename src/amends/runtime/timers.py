@@ -1,0 +1,49 @@
+"""Durable timers, in memory: one heap of due times over all actors, re-armed lazily.
+
+A timer's truth is its actor's state; an entry that no longer matches is dropped when it comes up. One task for all.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+
+class Timers:
+    """Calls `fire(kind, id)` when an actor's earliest timer is due. Times in microseconds of the runtime's clock."""
+
+    def __init__(self, now_us: Callable[[], int], fire: Callable[[str, str], None]) -> None:
+        self._now, self._fire = now_us, fire
+        self._heap: list[tuple[int, str, str]] = []
+        self._armed: dict[tuple[str, str], int] = {}
+        self._wake = asyncio.Event()
+
+    def arm(self, kind: str, identifier: str, due_us: int | None) -> None:
+        """The actor's earliest due time is now `due_us` (none: nothing is due)."""
+        key = (kind, identifier)
+        if due_us is None:
+            self._armed.pop(key, None)
+        elif self._armed.get(key) != due_us:
+            self._armed[key] = due_us
+            heapq.heappush(self._heap, (due_us, kind, identifier))
+            if self._heap[0][0] == due_us:
+                self._wake.set()
+
+    def __len__(self) -> int:
+        return len(self._armed)
+
+    async def run(self) -> None:
+        """Fire until cancelled."""
+        while True:
+            self._wake.clear()
+            now = self._now()
+            while self._heap and self._heap[0][0] <= now:
+                due, kind, identifier = heapq.heappop(self._heap)
+                if self._armed.get((kind, identifier)) == due:
+                    del self._armed[kind, identifier]
+                    self._fire(kind, identifier)
+            wait_s = min((self._heap[0][0] - now) / 1e6, 60.0) if self._heap else None
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,1 @@
+"""Value types: ids, references, records, errors. They know no rule, no driver and no clock."""

@@ -1,0 +1,188 @@
+"""The pool: which node is assignable, who waits for one, and the facts about others that decisions may read.
+
+An index over committed turns, never a truth of its own: it is rebuilt from the database at start. A node is
+assignable if and only if it is `ready`, without assignment and without debt.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from actors.accounts import Account
+from actors.allocation_state import Allocation, Offer, user_of
+from actors.node_state import Node
+from actors.rows import AssignmentRow, DebtRow
+from amends.runtime.decision import Decision
+from amends.runtime.engine import Engine
+from amends.runtime.messages import Envelope
+
+
+class Policy(Struct, frozen=True):
+    """What a meter copies of the policy file."""
+
+    version: str
+    sha256: str
+    currency: str
+
+
+class Pool:
+    """Facts for decisions (`Decision.facts`) and the matching of waiting allocations with free nodes."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._engine: Engine | None = None
+        self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
+        self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
+        self._waiting: dict[str, Allocation] = {}
+        self._free: dict[str, Node] = {}
+        self._offered: set[str] = set()
+        self.is_heard: Callable[[str], bool] = lambda node_id: True
+        self.on_node: Callable[[str, Node], None] = lambda node_id, node: None
+
+    def attach(self, engine: Engine) -> None:
+        """Follow this engine's committed turns."""
+        self._engine = engine
+        engine.listeners.append(self.follow)
+
+    # --- facts ---------------------------------------------------------------------------------------
+
+    def account(self, account_id: str) -> Account | None:
+        """The committed account."""
+        return self._get("account", account_id)  # type: ignore[return-value]
+
+    def node(self, node_id: str) -> Node | None:
+        """The committed node, if it lives."""
+        node = self._get("node", node_id)
+        return node if isinstance(node, Node) and node.state != "retired" else None
+
+    def assignment_of(self, node_id: str) -> tuple[str, str] | None:
+        """(allocation, `reserved` or `active`) of the node."""
+        return self._assignments.get(node_id)
+
+    def is_dirty(self, node_id: str) -> bool:
+        """Whether the node owes a cleanup or a mount."""
+        return bool(self._debts.get(node_id))
+
+    def debtors(self, node_id: str) -> list[str]:
+        """The allocations whose cleanup the node owes."""
+        return sorted(set(self._debts.get(node_id, {}).values()))
+
+    def expected_users(self, node_id: str) -> list[str]:
+        """The users that may be on the node: of its allocation, and of cleanups still owed."""
+        held = self._assignments.get(node_id)
+        owners = {held[0]} if held else set()
+        return sorted(user_of(allocation) for allocation in owners | set(self.debtors(node_id)))
+
+    # --- following -----------------------------------------------------------------------------------
+
+    def load_assignment(self, allocation_id: str, node_id: str, state: str) -> None:
+        """Take in a stored assignment."""
+        self._assignments[node_id] = (allocation_id, state)
+
+    def load_debt(self, debt_id: str, node_id: str, allocation_id: str) -> None:
+        """Take in a stored debt."""
+        self._debts.setdefault(node_id, {})[debt_id] = allocation_id
+
+    def loaded(self) -> None:
+        """All is read: index nodes and waiting allocations, and match them."""
+        assert self._engine is not None
+        for node_id, node in self._engine.store.items("node"):
+            self._index_node(node_id, node)  # type: ignore[arg-type]
+        for allocation_id, allocation in self._engine.store.items("allocation"):
+            if isinstance(allocation, Allocation) and allocation.state == "requested":
+                self._waiting[allocation_id] = allocation
+        for allocation_id in list(self._waiting):
+            self._match_allocation(allocation_id)
+
+    def follow(self, decision: Decision) -> None:
+        """A turn has committed."""
+        touched = set()
+        for row in decision.rows:
+            if type(row) is AssignmentRow:
+                touched.add(row.node_id)
+                if row.state == "ended":
+                    self._assignments.pop(row.node_id, None)
+                else:
+                    self._assignments[row.node_id] = (row.allocation_id, row.state)
+            elif type(row) is DebtRow:
+                touched.add(row.node_id)
+                debts = self._debts.setdefault(row.node_id, {})
+                if row.settled_us is None:
+                    debts[row.debt_id] = row.allocation_id or ""
+                else:
+                    debts.pop(row.debt_id, None)
+        state = decision.state
+        if isinstance(state, Node):
+            self._index_node(decision.id, state)
+            if decision.before is not None and decision.before.state != state.state:
+                self.on_node(decision.id, state)
+            touched.add(decision.id)
+        elif isinstance(state, Allocation):
+            if state.state == "requested":
+                self._waiting[decision.id] = state
+                self._match_allocation(decision.id)
+            else:
+                self._waiting.pop(decision.id, None)
+        for node_id in touched:
+            node = self.node(node_id)
+            if node is not None:
+                self._index_node(node_id, node)
+                self._match_node(node_id)
+
+    def _index_node(self, node_id: str, node: Node) -> None:
+        if node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id):
+            self._free[node_id] = node
+        else:
+            self._free.pop(node_id, None)
+
+    # --- matching ------------------------------------------------------------------------------------
+
+    def _match_allocation(self, allocation_id: str) -> None:
+        wants = self._waiting[allocation_id]
+        candidates = [wants.wanted_node] if wants.wanted_node is not None else self._free
+        for node_id in candidates:
+            if node_id in self._free and node_id not in self._offered and _fits(wants, node_id, self._free[node_id]):
+                self._offer(allocation_id, node_id)
+                return
+
+    def _match_node(self, node_id: str) -> None:
+        """First come, first served, among those it fits."""
+        if node_id not in self._free or node_id in self._offered:
+            return
+        for allocation_id, wants in self._waiting.items():
+            if _fits(wants, node_id, self._free[node_id]):
+                self._offer(allocation_id, node_id)
+                return
+
+    def _offer(self, allocation_id: str, node_id: str) -> None:
+        assert self._engine is not None
+        self._offered.add(node_id)
+        wants = self._waiting.pop(allocation_id)
+        node = self._free[node_id]
+
+        def settled(committed: bool) -> None:
+            self._offered.discard(node_id)
+            if not committed or node_id in self._free:
+                self._look_again(allocation_id, node_id)
+
+        env = Envelope(
+            Offer(node_id, node.epoch), trace_id=wants.trace_id, span_id=wants.span_id, priority=True, done=settled
+        )
+        self._engine.tell("allocation", allocation_id, env)
+
+    def _look_again(self, allocation_id: str, node_id: str) -> None:
+        """The offer was not taken up: the allocation, if it still waits, and the node are free for others."""
+        allocation = self._get("allocation", allocation_id)
+        if isinstance(allocation, Allocation) and allocation.state == "requested":
+            self._waiting[allocation_id] = allocation
+        self._match_node(node_id)
+
+    def _get(self, kind: str, identifier: str) -> Any:
+        return self._engine.store.get(kind, identifier) if self._engine is not None else None
+
+
+def _fits(wants: Allocation, node_id: str, node: Node) -> bool:
+    if wants.wanted_node is not None and wants.wanted_node != node_id:
+        return False
+    return all(node.labels.get(key) == value for key, value in wants.node_labels.items())

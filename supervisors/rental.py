@@ -1,0 +1,45 @@
+"""The rental domain, assembled: its actor kinds, steps with undo, matrix and cases. Data only."""
+
+from actors.accounts import ACCOUNT
+from actors.allocation import ALLOCATION
+from actors.node import NODE
+from actors.rows import RENTAL_TABLES
+from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.runtime.domain import CaseKind, Domain, StepSpec
+from supervisors.matrix import MATRIX
+
+STEPS = (
+    StepSpec(name="ssh.probe", adapter="ssh", timeout="probe_timeout_ms", effect=False),
+    StepSpec(name="ssh.user-create", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
+    StepSpec(name="ssh.key-install", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
+    StepSpec(name="ssh.user-lock", adapter="ssh", timeout="ssh_step_timeout_ms", no_undo="locking out is an undo"),
+    StepSpec(name="ssh.user-remove", adapter="ssh", timeout="ssh_step_timeout_ms", no_undo="it is the undo"),
+    StepSpec(name="activation", external=False, undo="ssh.user-remove"),
+    StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False),
+    *DELIVERY_STEPS,
+)
+
+CASES = tuple(
+    CaseKind(kind, commands, f"{kind}.md")
+    for kind, commands in (
+        ("cleanup_exhausted", ("ops.cleanup.retry", "ops.node.retire")),
+        ("outbox_poison", ("ops.outbox.redispatch", "ops.outbox.skip")),
+        ("actor_quarantined", ("ops.case.resolve",)),
+        ("unknown_step", ("ops.case.resolve",)),
+        ("host_key_mismatch", ("ops.node.update", "ops.node.return_to_service", "ops.node.retire")),
+        ("node_flapping", ("ops.node.return_to_service", "ops.node.retire")),
+        ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
+    )
+)
+
+RENTAL = Domain(
+    name="rental",
+    kinds=(ACCOUNT, NODE, ALLOCATION, *DELIVERY_KINDS),
+    steps=STEPS,
+    matrix=MATRIX,
+    cases=CASES,
+    tables=RENTAL_TABLES,
+)
+
+# Features of rows that are not built: configuring one is refused at start (row → what asks for it).
+NOT_BUILT_FEATURES = {"R06": "[stripe]", "R05": "[stripe].mirror_credits"}

@@ -1,0 +1,65 @@
+"""The machines as fixtures: each test that asks for `machine` runs on the simulated one and on OpenSSH."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from adapters.simulated.ssh_node import SimulatedNode
+from adapters.ssh import commands
+from adapters.ssh.client import SshClient
+from tests.adapters.ssh.machines import Customer, Machine, OpenSsh, Simulated, why_no_openssh
+
+
+@pytest.fixture
+async def simulated() -> AsyncIterator[Simulated]:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    node = SimulatedNode(client_keys=(key.export_public_key().decode(),))
+    await node.start()
+    machine = Simulated(node, SshClient(key))
+    yield machine
+    await machine.close()
+
+
+@pytest.fixture
+async def openssh(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[OpenSsh]:
+    if why := why_no_openssh():
+        pytest.skip(why)
+    monkeypatch.setattr(commands, "STATE_ROOT", str(tmp_path / "state"))
+    machine = OpenSsh(tmp_path, tmp_path / "state", use_pam=getattr(request, "param", False))
+    try:
+        await machine.ready()
+        yield machine
+    finally:
+        await machine.close()
+
+
+@pytest.fixture(params=["simulated", "openssh"])
+async def machine(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Machine]:
+    if request.param == "simulated":
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        node = SimulatedNode(client_keys=(key.export_public_key().decode(),), file=tmp_path / "node.json")
+        await node.start()
+        simulated = Simulated(node, SshClient(key))
+        yield simulated
+        await simulated.close()
+        return
+    if why := why_no_openssh():
+        pytest.skip(why)
+    monkeypatch.setattr(commands, "STATE_ROOT", str(tmp_path / "state"))
+    real = OpenSsh(tmp_path, tmp_path / "state", use_pam=False)
+    try:
+        await real.ready()
+        yield real
+    finally:
+        await real.close()
+
+
+@pytest.fixture
+def customer(machine: Machine) -> Customer:
+    return Customer(machine)

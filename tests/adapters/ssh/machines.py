@@ -1,0 +1,326 @@
+"""The machines that the contract suite runs on: a simulated node, and a real OpenSSH server on this machine.
+
+Both offer what a test needs to see and to break, and take away everything they made. Users are named `am-` and
+26 characters that begin with `0test`, so that no real customer can be met.
+"""
+
+import asyncio
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import string
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import asyncssh
+
+from adapters.simulated.node_users import User
+from adapters.simulated.ssh_node import Fault, SimulatedNode
+from adapters.ssh.client import SshClient
+from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
+
+HOMES = Path("/home")
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
+
+
+def why_no_openssh() -> str:
+    """Say what keeps this machine from running the suite on OpenSSH; empty if nothing does."""
+    if SSHD is None:
+        return "OpenSSH's sshd is not installed here"
+    if os.geteuid() != 0:
+        return "OpenSSH with real users needs root"
+    return ""
+
+
+def new_suffix() -> str:
+    """Give 26 characters that no other test has used."""
+    return "0test" + "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(21))
+
+
+class Machine(Protocol):
+    """What the suite asks of a machine."""
+
+    name: str
+    endpoint: SshEndpoint
+    client: SshClient
+
+    def will_make(self, user: str) -> None: ...
+    def users(self) -> set[str]: ...
+    def add_foreign(self, user: str) -> None: ...
+    async def start_process(self, user: str) -> None: ...
+    async def has_processes(self, user: str) -> bool: ...
+    def mount_below_home(self, user: str) -> str: ...
+    def unmount(self, user: str) -> None: ...
+    def cut_connections(self) -> None: ...
+    def stalled(self, op: Op) -> AbstractAsyncContextManager[None, bool | None]: ...
+    async def close(self) -> None: ...
+
+
+class Customer:
+    """One allocation's customer on a machine, with the steps as methods' arguments."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        suffix = new_suffix()
+        self.user = f"am-{suffix}"
+        self.allocation = f"alloc_{suffix}"
+        self.key = asyncssh.generate_private_key("ssh-ed25519", comment="customer's own")
+        self.public = self.key.export_public_key().decode().strip()
+        machine.will_make(self.user)
+
+    async def step(
+        self, op: Op, *, attempt: str = "attempt_1", epoch: int = 1, timeout_ms: int = 20_000
+    ) -> SshOutcome:
+        line = self.public if op == "key-install" else ""
+        command = SshCommand(op, self.user, self.allocation, attempt, epoch, line)
+        return await self.machine.client.run("n1", self.machine.endpoint, command, timeout_ms=timeout_ms)
+
+    async def exits(self, op: Op, *, attempt: str = "attempt_1", epoch: int = 1) -> int | None:
+        return (await self.step(op, attempt=attempt, epoch=epoch)).exit_status
+
+    @property
+    def exists(self) -> bool:
+        return self.user in self.machine.users()
+
+    async def can_log_in(self) -> bool:
+        try:
+            async with asyncssh.connect(
+                self.machine.endpoint.host,
+                self.machine.endpoint.port,
+                username=self.user,
+                client_keys=[self.key],
+                known_hosts=([asyncssh.import_public_key(self.machine.endpoint.host_key)], [], []),
+                config=None,
+                agent_path=None,
+            ) as connection:
+                return (await connection.run("true", stdin=asyncssh.DEVNULL)).exit_status == 0
+        except (asyncssh.PermissionDenied, asyncssh.ConnectionLost):
+            return False  # PAM lets a closed account in as far as the end of authentication, and hangs up
+
+
+class Simulated:
+    """The simulated node as a machine of the suite."""
+
+    name = "simulated"
+
+    def __init__(self, node: SimulatedNode, client: SshClient) -> None:
+        self.node = node
+        self.client = client
+        self.endpoint = SshEndpoint(node.address, node.port, "root", node.host_key)
+
+    def will_make(self, user: str) -> None:
+        """Nothing outlives this machine."""
+
+    def users(self) -> set[str]:
+        return set(self.node.table.users)
+
+    def add_foreign(self, user: str) -> None:
+        self.node.table.add_foreign(user)
+
+    async def start_process(self, user: str) -> None:
+        self.node.table.users[user].processes = 1
+
+    async def has_processes(self, user: str) -> bool:
+        return self.node.table.users.get(user, User("")).processes > 0
+
+    def mount_below_home(self, user: str) -> str:
+        self.node.table.mounted.add(user)
+        return ""
+
+    def unmount(self, user: str) -> None:
+        self.node.table.mounted.discard(user)
+
+    def cut_connections(self) -> None:
+        for connection in list(self.node._connections):
+            connection.abort()
+
+    @asynccontextmanager
+    async def stalled(self, op: Op) -> AsyncIterator[None]:
+        self.node.inject(op, Fault("hang"))
+        yield
+
+    async def close(self) -> None:
+        await self.client.close()
+        await self.node.stop()
+
+
+class OpenSsh:
+    """A stock sshd on this machine, with real users."""
+
+    name = "openssh"
+
+    def __init__(self, directory: Path, state: Path, *, use_pam: bool) -> None:
+        self._state = state
+        self._made: set[str] = set()
+        self._mounts: dict[str, Path] = {}
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._uids: dict[str, int] = {}
+        host_key = asyncssh.generate_private_key("ssh-ed25519")
+        host_key.write_private_key(directory / "host_key")
+        (directory / "host_key").chmod(0o600)
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key.write_public_key(directory / "root.pub")
+        port = free_port()
+        line = host_key.export_public_key().decode().strip()
+        self.endpoint = SshEndpoint("127.0.0.1", port, "root", line)
+        self.client = SshClient(key)
+        config = directory / "sshd_config"
+        config.write_text(_config(directory, port, use_pam=use_pam))
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        assert SSHD is not None
+        self._log = (directory / "sshd.log").open("wb")
+        self._sshd = subprocess.Popen(
+            [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=self._log
+        )
+
+    async def ready(self) -> None:
+        for _ in range(200):
+            with suppress(OSError):
+                socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=1).close()
+                return
+            assert self._sshd.poll() is None, Path(self._log.name).read_text()
+            await asyncio.sleep(0.02)
+        raise AssertionError("sshd does not listen")
+
+    def users(self) -> set[str]:
+        listed = subprocess.run(["getent", "passwd"], check=True, capture_output=True, text=True).stdout
+        return {line.split(":")[0] for line in listed.splitlines()}
+
+    def will_make(self, user: str) -> None:
+        self._made.add(user)
+
+    def add_foreign(self, user: str) -> None:
+        subprocess.run(["useradd", "-m", "-d", str(HOMES / user), user], check=True, stdin=subprocess.DEVNULL)
+
+    def spawn(self, user: str, *command: str) -> subprocess.Popen[bytes]:
+        as_user = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", *command]
+        self._uids[user] = pwd.getpwnam(user).pw_uid  # the name may be gone when we look for what is left
+        process = subprocess.Popen(as_user, stdin=subprocess.DEVNULL)
+        self._started.append(process)
+        return process
+
+    async def start_process(self, user: str) -> None:
+        # One that forks all the time: a list of processes is out of date before it is read.
+        self.spawn(user, "sh", "-c", "while :; do sleep 0.3 & sleep 0.01; done")
+        self.spawn(user, "sleep", "600")
+        for _ in range(200):
+            if len(processes_of(self._uids[user])) > 3:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the customer's processes do not run")
+
+    async def has_processes(self, user: str) -> bool:
+        return bool(processes_of(self._uids[user]))
+
+    def mount_below_home(self, user: str) -> str:
+        place = HOMES / user / "data here"
+        place.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True
+        )
+        if mounted.returncode != 0:
+            return f"mounting is not permitted here: {mounted.stderr.decode().strip()}"
+        self._mounts[user] = place
+        (place / "kept").write_text("the namespace's")
+        return ""
+
+    def unmount(self, user: str) -> None:
+        subprocess.run(["umount", str(self._mounts.pop(user))], check=True)
+
+    def cut_connections(self) -> None:
+        for session in children_of(
+            self._sshd.pid
+        ):  # not their children: what a step runs goes on, as it would
+            with suppress(ProcessLookupError):
+                os.kill(session, signal.SIGKILL)
+
+    @asynccontextmanager
+    async def stalled(self, op: Op) -> AsyncIterator[None]:
+        self._state.mkdir(exist_ok=True)
+        holder = await asyncio.create_subprocess_exec(
+            "flock", str(self._state / "lock"), "sh", "-c", "echo held; read -r _",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        await holder.stdout.readline()
+        try:
+            yield
+        finally:
+            holder.stdin.close()
+            await holder.wait()
+
+    async def close(self) -> None:
+        await self.client.close()
+        self.cut_connections()
+        self._sshd.terminate()
+        self._sshd.wait()
+        self._log.close()
+        for user in list(self._mounts):
+            self.unmount(user)
+        for user in self._made:
+            await self._clean_up(user)
+        for process in self._started:
+            process.kill()
+            process.wait()
+
+    async def _clean_up(self, user: str) -> None:
+        assert user.startswith("am-0test")
+        if user in self.users():
+            for process in processes_of(pwd.getpwnam(user).pw_uid):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            await asyncio.sleep(0.05)
+            subprocess.run(["userdel", "-f", user], check=False, capture_output=True)
+        home = HOMES / user
+        if home.is_symlink():
+            home.unlink()
+        elif home.is_dir():
+            shutil.rmtree(home)
+
+
+def processes_of(uid: int) -> list[int]:
+    """List the living processes of a user."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            if str(uid) in fields["Uid"].split() and fields["State"][0] not in "ZX":
+                found.append(int(status.parent.name))
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """List a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    """Give a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _config(directory: Path, port: int, *, use_pam: bool) -> str:
+    return f"""\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {directory}/host_key
+PidFile none
+UsePAM {"yes" if use_pam else "no"}
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PrintMotd no
+PermitRootLogin prohibit-password
+Match User root
+    AuthorizedKeysCommand /bin/cat {directory}/root.pub
+    AuthorizedKeysCommandUser root
+"""

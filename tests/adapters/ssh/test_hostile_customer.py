@@ -1,0 +1,197 @@
+"""What a customer may prepare in its own home, and what others may have lying about, on a real machine."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.ssh.machines import HOMES, Customer, OpenSsh
+
+
+@pytest.fixture
+async def resident(openssh: OpenSsh) -> Customer:
+    customer = Customer(openssh)
+    assert await customer.exits("user-create") == 0
+    return customer
+
+
+@pytest.fixture
+def victim() -> Iterator[Path]:
+    """Something of root's that the customer points at; writable for all, so only our care protects it."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="amends-test-") as name:
+        folder = Path(name)
+        (folder / "authorized_keys").write_text("root's own\n")
+        folder.chmod(0o777)
+        (folder / "authorized_keys").chmod(0o666)
+        yield folder
+
+
+# A daemon without PAM looks at the password field for closed accounts, one with PAM at the expiry date.
+both_daemons = pytest.mark.parametrize(
+    "openssh", [False, True], indirect=True, ids=["UsePAM no", "UsePAM yes"]
+)
+
+
+def own(customer: Customer, path: Path) -> None:
+    entry = pwd.getpwnam(customer.user)
+    os.lchown(path, entry.pw_uid, entry.pw_gid)
+
+
+@both_daemons
+async def test_the_key_is_written_for_a_stock_sshd_and_nobody_else(resident: Customer) -> None:
+    await resident.exits("key-install")
+    home = HOMES / resident.user
+    uid = pwd.getpwnam(resident.user).pw_uid
+    for path, mode in ((home, 0o700), (home / ".ssh", 0o700), (home / ".ssh/authorized_keys", 0o600)):
+        found = path.lstat()
+        assert (found.st_uid, found.st_mode & 0o7777) == (uid, mode)
+    written = (home / ".ssh/authorized_keys").read_text()
+    assert written == "restrict,pty,port-forwarding " + " ".join(resident.public.split(" ")[:2]) + "\n"
+    assert await resident.can_log_in()
+
+
+async def test_a_ssh_folder_that_leads_elsewhere_is_replaced_and_not_followed(
+    resident: Customer, victim: Path
+) -> None:
+    (HOMES / resident.user / ".ssh").symlink_to(victim)
+    assert await resident.exits("key-install") == 0
+    assert (victim / "authorized_keys").read_text() == "root's own\n"
+    assert await resident.can_log_in()
+
+
+@pytest.mark.parametrize("target", ["authorized_keys", "."])
+async def test_a_keys_file_that_leads_elsewhere_is_replaced_and_not_followed(
+    resident: Customer, victim: Path, target: str
+) -> None:
+    folder = HOMES / resident.user / ".ssh"
+    folder.mkdir()
+    own(resident, folder)
+    (folder / "authorized_keys").symlink_to(victim / target)
+    (folder / ".amends-key").symlink_to(victim / "authorized_keys")
+    assert await resident.exits("key-install") == 0
+    assert (victim / "authorized_keys").read_text() == "root's own\n"
+    assert [path.name for path in victim.iterdir()] == ["authorized_keys"]
+    assert await resident.can_log_in()
+
+
+async def test_locking_deletes_no_key_elsewhere(resident: Customer, victim: Path) -> None:
+    link = HOMES / resident.user / ".ssh"
+    link.symlink_to(victim)
+    assert await resident.exits("user-lock") == 0
+    assert not link.is_symlink()
+    assert (victim / "authorized_keys").read_text() == "root's own\n"
+
+
+@both_daemons
+async def test_a_locked_account_stays_closed_even_with_the_key_in_place(resident: Customer) -> None:
+    await resident.exits("key-install")
+    keys = HOMES / resident.user / ".ssh/authorized_keys"
+    line = keys.read_text()
+    await resident.exits("user-lock")
+    assert not keys.exists()
+    keys.write_text(line)
+    own(resident, keys)
+    assert not await resident.can_log_in()
+
+
+async def test_a_second_keys_file_goes_with_the_lock(resident: Customer) -> None:
+    await resident.exits("key-install")
+    folder = HOMES / resident.user / ".ssh"
+    (folder / "authorized_keys2").write_text(resident.public + "\n")
+    folder.chmod(0o500)
+    assert await resident.exits("user-lock") == 0
+    assert list(folder.iterdir()) == []
+
+
+async def test_removal_follows_no_link_out_of_the_home(resident: Customer, victim: Path) -> None:
+    (HOMES / resident.user / "link").symlink_to(victim)
+    assert await resident.exits("user-remove") == 0
+    assert not (HOMES / resident.user).exists()
+    assert (victim / "authorized_keys").exists()
+
+
+async def test_a_home_that_is_a_link_is_neither_used_nor_deleted(openssh: OpenSsh, victim: Path) -> None:
+    customer = Customer(openssh)
+    (HOMES / customer.user).symlink_to(victim)
+    outcome = await customer.step("user-create")
+    assert (outcome.exit_status, customer.exists) == (1, False)
+    assert "exists already" in outcome.message
+    (HOMES / customer.user).unlink()
+    assert await customer.exits("user-create") == 0
+    shutil.rmtree(HOMES / customer.user)
+    (HOMES / customer.user).symlink_to(victim)
+    for op in ("user-create", "key-install", "user-remove"):
+        assert await customer.exits(op) == 1
+    assert (HOMES / customer.user).is_symlink()
+    assert (victim / "authorized_keys").read_text() == "root's own\n"
+
+
+async def test_nothing_of_the_home_is_deleted_while_something_is_mounted_there(resident: Customer) -> None:
+    home = HOMES / resident.user
+    await resident.exits("key-install")
+    (home / "thesis").write_text("a year's work")
+    if why := resident.machine.mount_below_home(resident.user):
+        pytest.skip(why)
+    before = sorted(path.name for path in home.rglob("*"))
+    assert await resident.exits("user-remove") == 74
+    assert sorted(path.name for path in home.rglob("*")) == before
+    assert (home / "data here" / "kept").read_text() == "the namespace's"
+    assert not await resident.can_log_in()
+
+
+async def test_a_bind_mount_of_the_same_file_system_stops_the_removal_as_well(
+    resident: Customer, victim: Path
+) -> None:
+    place = HOMES / resident.user / "bound"
+    place.mkdir()
+    done = subprocess.run(["mount", "--bind", str(victim), str(place)], check=False, capture_output=True)
+    if done.returncode != 0:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
+    try:
+        assert await resident.exits("user-remove") == 74
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert (victim / "authorized_keys").exists()
+    assert await resident.exits("user-remove") == 0
+    assert (victim / "authorized_keys").exists()
+
+
+async def test_a_foreign_users_home_and_processes_are_left_alone(openssh: OpenSsh) -> None:
+    customer = Customer(openssh)
+    openssh.add_foreign(customer.user)
+    await openssh.start_process(customer.user)
+    for op in ("user-lock", "user-remove"):
+        assert await customer.exits(op) == 1
+    assert await openssh.has_processes(customer.user)
+    assert (HOMES / customer.user).is_dir()
+
+
+async def test_a_customer_who_stops_our_helper_costs_time_and_nothing_else(resident: Customer) -> None:
+    # A busy process of the customer that stops every newcomer of its own uid, our key writer included.
+    hunter = (
+        'while :; do for p in $(pgrep -u "$(id -u)" -x sh); do [ "$p" = "$$" ] || kill -STOP "$p"; done; done'
+    )
+    machine = resident.machine
+    assert isinstance(machine, OpenSsh)
+    machine.spawn(resident.user, "sh", "-c", hunter)
+    await asyncio.sleep(0.1)
+    assert (await resident.step("key-install", timeout_ms=300)).code == "ssh_timeout"
+    assert await resident.exits("user-remove", attempt="attempt_2") == 0
+    assert not resident.exists
+
+
+@both_daemons
+async def test_a_login_is_closed_by_the_removal(resident: Customer) -> None:
+    await resident.exits("key-install")
+    assert await resident.can_log_in()
+    assert await resident.exits("user-remove") == 0
+    assert not (HOMES / resident.user).exists()
+    assert not await resident.can_log_in()
+    groups = subprocess.run(["getent", "group", resident.user], check=False, capture_output=True)
+    assert groups.returncode != 0

@@ -1,0 +1,187 @@
+"""What every machine that the runtime rents out must do: one suite, on the simulated node and on OpenSSH."""
+
+import asyncio
+
+import asyncssh
+import msgspec
+import pytest
+
+from adapters.ssh.client import SshClient
+from adapters.ssh.commands import probe_command
+from tests.adapters.ssh.machines import Customer, Machine, free_port
+
+
+async def test_a_probe_of_a_good_node_is_done(machine: Machine) -> None:
+    outcome = await machine.client.run("n1", machine.endpoint, probe_command(1), timeout_ms=10_000)
+    assert (outcome.status, outcome.code, outcome.exit_status, outcome.message) == ("done", "", 0, "")
+    assert outcome.may_have_run
+    assert 0 < outcome.duration_us < 10_000_000
+
+
+async def test_a_user_is_created_once_however_often_it_is_asked(customer: Customer) -> None:
+    assert not customer.exists
+    for _ in range(2):
+        assert await customer.exits("user-create") == 0
+        assert customer.exists
+
+
+async def test_the_customer_logs_in_with_the_key_and_no_longer_after_the_lock(customer: Customer) -> None:
+    await customer.exits("user-create")
+    assert not await customer.can_log_in()
+    for _ in range(2):
+        assert await customer.exits("key-install") == 0
+        assert await customer.can_log_in()
+    for _ in range(2):
+        assert await customer.exits("user-lock") == 0
+        assert not await customer.can_log_in()
+    assert customer.exists
+
+
+async def test_a_removed_customer_is_gone_and_removing_again_is_done_too(customer: Customer) -> None:
+    await customer.exits("user-create")
+    await customer.exits("key-install")
+    for _ in range(2):
+        assert await customer.exits("user-remove") == 0
+        assert not customer.exists
+    assert not await customer.can_log_in()
+
+
+@pytest.mark.parametrize("op", ["user-lock", "user-remove"])
+async def test_undoing_what_never_was_is_done(customer: Customer, op: str) -> None:
+    assert await customer.exits(op) == 0  # type: ignore[arg-type]
+    assert not customer.exists
+
+
+async def test_no_key_is_installed_for_a_user_that_is_not_there(customer: Customer) -> None:
+    outcome = await customer.step("key-install")
+    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "ssh_step_failed", 1)
+    assert "there is no" in outcome.message
+
+
+@pytest.mark.parametrize("late", ["user-create", "key-install"])
+async def test_a_late_step_of_an_undone_attempt_is_refused(customer: Customer, late: str) -> None:
+    await customer.exits("user-create")
+    await customer.exits("user-remove")
+    outcome = await customer.step(late)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "stale_epoch", 75)
+    assert "undone" in outcome.message
+    assert not customer.exists
+
+
+async def test_an_attempt_undone_before_it_came_is_refused_and_another_one_is_not(customer: Customer) -> None:
+    await customer.exits("user-remove", attempt="attempt_1")
+    assert await customer.exits("user-create", attempt="attempt_1") == 75
+    assert await customer.exits("user-create", attempt="attempt_2") == 0
+    assert customer.exists
+
+
+async def test_a_locked_customer_does_not_come_back_through_a_late_key(customer: Customer) -> None:
+    await customer.exits("user-create")
+    await customer.exits("user-lock")
+    assert await customer.exits("key-install") == 75
+    assert not await customer.can_log_in()
+
+
+@pytest.mark.parametrize("op", ["user-create", "key-install", "user-lock", "user-remove"])
+async def test_a_lower_epoch_than_the_highest_seen_is_refused(customer: Customer, op: str) -> None:
+    await customer.exits("user-create", epoch=7)
+    await customer.exits("key-install", epoch=7)
+    outcome = await customer.step(op, epoch=6)  # type: ignore[arg-type]
+    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "stale_epoch", 75)
+    assert "highest seen 7" in outcome.message
+    assert customer.exists
+    assert await customer.can_log_in()
+    assert await customer.exits("user-remove", epoch=8) == 0
+
+
+async def test_the_highest_epoch_outlives_the_user(customer: Customer) -> None:
+    await customer.exits("user-create", epoch=2**33)
+    await customer.exits("user-remove", epoch=2**33)
+    assert await customer.exits("user-create", attempt="attempt_2", epoch=2**33 - 1) == 75
+    assert not customer.exists
+
+
+async def test_a_foreign_user_of_the_same_name_is_never_touched(customer: Customer) -> None:
+    customer.machine.add_foreign(customer.user)
+    for op in ("user-create", "key-install", "user-lock", "user-remove"):
+        outcome = await customer.step(op, attempt=f"attempt_{op}")
+        assert (outcome.status, outcome.exit_status) == ("failed", 1)
+        assert "not made by this allocation" in outcome.message
+        assert customer.exists
+
+
+@pytest.mark.parametrize("op", ["user-lock", "user-remove"])
+async def test_the_customers_processes_are_ended(customer: Customer, op: str) -> None:
+    await customer.exits("user-create")
+    await customer.machine.start_process(customer.user)
+    assert await customer.machine.has_processes(customer.user)
+    assert await customer.exits(op) == 0  # type: ignore[arg-type]
+    assert not await customer.machine.has_processes(customer.user)
+
+
+async def test_a_mount_below_the_home_stops_the_removal_until_it_is_gone(customer: Customer) -> None:
+    await customer.exits("user-create")
+    if why := customer.machine.mount_below_home(customer.user):
+        pytest.skip(why)
+    for _ in range(2):
+        outcome = await customer.step("user-remove")
+        assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "retryable", 74)
+        assert "mounted below the home" in outcome.message
+        assert customer.exists
+    customer.machine.unmount(customer.user)
+    assert await customer.exits("user-remove") == 0
+    assert not customer.exists
+
+
+async def test_another_host_key_of_any_type_is_a_mismatch_and_nothing_runs(customer: Customer) -> None:
+    for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"):
+        size = {"key_size": 3072} if kind == "ssh-rsa" else {}
+        other = asyncssh.generate_private_key(kind, **size).export_public_key().decode().strip()  # type: ignore[arg-type]
+        customer.machine.endpoint = msgspec.structs.replace(customer.machine.endpoint, host_key=other)
+        outcome = await customer.step("user-create")
+        assert (outcome.status, outcome.code) == ("failed", "ssh_host_key_mismatch")
+        assert not outcome.may_have_run
+    assert not customer.exists
+
+
+async def test_a_login_that_is_refused_cannot_have_run(customer: Customer) -> None:
+    stranger = SshClient(asyncssh.generate_private_key("ssh-ed25519"))
+    customer.machine.client, known = stranger, customer.machine.client
+    outcome = await customer.step("user-create")
+    customer.machine.client = known
+    assert (outcome.status, outcome.code, outcome.may_have_run) == ("failed", "ssh_auth_failed", False)
+    assert not customer.exists
+
+
+async def test_a_port_where_nobody_listens_cannot_have_run(customer: Customer) -> None:
+    customer.machine.endpoint = msgspec.structs.replace(customer.machine.endpoint, port=free_port())
+    outcome = await customer.step("user-create")
+    assert (outcome.status, outcome.code, outcome.may_have_run) == ("failed", "ssh_connect_failed", False)
+
+
+async def test_the_deadline_inside_a_step_leaves_it_unknown(customer: Customer) -> None:
+    async with customer.machine.stalled("user-create"):
+        outcome = await customer.step("user-create", timeout_ms=300)
+    assert (outcome.status, outcome.code, outcome.exit_status) == ("unknown", "ssh_timeout", None)
+    assert outcome.may_have_run
+    assert 300_000 <= outcome.duration_us < 2_000_000
+    assert customer.machine.client.idle_connections == 0
+    assert await customer.exits("user-remove") == 0  # what was only late on a real node ends here
+    assert not customer.exists
+
+
+async def test_a_connection_lost_inside_a_step_leaves_it_unknown_and_the_undo_wins(
+    customer: Customer,
+) -> None:
+    async with customer.machine.stalled("user-create"):
+        step = asyncio.create_task(customer.step("user-create"))
+        await asyncio.sleep(0.3)
+        customer.machine.cut_connections()
+        outcome = await step
+        assert (outcome.status, outcome.code, outcome.exit_status) == ("unknown", "ssh_step_failed", None)
+        assert outcome.may_have_run
+    # The step cut off from us may still run, before or after its undo: nothing is left of it (R02).
+    assert await customer.exits("user-remove") == 0
+    await asyncio.sleep(0.5)
+    assert not customer.exists
+    assert await customer.exits("user-create") == 75

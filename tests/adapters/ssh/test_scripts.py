@@ -1,0 +1,227 @@
+"""The step scripts themselves, as they are sent: their form, their refusals, and what they keep."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from adapters.ssh import commands
+from adapters.ssh.commands import OPS, Op, SshCommand, command_line, probe_command, script
+from tests.adapters.ssh.machines import new_suffix
+
+SUFFIX = new_suffix()
+GOOD = {
+    "AMENDS_USER": f"am-{SUFFIX}",
+    "AMENDS_ALLOCATION": f"alloc_{SUFFIX}",
+    "AMENDS_ATTEMPT": "attempt_1",
+    "AMENDS_EPOCH": "1",
+}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts act as root")
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(commands, "STATE_ROOT", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def run(text: str, op: str, shell: str = "sh", **values: str) -> subprocess.CompletedProcess[bytes]:
+    settings = [f"{name}={value}" for name, value in {"AMENDS_OP": op, **GOOD, **values}.items()]
+    return subprocess.run(
+        ["env", *settings, shell, "-s"], input=text.encode(), capture_output=True, check=False
+    )
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
+@pytest.mark.parametrize("op", OPS)
+def test_shellcheck_finds_nothing_in_what_is_sent(op: Op) -> None:
+    text = script(op, "restrict,pty ssh-ed25519 AAAA" if op == "key-install" else "")
+    found = subprocess.run(
+        ["shellcheck", "--norc", "--shell=sh", "--enable=check-unassigned-uppercase", "-"],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_script_that_arrives_cut_off_does_nothing(op: Op, state: Path) -> None:
+    text = script(op)
+    last = text.rindex("amends_main")
+    cuts = [*range(0, last, 97), *range(last - 3, last + len("amends_mai") + 1)]
+    for cut in cuts:
+        run(text[:cut], op)
+        assert not state.exists(), f"cut at {cut}"
+
+
+def test_the_key_line_is_one_word_whatever_stands_in_it() -> None:
+    line = """command="echo 'a' $(id) `id` \\ ;" ssh-ed25519 AAAA"""
+    text = script("key-install", line)
+    definition = text[: text.index("state_root=")]
+    text = f'{definition}\nprintf %s "$AMENDS_KEY_LINE"\n'
+    shown = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True)
+    assert shown.stdout == line
+    for bad in ("a\nb", "a\0b", "ä"):
+        with pytest.raises(ValueError, match="one line"):
+            script("key-install", bad)
+
+
+BAD_VALUES = {
+    "another op": {"AMENDS_OP": "user-create"},
+    "no user": {"AMENDS_USER": ""},
+    "root": {"AMENDS_USER": "root"},
+    "a short user": {"AMENDS_USER": f"am-{SUFFIX[1:]}"},
+    "a long user": {"AMENDS_USER": f"am-{SUFFIX}0"},
+    "an upper-case user": {"AMENDS_USER": f"am-{SUFFIX[1:]}A"},
+    "a user with a slash": {"AMENDS_USER": f"am-{SUFFIX[1:]}/"},
+    "a user with a newline": {"AMENDS_USER": f"am-{SUFFIX[1:]}\n"},
+    "another allocation": {"AMENDS_ALLOCATION": f"alloc_{SUFFIX[1:]}0"},
+    "a path for an allocation": {"AMENDS_ALLOCATION": "../../etc"},
+    "no attempt": {"AMENDS_ATTEMPT": ""},
+    "a dash for an attempt": {"AMENDS_ATTEMPT": "-"},
+    "a path for an attempt": {"AMENDS_ATTEMPT": "a/../b"},
+    "a long attempt": {"AMENDS_ATTEMPT": "a" * 65},
+    "no epoch": {"AMENDS_EPOCH": ""},
+    "an octal epoch": {"AMENDS_EPOCH": "010"},
+    "a negative epoch": {"AMENDS_EPOCH": "-1"},
+    "a huge epoch": {"AMENDS_EPOCH": "9" * 19},
+    "arithmetic for an epoch": {"AMENDS_EPOCH": "1+1"},
+}
+
+
+@pytest.mark.parametrize("values", BAD_VALUES.values(), ids=BAD_VALUES.keys())
+def test_a_malformed_argument_is_refused_before_anything_is_touched(
+    values: dict[str, str], state: Path
+) -> None:
+    done = run(script("user-remove"), **{"op": "user-remove", **values})
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"amends: AMENDS_")
+    assert not state.exists()
+
+
+def test_a_probe_names_nobody(state: Path) -> None:
+    assert run(script("probe"), "probe").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        SshCommand("user-create", "root", f"alloc_{SUFFIX}", "a", 1),
+        SshCommand("user-create", f"am-{SUFFIX}\n", f"alloc_{SUFFIX}", "a", 1),
+        SshCommand("user-create", f"am-{SUFFIX}", "alloc_" + "0" * 26, "a", 1),
+        SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a b", 1),
+        SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "-", 1),
+        SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a", -1),
+        SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a", 10**18),
+        SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a", 1, "ssh-ed25519 AAAA"),
+        SshCommand("key-install", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a", 1),
+        SshCommand("probe", f"am-{SUFFIX}", "-", "-", 1),
+        SshCommand("rm", "-", "-", "-", 1),  # type: ignore[arg-type]
+    ],
+)
+def test_a_command_that_a_node_would_refuse_is_not_even_rendered(command: SshCommand) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        command_line(command)
+
+
+def test_the_command_line_is_the_contracts() -> None:
+    command = SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "attempt_1", 7)
+    assert command_line(command) == (
+        f"env AMENDS_OP=user-create AMENDS_USER=am-{SUFFIX} AMENDS_ALLOCATION=alloc_{SUFFIX} "
+        "AMENDS_ATTEMPT=attempt_1 AMENDS_EPOCH=7 sh -s"
+    )
+    assert command_line(probe_command(7)) == (
+        "env AMENDS_OP=probe AMENDS_USER=- AMENDS_ALLOCATION=- AMENDS_ATTEMPT=- AMENDS_EPOCH=7 sh -s"
+    )
+
+
+@needs_root
+@pytest.mark.parametrize("shell", [shell for shell in ("sh", "dash", "bash", "mksh") if shutil.which(shell)])
+def test_other_shells_read_the_scripts_alike(shell: str, state: Path) -> None:
+    assert run(script("user-remove"), "user-remove", shell).returncode == 0
+    assert (state / GOOD["AMENDS_ALLOCATION"] / "undone-attempt_1").exists()
+
+
+@needs_root
+def test_what_a_node_remembers_is_roots_alone(state: Path) -> None:
+    assert run(script("user-remove"), "user-remove", AMENDS_EPOCH="5").returncode == 0
+    memory = state / GOOD["AMENDS_ALLOCATION"]
+    assert sorted(path.name for path in memory.iterdir()) == ["epoch", "undone-attempt_1"]
+    assert (memory / "epoch").read_text() == "5\n"
+    for path in (state, memory, memory / "epoch"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+@needs_root
+def test_the_memory_of_old_allocations_is_pruned_after_seven_days_if_their_user_is_gone(state: Path) -> None:
+    ages = {"old": 7.1, "young": 6.9}
+    for name, days in ages.items():
+        folder = state / f"alloc_{name.ljust(26, '0')}"
+        folder.mkdir(parents=True)
+        when = time.time() - days * 86_400
+        os.utime(folder, (when, when))
+    unrelated = state / "kept"
+    unrelated.mkdir()
+    os.utime(unrelated, (0, 0))
+    assert run(script("user-remove"), "user-remove").returncode == 0
+    left = sorted(path.name for path in state.iterdir() if path.is_dir())
+    assert left == sorted([f"alloc_{'young'.ljust(26, '0')}", GOOD["AMENDS_ALLOCATION"], "kept"])
+
+
+@needs_root
+@pytest.mark.parametrize("flock", [True, False], ids=["flock", "mkdir"])
+def test_a_lock_that_is_held_is_waited_for_and_then_left_for_later(state: Path, flock: bool) -> None:
+    text = script("user-remove").replace("lock_tries=100", "lock_tries=2")
+    if not flock:
+        text = text.replace("have flock", "false")
+    state.mkdir()
+    (state / "lock.d").mkdir()
+    with subprocess.Popen(["flock", str(state / "lock"), "sleep", "600"]) as holder:
+        try:
+            time.sleep(0.1)
+            done = run(text, "user-remove")
+            assert done.returncode == 74
+            assert b"holds the lock" in done.stderr
+            assert not (state / GOOD["AMENDS_ALLOCATION"]).exists()
+        finally:
+            subprocess.run(["pkill", "-P", str(holder.pid)], check=False)
+            holder.kill()
+    (state / "lock.d").rmdir()
+    assert run(text, "user-remove").returncode == 0
+    assert not (state / "lock.d").exists()
+
+
+@needs_root
+def test_a_damaged_epoch_blocks_nothing(state: Path) -> None:
+    memory = state / GOOD["AMENDS_ALLOCATION"]
+    memory.mkdir(parents=True)
+    for damage in ("", "12;id", "\0\0"):
+        (memory / "epoch").write_text(damage)
+        assert run(script("user-remove"), "user-remove").returncode == 0
+        assert (memory / "epoch").read_text() == "1\n"
+
+
+@needs_root
+def test_a_home_below_names_with_blanks_and_backslashes_is_found_in_the_mount_table(tmp_path: Path) -> None:
+    homes = tmp_path / "the homes\\of\ttwo"
+    place = homes / GOOD["AMENDS_USER"] / "mnt"
+    place.mkdir(parents=True)
+    check = (
+        script("user-remove")
+        .replace("homes=/home", f"homes='{homes}'")
+        .replace("amends_main </dev/null", "refuse_mounted")
+    )
+    assert run(check, "user-remove").returncode == 0
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
+    try:
+        assert run(check, "user-remove").returncode == 74
+        sibling = check.replace("refuse_mounted\n", "AMENDS_USER=${AMENDS_USER%?}; refuse_mounted\n")
+        assert run(sibling, "user-remove").returncode == 0
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
