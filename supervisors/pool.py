@@ -115,7 +115,7 @@ class Pool:
         state = decision.state
         if isinstance(state, Node):
             self._index_node(decision.id, state)
-            if decision.before is not None and decision.before.state != state.state:
+            if decision.before is None or decision.before.state != state.state:
                 self.on_node(decision.id, state)
             touched.add(decision.id)
         elif isinstance(state, Allocation):

@@ -1,6 +1,7 @@
 """The runtime's own SSH key: made once, kept in a file that only its owner reads. Knows no node."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
@@ -25,9 +26,6 @@ def _create(path: Path, key: asyncssh.SSHKey) -> None:
         file.write(key.export_private_key("openssh"))
         file.flush()
         os.fsync(file.fileno())
-    try:
+    with suppress(FileExistsError):
         path.hardlink_to(part)  # unlike a rename it never replaces a key made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        part.unlink()
+    part.unlink()

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 MAX_KEY_BYTES: Final = 16 * 1024
 MIN_RSA_BITS: Final = 3072
+MIN_HOST_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 16384  # the largest that OpenSSH itself reads
 
 KEY_TYPES: Final = frozenset(
@@ -36,8 +37,11 @@ def canonical_public_key(text: str) -> tuple[str, str]:
 
 
 def canonical_host_key(text: str) -> tuple[str, str]:
-    """Read a node's host key, an OpenSSH public key line, by the same rules. Raises KeyRefused."""
-    return _line_and_fingerprint(_decode(text))
+    """Read a node's host key, an OpenSSH public key line, by the same rules. Raises KeyRefused.
+
+    The line may end with a newline, as key files do, and an rsa key may have 2048 bits: it is pinned, not trusted.
+    """
+    return _line_and_fingerprint(_decode(text.removesuffix("\n"), MIN_HOST_RSA_BITS))
 
 
 def _line_and_fingerprint(key: asyncssh.SSHKey) -> tuple[str, str]:
@@ -45,7 +49,7 @@ def _line_and_fingerprint(key: asyncssh.SSHKey) -> tuple[str, str]:
     return f"{key.get_algorithm()} {blob}", key.get_fingerprint("sha256")
 
 
-def _decode(text: str) -> asyncssh.SSHKey:
+def _decode(text: str, min_rsa_bits: int = MIN_RSA_BITS) -> asyncssh.SSHKey:
     if len(text) > MAX_KEY_BYTES:
         raise KeyRefused(f"longer than {MAX_KEY_BYTES} characters")
     # First of all: asyncssh reads the first line of several and says nothing about the others.
@@ -62,11 +66,11 @@ def _decode(text: str) -> asyncssh.SSHKey:
         raise KeyRefused("does not hold a key of its type") from error
     if key.get_algorithm() != kind:
         raise KeyRefused("does not hold a key of its type")
-    _check_rsa(key)
+    _check_rsa(key, min_rsa_bits)
     return key
 
 
-def _check_rsa(key: asyncssh.SSHKey) -> None:
+def _check_rsa(key: asyncssh.SSHKey, min_bits: int) -> None:
     numbers = key.pyca_key
-    if isinstance(numbers, RSAPublicKey) and not MIN_RSA_BITS <= numbers.key_size <= MAX_RSA_BITS:
-        raise KeyRefused(f"an rsa key of {numbers.key_size} bits, not {MIN_RSA_BITS} to {MAX_RSA_BITS}")
+    if isinstance(numbers, RSAPublicKey) and not min_bits <= numbers.key_size <= MAX_RSA_BITS:
+        raise KeyRefused(f"an rsa key of {numbers.key_size} bits, not {min_bits} to {MAX_RSA_BITS}")

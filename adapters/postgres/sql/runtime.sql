@@ -99,3 +99,20 @@ SELECT number, sha256 FROM schema_migration ORDER BY number;
 -- name: record_migration
 -- One more has run.
 INSERT INTO schema_migration VALUES ($1, $2, $3);
+
+-- name: read_case
+-- One case.
+SELECT case_id, kind, target_ref, entity, state FROM ops_case WHERE case_id = $1;
+
+-- name: parked_notifications
+-- Notifications waiting for the bus, oldest first.
+SELECT notification_id FROM notifications WHERE state = 'parked' ORDER BY notification_id LIMIT $1;
+
+-- name: matrix_counts
+-- Runs by row and outcome.
+SELECT matrix_row, count(*) AS runs,
+       count(*) FILTER (WHERE final_outcome = 'recovered') AS recovered,
+       count(*) FILTER (WHERE final_outcome = 'degraded') AS degraded,
+       count(*) FILTER (WHERE final_outcome = 'failed') AS failed,
+       count(*) FILTER (WHERE final_outcome IS NULL) AS open
+FROM recovery_run GROUP BY matrix_row;

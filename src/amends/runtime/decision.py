@@ -92,7 +92,8 @@ class Decision:
         self._state = state
         self.ref = f"{kind.name}:{identifier}"
         # Timers carry no trace of their own: their work belongs to the entity's.
-        self.trace_id = env.trace_id or getattr(state, "trace_id", "")
+        # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
+        self.trace_id = env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
         self.span_id = env.span_id or getattr(state, "span_id", "")
         self.rows: list[Struct] = []
         self.steps: list[StepRow] = []

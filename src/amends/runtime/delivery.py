@@ -214,6 +214,10 @@ class Stream(ActorState, frozen=True, kw_only=True):
     lagging: bool = False
 
 
+class RelayStarts(Struct, frozen=True):
+    """The relay of this stream begins; the actor is made if it is the first time."""
+
+
 class PublishFailed(Struct, frozen=True):
     """A real publish of the stream's oldest row failed (the `attempts`-th of that row)."""
 
@@ -268,6 +272,11 @@ def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, co
         )  # fmt: skip
     )
     return ids.span_id("step", step_id)
+
+
+def _relay_starts(s: Stream | None, m: RelayStarts, d: "Decision") -> None:
+    if s is None:
+        d.create(Stream(state="flowing"))
 
 
 def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
@@ -348,12 +357,14 @@ STREAM = ActorKind(
         ("blocked", "flowing"): "the stuck row went out, or was parked as poison",
     },
     handlers={
+        RelayStarts: _relay_starts,
         PublishFailed: _publish_failed,
         PublishRecovered: _publish_recovered,
         PublishPoisoned: _poisoned,
         Lag: _lag,
         SettleOutbox: _settle_outbox,
     },
+    creates=frozenset({RelayStarts}),
     events=False,
 )
 

@@ -72,6 +72,16 @@ class Relay:
         else:
             queue.append(row)
 
+    def resume_stuck(self, outbox_id: str) -> None:
+        """After a start: the row a run is open for is the one that is tried alone."""
+        for queue in self._entities.values():
+            if queue[0].outbox_id == outbox_id:
+                self._stuck = queue[0]
+
+    def settle(self, row: OutboxRow, *, skip: bool) -> None:
+        """An operator has settled a parked row."""
+        self.release(row.entity, None if skip else row)
+
     @property
     def pending(self) -> int:
         """Rows not yet acknowledged."""
@@ -183,6 +193,10 @@ class Relay:
         queue = self._entities.pop(row.entity)
         queue.popleft()
         self._parked[row.entity] = queue
+
+    def hold(self, entity: str) -> None:
+        """After a start: this entity has a parked row; what follows it waits."""
+        self._parked.setdefault(entity, deque())
 
     def release(self, entity: str, row: OutboxRow | None) -> None:
         """An operator settled a parked row: it (unless skipped) and what waits behind it go on."""

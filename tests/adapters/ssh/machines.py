@@ -1,7 +1,7 @@
 """The machines that the contract suite runs on: a simulated node, and a real OpenSSH server on this machine.
 
-Both offer what a test needs to see and to break, and take away everything they made. Users are named `am-` and
-26 characters that begin with `0test`, so that no real customer can be met.
+Both offer what a test needs to see and to break, and take away everything they made. Users are named `am-`
+and 26 characters that begin with `0test`, so that no real customer can be met.
 """
 
 import asyncio

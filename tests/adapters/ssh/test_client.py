@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncssh
 import msgspec
 import pytest
+from asyncssh.constants import OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 
 from adapters.simulated.ssh_node import Fault, SimulatedNode
 from adapters.ssh.client import SshClient
@@ -172,7 +173,7 @@ async def test_a_waiting_connection_that_opens_no_channel_is_replaced_once(
         nonlocal opened
         opened += 1
         if opened == 1:
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "the connection is dead")
+            raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, "the connection is dead")
         return await genuine(self, *args, **keywords)
 
     monkeypatch.setattr(asyncssh.SSHClientConnection, "create_session", refuse_first)
@@ -188,7 +189,7 @@ async def test_a_fresh_connection_that_opens_no_channel_is_not_tried_again(
     async def refuse(self, *args, **keywords):  # type: ignore[no-untyped-def]
         nonlocal opened
         opened += 1
-        raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "no")
+        raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, "no")
 
     monkeypatch.setattr(asyncssh.SSHClientConnection, "create_session", refuse)
     outcome = await probe(client, node)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from adapters.ssh.client import SshClient
-from adapters.ssh.commands import probe_command
+from adapters.ssh.commands import Op, probe_command
 from tests.adapters.ssh.machines import Customer, Machine, free_port
 
 
@@ -47,8 +47,8 @@ async def test_a_removed_customer_is_gone_and_removing_again_is_done_too(custome
 
 
 @pytest.mark.parametrize("op", ["user-lock", "user-remove"])
-async def test_undoing_what_never_was_is_done(customer: Customer, op: str) -> None:
-    assert await customer.exits(op) == 0  # type: ignore[arg-type]
+async def test_undoing_what_never_was_is_done(customer: Customer, op: Op) -> None:
+    assert await customer.exits(op) == 0
     assert not customer.exists
 
 
@@ -59,10 +59,10 @@ async def test_no_key_is_installed_for_a_user_that_is_not_there(customer: Custom
 
 
 @pytest.mark.parametrize("late", ["user-create", "key-install"])
-async def test_a_late_step_of_an_undone_attempt_is_refused(customer: Customer, late: str) -> None:
+async def test_a_late_step_of_an_undone_attempt_is_refused(customer: Customer, late: Op) -> None:
     await customer.exits("user-create")
     await customer.exits("user-remove")
-    outcome = await customer.step(late)  # type: ignore[arg-type]
+    outcome = await customer.step(late)
     assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "stale_epoch", 75)
     assert "undone" in outcome.message
     assert not customer.exists
@@ -83,10 +83,10 @@ async def test_a_locked_customer_does_not_come_back_through_a_late_key(customer:
 
 
 @pytest.mark.parametrize("op", ["user-create", "key-install", "user-lock", "user-remove"])
-async def test_a_lower_epoch_than_the_highest_seen_is_refused(customer: Customer, op: str) -> None:
+async def test_a_lower_epoch_than_the_highest_seen_is_refused(customer: Customer, op: Op) -> None:
     await customer.exits("user-create", epoch=7)
     await customer.exits("key-install", epoch=7)
-    outcome = await customer.step(op, epoch=6)  # type: ignore[arg-type]
+    outcome = await customer.step(op, epoch=6)
     assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "stale_epoch", 75)
     assert "highest seen 7" in outcome.message
     assert customer.exists
@@ -111,11 +111,11 @@ async def test_a_foreign_user_of_the_same_name_is_never_touched(customer: Custom
 
 
 @pytest.mark.parametrize("op", ["user-lock", "user-remove"])
-async def test_the_customers_processes_are_ended(customer: Customer, op: str) -> None:
+async def test_the_customers_processes_are_ended(customer: Customer, op: Op) -> None:
     await customer.exits("user-create")
     await customer.machine.start_process(customer.user)
     assert await customer.machine.has_processes(customer.user)
-    assert await customer.exits(op) == 0  # type: ignore[arg-type]
+    assert await customer.exits(op) == 0
     assert not await customer.machine.has_processes(customer.user)
 
 
@@ -134,9 +134,12 @@ async def test_a_mount_below_the_home_stops_the_removal_until_it_is_gone(custome
 
 
 async def test_another_host_key_of_any_type_is_a_mismatch_and_nothing_runs(customer: Customer) -> None:
-    for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"):
-        size = {"key_size": 3072} if kind == "ssh-rsa" else {}
-        other = asyncssh.generate_private_key(kind, **size).export_public_key().decode().strip()  # type: ignore[arg-type]
+    for key in (
+        asyncssh.generate_private_key("ssh-ed25519"),
+        asyncssh.generate_private_key("ecdsa-sha2-nistp256"),
+        asyncssh.generate_private_key("ssh-rsa", key_size=3072),
+    ):
+        other = key.export_public_key().decode().strip()
         customer.machine.endpoint = msgspec.structs.replace(customer.machine.endpoint, host_key=other)
         outcome = await customer.step("user-create")
         assert (outcome.status, outcome.code) == ("failed", "ssh_host_key_mismatch")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_a_probe_names_nobody(state: Path) -> None:
         SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a", 1, "ssh-ed25519 AAAA"),
         SshCommand("key-install", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "a", 1),
         SshCommand("probe", f"am-{SUFFIX}", "-", "-", 1),
-        SshCommand("rm", "-", "-", "-", 1),  # type: ignore[arg-type]
+        SshCommand(cast("Op", "rm"), "-", "-", "-", 1),
     ],
 )
 def test_a_command_that_a_node_would_refuse_is_not_even_rendered(command: SshCommand) -> None:

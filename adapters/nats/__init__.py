@@ -1,0 +1,1 @@
+"""NATS: connections, JetStream publishing, heartbeats, agent tasks, the command service. Knows no renting rule."""

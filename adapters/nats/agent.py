@@ -1,0 +1,192 @@
+"""The node agent: heartbeats out, tasks in, results out and kept (api.md 6). Decides nothing.
+
+A task is answered once and its result kept before it is sent, so a repeat gets the same result and does
+nothing. This release knows one op, `reconcile`: it reports, and takes away mounts of its own record only.
+"""
+
+import asyncio
+import logging
+import pwd
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final, Protocol
+
+import msgspec
+from msgspec import Meta, Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from adapters.nats.agent_store import AgentStore
+from adapters.nats.agents import Heartbeat, TaskResult
+
+log = logging.getLogger("amends.agent")
+MAX_TASK_BYTES: Final = 64 * 1024
+PENDING_TASKS: Final = 256
+MAX_NAMES: Final = 4096
+CUSTOMER: Final = re.compile(r"am-[0-9a-z]{26}")
+NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Names = Annotated[list[Annotated[str, Meta(max_length=255)]], Meta(max_length=MAX_NAMES)]
+
+
+class Expected(Struct, frozen=True):
+    """What the runtime believes to be on the node: attachment ids and user names."""
+
+    mounts: Names = []
+    users: Names = []
+
+
+class Task(Struct, frozen=True):
+    """`task.<node_id>`; the fields of ops that are not known here are not looked at."""
+
+    task_id: Annotated[str, Meta(min_length=1, max_length=128)]
+    op: Annotated[str, Meta(min_length=1, max_length=64)]
+    node_epoch: Epoch
+    runtime_epoch: Epoch
+    expected: Expected | None = None
+
+
+class MountTable(Protocol):
+    """The machine's mounts as the agent sees them; attachments are named by their ids."""
+
+    def own(self) -> Sequence[str]:
+        """Attachments of this agent's durable record that are still mounted."""
+
+    def foreign(self) -> Sequence[str]:
+        """Mounts where attachments live that the record does not know: reported, never touched."""
+
+    async def unmount(self, attachment_id: str) -> None:
+        """Take one of its own away if it can be; what is left shows in `own`."""
+
+
+class NoMounts:
+    """The mount table of this release: the agent mounts nothing, so nothing is its own."""
+
+    def own(self) -> Sequence[str]:
+        """Nothing."""
+        return ()
+
+    def foreign(self) -> Sequence[str]:
+        """Nothing is looked for."""
+        return ()
+
+    async def unmount(self, attachment_id: str) -> None:
+        """There is nothing to take away."""
+
+
+def customer_users() -> list[str]:
+    """Customers' accounts of this machine."""
+    return sorted(entry.pw_name for entry in pwd.getpwall() if CUSTOMER.fullmatch(entry.pw_name))
+
+
+def machine_boot_id() -> str:
+    """The kernel's name for this boot. Raises OSError where there is no such kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+class NodeAgent:
+    """One node's agent on a connection lent to it. `state_dir` is its own; counters are for display."""
+
+    def __init__(
+        self, node_id: str, state_dir: Path, *, interval_ms: int = 5000, boot_id: str | None = None,
+        users: Callable[[], Sequence[str]] = customer_users, mounts: MountTable | None = None,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:  # fmt: skip
+        if NODE_ID.fullmatch(node_id) is None:
+            raise ValueError(
+                f"not a node's name: {node_id!r}; at most 63 lower-case letters, digits and dashes"
+            )
+        if interval_ms < 10:
+            raise ValueError("interval_ms must be at least 10")
+        self.node_id, self.interval_ms = node_id, interval_ms
+        self.boot_id = boot_id or machine_boot_id()
+        self.beats = self.tasks = self.malformed = self.failed = 0
+        self._state_dir, self._users, self._now = state_dir, users, now_us
+        self._mounts: MountTable = mounts or NoMounts()
+        self._decoder = msgspec.json.Decoder(Task)
+
+    async def run(self, client: Client) -> None:
+        """Serve until cancelled or until the connection is closed for good. Raises StoreUnusable, OSError."""
+        store = AgentStore(self._state_dir)
+        subscription = None
+        try:
+            subscription = await client.subscribe(
+                f"amends.v1.task.{self.node_id}", cb=partial(self._on_task, client, store),
+                pending_msgs_limit=PENDING_TASKS, pending_bytes_limit=PENDING_TASKS * MAX_TASK_BYTES,
+            )  # fmt: skip
+            await self._beat(client)
+        finally:
+            if subscription is not None:
+                with suppress(NatsError, OSError):
+                    await subscription.unsubscribe()
+            store.close()
+
+    async def _beat(self, client: Client) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not client.is_closed:
+            if client.is_connected:  # while it is not, beats would only pile up and arrive late, all at once
+                self.beats += 1
+                beat = Heartbeat(self.boot_id, self.beats, self._now())
+                await self._publish(client, "hb", beat)
+            due = max(due + self.interval_ms / 1000, loop.time())  # after a stall no burst
+            await asyncio.sleep(due - loop.time())
+
+    async def _publish(self, client: Client, kind: str, body: Heartbeat | TaskResult) -> None:
+        try:
+            await client.publish(f"amends.v1.{kind}.{self.node_id}", msgspec.json.encode(body))
+        except (NatsError, OSError) as error:
+            self.failed += 1  # the runtime asks again, and the next beat comes
+            log.debug("%s of %s was not sent: %s", kind, self.node_id, error)
+
+    async def _on_task(self, client: Client, store: AgentStore, message: Msg) -> None:
+        try:
+            if len(message.data) > MAX_TASK_BYTES:
+                raise msgspec.ValidationError("too large")
+            task = self._decoder.decode(message.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self.malformed += 1
+            log.warning("a task for %s cannot be read: %s", self.node_id, error)
+            return
+        self.tasks += 1
+        kept = store.result(task.task_id)
+        await self._publish(client, "result", kept or await self._answer(store, task))
+
+    async def _answer(self, store: AgentStore, task: Task) -> TaskResult:
+        stale = store.stale(task.node_epoch, task.runtime_epoch)
+        if stale:
+            return failure(task, "stale_epoch", stale)
+        try:
+            await asyncio.to_thread(store.raise_epochs, task.node_epoch, task.runtime_epoch)
+            if task.op == "reconcile":
+                result = await self._reconcile(task, task.expected or Expected())
+            else:
+                result = failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
+            await asyncio.to_thread(store.keep, result)
+        except OSError as error:
+            log.warning("the agent of %s cannot do or keep %s: %s", self.node_id, task.task_id, error)
+            return failure(task, "agent_failed", f"the agent cannot use its disk or machine: {error}")
+        return result
+
+    async def _reconcile(self, task: Task, expected: Expected) -> TaskResult:
+        for attachment_id in self._mounts.own():
+            if attachment_id not in expected.mounts:
+                await self._mounts.unmount(attachment_id)
+        users = await asyncio.to_thread(lambda: list(self._users()))
+        inventory: dict[str, Any] = {
+            "mounts": sorted(self._mounts.own())[:MAX_NAMES],
+            "users": sorted(users)[:MAX_NAMES],
+            "foreign": sorted(self._mounts.foreign())[:MAX_NAMES],
+        }
+        return TaskResult(task.task_id, "ok", "", "", [], {}, inventory)
+
+
+def failure(task: Task, code: str, message: str) -> TaskResult:
+    """The result of a task that was not done."""
+    return TaskResult(task.task_id, "error", code, message, [], {}, {})

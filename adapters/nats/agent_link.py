@@ -1,0 +1,107 @@
+"""The agents' way to NATS: one connection for one agent or many, sought for ever, replaced when given up.
+
+It speaks up once when NATS is lost and once when it is back, not at every try.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from adapters.nats.agent import NodeAgent
+from adapters.nats.connection import PENDING_BYTES, PING_S
+
+log = logging.getLogger("amends.agent")
+RETRY_S: Final = 0.5
+CLOSE_WITHIN_S: Final = 2.0
+
+
+class AgentLink:
+    """A NATS connection that agents run on. `options` as nats-py takes them (user, password, …)."""
+
+    def __init__(self, servers: Sequence[str], *, name: str, **options: Any) -> None:
+        self._servers, self._name, self._options = list(servers), name, options
+        self._client: Client | None = None
+        self._connecting = asyncio.Lock()
+        self._quiet = False
+
+    async def run(self, agent: NodeAgent) -> None:
+        """Keep the agent running until cancelled. Raises what the agent's own directory is at fault for."""
+        while True:
+            client = await self._connected()
+            try:
+                await agent.run(client)
+            except NatsError as error:
+                log.warning("the agent of %s starts again: %s", agent.node_id, error)
+            await asyncio.sleep(RETRY_S)  # the connection was closed for good, by the server as a rule
+
+    async def close(self) -> None:
+        """Close the connection; agents that still run seek a new one."""
+        client, self._client = self._client, None
+        if client is not None and not client.is_closed:
+            try:
+                async with asyncio.timeout(CLOSE_WITHIN_S):
+                    await client.close()
+            except (TimeoutError, NatsError, OSError) as error:
+                log.info("the connection to NATS did not close cleanly: %s", error)
+
+    async def _connected(self) -> Client:
+        async with self._connecting:
+            while self._client is None or self._client.is_closed:
+                try:
+                    self._client = await self._connect()
+                except (NatsError, OSError, TimeoutError) as error:
+                    await self._lost(error)
+                    await asyncio.sleep(RETRY_S)
+            return self._client
+
+    async def _connect(self) -> Client:
+        client = await nats.connect(
+            servers=self._servers, name=self._name, max_reconnect_attempts=-1, reconnect_time_wait=RETRY_S,
+            ping_interval=PING_S, max_outstanding_pings=2, connect_timeout=3, pending_size=PENDING_BYTES,
+            error_cb=self._lost, reconnected_cb=self._back, **self._options,
+        )  # fmt: skip
+        await self._back()
+        return client
+
+    async def _lost(self, error: Exception) -> None:
+        if not self._quiet:
+            self._quiet = True
+            log.warning(
+                "%s: NATS: %s; trying until it is back", self._name, str(error) or type(error).__name__
+            )
+
+    async def _back(self) -> None:
+        if self._quiet:
+            log.warning("%s: NATS is back", self._name)
+        self._quiet = False
+
+
+async def serve(
+    node_id: str, servers: Sequence[str], state_dir: Path, *, interval_ms: int = 5000, **options: Any
+) -> None:
+    """`amends agent`: one agent on this machine until SIGTERM or SIGINT.
+
+    Raises ValueError, StoreUnusable, OSError.
+    """
+    agent = NodeAgent(node_id, state_dir, interval_ms=interval_ms)
+    link = AgentLink(servers, name=f"amends-agent-{node_id}", **options)
+    running = asyncio.create_task(link.run(agent))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        await asyncio.wait({running})
+        if not running.cancelled():
+            running.result()
+    finally:
+        running.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await link.close()

@@ -1,0 +1,105 @@
+"""What a node agent keeps over restarts: highest epochs, its own mounts, last results. One file, one owner.
+
+Written whole beside the old file, flushed and renamed, so a crash leaves the one or the other. Knows no NATS.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from adapters.nats.agents import TaskResult
+
+KEPT_RESULTS: Final = 256
+
+
+class StoreUnusable(Exception):
+    """The agent's file cannot be used. The message names it and says what to do."""
+
+
+class Memory(msgspec.Struct):
+    """The file's content. `mounts`: attachment ids that this agent mounted; always empty in this release."""
+
+    node_epoch: int = 0
+    runtime_epoch: int = 0
+    mounts: list[str] = []
+    results: dict[str, TaskResult] = {}
+
+
+class AgentStore:
+    """The memory of one agent below `directory`; open from construction until `close`."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = directory / "agent.json"
+        self._lock = os.open(directory / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.memory = self._read()
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StoreUnusable(
+                f"{directory} is in use by another agent; stop it, or give --state another"
+            ) from None
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        """Let another agent have the directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def result(self, task_id: str) -> TaskResult | None:
+        """The kept result of a task."""
+        return self.memory.results.get(task_id)
+
+    def stale(self, node_epoch: int, runtime_epoch: int) -> str:
+        """Why epochs as these are refused, with the highest seen; empty if they are not."""
+        memory = self.memory
+        if runtime_epoch < memory.runtime_epoch:
+            return f"stale runtime epoch {runtime_epoch}, highest seen {memory.runtime_epoch}"
+        if node_epoch < memory.node_epoch:
+            return f"stale node epoch {node_epoch}, highest seen {memory.node_epoch}"
+        return ""
+
+    def raise_epochs(self, node_epoch: int, runtime_epoch: int) -> None:
+        """Remember the highest epochs, before anything is done under them. Raises OSError; blocks."""
+        memory = self.memory
+        higher = max(node_epoch, memory.node_epoch), max(runtime_epoch, memory.runtime_epoch)
+        if higher != (memory.node_epoch, memory.runtime_epoch):
+            self._write(msgspec.structs.replace(memory, node_epoch=higher[0], runtime_epoch=higher[1]))
+
+    def keep(self, result: TaskResult) -> None:
+        """Keep a result, forgetting the oldest beyond `KEPT_RESULTS`. Raises OSError; blocks."""
+        kept = [*self.memory.results.items(), (result.task_id, result)][-KEPT_RESULTS:]
+        self._write(msgspec.structs.replace(self.memory, results=dict(kept)))
+
+    def _read(self) -> Memory:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=Memory)
+        except FileNotFoundError:
+            return Memory()
+        except msgspec.DecodeError as error:
+            raise StoreUnusable(
+                f"{self._file} cannot be read ({error}); it holds the highest epochs seen and is not "
+                "replaced by itself: restore it, or move it away if this node was installed anew"
+            ) from error
+
+    def _write(self, memory: Memory) -> None:
+        part = self._file.with_suffix(".new")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(memory))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._file)
+        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self.memory = memory  # only what is on disk is believed

@@ -1,0 +1,79 @@
+"""JetStream publishing with acknowledgement: for the outbox relay and for notifications. Streams are made at start only."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError, NoRespondersError
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+
+from amends.ports import Outcome, StepCall
+from amends.runtime.relay import Published
+
+EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
+SUBJECTS = {EVENTS: "amends.v1.evt.>", NOTIFICATIONS: "amends.v1.ntf.>"}
+ACK_S = 2.0
+DAYS_30_S = 30 * 86400
+DUPLICATE_WINDOW_S = 600
+POISON_CODES = (400, 10054, 10077)  # bad request, message larger than the stream takes
+
+
+def traceparent(trace: tuple[str, str]) -> str:
+    """The W3C header of a (trace id, span id)."""
+    return f"00-{trace[0]}-{trace[1]}-01"
+
+
+class JetStreamPublisher:
+    """Implements `amends.runtime.relay.Publisher`, and the step runner `bus` for notifications."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._js = client.jetstream(timeout=ACK_S)
+
+    async def create_streams(self) -> list[str]:
+        """Make the streams that are missing; returns which. Only at start or by an operator's word."""
+        made = []
+        for name, subject in SUBJECTS.items():
+            try:
+                await self._js.stream_info(name)
+            except NotFoundError:
+                await self._js.add_stream(
+                    StreamConfig(
+                        name=name, subjects=[subject], storage=StorageType.FILE, retention=RetentionPolicy.LIMITS,
+                        discard=DiscardPolicy.OLD, max_age=DAYS_30_S, duplicate_window=DUPLICATE_WINDOW_S,
+                    )  # fmt: skip
+                )
+                made.append(name)
+        return made
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        """Publish and wait for the acknowledgement; one marked duplicate counts as published (R01)."""
+        if not self._client.is_connected:
+            return Published("down", "bus_unavailable", "not connected to NATS")
+        headers = {"Nats-Msg-Id": message_id, "traceparent": traceparent(trace)}
+        try:
+            ack = await self._js.publish(subject, payload, headers=headers, timeout=ACK_S)
+        except MaxPayloadError as error:
+            return Published("poison", "too_large", str(error))
+        except (NoStreamResponseError, NoRespondersError):
+            return Published("down", "no_stream", "no stream takes the subject")
+        except APIError as error:
+            poison = error.err_code in POISON_CODES
+            return Published("poison" if poison else "down", f"jetstream_{error.err_code}", str(error.description))
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            return Published("down", "ack_timeout", str(error) or "no acknowledgement in time")
+        except (NatsError, OSError) as error:
+            return Published("down", "bus_unavailable", str(error) or type(error).__name__)
+        return Published("duplicate" if ack.duplicate else "ok")
+
+    async def run(self, call: StepCall) -> Outcome:
+        """The step `notification.publish`."""
+        args: dict[str, Any] = call.args
+        payload = msgspec.json.encode(args["body"])
+        done = await self.publish(args["subject"], payload, args["message_id"], (call.trace_id, call.span_id))
+        if done.kind in ("ok", "duplicate"):
+            return Outcome("done", data={"duplicate": done.kind == "duplicate"})
+        return Outcome("unknown" if done.code == "ack_timeout" else "failed", done.code, done.message)

@@ -1,0 +1,134 @@
+"""The command service: every subject of the API as an endpoint of the NATS service `amends`, with its schemas.
+
+Requests run side by side, bounded; what is above the bound is refused with 429 instead of queueing without end.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import nats.micro
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.micro.request import Request
+from nats.micro.service import Service
+
+from amends.runtime.requests import Endpoint, Reply, Requests
+from amends.values.errors import CODES, Rejected
+
+log = logging.getLogger("amends.service")
+PREFIX = "amends.v1."
+QUEUE_GROUP = "amends"
+IN_FLIGHT = 4096
+_encode = msgspec.json.Encoder().encode
+
+
+class CommandService:
+    """Serves endpoints until stopped."""
+
+    def __init__(self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str) -> None:
+        self._client, self._requests, self._endpoints = client, requests, endpoints
+        self._version = version
+        self._service: Service | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Subscribe every endpoint; from here on commands are taken."""
+        self._service = await nats.micro.add_service(
+            self._client, name="amends", version=self._version, description="Rentals that make amends",
+            queue_group=QUEUE_GROUP,
+        )  # fmt: skip
+        for endpoint in self._endpoints:
+            await self._service.add_endpoint(
+                name=endpoint.subject.replace(".", "-"), subject=PREFIX + endpoint.subject,
+                handler=self._handler(endpoint), metadata=schemas(endpoint),
+            )  # fmt: skip
+        await self._client.flush()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Take no more; answer what is under way, within `timeout_s`."""
+        if self._service is not None and self._client.is_connected:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._service.stop()
+            except (TimeoutError, NatsError) as error:
+                log.warning("the service did not unsubscribe cleanly: %s", error)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        for task in set(self._tasks):
+            task.cancel()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return len(self._tasks)
+
+    def _handler(self, endpoint: Endpoint) -> "Callable[[Request], Any]":
+        async def handle(request: Request) -> None:
+            if len(self._tasks) >= IN_FLIGHT:
+                error = Rejected("throttled", "too many requests are under way; try again")
+                await _respond(request, Reply({"ok": False, "error": error.body()}, error))
+                return
+            task = asyncio.create_task(self._answer(endpoint, request))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return handle
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> None:
+        headers = {name.title(): value for name, value in (request.headers or {}).items()}
+        try:
+            reply = await self._requests.handle(endpoint, request.data, headers)
+        except Exception:
+            log.exception("a request on %s failed", request.subject)
+            error = Rejected("internal", "the request could not be handled; it changed nothing that was not committed")
+            reply = Reply({"ok": False, "error": error.body()}, error)
+        try:
+            await _respond(request, reply)
+        except (NatsError, ValueError, OSError) as error:
+            log.info("a reply on %s could not be sent: %s", request.subject, error)
+
+
+async def _respond(request: Request, reply: Reply) -> None:
+    data = _encode(reply.body)
+    error = reply.error
+    code = error.code if error is not None else reply.body.get("error", {}).get("code")
+    if code is None:
+        await request.respond(data)
+    else:
+        text = "".join(c for c in str(reply.body["error"]["message"]) if c.isprintable())[:200]
+        await request.respond_error(str(CODES.get(code, 500)), f"{code}: {text}", data=data)
+
+
+REPLY_SCHEMA = _encode(
+    {
+        "type": "object",
+        "required": ["ok", "request_id", "trace_id"],
+        "properties": {
+            "ok": {"type": "boolean"},
+            "request_id": {"type": "string"},
+            "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+            "duplicate": {"type": "boolean"},
+            "data": {"type": "object"},
+            "error": {
+                "type": "object",
+                "required": ["code", "http", "message", "retryable", "details"],
+                "properties": {
+                    "code": {"enum": sorted(CODES)},
+                    "http": {"type": "integer"},
+                    "message": {"type": "string"},
+                    "retryable": {"type": "boolean"},
+                    "details": {"type": "object"},
+                },
+            },
+        },
+    }
+).decode()
+
+
+def schemas(endpoint: Endpoint) -> dict[str, str]:
+    """The JSON Schemas of an endpoint's request and reply, as service metadata."""
+    schema = msgspec.json.schema(endpoint.request)
+    return {"request_schema": _encode(schema).decode(), "reply_schema": REPLY_SCHEMA, "role": endpoint.role}

@@ -1,0 +1,271 @@
+"""Requests from outside: checked, authenticated, told from their repeats, and handed to an actor. No transport here.
+
+A reply means committed. The same key and body gets the first reply again, a concurrent one waits for it; another
+body under the key is refused. What may be kept (2xx, 404, 409, 422) is kept in the transaction of its turn.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from amends.ports import Turn
+from amends.runtime.decision import command_row
+from amends.runtime.engine import Engine
+from amends.runtime.messages import CommandInfo, Envelope
+from amends.runtime.writer import Pending
+from amends.values import ids
+from amends.values.canonical import canonical, sha256
+from amends.values.errors import KEPT, Rejected, TurnFailed, Unavailable
+
+MAX_BYTES = 64 * 1024
+REPLY_TIMEOUT_S = 30.0
+_KEY = re.compile(r"[\x20-\x7e]{1,128}")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """One subject: what it takes and which actor answers.
+
+    `target` names the actor from the request (and, for a new one, the fresh id); `prepare` may re-encode a request
+    before it becomes a message and raises `Rejected`. `role`: caller, operator, viewer.
+    """
+
+    subject: str
+    request: type[Struct]
+    role: str = "caller"
+    target: Callable[[Any], tuple[str, str]] | None = None
+    mints: str = ""  # prefix of the id of the actor this creates
+    kind: str = ""
+    prepare: Callable[[Any], Any] | None = None
+    message: Callable[[Any], Any] | None = None  # the message, where it is not the request itself
+    locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
+    answer: Callable[[Any], Awaitable[dict[str, Any]]] | None = None
+    account: Callable[[Any], str | None] | None = None
+
+
+class Identity(Struct, frozen=True):
+    """Who asks: a name, and the accounts it may speak for."""
+
+    name: str
+    accounts: tuple[str, ...] = ("*",)
+    role: str = "caller"
+
+
+class Reply(Struct):
+    """What goes back: the JSON object, and whether it is an error."""
+
+    body: dict[str, Any]
+    error: Rejected | None = None
+
+
+Headers = Mapping[str, str]
+KeptReply = Callable[[str, str], Awaitable[dict[str, Any] | None]]
+
+
+class Requests:
+    """Handles commands and operators' commands."""
+
+    def __init__(self, engine: Engine, authenticate: Callable[[Headers, str], Identity], kept: KeptReply) -> None:
+        self._engine, self._authenticate, self._kept = engine, authenticate, kept
+        self._flying: dict[tuple[str, str], tuple[str, asyncio.Future[Reply]]] = {}
+        self.handled = self.refused = 0
+
+    async def handle(self, endpoint: Endpoint, data: bytes, headers: Headers) -> Reply:
+        """The reply to one request; never raises for what a caller may do."""
+        now = self._engine.now_us()
+        request_id = ids.type_id("req", now, secrets.token_bytes(10))
+        trace_id, parent = _trace(headers, request_id)
+        self.handled += 1
+        try:
+            if endpoint.answer is not None:
+                request = decode(endpoint, data)
+                self._authenticate(headers, endpoint.role)
+                answer = await endpoint.answer(request)
+                return Reply({"ok": True, "request_id": request_id, "trace_id": trace_id, "duplicate": False, "data": answer})
+            return await self._command(endpoint, data, headers, request_id, trace_id, parent, now)
+        except Rejected as error:
+            self.refused += 1
+            return _refusal(error, request_id, trace_id)
+        except Unavailable as error:
+            return _refusal(Rejected("db_unavailable", f"{error}; try again"), request_id, trace_id)
+
+    async def _command(
+        self, endpoint: Endpoint, data: bytes, headers: Headers, request_id: str, trace_id: str, parent: str, now: int
+    ) -> Reply:
+        identity = self._authenticate(headers, endpoint.role)
+        body = decode_any(data)
+        request = decode(endpoint, data)
+        key = headers.get("Idempotency-Key", "")
+        if not _KEY.fullmatch(key):
+            raise Rejected(
+                "invalid_request", "the header Idempotency-Key must be 1 to 128 printable characters",
+                field="Idempotency-Key",
+            )  # fmt: skip
+        operator = endpoint.role != "caller"
+        info = CommandInfo(
+            f"operator:{identity.name}" if operator else identity.name, key, sha256(canonical([endpoint.subject, body])), endpoint.subject, request_id, trace_id,
+            ids.span_id("command", request_id), parent, now, _expected_version(headers),
+            identity.name if operator else "",
+        )  # fmt: skip
+        place = (info.caller, key)
+        flying = self._flying.get(place)
+        if flying is not None:
+            return _repeat(await asyncio.shield(flying[1]), flying[0], info)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._flying[place] = (info.body_hash, future)
+        try:
+            reply = await self._first(endpoint, request, info, identity)
+            future.set_result(reply)
+        except BaseException as error:
+            future.set_result(_failed(error, request_id, trace_id))
+            raise
+        finally:
+            del self._flying[place]
+        return reply
+
+    async def _first(self, endpoint: Endpoint, request: Any, info: CommandInfo, identity: Identity) -> Reply:
+        kept = await self._kept(info.caller, info.key)
+        if kept is not None:
+            if kept["body_hash"] != info.body_hash:
+                raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
+            return Reply(_stored(kept), None)
+        if self._engine.stopping:
+            raise Rejected("draining", "the runtime is being stopped; try again")
+        try:
+            kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
+        except Rejected as error:
+            await self._keep_refusal(info, error)
+            raise
+        result: asyncio.Future[tuple[dict[str, Any] | None, Rejected | None]]
+        result = asyncio.get_running_loop().create_future()
+
+        def reply(data: dict[str, Any] | None, error: Rejected | None) -> None:
+            if not result.done():
+                result.set_result((data, error))
+
+        actor = f"operator:{identity.name}" if endpoint.role != "caller" else f"caller:{identity.name}"
+        env = Envelope(
+            message, trace_id=info.trace_id, span_id=info.span_id, actor=actor, request_id=info.request_id,
+            command=info, reply=reply, fresh=fresh,
+        )  # fmt: skip
+        self._engine.tell(kind, identifier, env)
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                data, error = await result
+        except TimeoutError:
+            writer = self._engine.writer
+            code = "deadline_exceeded" if writer.available else "db_unavailable"
+            raise Rejected(code, "not committed in time; ask again with the same key") from None
+        if error is not None:
+            return _refusal(error, info.request_id, info.trace_id)
+        return Reply({"ok": True, "request_id": info.request_id, "trace_id": info.trace_id, "duplicate": False, "data": data})
+
+    async def _addressed(self, endpoint: Endpoint, request: Any, identity: Identity) -> tuple[str, str, bool, Any]:
+        """(kind, id, fresh, message) of the actor that is to answer."""
+        if endpoint.prepare is not None:
+            request = endpoint.prepare(request)
+        self._check_account(endpoint, request, identity)
+        message = endpoint.message(request) if endpoint.message is not None else request
+        if endpoint.locate is not None:
+            kind, identifier, message = await endpoint.locate(request)
+            return kind, identifier, False, message
+        if endpoint.mints:
+            now = self._engine.now_us()
+            return endpoint.kind, ids.type_id(endpoint.mints, now, secrets.token_bytes(10)), True, message
+        assert endpoint.target is not None
+        return (*endpoint.target(request), False, message)
+
+    def _check_account(self, endpoint: Endpoint, request: Any, identity: Identity) -> None:
+        if endpoint.account is None or "*" in identity.accounts:
+            return
+        account = endpoint.account(request)
+        if account is not None and account not in identity.accounts:
+            raise Rejected("forbidden", "this caller may not act for that account")
+
+    async def _keep_refusal(self, info: CommandInfo, error: Rejected) -> None:
+        """Keep the reply of a command that no actor handled."""
+        if error.http not in KEPT:
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settled(failed: TurnFailed | None) -> None:
+            done.set_result(None)
+
+        turn = Turn()
+        env = Envelope(None, command=info)
+        turn.rows = [command_row(env, "", self._engine.now_us(), self._engine.context.epoch, None, error)]
+        self._engine.writer.submit(Pending(turn, settled))
+        await done
+
+
+def decode_any(data: bytes) -> Any:
+    """The request as parsed JSON, for comparing repeats; raises `Rejected`."""
+    if len(data) > MAX_BYTES:
+        raise Rejected("invalid_request", f"a request has at most {MAX_BYTES} bytes")
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("invalid_request", f"the request is not JSON: {error}") from None
+
+
+def decode(endpoint: Endpoint, data: bytes) -> Any:
+    """The request as its type; the error names the field and the reason."""
+    if len(data) > MAX_BYTES:
+        raise Rejected("invalid_request", f"a request has at most {MAX_BYTES} bytes")
+    try:
+        return msgspec.json.decode(data or b"{}", type=endpoint.request)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        found = re.search(r"`\$\.?(.*?)`", message) if "at `" in message else None
+        named = re.search(r"field `(.+?)`", message)
+        field = named.group(1) if named else found.group(1) if found else ""
+        raise Rejected("invalid_request", message, field=field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("invalid_request", f"the request is not JSON: {error}") from None
+
+
+def _trace(headers: Headers, request_id: str) -> tuple[str, str]:
+    """The caller's trace goes on; else one derived from the request."""
+    match = _TRACEPARENT.fullmatch(headers.get("Traceparent", ""))
+    if match is not None and match.group(1) != "0" * 32 and match.group(2) != "0" * 16:
+        return match.group(1), match.group(2)
+    return ids.trace_id("request", request_id), ""
+
+
+def _expected_version(headers: Headers) -> int | None:
+    text = headers.get("Expected-Version")
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise Rejected("invalid_request", "the header Expected-Version must be a number", field="Expected-Version")
+    return int(text)
+
+
+def _refusal(error: Rejected, request_id: str, trace_id: str) -> Reply:
+    return Reply({"ok": False, "request_id": request_id, "trace_id": trace_id, "error": error.body()}, error)
+
+
+def _failed(error: BaseException, request_id: str, trace_id: str) -> Reply:
+    if isinstance(error, Rejected):
+        return _refusal(error, request_id, trace_id)
+    if isinstance(error, Unavailable):
+        return _refusal(Rejected("db_unavailable", str(error)), request_id, trace_id)
+    return _refusal(Rejected("internal", "the first request under this key ended early"), request_id, trace_id)
+
+
+def _repeat(first: Reply, body_hash: str, info: CommandInfo) -> Reply:
+    if body_hash != info.body_hash:
+        raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
+    return Reply({**first.body, "duplicate": True} if first.error is None else first.body, first.error)
+
+
+def _stored(kept: dict[str, Any]) -> dict[str, Any]:
+    stored = msgspec.json.decode(kept["reply"])
+    ok = "error" not in stored
+    body = {"ok": ok, "request_id": kept["request_id"], "trace_id": kept["trace_id"], "duplicate": True}
+    return {**body, **stored}

@@ -1,0 +1,5 @@
+"""Boot: the composition root and the `amends` program. Nothing imports it."""
+
+from supervisors.boot.program import main
+
+__all__ = ["main"]

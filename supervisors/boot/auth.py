@@ -1,0 +1,115 @@
+"""Who is asking: bearer tokens of callers and operators, compared by hash; refusals are audited in bulk.
+
+No token is ever logged, stored or audited, only its SHA-256 compared.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections import Counter
+from pathlib import Path
+
+from amends.ports import Turn
+from amends.runtime.engine import Engine
+from amends.runtime.requests import Headers, Identity
+from amends.runtime.writer import Pending
+from amends.values import ids
+from amends.values.errors import Rejected
+from amends.values.records import AuditDraft
+from supervisors.settings import Operator, Settings
+
+TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
+
+
+def operators(settings: Settings, state_dir: Path) -> tuple[dict[str, Operator], str]:
+    """The configured operators, or one generated in the state directory; and that one's token."""
+    if settings.operators:
+        return settings.operators, ""
+    file = state_dir / TOKEN_FILE
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32), encoding="ascii")
+    token = file.read_text(encoding="ascii").strip()
+    return {"local": Operator(token_sha256=hashlib.sha256(token.encode()).hexdigest(), role="operator")}, token
+
+
+class Gatekeeper:
+    """Answers who a request comes from; raises `Rejected` (401, 403)."""
+
+    def __init__(self, settings: Settings, known: dict[str, Operator]) -> None:
+        self._callers, self._operators = settings.callers, known
+        self._refusals: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, headers: Headers, role: str) -> Identity:
+        """The identity behind the headers, good for `role` (caller, reader, viewer, operator)."""
+        token = _bearer(headers)
+        if role in ("operator", "viewer"):
+            return self._operator(token, role)
+        if role == "reader" and token and (name := self._match_operator(token)):
+            return Identity(name, role="viewer")
+        if not self._callers:
+            return Identity("anonymous")
+        if not token:
+            self._refuse("anonymous", "unauthenticated", "a bearer token is required")
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        for name, caller in self._callers.items():
+            if hmac.compare_digest(caller.token_sha256, digest):
+                return Identity(name, tuple(caller.accounts))
+        return self._refuse("unknown", "unauthenticated", "the bearer token is not known")
+
+    def may_look(self, token: str) -> str | None:
+        """The operator behind a token, for the HTTP pages."""
+        return self._match_operator(token) or None
+
+    def _operator(self, token: str, role: str) -> Identity:
+        if not token:
+            self._refuse("anonymous", "unauthenticated", "an operator's bearer token is required")
+        name = self._match_operator(token)
+        if not name:
+            digest = hashlib.sha256(token.encode()).hexdigest()
+            for caller, entry in self._callers.items():
+                if hmac.compare_digest(entry.token_sha256, digest):
+                    self._refuse(caller, "forbidden", "this token is a caller's, not an operator's")
+            self._refuse("unknown", "unauthenticated", "the bearer token is not known")
+        if role == "operator" and self._operators[name].role != "operator":
+            self._refuse(name, "forbidden", "a viewer may not change anything")
+        return Identity(name, role=self._operators[name].role)
+
+    def _match_operator(self, token: str) -> str:
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        for name, operator in self._operators.items():
+            if hmac.compare_digest(operator.token_sha256, digest):
+                return name
+        return ""
+
+    def _refuse(self, source: str, code: str, message: str) -> Identity:
+        self._refusals[source, code] += 1
+        raise Rejected(code, message)
+
+    async def audit(self, engine: Engine, period_s: float = 60.0) -> None:
+        """One aggregated entry per source, kind and minute."""
+        while True:
+            await asyncio.sleep(period_s)
+            self.flush(engine)
+
+    def flush(self, engine: Engine) -> None:
+        """Write what was refused since the last time."""
+        counted, self._refusals = self._refusals, Counter()
+        if not counted:
+            return
+        now = engine.now_us()
+        turn = Turn()
+        turn.audits = [
+            AuditDraft(
+                ids.type_id("aud", now, secrets.token_bytes(10)), now, source, f"auth.{code}", "api:amends", None, None,
+                "", "", "", "", engine.context.epoch, {"count": count},
+            )  # fmt: skip
+            for (source, code), count in sorted(counted.items())
+        ]
+        engine.writer.submit(Pending(turn, lambda error: None))
+
+
+def _bearer(headers: Headers) -> str:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

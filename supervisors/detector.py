@@ -1,0 +1,155 @@
+"""The detector: when each node was last heard, and who has fallen silent. No actor and no timer per node.
+
+A table of last-seen times and one lazily re-armed heap. A blind detector judges nobody: while the link to NATS is
+down, or the canary has not come back through the broker, every deadline waits and starts again in full with sight;
+time that the event loop lost is credited to all. Verdicts (offline) belong to the node-loss rows.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+
+from actors.node_state import HeartbeatSeen, Node, Silent
+from actors.rows import NodeSeenRow
+from amends.ports import Turn
+from amends.runtime.engine import Engine
+from amends.runtime.messages import Envelope
+from amends.runtime.writer import Pending
+
+STALL_S = 0.1
+
+
+class _Seen:
+    __slots__ = ("at", "boot_id", "silent", "us")
+
+    def __init__(self, boot_id: str, at: float, us: int, *, silent: bool) -> None:
+        self.boot_id, self.at, self.us, self.silent = boot_id, at, us, silent
+
+
+class Detector:
+    """Turns the absence and return of heartbeats into messages to node actors. `monotonic` in seconds."""
+
+    def __init__(
+        self, engine: Engine, *, monotonic: Callable[[], float], linked: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._engine, self._mono, self._linked = engine, monotonic, linked
+        self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
+        self._seen: dict[str, _Seen] = {}
+        self._known: set[str] = set()
+        self._heap: list[tuple[float, str]] = []
+        self._dirty: set[str] = set()
+        self._canary = monotonic()
+        self._sight_since = monotonic()
+        self._blind = False
+        self.unknown = 0
+
+    # --- what is heard -------------------------------------------------------------------------------
+
+    def heard(self, node_id: str, boot_id: str) -> None:
+        """A heartbeat has arrived, now."""
+        if node_id not in self._known:
+            self.unknown += 1
+            return
+        now, us = self._mono(), self._engine.now_us()
+        seen = self._seen.get(node_id)
+        changed = seen is None or seen.silent or seen.boot_id != boot_id
+        if seen is None:
+            self._seen[node_id] = _Seen(boot_id, now, us, silent=False)
+            heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+        else:
+            if seen.silent:
+                heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+            seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
+        self._dirty.add(node_id)
+        if changed:
+            self._engine.tell("node", node_id, Envelope(HeartbeatSeen(boot_id, us), priority=True))
+
+    def canary(self) -> None:
+        """Our own heartbeat came back through the broker."""
+        self._canary = self._mono()
+
+    def is_heard(self, node_id: str) -> bool:
+        """Whether the node is heard and not silent."""
+        seen = self._seen.get(node_id)
+        return seen is not None and not seen.silent
+
+    @property
+    def blind(self) -> bool:
+        """Whether it judges nobody now."""
+        return self._blind
+
+    @property
+    def watched(self) -> int:
+        """How many nodes are known."""
+        return len(self._known)
+
+    def on_node(self, node_id: str, node: Node) -> None:
+        """A node's state has changed, or it was loaded."""
+        if node.state == "retired":
+            self._known.discard(node_id)
+            self._seen.pop(node_id, None)
+        elif node_id not in self._known:
+            self._known.add(node_id)
+            if node.state in ("ready", "draining") and node_id not in self._seen:
+                # Loaded at start: it has a full deadline from now on to be heard.
+                now = self._mono()
+                self._seen[node_id] = _Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=False)
+                heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+
+    # --- watching ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch until cancelled, in ticks of a tenth of the suspicion time."""
+        tick = max(0.02, min(self._suspect_s / 10, 1.0))
+        last = self._mono()
+        while True:
+            await asyncio.sleep(tick)
+            now = self._mono()
+            lost = now - last - tick
+            last = now
+            if lost > STALL_S:
+                self._credit(lost)
+            self._look(now)
+
+    async def checkpoint(self) -> None:
+        """Write last-seen times in bulk, every `last_seen_checkpoint_ms`."""
+        period = self._engine.context.limits("last_seen_checkpoint_ms") / 1000
+        while True:
+            await asyncio.sleep(period)
+            rows = [
+                NodeSeenRow(node_id, seen.boot_id, seen.us)
+                for node_id in self._dirty
+                if (seen := self._seen.get(node_id)) is not None and seen.us
+            ]
+            self._dirty.clear()
+            if rows and not self._engine.stopping:
+                turn = Turn()
+                turn.rows = list(rows)
+                self._engine.writer.submit(Pending(turn, lambda error: None))
+
+    def _look(self, now: float) -> None:
+        sees = self._linked() and now - self._canary <= self._suspect_s
+        if not sees:
+            self._blind = True
+            return
+        if self._blind:
+            self._blind, self._sight_since = False, now
+        while self._heap and self._heap[0][0] <= now:
+            _, node_id = heapq.heappop(self._heap)
+            seen = self._seen.get(node_id)
+            if seen is None or seen.silent:
+                continue
+            due = max(seen.at, self._sight_since) + self._suspect_s
+            if due > now:
+                heapq.heappush(self._heap, (due, node_id))
+                continue
+            seen.silent = True
+            self._engine.tell("node", node_id, Envelope(Silent(seen.us), priority=True))
+
+    def _credit(self, lost: float) -> None:
+        """The loop was late: nobody's silence is counted for that time."""
+        self._sight_since = max(self._sight_since, self._mono() - self._suspect_s + lost)
+        self._canary += lost
+        for seen in self._seen.values():
+            if not seen.silent:
+                seen.at += lost

@@ -1,0 +1,171 @@
+"""The API as one table: subject → request type, role, actor. Commands and operators' commands of what is built."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from actors import wire
+from amends.runtime.delivery import CancelNotification, Redispatch, SettleOutbox
+from amends.runtime.engine import Engine
+from amends.runtime.messages import ResolveCase
+from amends.runtime.requests import Endpoint
+from amends.values import ids
+from amends.values.errors import Rejected
+from supervisors.pool import Pool
+
+Read = Callable[..., Awaitable[list[dict[str, Any]]]]
+KeyCheck = Callable[[str], str]
+
+
+class NotificationCommand(wire.Request, frozen=True):
+    """ops.notification.redispatch, ops.notification.cancel"""
+
+    notification_id: wire.NotificationId
+    reason: wire.Reason
+
+
+class OutboxCommand(wire.Request, frozen=True):
+    """ops.outbox.redispatch, ops.outbox.skip"""
+
+    outbox_id: wire.OutboxId
+    reason: wire.Reason
+
+
+class CaseCommand(wire.Request, frozen=True):
+    """ops.case.resolve, ops.case.acknowledge"""
+
+    case_id: wire.CaseId
+    reason: wire.Reason
+
+
+class CaseShow(wire.Request, frozen=True):
+    """ops.case.show"""
+
+    case_id: wire.CaseId
+
+
+class ReasonOnly(wire.Request, frozen=True):
+    """A change that needs nothing but its reason."""
+
+    reason: wire.Reason
+
+
+class Empty(wire.Request, frozen=True):
+    """A question without fields."""
+
+
+class ById(wire.Request, frozen=True):
+    """qry.<entity>.get"""
+
+    id: wire.ShortText
+
+
+def _keys(request: wire.RequestAllocation, check: KeyCheck) -> wire.RequestAllocation:
+    return msgspec.structs.replace(request, ssh_public_key=_checked(check, request.ssh_public_key, "ssh_public_key"))
+
+
+def _checked(check: KeyCheck, text: str, field: str) -> str:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise Rejected("invalid_request", f"{field}: {error}", field=field) from None
+
+
+def _host_key(request: Any, check: KeyCheck) -> Any:
+    if request.ssh is None:
+        return request
+    ssh = msgspec.structs.replace(request.ssh, host_key=_checked(check, request.ssh.host_key, "ssh.host_key"))
+    return msgspec.structs.replace(request, ssh=ssh)
+
+
+def commands(engine: Engine, pool: Pool, customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
+    """cmd.* and ops.* that change something."""
+
+    def account_of(request: wire.ReleaseAllocation) -> str | None:
+        state = engine.store.get("allocation", request.allocation_id)
+        return getattr(state, "account_id", None)
+
+    def node(request: Any) -> tuple[str, str]:
+        return "node", request.node_id
+
+    def allocation(request: Any) -> tuple[str, str]:
+        return "allocation", request.allocation_id
+
+    table: list[Endpoint] = [
+        Endpoint(
+            subject="cmd.account.create", request=wire.CreateAccount, target=lambda r: ("account", r.account_id),
+            account=lambda r: r.account_id,
+        ),
+        Endpoint(
+            subject="cmd.node.register", request=wire.RegisterNode, target=node,
+            prepare=lambda r: _host_key(r, host_key),
+        ),
+        Endpoint(
+            subject="cmd.allocation.request", request=wire.RequestAllocation, mints="alloc", kind="allocation",
+            prepare=lambda r: _keys(r, customer_key), account=lambda r: r.account_id,
+        ),
+        Endpoint(
+            subject="cmd.allocation.release", request=wire.ReleaseAllocation, target=allocation, account=account_of
+        ),
+        Endpoint(subject="ops.cleanup.retry", request=wire.RetryCleanup, target=allocation, role="operator"),
+        Endpoint(
+            subject="ops.node.update", request=wire.UpdateNode, target=node, role="operator",
+            prepare=lambda r: _host_key(r, host_key),
+        ),
+    ]  # fmt: skip
+    operators = {
+        "drain": wire.DrainNode, "undrain": wire.UndrainNode, "quarantine": wire.QuarantineNode,
+        "return_to_service": wire.ReturnNode, "retire": wire.RetireNode,
+    }  # fmt: skip
+    table += [
+        Endpoint(subject=f"ops.node.{verb}", request=request, target=node, role="operator")
+        for verb, request in operators.items()
+    ]
+    return table
+
+
+def delivery_commands(read: Read) -> list[Endpoint]:
+    """Operators' commands on notifications, outbox rows and cases, which are found by their own id."""
+
+    def notification(request: NotificationCommand) -> tuple[str, str]:
+        return "notification", request.notification_id
+
+    def outbox(skip: bool) -> Callable[[OutboxCommand], Awaitable[tuple[str, str, Any]]]:
+        async def locate(request: OutboxCommand) -> tuple[str, str, Any]:
+            row = await _one(read, "read_outbox_row", request.outbox_id, "outbox row")
+            if row["state"] != "parked":
+                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, not parked")
+            return "stream", row["stream"], SettleOutbox(request.outbox_id, request.reason, skip)
+
+        return locate
+
+    def case(acknowledge: bool) -> Callable[[CaseCommand], Awaitable[tuple[str, str, Any]]]:
+        async def locate(request: CaseCommand) -> tuple[str, str, Any]:
+            row = await _one(read, "read_case", request.case_id, "case")
+            kind, identifier = ids.split_ref(row["entity"])
+            return kind, identifier, ResolveCase(row["kind"], request.case_id, request.reason, acknowledge)
+
+        return locate
+
+    return [
+        Endpoint(
+            subject="ops.notification.redispatch", request=NotificationCommand, role="operator", target=notification,
+            message=lambda r: Redispatch(r.reason),
+        ),
+        Endpoint(
+            subject="ops.notification.cancel", request=NotificationCommand, role="operator", target=notification,
+            message=lambda r: CancelNotification(r.reason),
+        ),
+        Endpoint(subject="ops.outbox.redispatch", request=OutboxCommand, role="operator", locate=outbox(False)),
+        Endpoint(subject="ops.outbox.skip", request=OutboxCommand, role="operator", locate=outbox(True)),
+        Endpoint(subject="ops.case.resolve", request=CaseCommand, role="operator", locate=case(False)),
+        Endpoint(subject="ops.case.acknowledge", request=CaseCommand, role="operator", locate=case(True)),
+    ]  # fmt: skip
+
+
+async def _one(read: Read, name: str, identifier: str, what: str) -> dict[str, Any]:
+    rows = await read(name, identifier)
+    if not rows:
+        raise Rejected("not_found", f"there is no {what} {identifier!r}")
+    return rows[0]

@@ -1,0 +1,228 @@
+"""Settings: `amends.toml`, the environment, and the policy file, read strictly. What is wrong stops the start.
+
+Every key is optional; an unknown one is refused with its line. Environment: AMENDS_ + section + key, such as
+AMENDS_POSTGRES_DSN or AMENDS_STATE_DIR; lists are separated by commas.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import msgspec
+from msgspec import Struct
+
+from amends.values.canonical import sha256
+from amends.values.errors import BadConfiguration
+from amends.values.limits import LimitValue
+from supervisors.pool import Policy
+from supervisors.timing import TIMING, Profile, timing
+
+Role = Literal["operator", "viewer"]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the configuration; unknown keys are refused."""
+
+
+class PostgresSettings(Section, frozen=True):
+    """`[postgres]`; an empty `dsn` means the embedded server."""
+
+    dsn: str = ""
+
+
+class NatsSettings(Section, frozen=True):
+    """`[nats]`; no servers mean the embedded one."""
+
+    servers: list[str] = []
+    user: str = ""
+    password: str = ""
+    token: str = ""
+    creds_file: str = ""
+    nkey_seed_file: str = ""
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    auto_create_streams: Literal["startup", "never"] = "startup"
+
+
+class OtlpSettings(Section, frozen=True):
+    """`[otlp]`; empty: OTEL_EXPORTER_OTLP_ENDPOINT, else no export."""
+
+    endpoint: str = ""
+
+
+class DetectorSettings(Section, frozen=True):
+    """`[detector]`."""
+
+    domain_label: str = "site"
+
+
+class HttpSettings(Section, frozen=True):
+    """`[http]`; host:port."""
+
+    listen: str = "127.0.0.1:8321"
+
+
+class SshSettings(Section, frozen=True):
+    """`[ssh]`; an empty `client_key` is generated in the state directory."""
+
+    user: str = "root"
+    client_key: str = ""
+    connect_timeout_ms: int = 3000
+    customer_key_options: str = "restrict,pty,port-forwarding"
+
+
+class StripeSettings(Section, frozen=True):
+    """`[stripe]`; rows R05 and R06 are not built, so anything set here is refused."""
+
+    api_key: str = ""
+    api_base: str = ""
+    mirror_credits: bool = False
+    webhook_secrets: list[str] = []
+
+
+class Caller(Section, frozen=True):
+    """One of `[callers]`; `accounts` may be ["*"]."""
+
+    token_sha256: str
+    accounts: list[str]
+
+
+class Operator(Section, frozen=True):
+    """One of `[operators]`."""
+
+    token_sha256: str
+    role: Role
+
+
+class Settings(Section, frozen=True):
+    """All of `amends.toml`."""
+
+    profile: Profile = "production"
+    state_dir: str = "./.amends"
+    policy_file: str = ""
+    postgres: PostgresSettings = PostgresSettings()
+    nats: NatsSettings = NatsSettings()
+    otlp: OtlpSettings = OtlpSettings()
+    detector: DetectorSettings = DetectorSettings()
+    http: HttpSettings = HttpSettings()
+    ssh: SshSettings = SshSettings()
+    stripe: StripeSettings = StripeSettings()
+    callers: dict[str, Caller] = {}
+    operators: dict[str, Operator] = {}
+    timing: dict[str, int | list[int]] = {}
+
+    def limits(self) -> dict[str, LimitValue]:
+        """The timing table this process runs with."""
+        overrides = {key: tuple(v) if isinstance(v, list) else v for key, v in self.timing.items()}
+        return timing(self.profile, overrides)  # type: ignore[arg-type]
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """The settings of a file (none: defaults) and the environment; raises `BadConfiguration`."""
+    text = ""
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadConfiguration(f"{path}: cannot be read: {error}") from None
+    name = str(path) if path is not None else "the environment"
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfiguration(f"{name}: {error}") from None
+    _from_environment(raw, environ)
+    try:
+        settings = msgspec.convert(raw, Settings)
+    except msgspec.ValidationError as error:
+        raise BadConfiguration(_with_line(name, text, str(error))) from None
+    _check_timing(name, text, settings)
+    _check_tokens(name, settings)
+    _check_not_built(name, settings)
+    return settings
+
+
+def _from_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for field in msgspec.structs.fields(Settings):
+        if field.name in ("callers", "operators", "timing"):
+            continue
+        section = field.type if isinstance(field.type, type) and issubclass(field.type, Section) else None
+        if section is None:
+            value = environ.get(f"AMENDS_{field.name.upper()}")
+            if value:
+                raw[field.name] = value
+            continue
+        for key in msgspec.structs.fields(section):
+            value = environ.get(f"AMENDS_{field.name}_{key.name}".upper())
+            if value:
+                raw.setdefault(field.name, {})[key.name] = _typed(key.type, value)
+
+
+def _typed(kind: Any, value: str) -> Any:
+    if kind is int and re.fullmatch(r"\d+", value):
+        return int(value)
+    if kind is bool and value in ("true", "false"):
+        return value == "true"
+    if getattr(kind, "__origin__", None) is list:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _with_line(name: str, text: str, message: str) -> str:
+    """The validator's message with the line of the key it speaks of."""
+    unknown = re.search(r"unknown field `(.+?)`", message)
+    where = re.search(r"at `\$\.?(.*?)`", message)
+    key = unknown.group(1) if unknown else where.group(1).rpartition(".")[2] if where else ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if key and re.match(rf"\s*\[?{re.escape(key)}\b", line):
+            return f"{name}, line {number}: {message}"
+    return f"{name}: {message}"
+
+
+def _check_timing(name: str, text: str, settings: Settings) -> None:
+    for key, value in settings.timing.items():
+        if key not in TIMING:
+            raise BadConfiguration(_with_line(name, text, f"Object contains unknown field `{key}` - at `$.timing`"))
+        is_range = isinstance(TIMING[key][0], tuple)
+        if is_range and not (isinstance(value, list) and len(value) == 2 and 0 < value[0] <= value[1]):
+            raise BadConfiguration(_with_line(name, text, f"[timing] {key} is a range [first, cap] - at `$.{key}`"))
+        if not is_range and not (isinstance(value, int) and value > 0):
+            raise BadConfiguration(_with_line(name, text, f"[timing] {key} is a number above 0 - at `$.{key}`"))
+
+
+def _check_tokens(name: str, settings: Settings) -> None:
+    for table, entries in (("callers", settings.callers), ("operators", settings.operators)):
+        for who, entry in entries.items():
+            if not re.fullmatch(r"[0-9a-f]{64}", entry.token_sha256):  # type: ignore[attr-defined]
+                raise BadConfiguration(f"{name}: [{table}] {who}: token_sha256 must be 64 lower-case hex digits")
+
+
+def _check_not_built(name: str, settings: Settings) -> None:
+    if settings.stripe != StripeSettings():
+        raise BadConfiguration(f"{name}: [stripe] belongs to the rows R05 and R06, which are not_built in this release")
+
+
+def load_policy(settings: Settings) -> tuple[Policy, bytes]:
+    """The policy's identity and its text; the built-in default if none is configured."""
+    path = Path(settings.policy_file) if settings.policy_file else Path(__file__).with_name("policy.toml")
+    try:
+        text = path.read_bytes()
+        raw = tomllib.loads(text.decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfiguration(f"{path}: the policy cannot be read: {error}") from None
+    version, currency = raw.get("policy_version"), raw.get("currency")
+    if not isinstance(version, str) or not isinstance(currency, str):
+        raise BadConfiguration(f"{path}: policy_version and currency must be strings")
+    return Policy(version, sha256(text), currency), text
+
+
+ROLES = get_args(Role)
+EMPTY_ENVIRONMENT: Mapping[str, str] = {}
+
+
+def environment() -> Mapping[str, str]:
+    """The process's environment."""
+    return os.environ

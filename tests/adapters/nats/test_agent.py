@@ -1,0 +1,227 @@
+"""The node agent against a real NATS server: beats, tasks, kept results, epochs, servers that come and go."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from adapters.embedded.nats import EmbeddedNats
+from adapters.nats.agent import NodeAgent, customer_users
+from adapters.nats.agent_link import AgentLink
+from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
+from adapters.nats.agents import AgentTasks, TaskResult
+from amends.ports import StepCall
+
+USER = "am-" + "0" * 26
+Ask = Callable[..., Awaitable[dict[str, Any]]]
+
+
+class Mounts:
+    """Two mounts of the agent's own record, and one of somebody else."""
+
+    def __init__(self) -> None:
+        self.mounted = ["attach_a", "attach_b"]
+
+    def own(self) -> list[str]:
+        return self.mounted
+
+    def foreign(self) -> list[str]:
+        return ["/mnt/theirs"]
+
+    async def unmount(self, attachment_id: str) -> None:
+        self.mounted = [one for one in self.mounted if one != attachment_id]
+
+
+@asynccontextmanager
+async def running(agent: NodeAgent, url: str) -> AsyncIterator[NodeAgent]:
+    """The agent on a link of its own, heard at least once."""
+    link = AgentLink([url], name="test")
+    task = asyncio.create_task(link.run(agent))
+    async with asyncio.timeout(5):
+        before = agent.beats
+        while agent.beats == before and not task.done():
+            await asyncio.sleep(0.005)
+    yield agent
+    task.cancel()
+    await asyncio.wait({task})
+    await link.close()
+
+
+@pytest.fixture
+async def ask(client: Client) -> Ask:
+    """Send a task to n1, again until there is a result, as the runtime does."""
+    results = await client.subscribe("amends.v1.result.n1")
+
+    async def ask(**fields: Any) -> dict[str, Any]:
+        task = {"task_id": "task_1", "op": "reconcile", "node_epoch": 1, "runtime_epoch": 1} | fields
+        async with asyncio.timeout(5):
+            while True:
+                await client.publish("amends.v1.task.n1", json.dumps(task).encode())
+                try:
+                    found: dict[str, Any] = json.loads((await results.next_msg(timeout=0.3)).data)
+                except TimeoutError:
+                    continue
+                return found
+
+    return ask
+
+
+def agent_in(tmp_path: Path, **options: Any) -> NodeAgent:
+    return NodeAgent("n1", tmp_path / "n1", interval_ms=20, boot_id="boot-1", users=lambda: [USER], **options)
+
+
+async def test_beats_carry_the_boot_and_a_growing_number(
+    server: EmbeddedNats, client: Client, tmp_path: Path
+) -> None:
+    beats = await client.subscribe("amends.v1.hb.n1")
+    await client.flush()
+    async with running(agent_in(tmp_path), server.url):
+        first, second = [json.loads((await beats.next_msg(timeout=5)).data) for _ in range(2)]
+    assert first["boot_id"] == "boot-1"
+    assert second["seq"] == first["seq"] + 1
+    assert second["sent_us"] > first["sent_us"] > 1_700_000_000_000_000
+
+
+async def test_the_boot_is_the_machines_own_unless_said_otherwise(tmp_path: Path) -> None:
+    kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert NodeAgent("n1", tmp_path).boot_id == kernel
+    assert customer_users() == [user for user in customer_users() if user.startswith("am-")]
+
+
+async def test_reconcile_reports_and_removes_only_its_own_unexpected_mounts(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    mounts = Mounts()
+    async with running(agent_in(tmp_path, mounts=mounts), server.url):
+        result = await ask(expected={"mounts": ["attach_b"], "users": []})
+    assert result["status"] == "ok"
+    assert result["inventory"] == {"mounts": ["attach_b"], "users": [USER], "foreign": ["/mnt/theirs"]}
+    assert mounts.mounted == ["attach_b"]
+
+
+async def test_a_repeated_task_gets_the_kept_result_even_from_a_restarted_agent(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    async with running(agent_in(tmp_path), server.url):
+        first = await ask(expected={"mounts": [], "users": []})
+    emptied = NodeAgent("n1", tmp_path / "n1", interval_ms=20, boot_id="boot-1", users=list)
+    async with running(emptied, server.url):
+        assert await ask(expected={"mounts": [], "users": []}) == first
+        other = await ask(task_id="task_2", expected={"mounts": [], "users": []})
+    assert first["inventory"]["users"] == [USER]
+    assert other["inventory"]["users"] == []
+
+
+@pytest.mark.parametrize("lower", ["node_epoch", "runtime_epoch"])
+async def test_a_lower_epoch_is_refused_also_after_a_restart(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, lower: str
+) -> None:
+    high = {"node_epoch": 5, "runtime_epoch": 5}
+    async with running(agent_in(tmp_path), server.url):
+        await ask(**high)
+    async with running(agent_in(tmp_path), server.url):
+        refused = await ask(task_id="task_2", **high | {lower: 4})
+        accepted = await ask(task_id="task_3", **high)
+    assert (refused["status"], refused["code"]) == ("error", "stale_epoch")
+    assert "highest seen 5" in refused["message"]
+    assert accepted["status"] == "ok"
+
+
+@pytest.mark.parametrize("op", ["mount", "unmount", "probe_mount", "dance"])
+async def test_an_op_of_another_release_is_refused(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, op: str
+) -> None:
+    async with running(agent_in(tmp_path), server.url):
+        result = await ask(op=op, attachment_id="attach_a", source={"type": "nfs"}, expected=None)
+    assert (result["status"], result["code"]) == ("error", "unsupported_op")
+
+
+async def test_what_cannot_be_read_is_counted_and_the_next_task_is_done(
+    server: EmbeddedNats, client: Client, ask: Ask, tmp_path: Path
+) -> None:
+    async with running(agent_in(tmp_path), server.url) as agent:
+        for data in (b"", b"{", b"[]", b"\xff", b'{"task_id": 1}', b"[" * 100_000):
+            await client.publish("amends.v1.task.n1", data)
+        assert (await ask())["status"] == "ok"
+        assert agent.malformed == 6
+
+
+async def test_a_disk_that_fails_answers_an_error_and_keeps_nothing(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with running(agent_in(tmp_path), server.url):
+        with monkeypatch.context() as broken:
+            broken.setattr(AgentStore, "keep", full)
+            assert (await ask())["code"] == "agent_failed"
+        assert (await ask())["status"] == "ok"
+
+
+async def test_it_waits_for_a_server_and_finds_a_restarted_one_again(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    await server.stop()
+    agent = agent_in(tmp_path)
+    link = AgentLink([server.url], name="test")
+    task = asyncio.create_task(link.run(agent))
+    await asyncio.sleep(0.2)
+    assert agent.beats == 0
+    for number in range(2):
+        await server.start()
+        assert (await ask(task_id=f"task_{number}"))["status"] == "ok"
+        await server.stop()
+        await asyncio.sleep(0.1)
+        silent = agent.beats
+        await asyncio.sleep(0.2)
+        assert agent.beats == silent  # no pile of late beats
+    task.cancel()
+    await asyncio.wait({task})
+    await link.close()
+    await server.start()
+
+
+async def test_the_runtimes_own_side_understands_the_agent(
+    server: EmbeddedNats, client: Client, tmp_path: Path
+) -> None:
+    tasks = AgentTasks(client, 3, lambda: 1_000_000)
+    await tasks.start()
+    args = {"node_id": "n1", "node_epoch": 1, "expected": {"mounts": [], "users": [USER]}}
+    call = StepCall(
+        step_id="step_1", name="agent.reconcile", entity="node:n1", target="agent:n1", attempt=1,
+        idempotency_key="k", epoch=3, args=args, trace_id="0" * 32, span_id="0" * 16, timeout_ms=5000,
+    )  # fmt: skip
+    async with running(agent_in(tmp_path), server.url):
+        outcome = await tasks.run(call)
+    assert outcome.state == "done"
+    assert outcome.data == {"mounts": [], "users": [USER], "foreign": []}
+
+
+def test_the_store_keeps_a_bounded_number_of_results(tmp_path: Path) -> None:
+    store = AgentStore(tmp_path)
+    for number in range(KEPT_RESULTS + 5):
+        store.keep(TaskResult(f"task_{number}", "ok"))
+    store.close()
+    again = AgentStore(tmp_path)
+    assert len(again.memory.results) == KEPT_RESULTS
+    assert again.result("task_4") is None
+    assert again.result("task_5") is not None
+    again.close()
+
+
+def test_a_store_has_one_owner_and_a_damaged_one_is_not_replaced(tmp_path: Path) -> None:
+    store = AgentStore(tmp_path)
+    with pytest.raises(StoreUnusable, match="in use by another agent"):
+        AgentStore(tmp_path)
+    store.close()
+    (tmp_path / "agent.json").write_text('{"node_epoch": 7')
+    for _ in range(2):
+        with pytest.raises(StoreUnusable, match="highest epochs"):
+            AgentStore(tmp_path)
+    assert (tmp_path / "agent.json").read_text() == '{"node_epoch": 7'
