@@ -12,7 +12,6 @@ from amends.runtime.messages import ResolveCase
 from amends.runtime.requests import Endpoint
 from amends.values import ids
 from amends.values.errors import Rejected
-from supervisors.pool import Pool
 
 Read = Callable[..., Awaitable[list[dict[str, Any]]]]
 KeyCheck = Callable[[str], str]
@@ -79,7 +78,7 @@ def _host_key(request: Any, check: KeyCheck) -> Any:
     return msgspec.structs.replace(request, ssh=ssh)
 
 
-def commands(engine: Engine, pool: Pool, customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
+def commands(engine: Engine, customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
     """cmd.* and ops.* that change something."""
 
     def account_of(request: wire.ReleaseAllocation) -> str | None:

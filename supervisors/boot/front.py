@@ -46,7 +46,7 @@ class Front:
             "nats_url": runtime.servers.nats_urls[0],
             "http_url": "",
             "operator_token": runtime.operator_token,
-            "ssh_public_key": "",
+            "ssh_public_key": getattr(runtime, "ssh_public_key", ""),
             "pid": os.getpid(),
         }
         path = runtime.state_dir / "endpoints.json"

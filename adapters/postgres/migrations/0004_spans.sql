@@ -1,6 +1,7 @@
 -- Spans, derived from the committed records (traces.md): the one implementation, nothing is stored for them.
 -- A span depends on nothing but its records, so every export of it is the same, byte for byte. Each branch is
--- ordered by jseq, which lets a follower read `jseq > … ORDER BY jseq LIMIT …` by merging indexes.
+-- ordered by jseq, which lets a follower read `jseq > … ORDER BY jseq LIMIT …` by merging indexes; for the same reason
+-- what a branch looks up beside its own table is looked up row by row (LIMIT and OFFSET keep it from becoming a join).
 
 -- A run's row is updated; its beginning and its end are spans of their own, each with its own place and runtime.
 ALTER TABLE recovery_run ADD COLUMN begun_jseq bigint NOT NULL DEFAULT 0, ADD COLUMN ended_epoch bigint;
@@ -116,7 +117,9 @@ SELECT
     step.epoch,
     coalesce(failures.message, step.message) AS status_message
 FROM step
-LEFT JOIN recovery_run AS run ON run.recovery_trace_id = step.trace_id
+LEFT JOIN LATERAL (
+    SELECT recovery_id FROM recovery_run WHERE recovery_trace_id = step.trace_id LIMIT 1
+) AS run ON true
 LEFT JOIN LATERAL (
     SELECT
         jsonb_agg(jsonb_build_object('name', 'failure', 'time_us', at_us, 'attributes', attributes) ORDER BY failure_id)
@@ -140,7 +143,7 @@ SELECT
     at_us AS start_us,
     at_us AS end_us,
     'ERROR' AS status,
-    attributes || jsonb_build_object('error.type', code, 'amends.entity', ref) AS attributes,
+    attributes || jsonb_build_object('error.type', code) AS attributes,
     jsonb_build_array(jsonb_build_object('name', 'failure', 'time_us', at_us, 'attributes', attributes)) AS events,
     jsonb '[]' AS links,
     jseq,
@@ -160,9 +163,9 @@ FROM (
         OR EXISTS (SELECT FROM failure AS other WHERE other.span_id = lone.span_id
                    AND (other.jseq, other.failure_id) < (lone.jseq, lone.failure_id)) AS taken
     FROM span_failure AS lone
-    WHERE NOT EXISTS (SELECT FROM command WHERE command.jseq = lone.jseq AND command.span_id = lone.span_id)
+    WHERE NOT EXISTS (SELECT FROM command WHERE command.jseq = lone.jseq AND command.span_id = lone.span_id OFFSET 0)
       AND NOT EXISTS (SELECT FROM step WHERE step.jseq = lone.jseq AND step.state <> 'intended'
-                      AND amends_span_id('step', step.step_id) = lone.span_id)
+                      AND amends_span_id('step', step.step_id) = lone.span_id OFFSET 0)
 ) AS lone;
 
 CREATE VIEW span_run AS
@@ -210,8 +213,10 @@ SELECT
     action.epoch,
     '' AS status_message
 FROM recovery_action AS action
-LEFT JOIN recovery_run AS run ON run.recovery_trace_id = action.recovery_trace_id
-LEFT JOIN compensation AS comp ON comp.action_id = action.action_id;
+LEFT JOIN LATERAL (
+    SELECT * FROM recovery_run WHERE recovery_trace_id = action.recovery_trace_id LIMIT 1
+) AS run ON true
+LEFT JOIN LATERAL (SELECT * FROM compensation WHERE action_id = action.action_id LIMIT 1) AS comp ON true;
 
 CREATE VIEW public_v1.span AS
 SELECT

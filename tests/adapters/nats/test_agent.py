@@ -199,7 +199,7 @@ async def test_the_runtimes_own_side_understands_the_agent(
     )  # fmt: skip
     async with running(agent_in(tmp_path), server.url):
         outcome = await tasks.run(call)
-    assert outcome.state == "done"
+    assert outcome.kind == "done"
     assert outcome.data == {"mounts": [], "users": [USER], "foreign": []}
 
 

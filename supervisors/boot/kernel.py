@@ -1,0 +1,172 @@
+"""The kernel on Postgres: journal, engine, writer, steps, relay for any list of domains. It knows no renting."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from adapters.postgres.journal import PostgresJournal
+from adapters.postgres.lease import Lease
+from amends.ports import StepRunner
+from amends.runtime.checks import check_domains, join
+from amends.runtime.clock import Clock
+from amends.runtime.decision import Context, Decision
+from amends.runtime.delivery import RelayStarts, SettleOutbox
+from amends.runtime.dispatcher import Dispatcher
+from amends.runtime.domain import Domain
+from amends.runtime.engine import Engine
+from amends.runtime.messages import Envelope
+from amends.runtime.parked import ParkedNotifications
+from amends.runtime.relay import Publisher, Relay
+from amends.runtime.trunk import ChildSpec
+from amends.runtime.writer import JournalWriter
+from amends.values.errors import Unavailable
+from amends.values.limits import Limits
+from amends.values.records import TABLES, OutboxRow, StepRow
+from supervisors.boot.loading import load_actors, resume
+
+EVENTS = "AMENDS_EVT"
+READ_RETRY_S = 0.2
+KEEP_REPLIES_US = 7 * 86_400_000_000
+
+
+class Kernel:
+    """The runtime under a lease. Raises `BadDomain` if the domains do not hold together."""
+
+    def __init__(
+        self, domains: Sequence[Domain], limits: Limits, *, facts: Any = None, policy_sha256: str = "",
+        has_runbook: Callable[[str], bool] = lambda name: True,
+    ) -> None:  # fmt: skip
+        check_domains(domains, has_runbook)
+        self.domains, self.limits, self.facts = domains, limits, facts
+        self.matrix = join(domains)
+        self._policy_sha256 = policy_sha256
+        self._reads: set[asyncio.Task[None]] = set()
+        self.recovered: dict[str, int] = {}
+
+    async def open(self, dsn: str, lease: Lease) -> None:
+        """Take over the journal under the lease's epoch."""
+        kinds = {kind.name: kind for domain in self.domains for kind in domain.kinds}
+        tables = {**TABLES}
+        for domain in self.domains:
+            tables |= domain.tables
+        self.lease = lease
+        state_tables = {kind.name: kind.table for kind in kinds.values()}
+        self.journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()))
+        head = await self.journal.head()
+        floor = (await self.journal.fetch("read_head"))[0]["at_us"]
+        self.clock = Clock(lambda: time.time_ns() // 1000, lambda: time.monotonic_ns() // 1000, floor)
+        self.context = Context(
+            epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
+            policy_sha256=self._policy_sha256,
+        )  # fmt: skip
+        for domain in self.domains:
+            self.context.case_commands |= {case.kind: case.commands for case in domain.cases}
+        self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor)
+        self.writer = JournalWriter(self.journal, head, tables, self.engine.holds)
+        self.engine.attach(self.writer)
+        await self.store_document("matrix", self.matrix.sha256, self.matrix.body().decode())
+
+    async def store_document(self, kind: str, sha256: str, body: str) -> None:
+        """Keep a matrix or policy whole under its hash."""
+        await self.journal.execute("store_document", sha256, kind, body, self.clock.now_us())
+
+    async def load(self) -> int:
+        """All actors that live or owe; returns how many."""
+        return await load_actors(self.engine, self.domains, self.journal.live_actors)
+
+    def wire(
+        self, runners: Mapping[str, StepRunner], publisher: Publisher, gate: Callable[[StepRow], bool] = lambda row: True
+    ) -> None:
+        """Join the engine to the adapters of this process."""
+        specs = {step.name: step for domain in self.domains for step in domain.steps}
+        self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us)
+        self.parked = ParkedNotifications(self.engine, publisher, self.clock.now_us)
+        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=self.lease.may_act, gate=gate)
+        self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow, self._settled_outbox]
+
+    def children(self) -> list[ChildSpec]:
+        """The kernel's services, in start order."""
+        return [
+            ChildSpec(name="lease", run=self.lease.run, detail=lambda: {"age_ms": int(self.lease.age_s * 1000)}),
+            ChildSpec(name="journal", run=self.writer.run, detail=lambda: {
+                "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns}),
+            ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
+            ChildSpec(name="steps", run=self.dispatcher.run, detail=lambda: {
+                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting}),
+            ChildSpec(name="relay", run=self.relay.run, detail=lambda: {"pending": self.relay.pending}),
+            ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
+            ChildSpec(name="janitor", run=self._forget_replies),
+        ]  # fmt: skip
+
+    async def resume(self) -> None:
+        """Drive what a crash or a drain left: after the services have started."""
+        self.engine.tell("stream", EVENTS, Envelope(RelayStarts(), priority=True))
+        for notification_id, notification in self.engine.store.items("notification"):
+            if notification.state == "parked":
+                self.parked.accept(notification_id)
+        self.recovered = await resume(self.engine, self.dispatcher, self.relay, self.journal.fetch)
+
+    async def drain(self, budget_s: float) -> bool:
+        """Running steps finish or stay intended; what is decided is committed. False if time ran out."""
+        deadline = time.monotonic() + budget_s
+        self.engine.stopping = True
+        await self.dispatcher.drain(budget_s * 0.6)
+        try:
+            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                await self.writer.drained()
+        except TimeoutError:
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Give journal and lease up."""
+        for task in self._reads:
+            task.cancel()
+        await self.journal.aclose()
+        await self.lease.aclose()
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    async def records(self, name: str, *args: Any) -> list[dict[str, Any]]:
+        """A named read as plain rows."""
+        return [dict(row) for row in await self.journal.fetch(name, *args)]
+
+    async def kept_reply(self, caller: str, key: str) -> dict[str, Any] | None:
+        """What was answered to this key before."""
+        rows = await self.records("kept_reply", caller, key)
+        return rows[0] if rows else None
+
+    def _read_actor(self, kind: str, identifier: str, then: Callable[[bytes | None], None]) -> None:
+        async def read() -> None:
+            while True:
+                try:
+                    found = await self.journal.read_actor(kind, identifier)
+                except Unavailable:
+                    await asyncio.sleep(READ_RETRY_S)
+                else:
+                    then(found.body if found is not None else None)
+                    return
+
+        self._background(read(), "read-actor")
+
+    def _settled_outbox(self, decision: Decision) -> None:
+        message = decision.env.message
+        if isinstance(message, SettleOutbox):
+            self._background(self._readmit(message), "readmit-outbox")
+
+    async def _readmit(self, message: SettleOutbox) -> None:
+        row = (await self.journal.fetch("read_outbox_row", message.outbox_id))[0]
+        event = OutboxRow(**{name: row[name] for name in OutboxRow.__struct_fields__})
+        self.relay.settle(event, skip=message.skip)
+
+    def _background(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=f"{name}-{secrets.token_hex(2)}")
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+
+    async def _forget_replies(self) -> None:
+        while True:
+            await asyncio.sleep(3600)
+            await self.journal.execute("forget_replies", self.clock.now_us() - KEEP_REPLIES_US)

@@ -1,0 +1,109 @@
+"""The program `python -m supervisors.fleet`: simulated machines with real agents, told what to break on stdin.
+
+The one place beside boot that picks adapters: it joins the simulated machines to the real agents, which may
+not know each other. It ends with its standard input, with SIGTERM, or when its parent is gone.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapters.nats.agent import NodeAgent
+from adapters.nats.agent_link import AgentLink
+from adapters.simulated.fleet import Fleet
+from adapters.simulated.machine import Users
+
+MAX_LINE_BYTES = 64 * 1024
+PARENT_POLL_S = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `amends fleet`."""
+    parser.add_argument("--nodes", type=int, default=20, help="how many machines")
+    parser.add_argument("--nats", help="where NATS is, such as nats://127.0.0.1:4222")
+    parser.add_argument(
+        "--nats-from-stdin", action="store_true", help='read it as the first line: {"nats": …}'
+    )
+    parser.add_argument("--client-key-line", required=True, help="the runtime's public key, which may log in")
+    parser.add_argument("--state", type=Path, required=True, help="what the machines keep")
+    parser.add_argument("--interval-ms", type=int, default=5000, help="between two heartbeats")
+    parser.add_argument("--sites", type=int, default=2, help="values of the label `site`")
+
+
+async def run(options: argparse.Namespace) -> int:
+    """Serve until told to end; returns the exit status."""
+    loop = asyncio.get_running_loop()
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, this.cancel)
+    stdin = asyncio.StreamReader(limit=MAX_LINE_BYTES)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    watch = asyncio.create_task(_parent_gone(this, os.getppid()))
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await _serve(options, stdin)
+    finally:
+        watch.cancel()
+        transport.close()
+    return 0
+
+
+async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> None:
+    url = json.loads(await stdin.readline())["nats"] if options.nats_from_stdin else options.nats
+    link = AgentLink([url], name="amends-fleet")
+
+    async def agent(node_id: str, directory: Path, boot_id: str, users: Users) -> None:
+        await link.run(
+            NodeAgent(node_id, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users)
+        )
+
+    fleet = Fleet(
+        options.nodes,
+        options.state,
+        client_key_line=options.client_key_line,
+        agent=agent,
+        sites=options.sites,
+    )
+    try:
+        _say(await fleet.start())
+        while line := await stdin.readline():
+            _say(await fleet.answer(line))
+    finally:
+        await fleet.stop()
+        await link.close()
+
+
+async def _parent_gone(task: asyncio.Task[object], parent: int) -> None:
+    """A parent that was killed may have left its end of the pipe open elsewhere."""
+    while os.getppid() == parent:
+        await asyncio.sleep(PARENT_POLL_S)
+    task.cancel()
+
+
+def _say(answer: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(prog="amends fleet", description="Simulated machines with real agents.")
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    if not options.nats and not options.nats_from_stdin:
+        parser.error("--nats is needed")
+    logging.basicConfig(level=logging.WARNING, format="fleet: %(message)s")
+    logging.getLogger("asyncssh").setLevel(logging.ERROR)
+    return asyncio.run(run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
