@@ -1,4 +1,4 @@
-"""The program `python -m supervisors.fleet`: simulated machines with real agents, told what to break on stdin.
+"""The program `python -m supervisors.fleet`: simulated machines with real agents, told what to break.
 
 The one place beside boot that picks adapters: it joins the simulated machines to the real agents, which may
 not know each other. It ends with its standard input, with SIGTERM, or when its parent is gone.
@@ -83,7 +83,7 @@ async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> No
 
 async def _parent_gone(task: asyncio.Task[object], parent: int) -> None:
     """A parent that was killed may have left its end of the pipe open elsewhere."""
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells of it, so it is looked for
         await asyncio.sleep(PARENT_POLL_S)
     task.cancel()
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -20,6 +19,7 @@ from adapters.nats.connection import PENDING_BYTES, PING_S
 log = logging.getLogger("amends.agent")
 RETRY_S: Final = 0.5
 CLOSE_WITHIN_S: Final = 2.0
+CANCEL_TRIES: Final = 10
 
 
 class AgentLink:
@@ -28,13 +28,15 @@ class AgentLink:
     def __init__(self, servers: Sequence[str], *, name: str, **options: Any) -> None:
         self._servers, self._name, self._options = list(servers), name, options
         self._client: Client | None = None
-        self._connecting = asyncio.Lock()
-        self._quiet = False
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = self._quiet = False
 
     async def run(self, agent: NodeAgent) -> None:
         """Keep the agent running until cancelled. Raises what the agent's own directory is at fault for."""
-        while True:
+        while not self._closed:
             client = await self._connected()
+            if client is None:
+                break
             try:
                 await agent.run(client)
             except NatsError as error:
@@ -42,33 +44,48 @@ class AgentLink:
             await asyncio.sleep(RETRY_S)  # the connection was closed for good, by the server as a rule
 
     async def close(self) -> None:
-        """Close the connection; agents that still run seek a new one."""
+        """Close the connection; agents that still run end."""
+        self._closed = True
+        opening, self._opening = self._opening, None
+        for _ in range(
+            CANCEL_TRIES
+        ):  # on Python 3.11 the driver may swallow a cancellation while it connects
+            if opening is None or opening.done():
+                break
+            opening.cancel()
+            await asyncio.wait({opening}, timeout=RETRY_S)
         client, self._client = self._client, None
-        if client is not None and not client.is_closed:
+        if client is not None:
+            await _close(client)
+
+    async def _connected(self) -> Client | None:
+        """The open connection; None after `close`."""
+        while not self._closed and (self._client is None or self._client.is_closed):
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open())
+            # In a task of its own and not awaited here: this one must stay cancellable, and others wait too.
+            await asyncio.wait({self._opening})
+        return self._client
+
+    async def _open(self) -> None:
+        while not self._closed:
+            client = Client()
             try:
-                async with asyncio.timeout(CLOSE_WITHIN_S):
-                    await client.close()
-            except (TimeoutError, NatsError, OSError) as error:
-                log.info("the connection to NATS did not close cleanly: %s", error)
-
-    async def _connected(self) -> Client:
-        async with self._connecting:
-            while self._client is None or self._client.is_closed:
-                try:
-                    self._client = await self._connect()
-                except (NatsError, OSError, TimeoutError) as error:
-                    await self._lost(error)
-                    await asyncio.sleep(RETRY_S)
-            return self._client
-
-    async def _connect(self) -> Client:
-        client = await nats.connect(
-            servers=self._servers, name=self._name, max_reconnect_attempts=-1, reconnect_time_wait=RETRY_S,
-            ping_interval=PING_S, max_outstanding_pings=2, connect_timeout=3, pending_size=PENDING_BYTES,
-            error_cb=self._lost, reconnected_cb=self._back, **self._options,
-        )  # fmt: skip
-        await self._back()
-        return client
+                await client.connect(
+                    servers=self._servers, name=self._name, max_reconnect_attempts=-1, reconnect_time_wait=RETRY_S,
+                    ping_interval=PING_S, max_outstanding_pings=2, connect_timeout=3, pending_size=PENDING_BYTES,
+                    error_cb=self._lost, reconnected_cb=self._back, **self._options,
+                )  # fmt: skip
+            except (NatsError, OSError, TimeoutError) as error:
+                await self._lost(error)
+                await asyncio.sleep(RETRY_S)
+            except BaseException:
+                await _close(client)
+                raise
+            else:
+                await self._back()
+                self._client = client
+                return
 
     async def _lost(self, error: Exception) -> None:
         if not self._quiet:
@@ -81,6 +98,14 @@ class AgentLink:
         if self._quiet:
             log.warning("%s: NATS is back", self._name)
         self._quiet = False
+
+
+async def _close(client: Client) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await client.close()
+    except (TimeoutError, NatsError, OSError) as error:
+        log.info("the connection to NATS did not close cleanly: %s", error)
 
 
 async def serve(

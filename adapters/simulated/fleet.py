@@ -72,7 +72,7 @@ async def _fault(machine: Machine, fields: Mapping[str, Any]) -> Answer:
     return {}
 
 
-async def _clear_faults(machine: Machine, fields: Mapping[str, Any]) -> Answer:
+async def _clear_faults(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
     machine.ssh.faults.clear()
     return {}
 
@@ -87,18 +87,18 @@ async def _add_foreign(machine: Machine, fields: Mapping[str, Any]) -> Answer:
     return {}
 
 
-async def _calls(machine: Machine, fields: Mapping[str, Any]) -> Answer:
+async def _calls(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
     return {"calls": msgspec.to_builtins(machine.ssh.calls[-KEPT_CALLS:])}
 
 
-async def _users(machine: Machine, fields: Mapping[str, Any]) -> Answer:
+async def _users(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
     return {"users": sorted(machine.ssh.table.users)}
 
 
 def _does(
     act: Callable[[Machine], Awaitable[None]],
 ) -> Callable[[Machine, Mapping[str, Any]], Awaitable[Answer]]:
-    async def do(machine: Machine, fields: Mapping[str, Any]) -> Answer:
+    async def do(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
         await act(machine)
         return machine.describe()
 

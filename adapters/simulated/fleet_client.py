@@ -57,7 +57,7 @@ class Fleet:
         return self._process.pid
 
     async def tell(self, command: str, node: str, **fields: Any) -> dict[str, Any]:
-        """One command on one node and its answer. Raises ValueError for a refused one, Unavailable if it is gone."""
+        """One command on one node and its answer. Raises ValueError if refused, Unavailable if it is gone."""
         answer = await self._exchange({"cmd": command, "node": node, **fields}, ANSWER_WITHIN_S)
         if not answer.get("ok"):
             raise ValueError(f"{command} on {node}: {answer.get('error')}")

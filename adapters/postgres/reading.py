@@ -1,0 +1,208 @@
+"""The read side: read-only connections of its own, named reads, and the queries `qry.<entity>.get` and `.list`.
+
+    read = ReadSide(dsn)
+    await read.rows("violations")                                   → list of dicts
+    await read.get("node", "n1")                                    → the view's row; Rejected("not_found")
+    await read.list("step", {"entity": "node:n1"}, limit=50, cursor=None)  → {"items": [...], "cursor": "…" | None}
+    await read.aclose()
+
+Rows are plain JSON-able dicts (json columns decoded). All raise `Unavailable` when Postgres is away. What the caller
+got wrong is `Rejected("invalid_request", …, field=…)`. Identifiers come from the catalog alone, values are parameters.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from adapters.postgres.connect import classify, close, connect
+from adapters.postgres.statements import statement
+from amends.values.errors import Rejected, Unavailable
+
+CONNECTIONS = 4
+MAX_LIMIT, DEFAULT_LIMIT = 500, 100
+MAX_TEXT = 1024
+
+# Entity → the column that names its rows; the view has the entity's own name (api.md 3).
+ENTITIES: Mapping[str, str] = {
+    "account": "account_id", "node": "node_id", "allocation": "allocation_id", "attachment": "attachment_id",
+    "namespace": "namespace_id", "provider_grant": "grant_id", "debt": "debt_id", "meter": "meter_id",
+    "ledger_entry": "entry_id", "notification": "notification_id", "outbox": "outbox_id", "step": "step_id",
+    "failure": "failure_id", "recovery_run": "recovery_id", "recovery_action": "action_id",
+    "compensation": "compensation_id", "audit_log": "audit_id", "ops_case": "case_id",
+}  # fmt: skip
+
+
+class ReadSide:
+    """Read-only connections to one database, made when needed, at most `CONNECTIONS` at once."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._idle: list[asyncpg.Connection[Any]] = []
+        self._columns: dict[str, dict[str, str]] = {}
+
+    # --- named reads ---------------------------------------------------------------------------------
+
+    async def rows(self, name: str, *args: Any) -> list[dict[str, Any]]:
+        """The rows of a named statement; raises `Unavailable`, and `Refused` when the database refuses it."""
+        return await self._fetch(statement(name), args)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """A read-only connection for a longer reading (the verifiers); raises `Unavailable`."""
+        async with self._places:
+            connection = await self._connect()
+            try:
+                yield connection
+            finally:
+                await close(connection)
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await close(connection)
+
+    # --- queries -------------------------------------------------------------------------------------
+
+    async def get(self, entity: str, identifier: Any) -> dict[str, Any]:
+        """The row of that id."""
+        id_column, columns = await self._view(entity)
+        value = _checked("id", columns[id_column], identifier)
+        found = await self._fetch(f'SELECT * FROM public_v1."{entity}" WHERE "{id_column}" = $1', (value,))  # noqa: S608 - names of the catalog
+        if not found:
+            raise Rejected("not_found", f"there is no {entity} {identifier!r}", field="id")
+        return found[0]
+
+    async def list(
+        self, entity: str, filters: Mapping[str, Any], limit: Any = DEFAULT_LIMIT, cursor: Any = None
+    ) -> dict[str, Any]:
+        """Rows that equal every filter, in the order of their ids, and a cursor if there are more."""
+        id_column, columns = await self._view(entity)
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+            raise Rejected("invalid_request", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
+        conditions, values = [], []
+        for field, wanted in filters.items():
+            if field not in columns:
+                raise Rejected("invalid_request", f"{entity} has no column {field!r}", field=field)
+            if wanted is None:
+                conditions.append(f'"{field}" IS NULL')
+                continue
+            values.append(_checked(field, columns[field], wanted))
+            cast = "::jsonb" if columns[field] in ("json", "jsonb") else ""
+            conditions.append(f'"{field}"{cast} = ${len(values)}{cast}')
+        if cursor is not None:
+            values.append(_position(entity, cursor))
+            conditions.append(f'"{id_column}" > ${len(values)}')
+        values.append(limit + 1)
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        query = f'SELECT * FROM public_v1."{entity}"{where} ORDER BY "{id_column}" LIMIT ${len(values)}'  # noqa: S608 - names of the catalog
+        found = await self._fetch(query, values)
+        items = found[:limit]
+        more = len(found) > limit
+        return {"items": items, "cursor": _cursor(entity, items[-1][id_column]) if more else None}
+
+    async def columns(self, entity: str) -> Mapping[str, str]:
+        """Column → type of an entity's view, in the view's order."""
+        return (await self._view(entity))[1]
+
+    async def _view(self, entity: str) -> tuple[str, dict[str, str]]:
+        if not self._columns:
+            columns: dict[str, dict[str, str]] = {}
+            for row in await self.rows("view_columns"):
+                columns.setdefault(row["view"], {})[row["name"]] = row["type"]
+            self._columns = columns
+        if entity not in ENTITIES or entity not in self._columns:
+            raise Rejected("invalid_request", f"there is nothing called {entity!r} to ask for", field="entity")
+        return ENTITIES[entity], self._columns[entity]
+
+    # --- connections ---------------------------------------------------------------------------------
+
+    async def _fetch(self, query: str, args: Any) -> list[dict[str, Any]]:
+        async with self._places:
+            while True:
+                kept = bool(self._idle)
+                connection = self._idle.pop() if kept else await self._connect()
+                try:
+                    found = await connection.fetch(query, *args)
+                except Exception as error:
+                    blame = classify(error)
+                    if isinstance(blame, Unavailable):
+                        connection.terminate()
+                        if kept:  # it may have died while it was idle: a new one tells
+                            continue
+                    else:
+                        self._idle.append(connection)
+                    raise blame from error
+                except BaseException:
+                    connection.terminate()
+                    raise
+                self._idle.append(connection)
+                return [dict(row) for row in found]
+
+    async def _connect(self) -> "asyncpg.Connection[Any]":
+        connection = await connect(self._dsn, name="amends-read", read_only=True)
+        try:
+            # A plan made while a table was empty must not stay when it has grown.
+            await connection.execute("SET plan_cache_mode = force_custom_plan")
+            for kind in ("json", "jsonb"):
+                await connection.set_type_codec(
+                    kind, schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode, format="text"
+                )
+        except Exception as error:
+            connection.terminate()
+            raise classify(error) from error
+        return connection
+
+
+def _to_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _checked(field: str, kind: str, value: Any) -> Any:
+    """The value as a parameter of that column type, or a refusal that names the field."""
+    if kind in ("json", "jsonb"):
+        good, wanted = True, ""
+    elif kind == "boolean":
+        good, wanted = isinstance(value, bool), "true or false"
+    elif kind in ("bigint", "integer"):
+        bits = 63 if kind == "bigint" else 31
+        good = isinstance(value, int) and not isinstance(value, bool) and -(1 << bits) <= value < 1 << bits
+        wanted = f"a whole number of {bits + 1} bits"
+    else:
+        good = isinstance(value, str) and len(value) <= MAX_TEXT and "\0" not in value and _encodes(value)
+        wanted = f"a text of at most {MAX_TEXT} characters"
+    if not good:
+        raise Rejected("invalid_request", f"{field} must be {wanted}", field=field)
+    return value
+
+
+def _encodes(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cursor(entity: str, last: str) -> str:
+    return base64.urlsafe_b64encode(_to_json([entity, last]).encode()).decode().rstrip("=")
+
+
+def _position(entity: str, cursor: Any) -> str:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        of, last = msgspec.json.decode(text, type=tuple[str, str])
+    except (TypeError, ValueError, binascii.Error, msgspec.DecodeError):
+        of, last = "", ""
+    if of != entity or not last or "\0" in last:
+        raise Rejected("invalid_request", f"cursor is none that a list of {entity} gave", field="cursor")
+    return last
+
+

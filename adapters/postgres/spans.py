@@ -1,0 +1,70 @@
+"""Spans as the view derives them, read for those who follow the journal or look a trace up.
+
+    spans = SpanReader(read_side)
+    rows, upto = await spans.after(cursor, 512)   # whole turns only; all spans up to `upto` are in, `upto` may exceed
+    rows = await spans.of([trace_id, …])
+    rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, attributes={})
+
+Rows are the columns of `public_v1.span` as dicts (attributes, events, links, resource decoded).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adapters.postgres.reading import ReadSide
+
+WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
+LOOK_BACK = (5_000, 100_000, 2_000_000)  # turns searched for recent traces, until enough are found
+LATEST_US = (1 << 63) - 1
+
+
+class SpanReader:
+    """Reads `public_v1.span`. Raises `Unavailable`."""
+
+    def __init__(self, read: ReadSide) -> None:
+        self._read = read
+
+    async def head(self) -> int:
+        """The newest committed turn."""
+        rows = await self._read.rows("read_head")
+        return int(rows[0]["seq"]) if rows else 0
+
+    async def after(self, cursor: int, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """The next spans after that turn, about `limit`, and the turn up to which nothing is missing."""
+        head = await self.head()  # read first: what it covers is committed before the spans are read
+        while cursor < head:
+            upper = min(cursor + WINDOW, head)
+            rows = await self._read.rows("spans_between", cursor, upper, limit)
+            if len(rows) == limit:
+                return await self._whole_turns(rows, limit)
+            if rows:
+                return rows, upper
+            cursor = upper
+        return [], cursor
+
+    async def _whole_turns(self, rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:
+        """A full answer may end inside a turn: without that turn, or, if it is the only one, with all of it."""
+        last: int = rows[-1]["jseq"]
+        whole = [row for row in rows if row["jseq"] < last]
+        if whole:
+            return whole, last - 1
+        return await self._read.rows("spans_between", last - 1, last, max(limit, 1_000_000)), last
+
+    async def of(self, trace_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """All spans of these traces, by start."""
+        return await self._read.rows("spans_of", list(trace_ids))
+
+    async def recent(
+        self, *, limit: int = 20, since_us: int = 0, until_us: int = LATEST_US, name: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """All spans of the newest traces that have a span of that time, name and attributes."""
+        head = await self.head()
+        found: list[dict[str, Any]] = []
+        for back in LOOK_BACK:
+            found = await self._read.rows(
+                "recent_traces", max(0, head - back), since_us, until_us, name, limit, dict(attributes or {})
+            )
+            if len(found) >= limit or back >= head:
+                break
+        return await self.of([row["trace_id"] for row in found]) if found else []

@@ -1,0 +1,1 @@
+"""Benchmarks: `./run bench [--json FILE]`. They report; they assert nothing about time."""

@@ -1,0 +1,209 @@
+"""Run the benchmarks: durable turns, three-step lives, bytes per idle actor, start-up. One JSON object a line."""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.lease import Lease
+from amends.runtime.messages import Envelope
+from amends.runtime.relay import Published
+from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.values import ids
+from amends.values.limits import Limits
+from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
+from supervisors.boot.kernel import Kernel
+from supervisors.timing import timing
+
+
+class NoBroker:
+    """Acknowledges at once: the broker is not what is measured."""
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        """Acknowledge."""
+        return Published("ok")
+
+
+@asynccontextmanager
+async def kernel(dsn: str) -> Any:
+    """A kernel with the benchmark's domain, running."""
+    lease = Lease(dsn, "bench")
+    await lease.acquire()
+    await lease.prepare("bench", "0", time.time_ns() // 1000)
+    it = Kernel((BENCH,), Limits(timing("production", {})))
+    await it.open(dsn, lease)
+    it.loaded = await it.load()
+    it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
+    tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
+    task = asyncio.create_task(tree.run())
+    await tree.started.wait()
+    await it.resume()
+    try:
+        yield it
+    finally:
+        await it.drain(10)
+        task.cancel()
+        await asyncio.wait({task})
+        await it.aclose()
+
+
+async def _closed_loop(it: Kernel, total: int, in_flight: int, start: Callable[[int, Callable[[], None]], None]) -> list[float]:
+    """Keep `in_flight` operations going until `total` are done; their latencies in seconds."""
+    latencies: list[float] = []
+    done = asyncio.Event()
+    begun = 0
+
+    def next_one() -> None:
+        nonlocal begun
+        if begun >= total:
+            return
+        begun += 1
+        at = time.perf_counter()
+
+        def ended() -> None:
+            latencies.append(time.perf_counter() - at)
+            if len(latencies) == total:
+                done.set()
+            else:
+                next_one()
+
+        start(begun, ended)
+
+    for _ in range(in_flight):
+        next_one()
+    await done.wait()
+    return latencies
+
+
+async def turns(it: Kernel, total: int, in_flight: int) -> tuple[float, float]:
+    """Durable turns a second, and the median latency in milliseconds."""
+    names = [ids.type_id("evt", time.time_ns() // 1000, os.urandom(10)) for _ in range(in_flight)]
+
+    def start(number: int, ended: Callable[[], None]) -> None:
+        name = names[number % in_flight]
+        it.engine.tell("life", name, Envelope(Touch(), priority=True, fresh=True, done=lambda ok: ended()))
+
+    began = time.perf_counter()
+    latencies = await _closed_loop(it, total, in_flight, start)
+    return total / (time.perf_counter() - began), statistics.median(latencies) * 1000
+
+
+async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tuple[float, float]:
+    """Three-step lives a second (doomed ones are compensated), and their median latency in milliseconds."""
+    waiting: dict[str, Callable[[], None]] = {}
+
+    def follow(decision: Any) -> None:
+        if decision.state is not None and decision.state.state in ("done", "undone"):
+            ended = waiting.pop(decision.id, None)
+            if ended is not None:
+                ended()
+
+    it.engine.listeners.append(follow)
+
+    def start(number: int, ended: Callable[[], None]) -> None:
+        name = ids.type_id("evt", time.time_ns() // 1000, os.urandom(10))
+        waiting[name] = ended
+        it.engine.tell("life", name, Envelope(Begin(doomed), priority=True, fresh=True))
+
+    began = time.perf_counter()
+    latencies = await _closed_loop(it, total, in_flight, start)
+    it.engine.listeners.remove(follow)
+    return total / (time.perf_counter() - began), statistics.median(latencies) * 1000
+
+
+async def idle_actors(it: Kernel, count: int) -> None:
+    """Make `count` idle actors."""
+
+    def start(number: int, ended: Callable[[], None]) -> None:
+        name = ids.type_id("evt", time.time_ns() // 1000, os.urandom(10))
+        it.engine.tell("life", name, Envelope(Touch(), priority=True, fresh=True, done=lambda ok: ended()))
+
+    await _closed_loop(it, count, 512, start)
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process."""
+    with Path("/proc/self/statm").open() as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+async def measure(report: Callable[[str, list[float], str], None], scale: float) -> None:
+    """All benchmarks, `scale` times their size."""
+    with tempfile.TemporaryDirectory(prefix="amends-bench-") as folder:
+        Path(folder).chmod(0o755)
+        postgres = EmbeddedPostgres(Path(folder))
+        await postgres.start()
+        try:
+            async with kernel(postgres.dsn) as it:
+                await _throughput(it, report, scale)
+                await idle_actors(it, int(100_000 * scale))
+            gc.collect()
+            before, began = rss_bytes(), time.perf_counter()
+            async with kernel(postgres.dsn) as it:
+                took = time.perf_counter() - began
+                gc.collect()
+                report("startup", [took], f"s at {it.loaded} actors")
+                report("idle_actor", [(rss_bytes() - before) / it.loaded], "B")
+        finally:
+            await postgres.stop()
+
+
+async def _throughput(it: Kernel, report: Callable[[str, list[float], str], None], scale: float) -> None:
+    cases: list[tuple[str, Callable[[int, int], Awaitable[tuple[float, float]]], int, int]] = [
+        ("turns_512", lambda n, c: turns(it, n, c), 20_000, 512),
+        ("turns_1", lambda n, c: turns(it, n, c), 300, 1),
+        ("lives_512", lambda n, c: lives(it, n, c, doomed=False), 5_000, 512),
+        ("lives_1", lambda n, c: lives(it, n, c, doomed=False), 100, 1),
+        ("compensated_512", lambda n, c: lives(it, n, c, doomed=True), 3_000, 512),
+        ("compensated_1", lambda n, c: lives(it, n, c, doomed=True), 100, 1),
+    ]
+    for name, run, total, in_flight in cases:
+        results = [await run(max(in_flight, int(total * scale)), in_flight) for _ in range(3)]
+        report(name, [rate for rate, _ in results], "/s")
+        report(f"{name}_latency", [latency for _, latency in results], "ms")
+
+
+def main() -> int:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(prog="./run bench")
+    parser.add_argument("--json", type=Path, help="also append the lines to this file")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the usual size")
+    options = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
+    facts = {
+        "commit": commit.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+    def report(name: str, values: list[float], unit: str) -> None:
+        rounded = [round(value, 3) for value in values]
+        row = {
+            "name": name, "value": statistics.median(rounded), "unit": unit, "runs": len(rounded),
+            "min": min(rounded), "max": max(rounded), **facts,
+        }  # fmt: skip
+        print(json.dumps(row), flush=True)
+        if options.json is not None:
+            with options.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    uvloop.run(measure(report, options.scale))
+    return 0
+
+
+sys.exit(main())

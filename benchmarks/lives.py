@@ -1,0 +1,109 @@
+"""The benchmark's own domain: a life of three steps, done or undone, on the kernel; and a counter for plain turns."""
+
+from msgspec import Struct
+
+from amends.ports import Outcome, StepCall
+from amends.runtime.decision import Decision
+from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.runtime.domain import ActorKind, ActorState, Domain, Matrix, MatrixRow, StepSpec
+from amends.runtime.messages import StepDone
+
+STEPS = ("bench.one", "bench.two", "bench.three")
+
+
+class Life(ActorState, frozen=True, kw_only=True):
+    """Three steps in a row; `doomed` fails at the third and undoes the two before."""
+
+    doomed: bool = False
+    refs: tuple[str, ...] = ()
+
+
+class Begin(Struct, frozen=True):
+    """Start a life."""
+
+    doomed: bool = False
+
+
+class Touch(Struct, frozen=True):
+    """One plain turn."""
+
+
+def _begin(s: Life | None, m: Begin, d: Decision) -> None:
+    d.create(Life(state="running", doomed=m.doomed))
+    d.step(STEPS[0], d.ref, {})
+
+
+def _touch(s: Life | None, m: Touch, d: Decision) -> None:
+    if s is None:
+        d.create(Life(state="idle"))
+    else:
+        d.set(doomed=not s.doomed)
+
+
+def _done(s: Life, m: StepDone, d: Decision) -> None:
+    if s.state == "running":
+        if not m.ok:
+            d.failed_step(m, "B01")
+            d.to("undoing")
+            d.step("bench.undo", d.ref, {"of": 2})
+        elif m.name == STEPS[2]:
+            d.to("done")
+        else:
+            d.set(refs=(*s.refs, m.ref))
+            d.step(STEPS[STEPS.index(m.name) + 1], d.ref, {"fail": s.doomed and m.name == STEPS[1]})
+        return
+    run = d.open_run("B01")
+    number = m.args["of"]
+    run.compensate(
+        "reverse", "side_effect", f"step-{number}", f"{d.ref}/step:{number}", "success", of=s.refs[number - 1], cause=run.id
+    )
+    if number > 1:
+        d.step("bench.undo", d.ref, {"of": number - 1}, attempt=2)
+    else:
+        run.end("recovered")
+        d.to("undone")
+
+
+ROW = MatrixRow(
+    id="B01", name="bench", step="bench", failure_point="bench", detection="bench", action="undo", owner="bench",
+    entity="life", covers=(*STEPS, "bench.undo"), compensations=("reverse·side_effect",), budget=(), billing="none",
+    exhaustion="none",
+)  # fmt: skip
+DELIVERY = MatrixRow(
+    id="B02", name="delivery", step="bench", failure_point="bench", detection="bench", action="retry", owner="bench",
+    entity="outbox", covers=("outbox.publish", "notification.publish"), compensations=(), budget=(), billing="none",
+    exhaustion="none",
+)  # fmt: skip
+
+LIFE = ActorKind(
+    name="life",
+    state_type=Life,
+    states={"idle": "rest", "running": "step", "undoing": "step bench.undo", "done": "end", "undone": "end"},
+    transitions={
+        ("", "running"): "begin", ("", "idle"): "touch", ("running", "done"): "three steps done",
+        ("running", "undoing"): "a step failed", ("undoing", "undone"): "undone", ("idle", "running"): "begin",
+    },
+    handlers={Begin: _begin, Touch: _touch, StepDone: _done},
+    creates=frozenset({Begin, Touch}),
+)  # fmt: skip
+
+BENCH = Domain(
+    name="bench",
+    kinds=(LIFE, *DELIVERY_KINDS),
+    steps=(
+        *(StepSpec(name=name, adapter="bench", undo="bench.undo") for name in STEPS),
+        StepSpec(name="bench.undo", adapter="bench", no_undo="it is the undo"),
+        *DELIVERY_STEPS,
+    ),
+    matrix=Matrix("bench", (ROW, DELIVERY)),
+)
+
+
+class BenchRunner:
+    """Does a step at once, or fails it where the arguments say so."""
+
+    async def run(self, call: StepCall) -> Outcome:
+        """Immediately."""
+        if call.args.get("fail"):
+            return Outcome("failed", "bench", "it was to fail")
+        return Outcome("done")

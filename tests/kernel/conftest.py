@@ -1,0 +1,71 @@
+"""Kernels for tests: the switch domain on the real embedded Postgres, without a broker."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.lease import Lease
+from amends.runtime.relay import Published
+from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.values.limits import Limits
+from supervisors.boot.kernel import Kernel
+from supervisors.timing import timing
+from tests.kernel.switch import SWITCH, Switch
+
+Running = Callable[[], AbstractAsyncContextManager[Kernel]]
+
+
+class NoBroker:
+    """A broker that acknowledges at once and remembers."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        self.published.append(subject)
+        return Published("ok")
+
+
+@pytest.fixture
+async def dsn(state_dir: Path) -> AsyncIterator[str]:
+    postgres = EmbeddedPostgres(state_dir)
+    await postgres.start()
+    yield postgres.dsn
+    await postgres.stop()
+
+
+@pytest.fixture
+def switch() -> Switch:
+    return Switch()
+
+
+@pytest.fixture
+def running(dsn: str, switch: Switch) -> Running:
+    """Start a kernel on the database; leaving it is like a crash between commits (nothing is drained)."""
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Kernel]:
+        lease = Lease(dsn, "test")
+        await lease.acquire()
+        await lease.prepare("test", "0", time.time_ns() // 1000)
+        kernel = Kernel((SWITCH,), Limits(timing("acceptance", {})))
+        await kernel.open(dsn, lease)
+        await kernel.load()
+        kernel.wire({"switch": switch, "bus": switch}, NoBroker())
+        tree = Supervisor(SupervisorSpec(name="test", children=kernel.children()))
+        task = asyncio.create_task(tree.run())
+        await tree.started.wait()
+        await kernel.resume()
+        try:
+            yield kernel
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            await kernel.aclose()
+
+    return start

@@ -1,0 +1,87 @@
+"""Another domain lives, fails and is compensated on the same kernel, without any rental code."""
+
+import asyncio
+import time
+from typing import Any
+
+import asyncpg
+
+from amends.runtime.messages import Envelope
+from supervisors.boot.kernel import Kernel
+from tests.kernel.conftest import Running
+from tests.kernel.switch import Bind, Switch
+
+
+async def port_is(kernel: Kernel, port: str, state: str) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        found = await kernel.journal.read_actor("port", port)
+        if found is not None and f'"state": "{state}"'.encode() in found.body:
+            return
+        assert time.monotonic() < deadline, f"{port} is not {state}: {found}"
+        await asyncio.sleep(0.01)
+
+
+async def sql(dsn: str, query: str) -> list[dict[str, Any]]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return [dict(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+async def test_a_port_is_bound_over_its_two_steps(running: Running, switch: Switch, dsn: str) -> None:
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        assert switch.calls == ["vlan.set", "port.up"]
+        assert switch.vlan == {"m1"}
+        assert await sql(dsn, "SELECT * FROM compensation") == []
+
+
+async def test_a_failed_step_is_undone_and_recorded(running: Running, switch: Switch, dsn: str) -> None:
+    switch.failing = {"port.up"}
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "unbound")
+        assert switch.calls == ["vlan.set", "port.up", "vlan.clear"]
+        assert switch.vlan == set()
+        (compensation,) = await sql(dsn, "SELECT compensation_type, outcome, target_ref FROM compensation")
+        assert compensation == {"compensation_type": "reverse", "outcome": "success", "target_ref": "port:p1"}
+        (run,) = await sql(dsn, "SELECT matrix_row, final_outcome FROM recovery_run")
+        assert run == {"matrix_row": "S1", "final_outcome": "recovered"}
+
+
+async def test_an_undo_that_fails_ends_in_a_case(running: Running, switch: Switch, dsn: str) -> None:
+    switch.failing = {"port.up", "vlan.clear"}
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "unbound")
+        (case,) = await sql(dsn, "SELECT kind, state, target_ref FROM ops_case")
+        assert case == {"kind": "port_stuck", "state": "open", "target_ref": "port:p1"}
+        (run,) = await sql(dsn, "SELECT final_outcome FROM recovery_run")
+        assert run == {"final_outcome": "failed"}
+
+
+async def test_a_step_that_a_crash_cut_off_is_resumed(running: Running, switch: Switch, dsn: str) -> None:
+    hang = asyncio.Event()
+    inner = switch.run
+
+    async def stuck(call: Any) -> Any:
+        if call.name == "port.up" and not hang.is_set():
+            await asyncio.sleep(3600)
+        return await inner(call)
+
+    switch.run = stuck  # type: ignore[method-assign]
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        deadline = time.monotonic() + 10
+        while kernel.dispatcher.running == 0 or switch.calls != ["vlan.set"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        # leaving without a drain: the intent of port.up is committed, its outcome is not known
+    hang.set()
+    async with running() as kernel:
+        assert kernel.recovered["steps"] == 1
+        await port_is(kernel, "p1", "bound")
+    assert switch.calls == ["vlan.set", "port.up"]
