@@ -18,11 +18,7 @@ class Account(ActorState, frozen=True, kw_only=True):
 def _create(s: Account | None, m: CreateAccount, d: Decision) -> None:
     if s is not None:
         d.refuse("already_exists", f"the account {m.account_id!r} exists")
-    d.create(
-        Account(
-            state="open", currency=m.currency, created_us=d.now_us, stripe_customer_id=m.stripe_customer_id
-        )
-    )
+    d.create(Account(state="open", currency=m.currency, created_us=d.now_us, stripe_customer_id=m.stripe_customer_id))
 
 
 def view_account(s: Account, identifier: str, d: Any) -> dict[str, Any]:

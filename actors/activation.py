@@ -39,7 +39,9 @@ def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
     if s.state != "activating" or s.failing:
         return
     if m.code == "requirement":
-        run = d.open_run("R02", trigger_type="policy", trigger_ref=f"node:{s.node_id}", original=(s.trace_id, s.span_id))
+        run = d.open_run(
+            "R02", trigger_type="policy", trigger_ref=f"node:{s.node_id}", original=(s.trace_id, s.span_id)
+        )
         setup.undo(d, run, "node_offline")
         return
     tries = s.activation_tries + 1

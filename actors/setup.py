@@ -32,9 +32,16 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
         d.refuse("not_found", f"there is no node {m.node_id!r}", field="node_id")
     d.create(
         Allocation(
-            state="requested", account_id=m.account_id, rate_uminor_per_hour=m.rate_uminor_per_hour,
-            key_line=m.ssh_public_key, requested_us=d.now_us, trace_id=d.trace_id, span_id=d.span_id,
-            node_labels=m.node_labels, wanted_node=m.node_id, external_ref=m.external_ref,
+            state="requested",
+            account_id=m.account_id,
+            rate_uminor_per_hour=m.rate_uminor_per_hour,
+            key_line=m.ssh_public_key,
+            requested_us=d.now_us,
+            trace_id=d.trace_id,
+            span_id=d.span_id,
+            node_labels=m.node_labels,
+            wanted_node=m.node_id,
+            external_ref=m.external_ref,
         )  # fmt: skip
     )
     d.timer("deadline", d.now_us + d.limits.us("allocation_deadline_ms"))

@@ -16,7 +16,9 @@ CaseId = Annotated[str, Meta(pattern=r"^case_[0-7][0-9a-hjkmnp-tv-z]{25}\Z")]
 Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*\Z")]
 Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}\Z")]
 Label = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-Labels = Annotated[dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")], Label], Meta(max_length=32)]
+Labels = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")], Label], Meta(max_length=32)
+]
 ShortText = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 KeyText = Annotated[str, Meta(min_length=1, max_length=16384)]
 MAX_RATE = 10**15

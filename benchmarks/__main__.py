@@ -62,7 +62,9 @@ async def kernel(dsn: str) -> Any:
         await it.aclose()
 
 
-async def _closed_loop(it: Kernel, total: int, in_flight: int, start: Callable[[int, Callable[[], None]], None]) -> list[float]:
+async def _closed_loop(
+    it: Kernel, total: int, in_flight: int, start: Callable[[int, Callable[[], None]], None]
+) -> list[float]:
     """Keep `in_flight` operations going until `total` are done; their latencies in seconds."""
     latencies: list[float] = []
     done = asyncio.Event()

@@ -55,7 +55,13 @@ def _done(s: Life, m: StepDone, d: Decision) -> None:
     run = d.open_run("B01")
     number = m.args["of"]
     run.compensate(
-        "reverse", "side_effect", f"step-{number}", f"{d.ref}/step:{number}", "success", of=s.refs[number - 1], cause=run.id
+        "reverse",
+        "side_effect",
+        f"step-{number}",
+        f"{d.ref}/step:{number}",
+        "success",
+        of=s.refs[number - 1],
+        cause=run.id,
     )
     if number > 1:
         d.step("bench.undo", d.ref, {"of": number - 1}, attempt=2)

@@ -1,9 +1,10 @@
 """The API as one table: subject → request type, role, actor. Commands and operators' commands of what is built."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from actors import wire
 from amends.runtime.delivery import CancelNotification, Redispatch, SettleOutbox
@@ -52,6 +53,20 @@ class ReasonOnly(wire.Request, frozen=True):
 
 class Empty(wire.Request, frozen=True):
     """A question without fields."""
+
+
+class Statement(wire.Request, frozen=True):
+    """qry.account.statement; times in microseconds."""
+
+    account_id: wire.Name
+    since_us: int | None = None
+    until_us: int | None = None
+
+
+class Export(wire.Request, frozen=True):
+    """ops.trace.export: Jaeger's JSON of the newest recovery runs."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
 
 
 class ById(wire.Request, frozen=True):

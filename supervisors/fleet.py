@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `amends fleet`."""
     parser.add_argument("--nodes", type=int, default=20, help="how many machines")
     parser.add_argument("--nats", help="where NATS is, such as nats://127.0.0.1:4222")
-    parser.add_argument(
-        "--nats-from-stdin", action="store_true", help='read it as the first line: {"nats": …}'
-    )
+    parser.add_argument("--nats-from-stdin", action="store_true", help='read it as the first line: {"nats": …}')
     parser.add_argument("--client-key-line", required=True, help="the runtime's public key, which may log in")
     parser.add_argument("--state", type=Path, required=True, help="what the machines keep")
     parser.add_argument("--interval-ms", type=int, default=5000, help="between two heartbeats")
@@ -61,9 +59,7 @@ async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> No
     link = AgentLink([url], name="amends-fleet")
 
     async def agent(node_id: str, directory: Path, boot_id: str, users: Users) -> None:
-        await link.run(
-            NodeAgent(node_id, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users)
-        )
+        await link.run(NodeAgent(node_id, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users))
 
     fleet = Fleet(
         options.nodes,

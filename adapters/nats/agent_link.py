@@ -26,7 +26,12 @@ class AgentLink:
     """A NATS connection that agents run on. `options` as nats-py takes them (user, password, …)."""
 
     def __init__(self, servers: Sequence[str], *, name: str, **options: Any) -> None:
-        self._servers, self._name, self._options = list(servers), name, options
+        self._servers, self._name = list(servers), name
+        self._options: dict[str, Any] = {
+            "max_reconnect_attempts": -1, "reconnect_time_wait": RETRY_S, "connect_timeout": 3,
+            "ping_interval": PING_S, "max_outstanding_pings": 2, "pending_size": PENDING_BYTES,
+            "error_cb": self._lost, "reconnected_cb": self._back, **options,
+        }  # fmt: skip
         self._client: Client | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closed = self._quiet = False
@@ -47,9 +52,7 @@ class AgentLink:
         """Close the connection; agents that still run end."""
         self._closed = True
         opening, self._opening = self._opening, None
-        for _ in range(
-            CANCEL_TRIES
-        ):  # on Python 3.11 the driver may swallow a cancellation while it connects
+        for _ in range(CANCEL_TRIES):  # on Python 3.11 the driver may swallow a cancellation
             if opening is None or opening.done():
                 break
             opening.cancel()
@@ -63,19 +66,18 @@ class AgentLink:
         while not self._closed and (self._client is None or self._client.is_closed):
             if self._opening is None or self._opening.done():
                 self._opening = asyncio.create_task(self._open())
+            opening = self._opening
             # In a task of its own and not awaited here: this one must stay cancellable, and others wait too.
-            await asyncio.wait({self._opening})
+            await asyncio.wait({opening})
+            if not opening.cancelled():
+                opening.result()  # wrong options are not the world's fault, and do not mend
         return self._client
 
     async def _open(self) -> None:
         while not self._closed:
             client = Client()
             try:
-                await client.connect(
-                    servers=self._servers, name=self._name, max_reconnect_attempts=-1, reconnect_time_wait=RETRY_S,
-                    ping_interval=PING_S, max_outstanding_pings=2, connect_timeout=3, pending_size=PENDING_BYTES,
-                    error_cb=self._lost, reconnected_cb=self._back, **self._options,
-                )  # fmt: skip
+                await client.connect(self._servers, name=self._name, **self._options)
             except (NatsError, OSError, TimeoutError) as error:
                 await self._lost(error)
                 await asyncio.sleep(RETRY_S)

@@ -42,8 +42,13 @@ class JetStreamPublisher:
             except NotFoundError:
                 await self._js.add_stream(
                     StreamConfig(
-                        name=name, subjects=[subject], storage=StorageType.FILE, retention=RetentionPolicy.LIMITS,
-                        discard=DiscardPolicy.OLD, max_age=DAYS_30_S, duplicate_window=DUPLICATE_WINDOW_S,
+                        name=name,
+                        subjects=[subject],
+                        storage=StorageType.FILE,
+                        retention=RetentionPolicy.LIMITS,
+                        discard=DiscardPolicy.OLD,
+                        max_age=DAYS_30_S,
+                        duplicate_window=DUPLICATE_WINDOW_S,
                     )  # fmt: skip
                 )
                 made.append(name)

@@ -1,13 +1,13 @@
 """`audit verify`: the chain recomputed from the rows and compared with the journal's head.
 
-`audit_log.hash` = SHA-256 (hex) of the previous entry's hash (hex, as ASCII; 64 zeros before the first) followed by the
-canonical JSON (keys sorted, no spaces, UTF-8) of the array
+`audit_log.hash` = SHA-256 (hex) of the previous entry's hash (hex, as ASCII; 64 zeros before the first) and
+the canonical JSON (keys sorted, no spaces, UTF-8) of the array
 
     [audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
      recovery_trace_id, epoch, details]
 
-with the table's own values: `details` as an object, and in request_id, trace_id and recovery_trace_id the empty text
-where the view `public_v1.audit_log` shows null.
+with the table's own values: `details` as an object, and in request_id, trace_id and recovery_trace_id the
+empty text where the view `public_v1.audit_log` shows null.
 
     verdict = await verify_audit(dsn)      # verdict.valid, .entries, .head_hash, .first_bad_seq, .problem
 """
@@ -28,7 +28,7 @@ CHUNK = 1000
 
 
 class AuditVerdict(Struct, frozen=True):
-    """What the chain is worth. `first_bad_seq` and `problem` say where and why it breaks; then `valid` is false."""
+    """What the chain is worth; where it is not valid, `first_bad_seq` and `problem` say where and why."""
 
     valid: bool
     entries: int
@@ -82,6 +82,6 @@ def _problem(row: "asyncpg.Record", seq: int, last: str) -> str:
 def _draft(row: "asyncpg.Record") -> AuditDraft:
     return AuditDraft(
         row["audit_id"], row["at_us"], row["actor"], row["action"], row["target_ref"], row["from_state"],
-        row["to_state"], row["reason"], row["request_id"], row["trace_id"], row["recovery_trace_id"], row["epoch"],
-        msgspec.json.decode(row["details"]),
+        row["to_state"], row["reason"], row["request_id"], row["trace_id"], row["recovery_trace_id"],
+        row["epoch"], msgspec.json.decode(row["details"]),
     )  # fmt: skip

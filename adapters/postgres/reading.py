@@ -1,13 +1,15 @@
-"""The read side: read-only connections of its own, named reads, and the queries `qry.<entity>.get` and `.list`.
+"""The read side: read-only connections of its own, named reads, and the queries behind `qry.<entity>.…`.
 
     read = ReadSide(dsn)
-    await read.rows("violations")                                   → list of dicts
-    await read.get("node", "n1")                                    → the view's row; Rejected("not_found")
-    await read.list("step", {"entity": "node:n1"}, limit=50, cursor=None)  → {"items": [...], "cursor": "…" | None}
+    await read.rows("violations")                  → list of dicts
+    await read.get("node", "n1")                   → the view's row; Rejected("not_found")
+    await read.page("step", {"entity": "node:n1"}, limit=50, cursor=None)
+                                                   → {"items": [...], "cursor": "…" or None}
     await read.aclose()
 
-Rows are plain JSON-able dicts (json columns decoded). All raise `Unavailable` when Postgres is away. What the caller
-got wrong is `Rejected("invalid_request", …, field=…)`. Identifiers come from the catalog alone, values are parameters.
+Rows are plain JSON-able dicts (json columns decoded). All raise `Unavailable` when Postgres is away. What the
+caller got wrong is `Rejected("invalid_request", …, field=…)`. Identifiers come from the catalog alone, values
+are parameters.
 """
 
 import asyncio
@@ -75,12 +77,13 @@ class ReadSide:
         """The row of that id."""
         id_column, columns = await self._view(entity)
         value = _checked("id", columns[id_column], identifier)
-        found = await self._fetch(f'SELECT * FROM public_v1."{entity}" WHERE "{id_column}" = $1', (value,))  # noqa: S608 - names of the catalog
+        query = f'SELECT * FROM public_v1."{entity}" WHERE "{id_column}" = $1'  # noqa: S608 - the catalog's names
+        found = await self._fetch(query, (value,))
         if not found:
             raise Rejected("not_found", f"there is no {entity} {identifier!r}", field="id")
         return found[0]
 
-    async def list(
+    async def page(
         self, entity: str, filters: Mapping[str, Any], limit: Any = DEFAULT_LIMIT, cursor: Any = None
     ) -> dict[str, Any]:
         """Rows that equal every filter, in the order of their ids, and a cursor if there are more."""
@@ -102,7 +105,8 @@ class ReadSide:
             conditions.append(f'"{id_column}" > ${len(values)}')
         values.append(limit + 1)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        query = f'SELECT * FROM public_v1."{entity}"{where} ORDER BY "{id_column}" LIMIT ${len(values)}'  # noqa: S608 - names of the catalog
+        order = f' ORDER BY "{id_column}" LIMIT ${len(values)}'
+        query = f'SELECT * FROM public_v1."{entity}"{where}{order}'  # noqa: S608 - the catalog's names
         found = await self._fetch(query, values)
         items = found[:limit]
         more = len(found) > limit
@@ -119,7 +123,7 @@ class ReadSide:
                 columns.setdefault(row["view"], {})[row["name"]] = row["type"]
             self._columns = columns
         if entity not in ENTITIES or entity not in self._columns:
-            raise Rejected("invalid_request", f"there is nothing called {entity!r} to ask for", field="entity")
+            raise Rejected("invalid_request", f"there is no entity {entity!r} to ask for", field="entity")
         return ENTITIES[entity], self._columns[entity]
 
     # --- connections ---------------------------------------------------------------------------------
@@ -135,8 +139,8 @@ class ReadSide:
                     blame = classify(error)
                     if isinstance(blame, Unavailable):
                         connection.terminate()
-                        if kept:  # it may have died while it was idle: a new one tells
-                            continue
+                        if kept and not isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+                            continue  # it died while it was idle; a new one tells whether the server is there
                     else:
                         self._idle.append(connection)
                     raise blame from error

@@ -1,7 +1,7 @@
 """Spans as the view derives them, read for those who follow the journal or look a trace up.
 
     spans = SpanReader(read_side)
-    rows, upto = await spans.after(cursor, 512)   # whole turns only; all spans up to `upto` are in, `upto` may exceed
+    rows, upto = await spans.after(cursor, 512)   # whole turns; nothing up to `upto` is missing
     rows = await spans.of([trace_id, …])
     rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, attributes={})
 
@@ -43,7 +43,7 @@ class SpanReader:
         return [], cursor
 
     async def _whole_turns(self, rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:
-        """A full answer may end inside a turn: without that turn, or, if it is the only one, with all of it."""
+        """A full answer may end inside a turn: without that turn, or with all of it if there is no other."""
         last: int = rows[-1]["jseq"]
         whole = [row for row in rows if row["jseq"] < last]
         if whole:

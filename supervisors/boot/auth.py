@@ -102,8 +102,19 @@ class Gatekeeper:
         turn = Turn()
         turn.audits = [
             AuditDraft(
-                ids.type_id("aud", now, secrets.token_bytes(10)), now, source, f"auth.{code}", "api:amends", None, None,
-                "", "", "", "", engine.context.epoch, {"count": count},
+                ids.type_id("aud", now, secrets.token_bytes(10)),
+                now,
+                source,
+                f"auth.{code}",
+                "api:amends",
+                None,
+                None,
+                "",
+                "",
+                "",
+                "",
+                engine.context.epoch,
+                {"count": count},
             )  # fmt: skip
             for (source, code), count in sorted(counted.items())
         ]

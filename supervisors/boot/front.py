@@ -1,16 +1,28 @@
-"""What others see of a runtime beside commands: queries, the tree, the matrix, HTTP, traces, `endpoints.json`."""
+"""What others see of a runtime beside commands: queries, the tree, the matrix, cases, `endpoints.json`."""
 
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amends.runtime.requests import Endpoint
+from adapters.http.metrics import Metric
+from adapters.http.server import HttpServer
+from adapters.postgres.audit import verify_audit
+from adapters.postgres.reading import ENTITIES, ReadSide
+from amends.runtime.requests import Endpoint, Identity
 from amends.runtime.trunk import ChildSpec
+from amends.values.errors import Rejected
 from supervisors import endpoints as wire
+from supervisors.boot.metrics import metrics
+from supervisors.boot.traces import Traces
 
 if TYPE_CHECKING:
     from supervisors.boot.runtime import Runtime
+
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
+BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "notification"))
+Question = dict[str, Any]
 
 
 class Front:
@@ -18,35 +30,147 @@ class Front:
 
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
+        self.read = ReadSide(runtime.servers.dsn)
+        settings, kernel = runtime.settings, runtime.kernel
+        self.traces = Traces(self.read, kernel.journal, settings.otlp.endpoint)
+        kernel.engine.listeners.append(self.traces.follow)
+        self.http = HttpServer(
+            settings.http.listen, checks=self._checks, metrics=self._metrics, authorise=runtime.gate.may_look,
+            traces=self.traces.search, trace=self.traces.trace,
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Open what answers questions."""
+        await self.http.start()
 
     async def stop(self) -> None:
         """Close it."""
+        await self.http.stop()
+        await self.read.aclose()
 
     def children(self) -> Sequence[ChildSpec]:
         """Services for the supervision tree."""
-        return ()
+        return (self.traces.child(),)
+
+    def _checks(self) -> dict[str, str | None]:
+        """`/readyz`: what is wrong with each part, None for nothing."""
+        runtime = self._runtime
+        kernel = runtime.kernel
+        blind = "no heartbeat can be heard: nobody is judged" if runtime.detector.blind else None
+        return {
+            "postgres": None if kernel.lease.may_act() else "the lease was not renewed for 5 s",
+            "nats": None if runtime.nats.is_connected else "not connected",
+            "journal": None if kernel.writer.available else "commits wait for Postgres",
+            "detector": blind,
+        }
+
+    def _metrics(self) -> list[Metric]:
+        return metrics(self._runtime)
+
+    # --- questions -----------------------------------------------------------------------------------
 
     def endpoints(self) -> list[Endpoint]:
-        """Questions operators and callers may ask."""
-        return [
+        """Questions callers and operators may ask."""
+        table = [
             Endpoint(subject="ops.tree.show", request=wire.Empty, role="viewer", answer=self._tree),
+            Endpoint(subject="ops.matrix.show", request=wire.Empty, role="viewer", answer=self._matrix),
+            Endpoint(subject="ops.audit.verify", request=wire.Empty, role="viewer", answer=self._audit),
+            Endpoint(subject="ops.trace.verify", request=wire.Empty, role="viewer", answer=self._verify_traces),
+            Endpoint(subject="ops.trace.export", request=wire.Export, role="viewer", answer=self._export_traces),
+            Endpoint(subject="ops.case.list", request=Question, role="viewer", answer=self._cases),
+            Endpoint(subject="ops.case.show", request=wire.CaseShow, role="viewer", answer=self._case),
+            Endpoint(subject="qry.account.statement", request=wire.Statement, role="reader", answer=self._statement),
         ]
+        for entity in ENTITIES:
+            if entity in NOT_BUILT:
+                continue
+            table.append(
+                Endpoint(subject=f"qry.{entity}.get", request=wire.ById, role="reader", answer=self._get(entity))
+            )
+            table.append(
+                Endpoint(subject=f"qry.{entity}.list", request=Question, role="reader", answer=self._list(entity))
+            )
+        return table
 
-    async def _tree(self, request: Any) -> dict[str, Any]:
+    def _get(self, entity: str) -> Any:
+        async def answer(request: wire.ById, identity: Identity) -> dict[str, Any]:
+            row = await self.read.get(entity, request.id)
+            if not _may_see(identity, entity, row):
+                raise Rejected("not_found", f"there is no {entity} {request.id!r}", field="id")
+            return row
+
+        return answer
+
+    def _list(self, entity: str) -> Any:
+        async def answer(request: Question, identity: Identity) -> dict[str, Any]:
+            filters = dict(request)
+            limit, cursor = filters.pop("limit", 100), filters.pop("cursor", None)
+            if "*" not in identity.accounts:
+                wanted = filters.get("account_id", identity.accounts[0] if len(identity.accounts) == 1 else None)
+                if entity not in BY_ACCOUNT or wanted not in identity.accounts:
+                    raise Rejected(
+                        "forbidden", "this caller must name one of its own accounts in account_id", field="account_id"
+                    )
+                filters["account_id"] = wanted
+            return await self.read.page(entity, filters, limit, cursor)
+
+        return answer
+
+    async def _statement(self, request: wire.Statement, identity: Identity) -> dict[str, Any]:
+        account = await self.read.get("account", request.account_id)
+        if not _may_see(identity, "account", account):
+            raise Rejected("forbidden", "this caller may not see that account", field="account_id")
+        since, until = request.since_us or 0, request.until_us or (1 << 62)
+        entries = await self.read.rows("statement_entries", request.account_id, since, until)
+        balance = await self.read.rows("balance", request.account_id)
+        return {"entries": entries, "balance_minor": balance[0]["balance_minor"], "currency": account["currency"]}
+
+    async def _tree(self, request: Any, identity: Identity) -> dict[str, Any]:
         return {"tree": self._runtime.tree()}
+
+    async def _matrix(self, request: Any, identity: Identity) -> dict[str, Any]:
+        matrix = self._runtime.kernel.matrix
+        counts = {row["matrix_row"]: row for row in await self.read.rows("matrix_counts")}
+        rows = []
+        for row in matrix.rows:
+            found = counts.get(row.id, {})
+            numbers = {key: found.get(key, 0) for key in ("runs", "recovered", "degraded", "failed", "open")}
+            rows.append({"id": row.id, "name": row.name, "status": row.status, "entity": row.entity, **numbers})
+        return {"version": matrix.version, "sha256": matrix.sha256, "rows": rows}
+
+    async def _audit(self, request: Any, identity: Identity) -> dict[str, Any]:
+        verdict = await verify_audit(self._runtime.servers.dsn)
+        found = {"valid": verdict.valid, "entries": verdict.entries, "head_hash": verdict.head_hash}
+        return found | ({} if verdict.valid else {"first_bad_seq": verdict.first_bad_seq, "problem": verdict.problem})
+
+    async def _verify_traces(self, request: Any, identity: Identity) -> dict[str, Any]:
+        return await self.traces.verify()
+
+    async def _export_traces(self, request: wire.Export, identity: Identity) -> dict[str, Any]:
+        return {"traces": await self.traces.of_recoveries(request.limit)}
+
+    async def _cases(self, request: Question, identity: Identity) -> dict[str, Any]:
+        filters = dict(request)
+        limit, cursor = filters.pop("limit", 100), filters.pop("cursor", None)
+        return await self.read.page("ops_case", filters, limit, cursor)
+
+    async def _case(self, request: wire.CaseShow, identity: Identity) -> dict[str, Any]:
+        case = await self.read.get("ops_case", request.case_id)
+        runbook = RUNBOOKS / f"{case['kind']}.md"
+        text = runbook.read_text(encoding="utf-8") if runbook.is_file() else ""
+        return {"case": case, "runbook": text}
+
+    # --- the file that says where everything is ------------------------------------------------------
 
     def write_endpoints(self) -> None:
         """`endpoints.json`, mode 0600, written whole or not at all."""
         runtime = self._runtime
         body = {
-            "postgres_dsn": runtime.servers.dsn,
+            "postgres_dsn": runtime.servers.reader_dsn,
             "nats_url": runtime.servers.nats_urls[0],
-            "http_url": "",
+            "http_url": self.http.url,
             "operator_token": runtime.operator_token,
-            "ssh_public_key": getattr(runtime, "ssh_public_key", ""),
+            "ssh_public_key": runtime.ssh_public_key,
             "pid": os.getpid(),
         }
         path = runtime.state_dir / "endpoints.json"
@@ -55,3 +179,12 @@ class Front:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(body, file, indent=1)
         draft.replace(path)
+
+
+NOT_BUILT = frozenset(("attachment", "namespace", "provider_grant"))
+
+
+def _may_see(identity: Identity, entity: str, row: dict[str, Any]) -> bool:
+    if "*" in identity.accounts:
+        return True
+    return entity in BY_ACCOUNT and row.get("account_id") in identity.accounts

@@ -77,7 +77,10 @@ class Kernel:
         return await load_actors(self.engine, self.domains, self.journal.live_actors)
 
     def wire(
-        self, runners: Mapping[str, StepRunner], publisher: Publisher, gate: Callable[[StepRow], bool] = lambda row: True
+        self,
+        runners: Mapping[str, StepRunner],
+        publisher: Publisher,
+        gate: Callable[[StepRow], bool] = lambda row: True,
     ) -> None:
         """Join the engine to the adapters of this process."""
         specs = {step.name: step for domain in self.domains for step in domain.steps}

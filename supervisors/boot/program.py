@@ -1,23 +1,33 @@
-"""The `amends` program's own verbs: run, and what else needs more than a NATS client."""
+"""The `amends` program: the command line's client verbs, and the local ones that need more than a NATS client."""
 
+import argparse
 import asyncio
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
+from adapters.cli.main import main as command_line
+from adapters.nats.agent import NodeAgent
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
+from supervisors import fleet
+from supervisors.boot.demo import demo
 from supervisors.boot.runtime import Runtime
+from supervisors.boot.verifiers import verify_audit_log, verify_traces
 from supervisors.settings import load
+
+Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 async def run(config: Path | None) -> int:
     """`amends run`: start, print `ready`, serve until a signal; exit status."""
-    settings = load(config, os.environ)
-    runtime = Runtime(settings, say=lambda line: print(line, flush=True))
+    runtime = Runtime(load(config, os.environ), say=lambda line: print(line, flush=True))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -28,34 +38,84 @@ async def run(config: Path | None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await runtime.start()
+    starting = asyncio.create_task(runtime.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        await runtime.close()
+        return DONE
+    try:
+        starting.result()
+    except BaseException:
+        await runtime.close()
+        raise
     print("ready", flush=True)
     serving = asyncio.create_task(runtime.run())
-    stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         await runtime.close()
         serving.result()
-        return 1
+        return REFUSED
     serving.cancel()
     await runtime.stop()
-    return 0
+    return DONE
+
+
+async def agent(options: argparse.Namespace) -> int:
+    """`amends agent`: until a signal."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
+    node = NodeAgent(options.node, servers, Path(options.state or "./.amends-agent"), interval_ms=options.interval_ms)
+    await node.start()
+    await stop.wait()
+    await node.stop()
+    return DONE
+
+
+def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
+    table: dict[str, Work] = {
+        "run": lambda o: run(o.config),
+        "demo": lambda o: demo(
+            row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or "")
+        ),
+        "agent": agent,
+        "fleet": fleet.run,
+        "audit verify": lambda o: verify_audit_log(load(o.config, os.environ)),
+        "trace verify": lambda o: verify_traces(load(o.config, os.environ), o.jaeger, o.otlp_file),
+    }
+    return {name: _blocking(work) for name, work in table.items()}
+
+
+def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:
+    """The verb in an event loop, its errors as a line and an exit status."""
+
+    def call(options: argparse.Namespace) -> int:
+        try:
+            return uvloop.run(work(options))
+        except (BadConfiguration, BadDomain) as error:
+            return _say(error, USAGE)
+        except Fenced as error:
+            return _say(f"{error}; this runtime has stopped", REFUSED)
+        except Unavailable as error:
+            return _say(error, UNREACHABLE)
+        except KeyboardInterrupt:
+            return DONE
+
+    return call
+
+
+def _say(error: object, status: int) -> int:
+    print(f"amends: {error}", file=sys.stderr)
+    return status
 
 
 def main() -> int:
     """The entry point."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
-    args = sys.argv[1:]
-    config = Path(args[args.index("--config") + 1]) if "--config" in args else None
-    try:
-        return uvloop.run(run(config))
-    except (BadConfiguration, BadDomain) as error:
-        print(f"amends: {error}", file=sys.stderr)
-        return 2
-    except Fenced as error:
-        print(f"amends: {error}; this runtime has stopped", file=sys.stderr)
-        return 1
-    except Unavailable as error:
-        print(f"amends: {error}", file=sys.stderr)
-        return 3
+    return command_line(sys.argv[1:], _local())

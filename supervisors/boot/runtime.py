@@ -59,6 +59,7 @@ class Runtime:
         self.kernel = Kernel(
             (RENTAL,), limits, facts=self.pool, policy_sha256=self.policy.sha256, has_runbook=_has_runbook
         )
+        self.ssh_public_key = ""
         self._tree: Supervisor | None = None
         self._tree_task: asyncio.Task[None] | None = None
 

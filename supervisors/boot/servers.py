@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
@@ -11,6 +12,7 @@ from amends.runtime.trunk import ChildSpec
 from supervisors.settings import Settings
 
 WATCH_S = 0.25
+READER = "amends_reader"  # made by the schema; sees the views and nothing else
 
 
 class Server(Protocol):
@@ -45,6 +47,13 @@ class Servers:
     def dsn(self) -> str:
         """Where Postgres is."""
         return self.postgres.dsn if self.postgres is not None else self._settings.postgres.dsn
+
+    @property
+    def reader_dsn(self) -> str:
+        """The same database for the read-only role."""
+        parts = urlsplit(self.dsn)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{READER}@{host}"))
 
     @property
     def nats_urls(self) -> list[str]:

@@ -1,25 +1,28 @@
 """The world outside a runtime, for acceptance tests: only NATS, SQL and SSH; the runtime is a process of its own."""
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-import asyncssh
 import nats
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.api import StreamConfig
 
-from adapters.simulated.ssh_node import SimulatedNode
+from tests.acceptance.machine import CUSTOMER_KEY, Machine
 
-HEARTBEAT_S = 0.1
-CUSTOMER_KEY = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+RATE = 249_000_000
+EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 
 
 async def until(check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 10.0) -> Any:
@@ -33,50 +36,6 @@ async def until(check: Callable[[], Awaitable[Any]], what: str, timeout_s: float
         await asyncio.sleep(0.02)
 
 
-class Machine:
-    """One node: a real SSH server (simulated machine) and its heartbeats."""
-
-    def __init__(self, world: "World", node_id: str) -> None:
-        self.world, self.node_id = world, node_id
-        self.ssh = SimulatedNode()
-        self.boot_id = f"boot-{node_id}-1"
-        self.beating = True
-        self.answers = True
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def start(self) -> None:
-        await self.ssh.start()
-        self._tasks = [asyncio.create_task(self._beat())]
-        await self.world.nats.subscribe(f"amends.v1.task.{self.node_id}", cb=self._on_task)
-
-    async def _beat(self) -> None:
-        seq = 0
-        while True:
-            if self.beating and self.world.nats.is_connected:
-                seq += 1
-                body = {"boot_id": self.boot_id, "seq": seq, "sent_us": time.time_ns() // 1000}
-                await self.world.nats.publish(f"amends.v1.hb.{self.node_id}", json.dumps(body).encode())
-            await asyncio.sleep(HEARTBEAT_S)
-
-    async def _on_task(self, message: Any) -> None:
-        task = json.loads(message.data)
-        if not self.answers:
-            return
-        users = sorted(self.ssh.table.users)
-        body = {"task_id": task["task_id"], "status": "ok", "inventory": {"mounts": [], "users": users, "foreign": []}}
-        await self.world.nats.publish(f"amends.v1.result.{self.node_id}", json.dumps(body).encode())
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.ssh.stop()
-
-    def ops(self) -> list[str]:
-        """The ops the machine has seen, probes left out."""
-        return [call.op for call in self.ssh.calls if call.op != "probe"]
-
-
 class World:
     """A runtime process and everything around it."""
 
@@ -88,38 +47,55 @@ class World:
         self.endpoints: dict[str, Any] = {}
         self.nats: Client
         self.sql: asyncpg.Connection[Any]
-        self._keys = 0
+        self._keys = itertools.count(1)
+        self._names = itertools.count(1)
 
     # --- the runtime ---------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        """Start the runtime and wait for `ready`."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
         file = self.state_dir / "amends.toml"
         head = "" if "profile" in self.config else 'profile = "acceptance"\n'
         file.write_text(f'{head}state_dir = "{self.state_dir}"\n[http]\nlisten = "127.0.0.1:0"\n{self.config}')
-        self.log = (self.state_dir / "runtime.log").open("ab")
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "supervisors.boot", "run", "--config", str(file),
-            stdout=asyncio.subprocess.PIPE, stderr=self.log,
-        )  # fmt: skip
+        with (self.state_dir / "runtime.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "supervisors.boot", "run", "--config", str(file),
+                stdout=asyncio.subprocess.PIPE, stderr=log,
+            )  # fmt: skip
         assert self.process.stdout is not None
         async with asyncio.timeout(30):
             line = await self.process.stdout.readline()
-        assert line.strip() == b"ready", (self.state_dir / "runtime.log").read_text()[-3000:]
+        assert line.strip() == b"ready", self.log_text()[-3000:]
         self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text())
 
+    def log_text(self) -> str:
+        """What the runtime has logged so far."""
+        return (self.state_dir / "runtime.log").read_text(errors="replace")
+
     async def connect(self) -> None:
-        self.nats = await nats.connect(self.endpoints["nats_url"], max_reconnect_attempts=-1, reconnect_time_wait=0.05)
+        """Connect as a caller of the API, and as the superuser of the database to look and to break."""
+        self.nats = await nats.connect(
+            self.endpoints["nats_url"], max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet
+        )
         await self.open_sql()
 
     async def open_sql(self) -> None:
+        """A superuser's connection for the test's own eyes."""
+        self.sql = await self.superuser()
+
+    async def superuser(self) -> "asyncpg.Connection[Any]":
+        """Another session of the superuser; the caller closes it."""
         host = parse_qs(urlsplit(self.endpoints["postgres_dsn"]).query)["host"][0]
-        self.sql = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
-        await self.sql.set_type_codec("json", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
-        await self.sql.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        connection = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
+        for name in ("json", "jsonb"):
+            await connection.set_type_codec(
+                name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+            )
+        return connection
 
     def kill(self) -> None:
-        """kill -9 of the runtime."""
+        """End the runtime with SIGKILL."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
 
@@ -127,56 +103,115 @@ class World:
         """Wait for the killed one to be gone, then start it again on the same state."""
         assert self.process is not None
         await self.process.wait()
-        self.log.close()
-        await self.sql.close(timeout=2)
+        self.sql.terminate()
         await self.start()
         await self.open_sql()
 
     async def stop(self) -> None:
+        """End everything."""
         for machine in self.machines.values():
             await machine.stop()
         await self.nats.close()
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
             await self.process.wait()
-        self.log.close()
         if not self.sql.is_closed():
             self.sql.terminate()
 
+    def nats_pid(self) -> int:
+        """The process id of the embedded NATS server, as it wrote it down itself."""
+        (file,) = (self.state_dir / "nats").glob("nats-server_*.ports")
+        return int(file.stem.rpartition("_")[2])
+
     # --- asking --------------------------------------------------------------------------------------
 
+    def new_key(self) -> str:
+        """An Idempotency-Key nobody has used."""
+        return f"test-{os.getpid()}-{time.time_ns()}-{next(self._keys)}"
+
+    def new_name(self, prefix: str) -> str:
+        """A name that nobody has in this world."""
+        return f"{prefix}-{next(self._names)}"
+
     async def ask(
-        self, subject: str, data: Any, *, key: str | None = None, headers: dict[str, str] | None = None, timeout_s: float = 5
-    ) -> dict[str, Any]:
-        """The reply to a request, as parsed JSON."""
-        if key is None:
-            self._keys += 1
-            key = f"test-{os.getpid()}-{id(self)}-{time.time_ns()}-{self._keys}"
-        head = {"Idempotency-Key": key} if key else {}
+        self, subject: str, data: Any, *, key: str | None = None, headers: dict[str, str] | None = None,
+        timeout_s: float = 5,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The reply to a request, as parsed JSON. `key` "" sends none; a header with the value "" is left out."""
+        head = {"Idempotency-Key": self.new_key() if key is None else key}
         if subject.startswith("ops."):
             head["Authorization"] = f"Bearer {self.endpoints['operator_token']}"
-        head |= headers or {}
+        head = {name: value for name, value in (head | (headers or {})).items() if value}
         payload = data if isinstance(data, bytes) else json.dumps(data).encode()
-        reply = await self.nats.request(f"amends.v1.{subject}", payload, timeout=timeout_s, headers=head)
-        return json.loads(reply.data)
+        reply = await self.nats.request(
+            f"amends.v1.{subject}", payload, timeout=timeout_s, headers=head or None
+        )
+        found: dict[str, Any] = json.loads(reply.data)
+        return found
 
     async def ok(self, subject: str, data: Any, **options: Any) -> dict[str, Any]:
         """The data of a reply that must be ok."""
         reply = await self.ask(subject, data, **options)
         assert reply["ok"], reply
-        return reply["data"]
+        found: dict[str, Any] = reply["data"]
+        return found
+
+    async def refused(self, subject: str, data: Any, code: str, **options: Any) -> dict[str, Any]:
+        """The error of a reply that must be refused with `code`."""
+        reply = await self.ask(subject, data, **options)
+        assert not reply["ok"], reply
+        assert reply["error"]["code"] == code, reply
+        found: dict[str, Any] = reply["error"]
+        return found
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        """What the database says."""
         return [dict(row) for row in await self.sql.fetch(query, *args)]
 
     async def one(self, query: str, *args: Any) -> dict[str, Any]:
+        """Its only row."""
         rows = await self.rows(query, *args)
         assert len(rows) == 1, rows
         return rows[0]
 
+    # --- streams -------------------------------------------------------------------------------------
+
+    async def stored(self, stream: str) -> list[dict[str, Any]]:
+        """Every message a stream holds: subject, msg_id, body; in its order."""
+        js = self.nats.jetstream()
+        found = []
+        info = await js.stream_info(stream)
+        for seq in range(info.state.first_seq or 1, info.state.last_seq + 1):
+            message = await js.get_msg(stream, seq)
+            headers = message.headers or {}
+            body = json.loads(message.data or b"null")
+            found.append({"subject": message.subject, "msg_id": headers.get("Nats-Msg-Id"), "body": body})
+        return found
+
+    @contextlib.asynccontextmanager
+    async def without_stream(self, stream: str) -> AsyncIterator[None]:
+        """The stream is deleted; at the end it is made again with the configuration it had."""
+        js = self.nats.jetstream()
+        config = (await js.stream_info(stream)).config
+        await js.delete_stream(stream)
+        try:
+            yield
+        finally:
+            await js.add_stream(config=StreamConfig.from_response(config.as_dict()))
+
+    async def has_stream(self, stream: str) -> bool:
+        """Whether the broker knows the stream."""
+        try:
+            await self.nats.jetstream().stream_info(stream)
+        except NatsError:
+            return False
+        return True
+
     # --- the fleet and rentals -----------------------------------------------------------------------
 
-    async def add_machine(self, node_id: str, *, ready: bool = True) -> Machine:
+    async def add_machine(self, node_id: str = "", *, ready: bool = True) -> Machine:
+        """A machine that beats and is registered."""
+        node_id = node_id or self.new_name("n")
         machine = self.machines[node_id] = Machine(self, node_id)
         await machine.start()
         ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
@@ -185,31 +220,69 @@ class World:
             await self.node_is(node_id, "ready")
         return machine
 
-    async def node_is(self, node_id: str, state: str, timeout_s: float = 10) -> None:
-        async def check() -> bool:
-            return (await self.one("SELECT state FROM public_v1.node WHERE node_id = $1", node_id))["state"] == state
+    async def node(self, node_id: str) -> dict[str, Any]:
+        """The node's row."""
+        return await self.one("SELECT * FROM public_v1.node WHERE node_id = $1", node_id)
 
-        await until(check, f"node {node_id} is {state}", timeout_s)
+    async def node_is(self, node_id: str, state: str, timeout_s: float = 10) -> dict[str, Any]:
+        """Wait for a state of the node."""
 
-    async def account(self, account_id: str = "acme") -> str:
+        async def check() -> Any:
+            row = await self.node(node_id)
+            return row if row["state"] == state else None
+
+        row: dict[str, Any] = await until(check, f"node {node_id} is {state}", timeout_s)
+        return row
+
+    async def account(self, account_id: str = "") -> str:
+        """A new account."""
+        account_id = account_id or self.new_name("acct")
         await self.ok("cmd.account.create", {"account_id": account_id, "currency": "usd"})
         return account_id
 
-    async def request(self, account_id: str = "acme", **more: Any) -> dict[str, Any]:
-        data = {"account_id": account_id, "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": 249_000_000, **more}
-        return (await self.ok("cmd.allocation.request", data))["allocation"]
+    async def request(self, account_id: str = "acme", **more: Any) -> str:
+        """Ask for an allocation; its id."""
+        data = {"account_id": account_id, "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": RATE, **more}
+        allocation_id: str = (await self.ok("cmd.allocation.request", data))["allocation"]["allocation_id"]
+        return allocation_id
 
     async def allocation(self, allocation_id: str) -> dict[str, Any]:
+        """The allocation's row."""
         return await self.one("SELECT * FROM public_v1.allocation WHERE allocation_id = $1", allocation_id)
 
     async def allocation_is(self, allocation_id: str, *states: str, timeout_s: float = 10) -> dict[str, Any]:
+        """Wait for one of these states of the allocation."""
+        seen = {"state": ""}
+
+        async def check() -> Any:
+            seen.update(await self.allocation(allocation_id))
+            return seen if seen["state"] in states else None
+
+        try:
+            return dict(await until(check, f"{allocation_id} is {'/'.join(states)}", timeout_s))
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {seen}") from None
+
+    async def rent(self, account_id: str = "acme", **more: Any) -> str:
+        """An active allocation; its id."""
+        allocation_id = await self.request(account_id, **more)
+        await self.allocation_is(allocation_id, "active")
+        return allocation_id
+
+    async def release(self, allocation_id: str) -> dict[str, Any]:
+        """Release; the reply's data."""
+        return await self.ok("cmd.allocation.release", {"allocation_id": allocation_id})
+
+    async def cleaned(self, allocation_id: str, timeout_s: float = 10) -> dict[str, Any]:
+        """Wait until it has ended and owes nothing."""
+
         async def check() -> Any:
             row = await self.allocation(allocation_id)
-            return row if row["state"] in states else None
+            return row if row["state"] in ("released", "failed") and not row["cleanup_pending"] else None
 
-        return await until(check, f"{allocation_id} is {'/'.join(states)}", timeout_s)
+        row: dict[str, Any] = await until(check, f"{allocation_id} has ended and is clean", timeout_s)
+        return row
 
-    async def rent(self, **more: Any) -> str:
-        allocation = await self.request(**more)
-        await self.allocation_is(allocation["allocation_id"], "active")
-        return allocation["allocation_id"]
+
+async def _quiet(error: Exception) -> None:
+    """A test breaks connections on purpose; the client need not print that."""

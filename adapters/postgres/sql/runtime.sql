@@ -116,3 +116,7 @@ SELECT matrix_row, count(*) AS runs,
        count(*) FILTER (WHERE final_outcome = 'failed') AS failed,
        count(*) FILTER (WHERE final_outcome IS NULL) AS open
 FROM recovery_run GROUP BY matrix_row;
+
+-- name: recent_recoveries
+-- The newest recovery runs and the traces they began in.
+SELECT recovery_trace_id, original_trace_id FROM recovery_run ORDER BY started_us DESC LIMIT $1;

@@ -93,7 +93,9 @@ class Decision:
         self.ref = f"{kind.name}:{identifier}"
         # Timers carry no trace of their own: their work belongs to the entity's.
         # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
-        self.trace_id = env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
+        self.trace_id = (
+            env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
+        )
         self.span_id = env.span_id or getattr(state, "span_id", "")
         self.rows: list[Struct] = []
         self.steps: list[StepRow] = []
@@ -227,8 +229,22 @@ class Decision:
         step_id = self.mint("step")
         self.rows.append(
             StepRow(
-                step_id, self.ref, name, attempt, "done" if ok else "failed", f"{self.ref}:{name}:{attempt}",
-                self.ref, "{}", "{}", self.trace_id, self.span_id, started_us, self.now_us, None, code, message,
+                step_id,
+                self.ref,
+                name,
+                attempt,
+                "done" if ok else "failed",
+                f"{self.ref}:{name}:{attempt}",
+                self.ref,
+                "{}",
+                "{}",
+                self.trace_id,
+                self.span_id,
+                started_us,
+                self.now_us,
+                None,
+                code,
+                message,
                 self.context.epoch,
             )  # fmt: skip
         )
@@ -289,8 +305,16 @@ class Decision:
         commands = self.context.case_commands.get(kind, ())
         self.rows.append(
             CaseRow(
-                case_id, kind, target_ref or self.ref, self.ref, state, self.now_us, None,
-                run.trace_id if run else "", text(list(commands)), text(evidence or {}),
+                case_id,
+                kind,
+                target_ref or self.ref,
+                self.ref,
+                state,
+                self.now_us,
+                None,
+                run.trace_id if run else "",
+                text(list(commands)),
+                text(evidence or {}),
             )  # fmt: skip
         )
         details = {"target_ref": target_ref or self.ref}
@@ -305,9 +329,7 @@ class Decision:
         case_id = self.state.cases.get(kind)
         if case_id is None:
             return
-        self.rows.append(
-            CaseRow(case_id, kind, "", self.ref, "resolved", self.now_us, self.now_us, "", "[]", "{}")
-        )
+        self.rows.append(CaseRow(case_id, kind, "", self.ref, "resolved", self.now_us, self.now_us, "", "[]", "{}"))
         self.set(cases={name: cid for name, cid in self.state.cases.items() if name != kind})
         self._audit("case.resolved", f"case:{case_id}", "open", "resolved", reason or kind, {})
 
@@ -373,8 +395,19 @@ class Decision:
     ) -> None:
         self.audits.append(
             AuditDraft(
-                self.mint("aud"), at_us or self.now_us, self.env.actor, action, target, source, to, reason,
-                self.env.request_id, self.trace_id, self.recovery_trace_id, self.context.epoch, details,
+                self.mint("aud"),
+                at_us or self.now_us,
+                self.env.actor,
+                action,
+                target,
+                source,
+                to,
+                reason,
+                self.env.request_id,
+                self.trace_id,
+                self.recovery_trace_id,
+                self.context.epoch,
+                details,
             )  # fmt: skip
         )
 
@@ -401,8 +434,13 @@ class Decision:
     def _end_step(self, done: StepDone) -> None:
         self.rows.append(
             StepEndRow(
-                done.step_id, done.outcome.kind, done.started_us, done.ended_us, done.outcome.code,
-                done.outcome.message[:1000], self.context.epoch,
+                done.step_id,
+                done.outcome.kind,
+                done.started_us,
+                done.ended_us,
+                done.outcome.code,
+                done.outcome.message[:1000],
+                self.context.epoch,
             )  # fmt: skip
         )
 

@@ -267,8 +267,23 @@ def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, co
     step_id = d.mint("step")
     d.rows.append(
         StepRow(
-            step_id, f"outbox:{m.outbox_id}", PUBLISH_OUTBOX, m.attempts, state, m.outbox_id, f"stream:{d.id}", "{}",
-            "{}", d.trace_id, d.span_id, m.started_us, m.ended_us, None, code, text, d.context.epoch,
+            step_id,
+            f"outbox:{m.outbox_id}",
+            PUBLISH_OUTBOX,
+            m.attempts,
+            state,
+            m.outbox_id,
+            f"stream:{d.id}",
+            "{}",
+            "{}",
+            d.trace_id,
+            d.span_id,
+            m.started_us,
+            m.ended_us,
+            None,
+            code,
+            text,
+            d.context.epoch,
         )  # fmt: skip
     )
     return ids.span_id("step", step_id)
@@ -291,9 +306,7 @@ def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
     span = _try_step(d, m, "failed", m.code, m.message)
     target = f"outbox:{m.outbox_id}"
     run = d.open_run("R01", original=(d.trace_id, span), entity=target)
-    failure = d.failure(
-        m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run
-    )
+    failure = d.failure(m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run)
     run.caused_by(failure)
     run.retry("publish", target, False, attempt=m.attempts, code=m.code)
     if not s.first_ref:

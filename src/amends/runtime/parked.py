@@ -64,5 +64,7 @@ class ParkedNotifications:
             return False
         self._parked.pop(ntf_id, None)
         message = SentLate(started, self._now())
-        self._engine.tell("notification", ntf_id, Envelope(message, trace_id=trace[0], span_id=trace[-1], priority=True))
+        self._engine.tell(
+            "notification", ntf_id, Envelope(message, trace_id=trace[0], span_id=trace[-1], priority=True)
+        )
         return True

@@ -133,8 +133,19 @@ class EntityPolicy:
         turn.rows = [QuarantineRow(row_id, ref, name, body, error[:1000], now)]
         turn.audits = [
             AuditDraft(
-                ids.type_id("aud", now, row_id[-10:].encode()), now, "runtime", "message.quarantined", ref, None,
-                None, name, env.request_id, env.trace_id, "", engine.context.epoch, {"error": error[:300]},
+                ids.type_id("aud", now, row_id[-10:].encode()),
+                now,
+                "runtime",
+                "message.quarantined",
+                ref,
+                None,
+                None,
+                name,
+                env.request_id,
+                env.trace_id,
+                "",
+                engine.context.epoch,
+                {"error": error[:300]},
             )  # fmt: skip
         ]
         count = self._failures[key] = self._failures.get(key, 0) + 1

@@ -97,8 +97,18 @@ class Run:
         operator = actor.partition(":")[2] if actor.startswith("operator:") else ""
         self._d.rows.append(
             ActionRow(
-                action_id, self._run.trace_id, sequence, at_us or self._d.now_us, action_type, what, target_ref,
-                outcome, duration_ms, _json(metadata), operator, self._d.context.epoch,
+                action_id,
+                self._run.trace_id,
+                sequence,
+                at_us or self._d.now_us,
+                action_type,
+                what,
+                target_ref,
+                outcome,
+                duration_ms,
+                _json(metadata),
+                operator,
+                self._d.context.epoch,
             )  # fmt: skip
         )
         self._run = msgspec.structs.replace(self._run, sequence=sequence)
@@ -130,8 +140,19 @@ class Run:
         )  # fmt: skip
         self._d.rows.append(
             CompensationRow(
-                comp_id, action_id, self._run.trace_id, sequence, self._d.now_us, of, undone, compensation, target_ref,
-                outcome, duration_ms, _json(metadata), self._run.row,
+                comp_id,
+                action_id,
+                self._run.trace_id,
+                sequence,
+                self._d.now_us,
+                of,
+                undone,
+                compensation,
+                target_ref,
+                outcome,
+                duration_ms,
+                _json(metadata),
+                self._run.row,
                 f"{self._run.row}:{target_ref}:{cause}:{compensation}:{attempt}",
             )  # fmt: skip
         )

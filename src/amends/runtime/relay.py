@@ -46,8 +46,10 @@ class Relay:
         self._entities: dict[str, deque[OutboxRow]] = {}
         self._attempts: dict[str, int] = {}
         self._ready: deque[str] = deque()
+        self._queued: set[str] = set()  # what stands in `_ready`: an entity is there once, or in flight, or neither
         self._in_flight: set[asyncio.Task[None]] = set()
         self._stuck: OutboxRow | None = None
+        self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
         self._parked: dict[str, deque[OutboxRow]] = {}  # by entity, what waits behind a poisoned row
         self._marks: list[OutboxMarkRow] = []
         self._wake = asyncio.Event()
@@ -67,7 +69,7 @@ class Relay:
         queue = self._parked.get(row.entity, self._entities.get(row.entity))
         if queue is None:
             self._entities[row.entity] = deque((row,))
-            self._ready.append(row.entity)
+            self._make_ready(row.entity)
             self._wake.set()
         else:
             queue.append(row)
@@ -94,9 +96,11 @@ class Relay:
             while True:
                 self._wake.clear()
                 self._check_lag(limits.us("outbox_lag_alarm_ms"))
+                if self._refusals and not self._in_flight:
+                    self._choose_stuck()
                 if self._stuck is not None:
                     await self._try_stuck()
-                else:
+                elif not self._refusals:
                     self._start()
                 self._flush()
                 if not self._wake.is_set():
@@ -111,13 +115,26 @@ class Relay:
                 task.cancel()
 
     def _start(self) -> None:
-        while self._ready and len(self._in_flight) < CONCURRENCY and self._stuck is None:
+        while self._ready and len(self._in_flight) < CONCURRENCY and not self._refusals:
             entity = self._ready.popleft()
+            self._queued.discard(entity)
             if entity not in self._entities:
                 continue
             task = asyncio.create_task(self._publish_next(entity), name="relay.publish")
             self._in_flight.add(task)
             task.add_done_callback(self._landed)
+
+    def _choose_stuck(self) -> None:
+        """All that was under way has landed: the oldest row is the one that a run belongs to."""
+        refusals, self._refusals = self._refusals, {}
+        self._stuck = self._oldest()
+        if self._stuck.outbox_id in refusals:
+            self._tell(self._stuck, refusals[self._stuck.outbox_id])
+
+    def _make_ready(self, entity: str) -> None:
+        if entity not in self._queued:
+            self._queued.add(entity)
+            self._ready.append(entity)
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)
@@ -132,7 +149,7 @@ class Relay:
         try:
             result = await self._send(row)
         except BaseException:
-            self._ready.append(entity)
+            self._make_ready(entity)
             raise
         attempts = self._attempts.pop(row.outbox_id, 0) + 1
         if result.kind in ("ok", "duplicate"):
@@ -142,11 +159,8 @@ class Relay:
             self._park(row, attempts, result)
         else:
             self._attempts[row.outbox_id] = attempts
-            self._ready.append(entity)
-            if self._stuck is None:
-                self._stuck = self._oldest()
-            if self._stuck is row:
-                self._tell(row, self._failed(row, attempts, started, result))
+            self._make_ready(entity)
+            self._refusals[row.outbox_id] = self._failed(row, attempts, started, result)
 
     async def _try_stuck(self) -> None:
         """Only the oldest row is tried while the stream refuses; one back-off, for ever."""
@@ -182,7 +196,7 @@ class Relay:
         queue = self._entities[row.entity]
         queue.popleft()
         if queue:
-            self._ready.append(row.entity)
+            self._make_ready(row.entity)
         else:
             del self._entities[row.entity]
         self._wake.set()

@@ -28,6 +28,14 @@ _KEY = re.compile(r"[\x20-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 
 
+class Identity(Struct, frozen=True):
+    """Who asks: a name, and the accounts it may speak for."""
+
+    name: str
+    accounts: tuple[str, ...] = ("*",)
+    role: str = "caller"
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """One subject: what it takes and which actor answers.
 
@@ -36,7 +44,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """
 
     subject: str
-    request: type[Struct]
+    request: Any  # the type of the data object
     role: str = "caller"
     target: Callable[[Any], tuple[str, str]] | None = None
     mints: str = ""  # prefix of the id of the actor this creates
@@ -44,16 +52,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     prepare: Callable[[Any], Any] | None = None
     message: Callable[[Any], Any] | None = None  # the message, where it is not the request itself
     locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
-    answer: Callable[[Any], Awaitable[dict[str, Any]]] | None = None
+    answer: Callable[[Any, Identity], Awaitable[dict[str, Any]]] | None = None  # a question: read, not done
     account: Callable[[Any], str | None] | None = None
-
-
-class Identity(Struct, frozen=True):
-    """Who asks: a name, and the accounts it may speak for."""
-
-    name: str
-    accounts: tuple[str, ...] = ("*",)
-    role: str = "caller"
 
 
 class Reply(Struct):
@@ -83,10 +83,11 @@ class Requests:
         self.handled += 1
         try:
             if endpoint.answer is not None:
-                request = decode(endpoint, data)
-                self._authenticate(headers, endpoint.role)
-                answer = await endpoint.answer(request)
-                return Reply({"ok": True, "request_id": request_id, "trace_id": trace_id, "duplicate": False, "data": answer})
+                identity = self._authenticate(headers, endpoint.role)
+                answer = await endpoint.answer(decode(endpoint, data), identity)
+                return Reply(
+                    {"ok": True, "request_id": request_id, "trace_id": trace_id, "duplicate": False, "data": answer}
+                )
             return await self._command(endpoint, data, headers, request_id, trace_id, parent, now)
         except Rejected as error:
             self.refused += 1
@@ -163,7 +164,9 @@ class Requests:
             raise Rejected(code, "not committed in time; ask again with the same key") from None
         if error is not None:
             return _refusal(error, info.request_id, info.trace_id)
-        return Reply({"ok": True, "request_id": info.request_id, "trace_id": info.trace_id, "duplicate": False, "data": data})
+        return Reply(
+            {"ok": True, "request_id": info.request_id, "trace_id": info.trace_id, "duplicate": False, "data": data}
+        )
 
     async def _addressed(self, endpoint: Endpoint, request: Any, identity: Identity) -> tuple[str, str, bool, Any]:
         """(kind, id, fresh, message) of the actor that is to answer."""

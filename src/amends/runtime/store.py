@@ -39,9 +39,8 @@ class Store:
 
     def is_over(self, kind: str, state: ActorState) -> bool:
         """Whether the actor is terminal and owes nothing: no timer, no run, no case, nothing pending."""
-        return (
-            self._kinds[kind].states[state.state] == "end"
-            and not (state.timers or state.runs or state.cases or state.owing)
+        return self._kinds[kind].states[state.state] == "end" and not (
+            state.timers or state.runs or state.cases or state.owing
         )
 
     def items(self, kind: str) -> Iterator[tuple[str, ActorState]]:

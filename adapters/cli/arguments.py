@@ -1,0 +1,164 @@
+"""From the tables of verbs to an argument parser, and from what was typed to a request's data object."""
+
+import argparse
+from collections.abc import Container, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from adapters.cli.verbs import BOOLEANS, INTEGERS, LOCAL, VERBS, Field, LocalVerb, Verb
+
+EPILOG: Final = """\
+A verb that changes something is sent with a random idempotency key. After a time-out send it again with the
+--key it printed: what was done already is not done twice. Exit status: 0 done, 1 refused, 2 usage, 3 unreachable.
+"""
+GROUP_HELP: Final = {"audit": "the audit log's chain", "trace": "spans and records", "retry": "try again"}
+
+
+class Usage(Exception):
+    """What was typed cannot be understood; the message says why."""
+
+
+def parser(local: Container[str]) -> argparse.ArgumentParser:
+    """The whole command line, help included. `local`: the words of the verbs that were handed in."""
+    top = argparse.ArgumentParser(
+        prog="amends", description="Rent machines, and make amends when they fail.", epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    verbs = top.add_subparsers(metavar="VERB", required=True)
+    groups: dict[str, Any] = {}
+    shared = _shared()
+    asked = {verb.words for verb in VERBS}
+    chosen: list[Verb | LocalVerb] = [verb for verb in LOCAL if verb.words in local or verb.words not in asked]
+    chosen += [verb for verb in VERBS if verb.words not in local]
+    for verb in chosen:
+        first, _, second = verb.words.partition(" ")
+        parents = [shared] if isinstance(verb, Verb) else []
+        if second:
+            if first not in groups:
+                words = GROUP_HELP.get(first, f"{first}: list, show and more")
+                groups[first] = verbs.add_parser(first, help=words).add_subparsers(metavar="VERB", required=True)
+            made = groups[first].add_parser(second, help=verb.help, description=verb.help, parents=parents)
+        else:
+            made = verbs.add_parser(first, help=verb.help, description=verb.help, parents=parents)
+        _add(made, verb)
+    return top
+
+
+def _shared() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    group = shared.add_argument_group("connection and output")
+    group.add_argument("--nats", metavar="URL", help="default: AMENDS_NATS_SERVERS, then what the runtime wrote")
+    group.add_argument("--token", help="better: AMENDS_TOKEN; default: what the local runtime wrote")
+    group.add_argument("--state-dir", type=Path, help="of the local runtime; default ./.amends")
+    group.add_argument("--timeout", type=float, default=35.0, metavar="S", help="seconds to wait for the answer")
+    group.add_argument("--json", action="store_true", help="the reply's data as JSON")
+    return shared
+
+
+def _add(made: argparse.ArgumentParser, verb: Verb | LocalVerb) -> None:
+    made.set_defaults(verb=verb)
+    for field in verb.fields:
+        _add_field(made, field)
+    if isinstance(verb, LocalVerb):
+        return
+    if verb.show == "rows":
+        made.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these rows")
+        made.add_argument("--limit", type=int, metavar="N", help="at most 500")
+        made.add_argument("--cursor", help="go on where the last page ended")
+        made.add_argument("--all", action="store_true", help="all pages")
+    if verb.changes:
+        made.add_argument("--key", help="idempotency key; default: a random one")
+        made.add_argument("--expected-version", type=int, metavar="N", help="refuse if the entity has changed")
+
+
+def _add_field(made: argparse.ArgumentParser, field: Field) -> None:
+    if not field.option:
+        made.add_argument(field.name, help=field.help, metavar=field.name.upper())
+        return
+    options: dict[str, Any] = {"dest": field.name, "help": field.help, "required": field.required}
+    if field.kind == "flag":
+        made.add_argument(field.option, action="store_true", **options)
+        return
+    options["metavar"] = field.option.removeprefix("--").upper().replace("-", "_")
+    if field.kind == "labels":
+        made.add_argument(field.option, action="append", **options | {"metavar": "NAME=VALUE"})
+        return
+    kinds: dict[str, Any] = {"int": int, "path": Path}
+    made.add_argument(field.option, type=kinds.get(field.kind, str), default=field.default, **options)
+
+
+def data_of(verb: Verb, typed: argparse.Namespace) -> dict[str, Any]:
+    """The data object of a verb's request. Raises `Usage`."""
+    data: dict[str, Any] = {}
+    for field in verb.fields:
+        value = getattr(typed, field.name)
+        if value is None or (field.kind == "flag" and not value):
+            continue
+        *path, last = field.name.split(".")
+        place = data
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = _value(field, value)
+    return data
+
+
+def _value(field: Field, value: Any) -> Any:
+    if field.kind == "labels":
+        return dict(_pair(one) for one in value)
+    if field.kind == "line" and value.startswith("@"):
+        try:
+            return Path(value[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Usage(f"{field.option}: {error}") from error
+    if field.kind == "time":
+        return microseconds(value)
+    return value
+
+
+def filters_of(typed: argparse.Namespace) -> dict[str, Any]:
+    """The data object of a list: filters by column, limit, cursor. Raises `Usage`."""
+    data = {column: typed_value(column, text) for column, text in _pairs(typed.where)}
+    if typed.limit is not None:
+        data["limit"] = typed.limit
+    if typed.cursor is not None:
+        data["cursor"] = typed.cursor
+    return data
+
+
+def typed_value(column: str, text: str) -> str | int | bool:
+    """A filter's value as its column has it. Raises `Usage`."""
+    if column in BOOLEANS:
+        if text not in ("true", "false"):
+            raise Usage(f"--where {column}: true or false, not {text!r}")
+        return text == "true"
+    if column in INTEGERS or column.endswith(("_us", "_ms", "_minor", "_per_hour")):
+        try:
+            return int(text)
+        except ValueError:
+            raise Usage(f"--where {column}: a whole number, not {text!r}") from None
+    return text
+
+
+def microseconds(text: str) -> int:
+    """A time as microseconds since the Unix epoch; ISO 8601 without an offset is UTC. Raises `Usage`."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise Usage(f"{text!r} is neither microseconds nor a time such as 2026-01-31T12:00:00Z") from None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    since = time - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _pairs(texts: Iterable[str]) -> list[tuple[str, str]]:
+    return [_pair(text) for text in texts]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found or not name:
+        raise Usage(f"{text!r} must have the form name=value")
+    return name, value

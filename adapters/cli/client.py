@@ -1,0 +1,126 @@
+"""One conversation with the runtime over NATS: requests, replies, and errors by whose turn it is."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from adapters.cli.settings import Connection
+
+PREFIX: Final = "amends.v1."
+CONNECT_WITHIN_S: Final = 5.0
+
+# What to do about an error, by its code; `retryable` ones are sent again with the same key.
+ADVICE: Final = {
+    "unauthenticated": "give --token or AMENDS_TOKEN, or --state-dir of the local runtime",
+    "forbidden": "this token may not do that; use one of role operator, or of that account",
+    "not_found": "look for it with `list`",
+    "already_exists": "look at it with `show`",
+    "illegal_transition": "look at its state with `amends why`",
+    "debt_open": "settle it first: `amends why` names the command",
+    "version_mismatch": "look again: it has changed meanwhile",
+    "idempotency_mismatch": "this --key was used for another request; take another one",
+    "internal": "look into the runtime's log",
+}
+
+
+class Refused(Exception):
+    """The runtime said no. `error` is the error object of its reply."""
+
+    def __init__(self, error: dict[str, Any], key: str) -> None:
+        super().__init__(str(error.get("message", "")))
+        self.code = str(error.get("code", "internal"))
+        self.advice = ADVICE.get(self.code, "")
+        if error.get("retryable"):
+            self.advice = "try again" + (f" with --key {key}: nothing is done twice" if key else "")
+
+
+class Unreachable(Exception):
+    """Nobody answers; the message says what may have happened and what to do."""
+
+
+class Api:
+    """The runtime as it is asked; made by `connected`."""
+
+    def __init__(self, client: Client, settings: Connection, timeout_s: float) -> None:
+        self._client, self._settings, self._timeout_s = client, settings, timeout_s
+
+    async def ask(self, subject: str, data: dict[str, Any]) -> dict[str, Any]:
+        """The data of the reply to a question. Raises `Refused` or `Unreachable`."""
+        return (await self._request(subject, data, {}, ""))["data"] or {}
+
+    async def command(
+        self, subject: str, data: dict[str, Any], *, key: str = "", expected_version: int | None = None
+    ) -> dict[str, Any]:
+        """The whole reply to a command. Raises `Refused` or `Unreachable`."""
+        key = key or secrets.token_hex(16)
+        headers = {"Idempotency-Key": key}
+        if expected_version is not None:
+            headers["Expected-Version"] = str(expected_version)
+        return await self._request(subject, data, headers, key)
+
+    async def rows(self, table: str, *, limit: int = 100, **filters: Any) -> list[dict[str, Any]]:
+        """The first rows of a kind of entity that match."""
+        return list((await self.ask(f"qry.{table}.list", {**filters, "limit": limit}))["items"])
+
+    async def row(self, entity: str, identifier: str) -> dict[str, Any] | None:
+        """One row, None if there is none."""
+        try:
+            return await self.ask(f"qry.{entity}.get", {"id": identifier})
+        except Refused as error:
+            if error.code == "not_found":
+                return None
+            raise
+
+    async def _request(self, subject: str, data: dict[str, Any], headers: dict[str, str], key: str) -> dict[str, Any]:
+        if self._settings.token:
+            headers["Authorization"] = f"Bearer {self._settings.token}"
+        again = f"; it may have been done: send it again with --key {key}" if key else ""
+        try:
+            message = await self._client.request(
+                PREFIX + subject, json.dumps(data).encode(), timeout=self._timeout_s, headers=headers or None
+            )
+            reply: dict[str, Any] = json.loads(message.data)
+            if not reply["ok"]:
+                raise Refused(reply["error"], key)
+            _ = reply["data"]
+        except NoRespondersError:
+            raise Unreachable(
+                f"no runtime answers {subject} at {self._settings.place}; start `amends run`, or wait for a take-over"
+            ) from None
+        except TimeoutError:
+            raise Unreachable(f"no answer to {subject} within {self._timeout_s:g} s{again}") from None
+        except (NatsError, OSError) as error:
+            raise Unreachable(f"the connection to NATS was lost: {error}{again}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unreachable(f"the answer to {subject} cannot be understood{again}") from error
+        return reply
+
+
+@asynccontextmanager
+async def connected(settings: Connection, timeout_s: float) -> AsyncIterator[Api]:
+    """A connection for a few requests. Raises `Unreachable`."""
+
+    async def quiet(error: Exception) -> None:
+        """What matters is raised to whoever asked."""
+
+    client = Client()
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN_S):
+            await client.connect(
+                list(settings.servers), name="amends-cli", connect_timeout=2, max_reconnect_attempts=1,
+                reconnect_time_wait=0, error_cb=quiet, **settings.options,
+            )  # fmt: skip
+    except (NatsError, OSError, TimeoutError, ValueError) as error:
+        why = str(error) or type(error).__name__
+        raise Unreachable(f"NATS cannot be reached at {settings.place}: {why}") from error
+    try:
+        yield Api(client, settings, timeout_s)
+    finally:
+        await client.close()

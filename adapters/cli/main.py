@@ -1,0 +1,171 @@
+"""The entry of `amends`: what was typed → a local verb, or requests to the runtime and a page of text.
+
+Exit status: 0 done, 1 refused, 2 usage, 3 unreachable. Local verbs are handed in by whoever composes the program.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from adapters.cli import arguments, tables, why
+from adapters.cli.client import Api, Refused, Unreachable, connected
+from adapters.cli.settings import NoRuntime, connection
+from adapters.cli.verbs import LocalVerb, Verb
+
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+INTERRUPTED: Final = 130
+LocalVerbs = Mapping[str, Callable[[argparse.Namespace], int]]
+
+
+def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
+    """Do what was typed; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no such letter is no reason to fail
+    try:
+        typed = arguments.parser(local_verbs).parse_args(list(argv))
+    except SystemExit as ended:  # argparse has said what is wrong, or has printed the help
+        return int(ended.code or 0)
+    verb: Verb | LocalVerb = typed.verb
+    if isinstance(verb, LocalVerb):
+        act = local_verbs.get(verb.words)
+        if act is None:
+            return _failed(USAGE, "usage", f"`amends {verb.words}` is not part of this release", "")
+        return act(typed)
+    return _client_verb(verb, typed)
+
+
+def _client_verb(verb: Verb, typed: argparse.Namespace) -> int:
+    try:
+        text, status = asyncio.run(_talk(verb, typed))
+        print(text)
+        sys.stdout.flush()
+        return status
+    except arguments.Usage as error:
+        return _failed(USAGE, "usage", str(error), "")
+    except Refused as error:
+        return _failed(REFUSED, error.code, str(error), error.advice)
+    except (NoRuntime, Unreachable) as error:
+        return _failed(UNREACHABLE, "unreachable", str(error), "")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
+
+
+def _failed(status: int, code: str, message: str, advice: str) -> int:
+    print(f"amends: {code}: {tables.printable(message)}" + (f" ({advice})" if advice else ""), file=sys.stderr)
+    return status
+
+
+async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
+    data = arguments.filters_of(typed) if verb.show == "rows" else arguments.data_of(verb, typed)
+    settings = connection(typed.nats, typed.token, typed.state_dir, os.environ)
+    async with connected(settings, typed.timeout) as api:
+        if verb.show == "why":
+            return await _why(api, typed), DONE
+        if verb.changes:
+            return _reply(await _send(api, verb, typed, data), typed), DONE
+        if verb.show == "rows":
+            return await _list(api, verb, typed, data), DONE
+        answer = await api.ask(verb.subject, data)
+    status = REFUSED if verb.show == "verdict" and not answer.get("valid") else DONE
+    return _json(answer) if typed.json else SHOW[verb.show](verb, answer), status
+
+
+async def _send(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
+    return await api.command(verb.subject, data, key=typed.key or "", expected_version=typed.expected_version)
+
+
+async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> str:
+    items: list[dict[str, Any]] = []
+    while True:
+        page = await api.ask(verb.subject, data)
+        items += page.get("items", [])
+        cursor = page.get("cursor")
+        if not cursor or not typed.all:
+            break
+        data["cursor"] = cursor
+    if typed.json:
+        return _json({"items": items, "cursor": cursor})
+    if cursor:
+        print(f"amends: there are more: --cursor {tables.printable(str(cursor))}, or --all", file=sys.stderr)
+    return tables.table(items, verb.columns, _width())
+
+
+async def _why(api: Api, typed: argparse.Namespace) -> str:
+    story = await why.tell(api, typed.id)
+    if story is None:
+        raise Refused({"code": "not_found", "message": f"nothing is known of {typed.id}"}, "")
+    if typed.json:
+        return _json({name: getattr(story, name) for name in story.__struct_fields__})
+    return why.screen(story, _width())
+
+
+def _reply(reply: dict[str, Any], typed: argparse.Namespace) -> str:
+    data: dict[str, Any] = reply["data"] or {}
+    if typed.json:
+        return _json(data)
+    plain: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            plain |= {key: one for key, one in value.items() if one not in (None, "", [], {})}
+        else:
+            plain[name] = value
+    plain["trace_id"] = reply.get("trace_id")
+    if reply.get("duplicate"):
+        plain["duplicate"] = True
+    return tables.record(plain)
+
+
+def _record(verb: Verb, answer: dict[str, Any]) -> str:  # noqa: ARG001 - the pages share one signature
+    return tables.record(answer)
+
+
+def _statement(verb: Verb, answer: dict[str, Any]) -> str:
+    balance = {"balance_minor": answer.get("balance_minor"), "currency": answer.get("currency")}
+    return f"{tables.table(answer.get('entries', []), verb.columns, _width())}\n\n{tables.record(balance)}"
+
+
+def _tree(verb: Verb, answer: dict[str, Any]) -> str:  # noqa: ARG001 - the pages share one signature
+    return tables.tree(answer.get("tree", {}))
+
+
+def _matrix(verb: Verb, answer: dict[str, Any]) -> str:
+    head = f"matrix {answer.get('version', '-')} · {answer.get('sha256', '-')}"
+    return f"{tables.printable(head)}\n{tables.table(answer.get('rows', []), verb.columns, _width())}"
+
+
+def _case(verb: Verb, answer: dict[str, Any]) -> str:  # noqa: ARG001 - the pages share one signature
+    case = answer.get("case", {})
+    lines = why.settle_lines(case, {}) if case else []
+    parts = [tables.record(case)]
+    if lines:
+        parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in lines)]
+    runbook = "\n".join(tables.printable(line) for line in str(answer.get("runbook", "")).splitlines())
+    return "\n".join([*parts, "", runbook]) if runbook else "\n".join(parts)
+
+
+SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
+    "record": _record,
+    "verdict": _record,
+    "statement": _statement,
+    "tree": _tree,
+    "matrix": _matrix,
+    "case": _case,
+}
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False)
+
+
+def _width() -> int | None:
+    """The terminal's width; None where nobody looks, so that scripts get whole values."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None

@@ -1,0 +1,211 @@
+"""The verbs of `amends` as literal tables: words → subject, fields, columns shown. Help and parsing follow from them.
+
+Client verbs are requests of api.md 3 and 4. Local verbs only have their options here; what they do is handed in.
+"""
+
+from typing import Final, Literal
+
+from msgspec import Struct
+
+Kind = Literal["text", "int", "time", "labels", "flag", "line", "path"]
+
+
+class Field(Struct, frozen=True):
+    """One value of a request: where it goes (`name`, dots for nesting) and how it is typed.
+
+    Without `option` it is positional. `line`: a text, or `@FILE` for its content; `time`: microseconds or ISO 8601.
+    """
+
+    name: str
+    help: str
+    option: str = ""
+    kind: Kind = "text"
+    required: bool = False
+    default: str | int | None = None
+
+
+class Verb(Struct, frozen=True):
+    """A client verb: its words, the subject below `amends.v1.`, its fields and the columns of its table.
+
+    `show`: rows (`items` as a table), verdict (refused unless `valid`), why (a page of several requests), and what
+    their names say.
+    """
+
+    words: str
+    subject: str
+    help: str
+    fields: tuple[Field, ...] = ()
+    columns: tuple[str, ...] = ()
+    show: Literal["rows", "record", "tree", "matrix", "case", "why", "statement", "verdict"] = "record"
+    changes: bool = False
+
+
+class LocalVerb(Struct, frozen=True):
+    """A verb that this process does itself, if it was handed in; a client verb of the same words stands in for it."""
+
+    words: str
+    help: str
+    fields: tuple[Field, ...] = ()
+
+
+REASON: Final = Field("reason", "why; it stands in the audit with your name", "--reason", required=True)
+ALLOCATION: Final = Field("allocation_id", "the allocation")
+NODE: Final = Field("node_id", "the node")
+NOTIFICATION: Final = Field("notification_id", "the notification")
+OUTBOX: Final = Field("outbox_id", "the outbox row")
+CASE: Final = Field("case_id", "the case")
+
+
+def _ssh(*, required: bool) -> tuple[Field, ...]:
+    return (
+        Field("ssh.host", "where its SSH server is", "--host", required=required),
+        Field("ssh.port", "its port", "--port", "int", default=22 if required else None),
+        Field("ssh.host_key", "the host key it must show: a line or @FILE", "--host-key", "line", required),
+        Field("ssh.user", "as whom to log in, if not as [ssh].user", "--user"),
+    )
+
+
+def _labels(name: str, text: str) -> Field:
+    return Field(name, text, "--label", "labels")
+
+
+COMMANDS: Final = (
+    Verb("account create", "cmd.account.create", "make an account", (
+        Field("account_id", "its name"),
+        Field("currency", "three letters, as in the policy", "--currency", required=True),
+        Field("stripe_customer_id", "its customer at Stripe", "--stripe-customer"),
+    ), changes=True),
+    Verb("node register", "cmd.node.register", "make a machine known", (
+        NODE, *_ssh(required=True), _labels("labels", "a label of the node"),
+    ), changes=True),
+    Verb("allocation request", "cmd.allocation.request", "rent a node", (
+        Field("account_id", "who pays", "--account", required=True),
+        Field("ssh_public_key", "the customer's key: a line or @FILE", "--ssh-public-key", "line", required=True),
+        Field("rate_uminor_per_hour", "millionths of a minor unit per hour", "--rate", "int", required=True),
+        _labels("node_labels", "a label that the node must have"),
+        Field("node_id", "this node and no other", "--node"),
+        Field("external_ref", "a reference of your own", "--external-ref"),
+    ), changes=True),
+    Verb("allocation release", "cmd.allocation.release", "end a rental", (ALLOCATION,), changes=True),
+    Verb("retry cleanup", "ops.cleanup.retry", "try an exhausted cleanup again", (ALLOCATION, REASON), changes=True),
+    Verb("node drain", "ops.node.drain", "no new rentals on it", (NODE, REASON), changes=True),
+    Verb("node undrain", "ops.node.undrain", "rentals on it again", (NODE, REASON), changes=True),
+    Verb("node quarantine", "ops.node.quarantine", "take it out of service", (NODE, REASON), changes=True),
+    Verb("node return-to-service", "ops.node.return_to_service", "out of quarantine, once reconciled", (
+        NODE, REASON,
+        Field("acknowledge_dirty", "even though it owes cleanups", "--acknowledge-dirty", "flag"),
+    ), changes=True),
+    Verb("node retire", "ops.node.retire", "out of the fleet for good", (
+        NODE, REASON,
+        Field("acknowledge_lost", "give up the cleanups it owes", "--acknowledge-lost", "flag"),
+    ), changes=True),
+    Verb("node update", "ops.node.update", "another address, host key or labels", (
+        NODE, REASON, *_ssh(required=False), _labels("labels", "a label; all labels are replaced"),
+    ), changes=True),
+    Verb("notification redispatch", "ops.notification.redispatch", "send a parked one now", (NOTIFICATION, REASON),
+         changes=True),
+    Verb("notification cancel", "ops.notification.cancel", "never send it", (NOTIFICATION, REASON), changes=True),
+    Verb("outbox redispatch", "ops.outbox.redispatch", "publish a parked event now", (OUTBOX, REASON), changes=True),
+    Verb("outbox skip", "ops.outbox.skip", "never publish it", (OUTBOX, REASON), changes=True),
+    Verb("outbox republish", "ops.outbox.republish", "publish events again that a wiped stream lost", (
+        Field("since_us", "from this time on", "--since", "time", required=True), REASON,
+    ), changes=True),
+    Verb("streams create", "ops.streams.create", "make missing streams", (REASON,), changes=True),
+    Verb("case acknowledge", "ops.case.acknowledge", "say that somebody looks after it", (CASE, REASON), changes=True),
+    Verb("case resolve", "ops.case.resolve", "close a case that owes nothing", (CASE, REASON), changes=True),
+)  # fmt: skip
+
+QUESTIONS: Final = (
+    Verb("case list", "ops.case.list", "what waits for a person", (),
+         ("case_id", "kind", "target_ref", "state", "opened_us"), "rows"),
+    Verb("case show", "ops.case.show", "one case and its runbook", (CASE,), show="case"),
+    Verb("tree", "ops.tree.show", "the live supervision tree", show="tree"),
+    Verb("matrix", "ops.matrix.show", "the 14 rows with counts and outcomes", (),
+         ("id", "name", "status", "entity", "runs", "recovered", "degraded", "failed", "open"), "matrix"),
+    Verb("account statement", "qry.account.statement", "what an account was charged and credited", (
+        Field("account_id", "the account"),
+        Field("since_us", "from this time on", "--since", "time"),
+        Field("until_us", "before this time", "--until", "time"),
+    ), ("entry_id", "created_us", "entry_type", "amount_minor", "currency", "rule_id", "meter_id"), "statement"),
+    Verb("audit verify", "ops.audit.verify", "check the chain of the audit log", show="verdict"),
+    Verb("trace verify", "ops.trace.verify", "compare compensation records with their spans", show="verdict"),
+    Verb("why", "qry.*", "one screen: state, steps, failures, undo, cases, and what settles them", (
+        Field("id", "an id, a node's or account's name, or kind:id"),
+    ), show="why"),
+)  # fmt: skip
+
+# Entity → the columns of its list. `list` filters by any column, `show` gives the whole row.
+ENTITIES: Final[dict[str, tuple[str, ...]]] = {
+    "account": ("account_id", "currency", "stripe_customer_id", "created_us"),
+    "node": ("node_id", "state", "dirty", "reserved_by", "allocated_to", "epoch", "quarantine_reasons", "labels"),
+    "allocation": (
+        "allocation_id", "state", "account_id", "node_id", "failure_code", "cleanup_pending", "requested_us",
+    ),
+    "meter": ("meter_id", "allocation_id", "state", "rate_uminor_per_hour", "started_us", "stopped_us", "stop_cause"),
+    "ledger_entry": ("entry_id", "account_id", "entry_type", "amount_minor", "currency", "rule_id", "created_us"),
+    "debt": ("debt_id", "node_id", "kind", "target_ref", "allocation_id", "attempts", "since_us"),
+    "notification": ("notification_id", "kind", "entity", "state", "attempts", "created_us", "sent_us"),
+    "outbox": ("outbox_id", "entity", "subject", "state", "attempts", "created_us", "published_us"),
+    "step": ("step_id", "entity", "name", "attempt", "state", "started_us", "ended_us"),
+    "failure": ("failure_id", "timestamp", "failure_type", "severity", "code", "component", "ref", "message"),
+    "recovery_run": ("recovery_id", "matrix_row", "entity", "final_outcome", "started_at", "ended_at"),
+    "recovery_action": ("recovery_trace_id", "sequence", "action_type", "target_ref", "outcome", "duration_ms"),
+    "compensation": (
+        "recovery_trace_id", "sequence", "compensation_type", "compensated_action_type", "target_ref", "outcome",
+    ),
+    "audit_log": ("seq", "at_us", "actor", "action", "target_ref", "from_state", "to_state", "reason"),
+    "ops_case": ("case_id", "kind", "target_ref", "state", "opened_us", "resolved_us"),
+}  # fmt: skip
+
+# Columns that are no text, for filters; `_us`, `_ms`, `_minor` and `_per_hour` go without saying.
+INTEGERS: Final = frozenset(("attempt", "attempts", "cleanup_attempts", "epoch", "flap_count", "seq", "sequence",
+                             "version", "propagation_hop"))  # fmt: skip
+BOOLEANS: Final = frozenset(("dirty", "cleanup_pending"))
+
+_STATE = Field("state_dir", "where it keeps what it must not forget", "--state", "path")
+_CONFIG = Field("config", "the configuration file", "--config", "path")
+_NATS = Field("nats", "where NATS is", "--nats")
+LOCAL: Final = (
+    LocalVerb("run", "the runtime process", (_CONFIG,)),
+    LocalVerb("demo", "start everything embedded, rent, break, repair, tell", (
+        Field("row", "only this row of the matrix, such as R02", "--row"),
+        Field("slow", "pause between the lines", "--slow", "flag"),
+        Field("keep", "leave it running", "--keep", "flag"),
+        Field("state_dir", "where it keeps what it must not forget", "--state-dir", "path"),
+        Field("nodes", "how many machines", "--nodes", "int"),
+    )),
+    LocalVerb("agent", "the node agent: heartbeats and tasks", (
+        Field("node", "the node's name", "--node", required=True),
+        Field("nats", "where NATS is; more than one with commas", "--nats"),
+        _STATE, Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
+    )),
+    LocalVerb("fleet", "simulated machines with real agents", (
+        Field("nodes", "how many", "--nodes", "int", default=20), _NATS,
+        Field("client_key_line", "the runtime's public key", "--client-key-line"),
+        _STATE, Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
+        Field("sites", "values of the label site", "--sites", "int", default=2),
+    )),
+    LocalVerb("restore", "mark a restored database; the runtime is stopped", (REASON, _CONFIG)),
+    LocalVerb("audit verify", "check the chain of the audit log", (_CONFIG,)),
+    LocalVerb("trace verify", "compare compensation records with their spans", (
+        Field("jaeger", "where Jaeger's JSON API is", "--jaeger"),
+        Field("otlp_file", "a file of spans", "--otlp-file", "path"), _CONFIG,
+    )),
+    LocalVerb("simulate", "a deterministic run in a simulated world", (
+        Field("seed", "the seed", "--seed", "int", default=1),
+        Field("hours", "of simulated time", "--hours", "int", default=1),
+    )),
+)  # fmt: skip
+
+
+def entity_verbs() -> tuple[Verb, ...]:
+    """`list` and `show` of every entity."""
+    verbs = []
+    for entity, columns in ENTITIES.items():
+        words = entity.replace("_", "-")
+        verbs.append(Verb(f"{words} list", f"qry.{entity}.list", f"rows of {words}", (), columns, "rows"))
+        verbs.append(Verb(f"{words} show", f"qry.{entity}.get", f"one {words}", (Field("id", "its id"),)))
+    return tuple(verbs)
+
+
+VERBS: Final = (*COMMANDS, *QUESTIONS, *entity_verbs())

@@ -1,0 +1,179 @@
+"""`amends why ID`: what happened to one entity, on one screen, and which commands settle what is still owed.
+
+State row, steps, failures, then each recovery run with its actions and compensations, then debts and cases.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+from adapters.cli import tables
+from adapters.cli.client import Api
+from adapters.cli.verbs import VERBS
+
+RUNS: Final = 10
+STEPS: Final = 200
+TRACE: Final = re.compile(r"[0-9a-f]{32}")
+# Prefix of an id → the entity that it is …
+PREFIXES: Final = {"alloc": "allocation", "ntf": "notification", "evt": "outbox", "meter": "meter"}
+# … or the entity whose row names the one concerned, and the columns that do so.
+POINTERS: Final = {
+    "case": ("ops_case", ("target_ref",)),
+    "step": ("step", ("entity",)),
+    "recov": ("recovery_run", ("entity",)),
+    "debt": ("debt", ("allocation_id",)),
+    "fail": ("failure", ("recovery_trace_id",)),
+    "act": ("recovery_action", ("recovery_trace_id",)),
+    "comp": ("compensation", ("recovery_trace_id",)),
+}
+# An entity → the request field that names it in the commands of its cases.
+FIELD_OF: Final = {
+    "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
+}  # fmt: skip
+
+
+class Story(Struct):
+    """All that is known of an entity. `runs` hold their failures, actions and compensations."""
+
+    ref: str
+    state: dict[str, Any]
+    steps: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    debts: list[dict[str, Any]] = []
+    cases: list[dict[str, Any]] = []
+    settle: list[str] = []
+
+
+async def tell(api: Api, identifier: str) -> Story | None:
+    """The story of what `identifier` names; None if nothing is known by that name."""
+    found = await _find(api, identifier)
+    if found is None:
+        return None
+    kind, name, row = found
+    ref = f"{kind}:{name}"
+    story = Story(ref, row)
+    story.steps = _by(await api.rows("step", entity=ref, limit=STEPS), "started_us")
+    runs = _by(await api.rows("recovery_run", entity=ref, limit=RUNS), "started_at")
+    cases = {case["case_id"]: case for case in await api.rows("ops_case", target_ref=ref, limit=STEPS)}
+    for run in runs:
+        of = {"recovery_trace_id": run["recovery_trace_id"], "limit": STEPS}
+        failures = _by(await api.rows("failure", **of), "timestamp")
+        actions = _by(await api.rows("recovery_action", **of), "sequence")
+        compensations = _by(await api.rows("compensation", **of), "sequence")
+        story.runs.append({**run, "failures": failures, "actions": actions, "compensations": compensations})
+        cases |= {case["case_id"]: case for case in await api.rows("ops_case", **of)}
+    if kind in ("allocation", "node"):
+        story.debts = await api.rows("debt", limit=STEPS, **{f"{kind}_id": name})
+    story.cases = _by(list(cases.values()), "opened_us")
+    story.settle = [line for case in story.cases for line in settle_lines(case, row)]
+    return story
+
+
+async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | None:
+    """Kind, name and row of the entity that an id, a name or `kind:id` means."""
+    kind, found, name = identifier.partition(":")
+    if found:
+        return await _existing(api, (kind,), name.partition("/")[0])
+    if TRACE.fullmatch(identifier):
+        return await _of_run(api, identifier)
+    prefix = identifier.partition("_")[0]
+    if prefix in PREFIXES:
+        return await _existing(api, (PREFIXES[prefix],), identifier)
+    if prefix in POINTERS and "_" in identifier:
+        entity, columns = POINTERS[prefix]
+        row = await api.row(entity, identifier)
+        target = next((str(row[one]) for one in columns if row.get(one)), "") if row else ""
+        return await _find(api, target) if target else None
+    return await _existing(api, ("node", "account"), identifier)
+
+
+async def _existing(api: Api, kinds: Iterable[str], name: str) -> tuple[str, str, dict[str, Any]] | None:
+    for kind in kinds:
+        row = await api.row(kind, name)
+        if row is not None:
+            return kind, name, row
+    return None
+
+
+async def _of_run(api: Api, trace_id: str) -> tuple[str, str, dict[str, Any]] | None:
+    runs = await api.rows("recovery_run", recovery_trace_id=trace_id, limit=1)
+    return await _find(api, str(runs[0]["entity"])) if runs else None
+
+
+def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+    """The command lines that may settle an open case, ids filled in as far as they are known."""
+    if case.get("state") == "resolved":
+        return []
+    kind, _, name = str(case.get("target_ref", "")).partition(":")
+    known = {FIELD_OF.get(kind, ""): name, "case_id": str(case["case_id"])}
+    evidence = _plain(case.get("evidence"))
+    for source in (row, evidence if isinstance(evidence, dict) else {}):
+        known |= {field: str(source[field]) for field in ("node_id",) if source.get(field) and field not in known}
+    subjects = _plain(case.get("commands")) or []
+    return [command_line(str(subject), known) for subject in subjects]
+
+
+def command_line(subject: str, known: Mapping[str, str]) -> str:
+    """A subject as the command line that sends it; the subject itself if no verb does."""
+    verb = next((one for one in VERBS if one.subject == subject), None)
+    if verb is None:
+        return subject
+    words = ["amends", verb.words]
+    for field in verb.fields:
+        if not field.option:
+            words.append(known.get(field.name, field.name.upper()))
+        elif field.required:
+            words.append(f'{field.option} "…"')
+    return " ".join(words)
+
+
+def screen(story: Story, width: int | None) -> str:
+    """The story as text."""
+    parts = [f"{story.ref}", tables.record({k: v for k, v in story.state.items() if v not in (None, "", [])})]
+    step_columns = ("started_us", "name", "attempt", "state", "step_id")
+    parts += ["", "Steps", tables.table(story.steps, step_columns, width)]
+    if not story.runs:
+        parts += ["", "No failure and no recovery run."]
+    for run in story.runs:
+        parts += ["", *_run(run, width)]
+    if story.debts:
+        columns = ("debt_id", "node_id", "kind", "target_ref", "attempts", "since_us")
+        parts += ["", "Owed", tables.table(story.debts, columns, width)]
+    if story.cases:
+        columns = ("case_id", "kind", "target_ref", "state", "opened_us")
+        parts += ["", "Cases", tables.table(story.cases, columns, width)]
+    if story.settle:
+        parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
+    return "\n".join(parts)
+
+
+def _run(run: Mapping[str, Any], width: int | None) -> list[str]:
+    outcome = run.get("final_outcome") or "open"
+    head = f"Recovery {run.get('matrix_row')}: {outcome}, trace {run.get('recovery_trace_id')}"
+    lines = [tables.printable(head)]
+    if run["failures"]:
+        columns = ("timestamp", "failure_type", "code", "component", "message")
+        lines += ["Failures", tables.table(run["failures"], columns, width)]
+    doings = ("sequence", "action_type", "target_ref", "outcome", "duration_ms")
+    lines += ["Actions", tables.table(run["actions"], doings, width)]
+    if run["compensations"]:
+        undone = ("sequence", "compensation_type", "compensated_action_type", "target_ref", "outcome")
+        lines += ["Compensations", tables.table(run["compensations"], undone, width)]
+    return lines
+
+
+def _by(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row.get(column) is None, row.get(column) or 0))
+
+
+def _plain(value: Any) -> Any:
+    """JSON columns come as objects or as their text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""HTTP: health, readiness, metrics and traces for operators. Knows no database and no rule."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry: spans of committed records sent out, shown in Jaeger's JSON, read back. Knows no database."""

@@ -1,0 +1,66 @@
+"""Span rows as the OTLP protobuf that the SDK's own encoder writes.
+
+A row is a mapping with the columns of `public_v1.span`. The same rows give the same bytes.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace.status import Status, StatusCode
+
+SpanRow = Mapping[str, Any]
+SLICE = 64  # spans encoded before others get the loop: about 2 ms
+
+_SCOPE = InstrumentationScope("amends")
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_STATUS = {"UNSET": StatusCode.UNSET, "OK": StatusCode.OK, "ERROR": StatusCode.ERROR}
+
+
+async def encode_rows(rows: Sequence[SpanRow]) -> bytes:
+    """An `ExportTraceServiceRequest`, made in slices: protobuf messages laid end to end are one message."""
+    parts = []
+    for spans in _slices(rows):
+        parts.append(encode_spans(spans).SerializeToString(deterministic=True))
+        await asyncio.sleep(0)
+    return b"".join(parts)
+
+
+def _slices(rows: Sequence[SpanRow]) -> Iterator[list[ReadableSpan]]:
+    resources: dict[bytes, Resource] = {}
+    for start in range(0, len(rows), SLICE):
+        yield [readable(row, resources) for row in rows[start : start + SLICE]]
+
+
+def readable(row: SpanRow, resources: dict[bytes, Resource] | None = None) -> ReadableSpan:
+    """The SDK's span of a row; `resources` keeps one object per resource, which groups the encoding."""
+    described = row["resource"] or {"service.name": "amends"}
+    known = {} if resources is None else resources
+    key = msgspec.json.encode(described, order="deterministic")
+    resource = known.setdefault(key, Resource(described))
+    parent = row["parent_span_id"]
+    code = _STATUS[row["status"]]
+    return ReadableSpan(
+        name=row["name"],
+        context=_context(row["trace_id"], row["span_id"]),
+        parent=_context(row["trace_id"], parent) if parent else None,
+        resource=resource,
+        attributes=row["attributes"],
+        events=[Event(one["name"], one["attributes"], one["time_us"] * 1000) for one in row["events"]],
+        links=[Link(_context(one["trace_id"], one["span_id"])) for one in row["links"]],
+        kind=SpanKind[row["kind"]],
+        status=Status(code, (row["status_message"] or None) if code is StatusCode.ERROR else None),
+        start_time=row["start_us"] * 1000,
+        end_time=row["end_us"] * 1000,
+        instrumentation_scope=_SCOPE,
+    )
+
+
+def _context(trace_id: str, span_id: str) -> SpanContext:
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=False, trace_flags=_SAMPLED)

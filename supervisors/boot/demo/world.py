@@ -1,0 +1,172 @@
+"""The demo's hands: the runtime as a process, the fleet, and what any outsider has: NATS, SQL, SSH."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import asyncssh
+import nats
+from nats.aio.client import Client
+
+from adapters.simulated.fleet_client import Fleet
+from amends.values.errors import Unavailable
+
+READY_WITHIN_S = 60
+CONFIG = """profile = "acceptance"
+state_dir = {state_dir}
+[http]
+listen = "127.0.0.1:0"
+"""
+
+
+class DemoFailed(Exception):
+    """Something did not end as the matrix says; the message says what."""
+
+
+class World:
+    """One runtime and its fleet below `state_dir`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.endpoints: dict[str, Any] = {}
+        self.customer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+        self.nats: Client
+        self.sql: asyncpg.Connection[Any]
+        self.fleet: Fleet | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    # --- processes -----------------------------------------------------------------------------------
+
+    async def start_runtime(self) -> float:
+        """Start `amends run` and wait for `ready`; milliseconds it took. Raises `Unavailable`."""
+        config = self.state_dir / "amends.toml"
+        config.write_text(CONFIG.format(state_dir=json.dumps(str(self.state_dir))), encoding="utf-8")
+        began = time.monotonic()
+        with self.log_file.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
+                stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        async with asyncio.timeout(READY_WITHIN_S):
+            line = await self._process.stdout.readline()
+        if line.strip() != b"ready":
+            end = self.log_file.read_text(encoding="utf-8")[-2000:]
+            raise Unavailable(f"the runtime did not start; the end of {self.log_file}:\n{end}")
+        self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text(encoding="utf-8"))
+        return (time.monotonic() - began) * 1000
+
+    @property
+    def log_file(self) -> Path:
+        """Where the runtime's own log goes."""
+        return self.state_dir / "runtime.log"
+
+    async def connect(self) -> None:
+        """Connections of an outsider; SQL as the superuser of the embedded server, to break things by hand."""
+        if not hasattr(self, "nats"):
+            self.nats = await nats.connect(
+                self.endpoints["nats_url"], max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet
+            )
+        host = parse_qs(urlsplit(self.endpoints["postgres_dsn"]).query)["host"][0]
+        self.sql = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
+
+    async def kill(self) -> None:
+        """kill -9 of the runtime; its embedded servers die with it."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        self.sql.terminate()
+
+    async def close(self) -> None:
+        """End everything that was started, the runtime by SIGTERM."""
+        if self.fleet is not None:
+            await self.fleet.close()
+        if hasattr(self, "nats"):
+            await self.nats.close()
+        if hasattr(self, "sql"):
+            self.sql.terminate()
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            await self._process.wait()
+
+    # --- asking --------------------------------------------------------------------------------------
+
+    async def ask(self, subject: str, data: dict[str, Any], *, key: str = "") -> dict[str, Any]:
+        """The data of the reply; raises `DemoFailed` when it is an error."""
+        headers = {"Idempotency-Key": key or secrets.token_hex(8)}
+        if subject.startswith("ops."):
+            headers["Authorization"] = f"Bearer {self.endpoints['operator_token']}"
+        reply = await self.nats.request(f"amends.v1.{subject}", json.dumps(data).encode(), timeout=5, headers=headers)
+        body = json.loads(reply.data)
+        if not body["ok"]:
+            raise DemoFailed(f"{subject} was refused: {body['error']}")
+        return {**body["data"], "duplicate": body["duplicate"]}
+
+    async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        """Rows of a query."""
+        return [dict(row) for row in await self.sql.fetch(query, *args)]
+
+    async def value(self, query: str, *args: Any) -> Any:
+        """The first column of the first row."""
+        return await self.sql.fetchval(query, *args)
+
+    async def until(self, check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 15) -> Any:
+        """Wait for something to become true; raises `DemoFailed` naming it."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = await check()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise DemoFailed(f"{what}: did not come within {timeout_s:.0f} s")
+            await asyncio.sleep(0.01)
+
+    async def until_sql(self, what: str, query: str, *args: Any, timeout_s: float = 15) -> Any:
+        """Wait for a query's first value to be true."""
+
+        async def check() -> Any:
+            return await self.value(query, *args)
+
+        return await self.until(check, what, timeout_s)
+
+    # --- renting -------------------------------------------------------------------------------------
+
+    async def request(self, **more: Any) -> str:
+        """Ask for an allocation; its id."""
+        data = {"account_id": "acme", "ssh_public_key": self.customer_key, "rate_uminor_per_hour": 249_000_000, **more}
+        return str((await self.ask("cmd.allocation.request", data))["allocation"]["allocation_id"])
+
+    async def allocation_is(self, allocation_id: str, state: str) -> None:
+        """Wait for a state."""
+        query = "SELECT state = $2 FROM public_v1.allocation WHERE allocation_id = $1"
+        await self.until_sql(f"{allocation_id} is {state}", query, allocation_id, state)
+
+    async def free_node(self) -> str:
+        """A node that could be rented now."""
+        query = """SELECT node_id FROM public_v1.node WHERE state = 'ready' AND reserved_by IS NULL
+                   AND allocated_to IS NULL AND NOT dirty ORDER BY node_id LIMIT 1"""
+        return str(await self.until_sql("a free node", query))
+
+    async def compensations(self, entity: str) -> list[tuple[str, str, str]]:
+        """(type, action type, outcome) of an entity's compensations, in order."""
+        rows = await self.rows(
+            """SELECT c.compensation_type, c.compensated_action_type, c.outcome FROM public_v1.compensation c
+               JOIN public_v1.recovery_run r USING (recovery_trace_id) WHERE r.entity = $1
+               ORDER BY r.started_at, c.sequence""",
+            entity,
+        )
+        return [(row["compensation_type"], row["compensated_action_type"], row["outcome"]) for row in rows]
+
+
+async def _quiet(error: Exception) -> None:
+    """The runtime is killed on purpose: a lost connection is part of the story."""
+    del error

@@ -1,0 +1,48 @@
+"""`/metrics`: what the parts of a runtime count, under one table of names (docs/telemetry.md)."""
+
+from typing import TYPE_CHECKING
+
+from adapters.http.metrics import Metric
+
+if TYPE_CHECKING:
+    from supervisors.boot.runtime import Runtime
+
+Number = int | float
+
+
+def metrics(runtime: "Runtime") -> list[Metric]:
+    """The samples of this moment."""
+    kernel = runtime.kernel
+    engine, writer, policy = kernel.engine, kernel.writer, kernel.engine.policy
+
+    def one(name: str, kind: str, purpose: str, value: Number) -> Metric:
+        return (f"amends_{name}", kind, purpose, [({}, value)])
+
+    actors = [({"kind": kind}, count) for kind, count in engine.store.counts().items()]
+    return [
+        one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
+        one("lease_age_seconds", "gauge", "Seconds since the lease was renewed.", round(kernel.lease.age_s, 3)),
+        one("turns_total", "counter", "Turns committed by actors.", engine.turns),
+        one("commits_total", "counter", "Transactions committed.", writer.commits),
+        one("commits_refused_total", "counter", "Batches the database refused.", writer.refused),
+        one("turns_waiting", "gauge", "Turns decided and not yet committed.", writer.waiting),
+        one("mailbox_messages", "gauge", "Messages waiting in mailboxes.", engine.waiting()),
+        ("amends_actors", "gauge", "Actors in memory.", actors),
+        one("timers_armed", "gauge", "Durable timers that are set.", len(engine.timers)),
+        one("steps_running", "gauge", "Steps under way.", kernel.dispatcher.running),
+        one("steps_waiting", "gauge", "Steps intended and not running.", kernel.dispatcher.waiting),
+        one("steps_started_total", "counter", "Tries of steps begun.", kernel.dispatcher.started),
+        one("outbox_pending", "gauge", "Events not yet acknowledged.", kernel.relay.pending),
+        one("outbox_published_total", "counter", "Events acknowledged.", kernel.relay.published),
+        one("notifications_parked", "gauge", "Notifications waiting for the bus.", len(kernel.parked)),
+        one("heartbeats_total", "counter", "Heartbeats received.", runtime.heartbeats.received),
+        one("heartbeats_malformed_total", "counter", "Heartbeats that could not be read.", runtime.heartbeats.malformed),
+        one("heartbeats_unknown_total", "counter", "Heartbeats of unknown nodes.", runtime.detector.unknown),
+        one("detector_blind", "gauge", "1 while nobody is judged.", int(runtime.detector.blind)),
+        one("requests_total", "counter", "Requests taken.", runtime.requests.handled),
+        one("requests_refused_total", "counter", "Requests refused.", runtime.requests.refused),
+        one("requests_in_flight", "gauge", "Requests under way.", runtime.service.in_flight),
+        one("decide_failures_total", "counter", "Turns whose decision raised.", policy.crashes),
+        one("messages_quarantined_total", "counter", "Messages set aside.", policy.quarantined),
+        one("spans_exported_total", "counter", "Spans acknowledged by the receiver.", runtime.front.traces.exporter.exported),
+    ]

@@ -1,0 +1,81 @@
+"""Traces of one runtime: the exporter that follows the journal, Jaeger's JSON for pages and files, the verifier."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.http.server import TraceSearch
+from adapters.otel.exporter import SpanExporter
+from adapters.otel.jaeger import jaeger_json
+from adapters.otel.verify import verify
+from adapters.postgres.journal import PostgresJournal
+from adapters.postgres.reading import ReadSide
+from adapters.postgres.spans import SpanReader
+from amends.runtime.decision import Decision
+from amends.runtime.trunk import ChildSpec
+
+CURSOR = "otlp"
+PAGE = 200
+
+
+class Traces:
+    """Everything that reads `public_v1.span`."""
+
+    def __init__(self, read: ReadSide, journal: PostgresJournal, endpoint: str) -> None:
+        self._read, self._journal = read, journal
+        self.spans = SpanReader(read)
+        self.exporter = SpanExporter(
+            endpoint, read=self.spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
+        )
+
+    def follow(self, decision: Decision) -> None:
+        """A turn has committed."""
+        del decision
+        self.exporter.notify()
+
+    def child(self) -> ChildSpec:
+        """The exporter as a service."""
+        exporter = self.exporter
+        return ChildSpec(name="spans", run=exporter.run, detail=lambda: {
+            "exported": exporter.exported, "up": exporter.up, "cursor": exporter.cursor})  # fmt: skip
+
+    async def search(self, search: TraceSearch) -> Mapping[str, Any]:
+        """`/api/traces`."""
+        rows = await self.spans.recent(
+            limit=search.limit, since_us=search.since_us, until_us=search.until_us, name=search.operation,
+            attributes=search.tags,
+        )  # fmt: skip
+        return jaeger_json(rows)
+
+    async def trace(self, trace_id: str) -> Mapping[str, Any]:
+        """`/api/traces/<id>`."""
+        return jaeger_json(await self.spans.of([trace_id]))
+
+    async def of_recoveries(self, limit: int) -> Mapping[str, Any]:
+        """Jaeger's JSON of the newest recovery runs, each with the trace it began in."""
+        rows = await self._read.rows("recent_recoveries", limit)
+        trace_ids = {row[key] for row in rows for key in ("recovery_trace_id", "original_trace_id")}
+        return jaeger_json(await self.spans.of(sorted(trace_ids)))
+
+    async def verify(self) -> dict[str, Any]:
+        """Compensation rows against spans, one to one, over everything that is recorded."""
+        compensations = await self._read.rows("all_compensations")
+        spans: list[dict[str, Any]] = []
+        cursor = 0
+        while True:
+            rows, upto = await self.spans.after(cursor, 10_000)
+            spans += rows
+            if upto <= cursor:
+                break
+            cursor = upto
+        steps = await self._read.rows("ended_steps")
+        found = verify(compensations, spans, [(row["step_id"], row["state"]) for row in steps])
+        return {
+            "valid": not found, "compensations": len(compensations), "spans": len(spans), "differences": found[:PAGE],
+        }  # fmt: skip
+
+    async def _cursor(self) -> int:
+        rows = await self._journal.fetch("read_cursor", CURSOR)
+        return int(rows[0]["jseq"]) if rows else 0
+
+    async def _keep_cursor(self, jseq: int) -> None:
+        await self._journal.execute("write_cursor", CURSOR, jseq)

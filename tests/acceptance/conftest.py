@@ -1,0 +1,44 @@
+"""A world per module where its tests can share one, and a machine per test."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.acceptance.machine import Machine
+from tests.acceptance.records import all_is_well
+from tests.acceptance.world import World
+
+
+@pytest.fixture(scope="module")
+def module_dir() -> Iterator[Path]:
+    """A state directory that another account can enter (see `state_dir`), for a whole module."""
+    base = Path(tempfile.mkdtemp(prefix="amends acceptance ", dir="/tmp"))
+    base.chmod(0o755)
+    yield base / "state"
+    shutil.rmtree(base)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(request: pytest.FixtureRequest, module_dir: Path) -> AsyncIterator[World]:
+    """A running runtime for the module, with the account acme; a module's CONFIG is added to its configuration."""
+    world = World(module_dir, getattr(request.module, "CONFIG", ""))
+    await world.start()
+    await world.connect()
+    await world.account("acme")
+    yield world
+    await all_is_well(world)
+    await world.stop()
+    assert "Traceback" not in world.log_text(), world.log_text()[-5000:]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def machine(world: World) -> AsyncIterator[Machine]:
+    """A ready machine that belongs to one test; afterwards everything must be well."""
+    machine = await world.add_machine()
+    yield machine
+    await all_is_well(world)
+    await machine.stop()

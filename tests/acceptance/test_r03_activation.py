@@ -1,0 +1,183 @@
+"""R03 from outside: an activation that the database refuses is tried again, then undone; a lock only delays its own."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.acceptance.machine import Machine, user_of
+from tests.acceptance.records import ended_run, events, meters, notifications, runs
+from tests.acceptance.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+OTHERS = 200
+
+
+@asynccontextmanager
+async def refusing_activation(world: World, condition: str = "true") -> AsyncIterator[None]:
+    """A trigger that raises when an allocation is to become active and `condition` holds."""
+    await world.sql.execute(
+        "CREATE FUNCTION no_activation() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"IF {condition} THEN RAISE EXCEPTION 'no activation today'; END IF; RETURN NEW; END $$"
+    )
+    await world.sql.execute(
+        "CREATE TRIGGER no_activation BEFORE INSERT OR UPDATE ON allocations FOR EACH ROW "
+        "WHEN (NEW.state = 'active') EXECUTE FUNCTION no_activation()"
+    )
+    try:
+        yield
+    finally:
+        await world.sql.execute("DROP FUNCTION no_activation() CASCADE")
+
+
+@asynccontextmanager
+async def locking(world: World, query: str, *args: Any) -> AsyncIterator[None]:
+    """A foreign session that holds the rows of `query` locked."""
+    foreign = await world.superuser()
+    try:
+        async with foreign.transaction():
+            assert await foreign.fetch(f"{query} FOR UPDATE", *args)
+            yield
+    finally:
+        await foreign.close()
+
+
+async def others_live(world: World) -> float:
+    """Many other entities are asked for things at once; how many seconds until the last has its answer."""
+    begun = time.monotonic()
+    names = [world.new_name("other") for _ in range(OTHERS // 2)]
+    await asyncio.gather(*(world.account(name) for name in names))
+    await asyncio.gather(*(world.request(name, node_labels={"zone": "nowhere"}) for name in names))
+    return time.monotonic() - begun
+
+
+async def test_an_activation_that_is_always_refused_fails_and_its_user_is_removed(
+    world: World, machine: Machine
+) -> None:
+    # given a database that refuses every activation
+    async with refusing_activation(world):
+        # when
+        allocation_id = await world.request(node_id=machine.node_id)
+        row = await world.allocation_is(allocation_id, "failed")
+    # then
+    assert row["failure_code"] == "activation_failed"
+    entity, user = f"allocation:{allocation_id}", f"node:{machine.node_id}/user:{user_of(allocation_id)}"
+    await world.cleaned(allocation_id)
+    run = await ended_run(world, entity, "R03")
+    assert run.kinds() == [*["retry·failure"] * 3, "compensation·success", "compensation·success"]
+    assert run.shape() == [f"compensate·side_effect·{user}·success", f"reverse·side_effect·{user}·success"]
+    assert run.supersedes() == [None, 0]
+    assert run.outcome == "recovered"
+    assert len(run.failures) == 3
+    assert all("no activation today" in failure["message"] for failure in run.failures)
+    tries = await world.rows(
+        "SELECT state, attempt FROM public_v1.step WHERE entity = $1 AND name = 'activation' ORDER BY attempt", entity
+    )
+    assert tries == [{"state": "failed", "attempt": attempt} for attempt in (1, 2, 3)]
+    assert machine.ops(allocation_id) == ["user-create", "key-install", "user-remove"]
+    assert await meters(world, allocation_id) == []
+    assert [n["kind"] for n in await notifications(world, entity)] == ["allocation.failed"]
+    assert await events(world, entity) == ["requested", "provisioning", "activating", "failed"]
+    # and the node is assignable again
+    node = await world.node(machine.node_id)
+    assert (node["state"], node["reserved_by"], node["dirty"]) == ("ready", None, False)
+    second = await world.rent(node_id=machine.node_id)
+    await world.release(second)
+    await world.cleaned(second)
+
+
+async def test_an_activation_that_is_refused_once_succeeds_without_compensation(world: World, machine: Machine) -> None:
+    # given a database that refuses until one try has failed
+    none_failed = (
+        "NOT EXISTS (SELECT FROM step WHERE entity = 'allocation:' || NEW.allocation_id "
+        "AND name = 'activation' AND state = 'failed')"
+    )
+    async with refusing_activation(world, none_failed):
+        # when
+        allocation_id = await world.rent(node_id=machine.node_id)
+    # then
+    run = await ended_run(world, f"allocation:{allocation_id}", "R03")
+    assert run.shape() == []
+    assert run.outcome == "recovered"
+    assert run.kinds() == ["retry·failure", "retry·success"]
+    assert machine.ops(allocation_id) == ["user-create", "key-install"]
+    assert [meter["state"] for meter in await meters(world, allocation_id)] == ["accruing"]
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+async def test_a_refused_activation_delays_nobody_else(world: World, machine: Machine) -> None:
+    usual = await others_live(world)
+    async with refusing_activation(world, f"NEW.body ->> 'node_id' = '{machine.node_id}'"):
+        allocation_id = await world.request(node_id=machine.node_id)
+        took = await others_live(world)
+        await world.allocation_is(allocation_id, "failed")
+    assert took < usual * 3 + 1.0, f"{OTHERS} others took {took:.2f} s, usually {usual:.2f} s"
+    await world.cleaned(allocation_id)
+
+
+async def test_a_row_that_a_foreign_session_has_locked_is_only_delayed(world: World, machine: Machine) -> None:
+    # given a set-up whose row is locked before it can become active
+    machine.fault("key-install", "delay", seconds=0.3)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await world.allocation_is(allocation_id, "provisioning")
+    async with locking(world, "SELECT FROM allocations WHERE allocation_id = $1", allocation_id):
+
+        async def installed() -> bool:
+            return "key-install" in machine.ops(allocation_id)
+
+        await until(installed, "the key is installed")
+        # when others live meanwhile, then they are not delayed
+        took = await others_live(world)
+        assert (await world.allocation(allocation_id))["state"] == "provisioning"
+        assert took < 4.0, f"{OTHERS} others took {took:.2f} s"
+    # then it goes on where it stood, and nothing has failed
+    await world.allocation_is(allocation_id, "active")
+    assert await runs(world, f"allocation:{allocation_id}") == []
+    assert machine.ops(allocation_id) == ["user-create", "key-install"]
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+@pytest.mark.parametrize("table", ["allocations", "assignments", "meters"])
+async def test_a_locked_row_of_a_release_delays_that_release_alone(world: World, machine: Machine, table: str) -> None:
+    # given an active allocation of which a foreign session holds a row
+    allocation_id = await world.rent(node_id=machine.node_id)
+    usual = await others_live(world)
+    async with locking(world, f"SELECT FROM {table} WHERE allocation_id = $1", allocation_id):
+        # when it is released and two hundred others live
+        releasing = asyncio.create_task(world.release(allocation_id))
+        took = await others_live(world)
+        # then they all have their answers while the row is still locked
+        assert (await world.allocation(allocation_id))["state"] in {"active", "releasing"}
+        assert took < usual * 3 + 1.5, f"{OTHERS} others took {took:.2f} s, usually {usual:.2f} s"
+    await releasing
+    await world.cleaned(allocation_id)
+    assert await runs(world, f"allocation:{allocation_id}") == []
+
+
+async def test_a_node_that_is_quarantined_during_the_set_up_gets_no_customer(world: World, machine: Machine) -> None:
+    # given a set-up under way
+    machine.fault("key-install", "delay", seconds=0.5)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await world.allocation_is(allocation_id, "provisioning")
+    # when an operator takes the node out of service
+    await world.ok("ops.node.quarantine", {"node_id": machine.node_id, "reason": "smoke"})
+    # then the allocation fails, without a meter, and its user is removed
+    row = await world.allocation_is(allocation_id, "failed")
+    assert row["failure_code"] == "node_offline"
+    await world.cleaned(allocation_id)
+    run = await ended_run(world, f"allocation:{allocation_id}", "R02")
+    assert run.shape() == [
+        f"reverse·side_effect·node:{machine.node_id}/user:{user_of(allocation_id)}·success",
+        f"rollback·state_change·node:{machine.node_id}·success",
+    ]
+    assert machine.ops(allocation_id) == ["user-create", "key-install", "user-remove"]
+    assert machine.users == []
+    assert await meters(world, allocation_id) == []
+    await world.ok("ops.node.return_to_service", {"node_id": machine.node_id, "reason": "aired"})
+    await world.node_is(machine.node_id, "ready")

@@ -1,0 +1,77 @@
+"""One embedded Postgres for a test session, and a fresh migrated database with a journal for each test."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest_asyncio
+
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.journal import PostgresJournal
+from adapters.postgres.lease import Lease
+from adapters.postgres.reading import ReadSide
+from amends.values.records import TABLES
+from supervisors.rental import RENTAL
+from tests.adapters.postgres.story import Book, context
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server() -> AsyncIterator[EmbeddedPostgres]:
+    base = Path(tempfile.mkdtemp(prefix="amends-test-", dir="/tmp"))
+    base.chmod(0o755)
+    server = EmbeddedPostgres(base / "state", settings={"max_connections": "60"})
+    await server.start()
+    yield server
+    await server.stop()
+    shutil.rmtree(base)
+
+
+class Database(SimpleNamespace):
+    """`dsn`, `superuser_dsn`, `journal`, `book` (tells actors things and commits) and `read`."""
+
+    dsn: str
+    superuser_dsn: str
+    journal: PostgresJournal
+    book: Book
+    read: ReadSide
+
+    async def all(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return [dict(row) for row in await connection.fetch(query, *args)]
+        finally:
+            await connection.close()
+
+    async def force(self, statement: str) -> None:
+        """What a superuser can do past every trigger."""
+        connection = await asyncpg.connect(self.superuser_dsn)
+        try:
+            await connection.execute(f"SET session_replication_role = replica; {statement}")
+        finally:
+            await connection.close()
+
+
+@pytest_asyncio.fixture
+async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
+    superuser = await asyncpg.connect(server.superuser_dsn)
+    name = f"test{await superuser.fetchval('SELECT count(*) FROM pg_database')}"
+    await superuser.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    await superuser.execute(f"CREATE DATABASE {name} OWNER amends")
+    dsn, admin = (each.replace("/amends?", f"/{name}?") for each in (server.dsn, server.superuser_dsn))
+    lease = Lease(dsn, "test")
+    assert await lease.acquire_now() == 1
+    await lease.prepare("instance-1", "0.1.0", 1_760_000_000_000_000)
+    tables = {**TABLES, **RENTAL.tables}
+    journal = PostgresJournal(dsn, 1, {kind.name: kind.table for kind in RENTAL.kinds}, list(tables.values()))
+    read = ReadSide(dsn)
+    book = Book(journal, await journal.head(), context(1))
+    yield Database(dsn=dsn, superuser_dsn=admin, journal=journal, book=book, read=read)
+    await read.aclose()
+    await journal.aclose()
+    await lease.aclose()
+    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await superuser.close()

@@ -1,0 +1,255 @@
+"""The views over what real actors committed: shape, defaults, who may read them, and what must never hold."""
+
+import json
+import re
+from typing import Any
+
+import asyncpg
+import pytest
+
+from adapters.otel.verify import verify
+from adapters.postgres.spans import SpanReader
+from amends.values import ids
+from tests.adapters.postgres.database import Database
+from tests.adapters.postgres.story import ready_node, requested, whole_story
+
+# tables.md and traces.md, literally and in order; more columns may follow.
+COLUMNS = {
+    "account": "account_id currency stripe_customer_id created_us",
+    "node": "node_id state labels dirty reserved_by allocated_to epoch boot_id last_heartbeat_us flap_count "
+    "quarantine_reasons version",
+    "debt": "debt_id node_id kind target_ref allocation_id attachment_id attempts since_us",
+    "allocation": "allocation_id account_id node_id state failure_code release_cause cleanup_pending "
+    "cleanup_attempts billing_state rate_uminor_per_hour attempt_id external_ref requested_us activated_us ended_us "
+    "trace_id version",
+    "meter": "meter_id allocation_id account_id state rate_uminor_per_hour policy_version policy_sha256 started_us "
+    "stopped_us stop_cause posted_through_us",
+    "ledger_entry": "entry_id account_id meter_id entry_type amount_minor currency idempotency_key payload_hash "
+    "rule_id window_start_us created_us",
+    "notification": "notification_id audience account_id kind entity state attempts dedupe_key created_us sent_us",
+    "outbox": "outbox_id entity subject state attempts created_us published_us",
+    "step": "step_id entity name attempt state idempotency_key started_us ended_us next_attempt_us",
+    "failure": "failure_id trace_id span_id timestamp failure_type severity ref message code component cause_ref "
+    "propagation_hop recovery_trace_id",
+    "recovery_run": "recovery_id recovery_trace_id matrix_row matrix_version matrix_sha256 policy_sha256 started_at "
+    "ended_at trigger_type trigger_ref original_trace_id final_outcome entity",
+    "recovery_action": "action_id recovery_trace_id sequence timestamp action_type target_ref outcome duration_ms "
+    "metadata",
+    "compensation": "compensation_id recovery_trace_id sequence timestamp compensated_action_ref "
+    "compensated_action_type compensation_type target_ref outcome duration_ms metadata matrix_row comp_key",
+    "audit_log": "audit_id seq at_us actor action target_ref from_state to_state reason request_id trace_id "
+    "recovery_trace_id epoch details prev_hash hash",
+    "ops_case": "case_id kind target_ref state opened_us resolved_us recovery_trace_id commands evidence",
+    "span": "trace_id span_id parent_span_id name kind start_us end_us status attributes events links exported",
+    "invariant_violation": "name target_ref details",
+}
+
+
+async def test_every_view_has_the_contract_s_columns_in_its_order(database: Database) -> None:
+    rows = await database.read.rows("view_columns")
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["view"], []).append(row["name"])
+    for view, columns in COLUMNS.items():
+        assert found[view][: len(columns.split())] == columns.split(), view
+
+
+async def test_no_instant_of_a_healthy_story_violates_an_invariant(database: Database) -> None:
+    book, seen = database.book, []
+
+    async def look() -> None:
+        seen.append(await database.read.rows("violations"))
+        assert seen[-1] == []
+
+    book.after_turn = look
+    entities = await whole_story(book)
+    assert len(seen) > 30
+    assert book.state("allocation", entities["failed"]).state == "failed"
+    assert book.state("allocation", entities["released"]).cleanup_pending is False
+
+
+async def test_states_left_out_of_the_body_show_their_defaults(database: Database) -> None:
+    await whole_story(database.book)
+    rows = await database.all("SELECT * FROM public_v1.allocation ORDER BY state")
+    assert [row["state"] for row in rows] == ["failed", "released"]
+    assert [row["billing_state"] for row in rows] == ["none", "stopped"]
+    assert [row["cleanup_pending"] for row in rows] == [False, False]
+    assert [row["cleanup_attempts"] for row in rows] == [2, 1]
+    node = await database.read.get("node", "n2")
+    assert node["dirty"] is False
+    assert node["reserved_by"] is node["allocated_to"] is None
+    assert (node["epoch"], node["flap_count"], node["labels"]) == (1, 0, {"site": "a"})
+    assert node["state"] == "quarantined"
+    assert node["quarantine_reasons"] == ["cleanup_exhausted"]
+
+
+async def test_a_node_shows_its_assignment_and_its_debts(database: Database) -> None:
+    book = database.book
+    await whole_story(book)
+    await ready_node(book, "n3")
+    allocation_id = await requested(book, "n3")
+    node = await database.read.get("node", "n3")
+    assert (node["reserved_by"], node["allocated_to"], node["dirty"]) == (allocation_id, None, False)
+    for step in ("ssh.user-create", "ssh.key-install"):
+        await book.end(f"allocation:{allocation_id}", step)
+    await book.timer("allocation", allocation_id, "activate")
+    node = await database.read.get("node", "n3")
+    assert (node["reserved_by"], node["allocated_to"]) == (None, allocation_id)
+    assert (await database.read.rows("violations")) == []
+
+
+async def test_times_are_rfc_3339_and_none_is_null(database: Database) -> None:
+    await whole_story(database.book)
+    rows = await database.all("SELECT * FROM public_v1.failure ORDER BY failure_id")
+    assert re.fullmatch(r"2026-01-15T\d\d:\d\d:\d\d\.\d{6}Z", rows[0]["timestamp"])
+    assert {row["cause_ref"] for row in rows} == {None}
+    run = (await database.all("SELECT * FROM public_v1.recovery_run WHERE final_outcome = 'recovered'"))[0]
+    assert run["started_at"] < run["ended_at"]
+    spans = await database.all("SELECT * FROM public_v1.span WHERE parent_span_id = ''")
+    assert spans == []
+
+
+async def test_the_view_s_spans_match_the_records_one_to_one(database: Database) -> None:
+    await whole_story(database.book)
+    read = database.read
+    spans, upto = await SpanReader(read).after(0, 100_000)
+    assert upto == database.book.head.seq
+    steps = [(row["step_id"], row["state"]) for row in await read.rows("ended_steps")]
+    compensations = await read.rows("all_compensations")
+    assert len(compensations) >= 8
+    assert any(row["duration_ms"] is None for row in compensations)
+    assert verify(compensations, spans, steps) == []
+
+
+async def test_a_span_stays_the_same_while_its_records_grow(database: Database) -> None:
+    """What was exported once is never seen with another content, and each span comes exactly once."""
+    seen: dict[tuple[str, str], Any] = {}
+    spans, cursor = SpanReader(database.read), 0
+
+    async def follow() -> None:
+        nonlocal cursor
+        rows, cursor = await spans.after(cursor, 512)
+        for row in rows:
+            key = (row["trace_id"], row["span_id"])
+            assert key not in seen
+            seen[key] = row
+
+    database.book.after_turn = follow
+    await whole_story(database.book)
+    final, _ = await spans.after(0, 100_000)
+    assert {(row["trace_id"], row["span_id"]): row for row in final} == seen
+
+
+async def test_a_run_can_be_walked_both_ways(database: Database) -> None:
+    entities = await whole_story(database.book)
+    run = (await database.all("SELECT * FROM public_v1.recovery_run WHERE matrix_row = 'R02'"))[0]
+    assert run["entity"] == f"allocation:{entities['failed']}"
+    spans = SpanReader(database.read)
+    own = await spans.of([run["recovery_trace_id"]])
+    root = next(row for row in own if row["parent_span_id"] is None)
+    assert root["name"] == "recovery R02 remote user setup"
+    assert root["start_us"] == root["end_us"] == run["started_us"]
+    [link] = root["links"]
+    original = await spans.of([link["trace_id"]])
+    failed = next(row for row in original if row["span_id"] == link["span_id"])
+    assert failed["status"] == "ERROR"
+    assert failed["events"][0]["attributes"]["failure.message"] == "exit status 1: ‘disk full’"
+    started = next(row for row in original if row["name"] == "recovery.started")
+    assert started["parent_span_id"] == failed["span_id"]
+    assert started["links"] == [{"trace_id": run["recovery_trace_id"], "span_id": root["span_id"]}]
+    ended = next(row for row in own if row["name"] == "recovery.ended")
+    assert ended["attributes"]["recovery.final_outcome"] == "recovered"
+    names = [row["name"] for row in own]
+    assert "reverse user-create" in names
+    assert "rollback reservation" in names
+    undo = next(row for row in own if row["name"] == "ssh.user-remove")
+    above = next(row for row in own if row["span_id"] == undo["parent_span_id"])
+    assert above["name"] == "reverse user-create"
+
+
+async def test_a_failure_that_no_span_carries_has_one_of_its_own(database: Database) -> None:
+    book = database.book
+    await whole_story(book)
+    trace, span = "ab" * 16, "cd" * 8
+    rows = ", ".join(
+        f"('fail_{name}', '{trace}', '{span}', {book.now_us}, 'policy', 'low', 'ref', 'text', 'code', 'part', '', 0, "
+        f"'', 1, {seq})"
+        for name, seq in (("a", 1), ("b", 2))
+    )
+    await database.force(f"INSERT INTO failure VALUES {rows}")
+    found = await SpanReader(database.read).of([trace])
+    assert [(row["span_id"], row["parent_span_id"], row["status"]) for row in found] == [
+        (span, None, "ERROR"),
+        (ids.span_id("failure", "fail_b"), span, "ERROR"),
+    ]
+
+
+BREAKS = {
+    "A1 assignment": "UPDATE assignments SET state = 'active', ended_us = NULL WHERE node_id = 'n1'",
+    "A1 none": "UPDATE allocations SET state = 'active' WHERE state = 'released'",
+    "A3 stuck": "UPDATE allocations SET state = 'provisioning' WHERE state = 'failed'",
+    "A3 orphan": "UPDATE step SET state = 'intended', entity = 'node:gone'",
+    "A4 debt": "UPDATE debts SET settled_us = NULL",
+    "A4 flag": """UPDATE allocations SET body = body || '{"owing": true, "cleanup_pending": true}'""",
+    "B6 meter": "UPDATE meters SET state = 'accruing', stopped_us = NULL, stop_cause = NULL",
+    "B6 state": "UPDATE allocations SET state = 'active' WHERE state = 'failed'",
+    "C4": "UPDATE recovery_run SET final_outcome = 'failed' WHERE matrix_row = 'R07'",
+    "C6 undo": "UPDATE recovery_action SET outcome = 'failure'; UPDATE compensation SET outcome = 'failure'",
+    "C6 open": "UPDATE recovery_run SET ended_us = NULL, final_outcome = 'degraded'",
+    "C6 held": """UPDATE nodes SET body = body || '{"runs": {"R08": {"recovery_id": "recov_x"}}}'""",
+    "C7": "UPDATE outbox SET state = 'published', published_us = 1",
+    "C8 gap": "UPDATE recovery_action SET sequence = sequence + 1",
+    "C8 pair": "DELETE FROM compensation",
+    "U1 gap": "DELETE FROM audit_log WHERE seq = 3",
+    "U1 tail": "DELETE FROM audit_log WHERE seq = (SELECT max(seq) FROM audit_log)",
+    "U1 hash": "UPDATE audit_log SET hash = repeat('f', 64) WHERE seq = 5",
+    "U2": "UPDATE nodes SET state = 'ready' WHERE node_id = 'n2'",
+}
+
+
+async def test_each_violation_is_seen_under_its_name(database: Database) -> None:
+    await whole_story(database.book)
+    for name, damage in BREAKS.items():
+        connection = await asyncpg.connect(database.superuser_dsn)
+        change = connection.transaction()
+        await change.start()
+        await connection.execute(f"SET LOCAL session_replication_role = replica; {damage}")
+        found = {row["name"] for row in await connection.fetch("SELECT name FROM public_v1.invariant_violation")}
+        assert name.split()[0] in found, name
+        await change.rollback()
+        await connection.close()
+    assert await database.read.rows("violations") == []
+
+
+async def test_the_reader_sees_the_views_and_nothing_else(database: Database) -> None:
+    await whole_story(database.book)
+    connection = await asyncpg.connect(database.dsn.replace("//amends@", "//amends_reader@"))
+    try:
+        for view in COLUMNS:
+            await connection.fetch(f"SELECT * FROM public_v1.{view}")
+        for statement in (
+            "SELECT * FROM allocations",
+            "SELECT * FROM step",
+            "SELECT * FROM span_step",
+            "DELETE FROM public_v1.debt",
+            "UPDATE public_v1.meter SET state = 'stopped'",
+            "CREATE TABLE mine (id int)",
+        ):
+            with pytest.raises(asyncpg.PostgresError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_the_schema_is_made_even_where_no_role_may_be_made(server: Any, database: Database) -> None:
+    superuser = await asyncpg.connect(database.superuser_dsn)
+    held = await superuser.fetchval("SELECT has_schema_privilege('amends_reader', 'public_v1', 'USAGE')")
+    assert held
+    await superuser.close()
+
+
+async def test_no_key_stands_in_any_view_or_span(database: Database) -> None:
+    await whole_story(database.book)
+    for view in COLUMNS:
+        rows = await database.all(f"SELECT * FROM public_v1.{view}")
+        assert "BBBB" not in json.dumps(rows, default=str), view
