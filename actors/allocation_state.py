@@ -47,6 +47,7 @@ class Allocation(ActorState, frozen=True, kw_only=True):
     cleanup_attempts: int = 0
     cleanup_run: str = ""  # the matrix row whose run carries the cleanup
     cleanup_operator: str = ""
+    cleanup_superseded: str = ""  # the failed record that an operator's run settles
     debt_id: str | None = None
     debt_since_us: int = 0
 

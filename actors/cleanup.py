@@ -68,7 +68,7 @@ def lost(s: Allocation, m: CleanupLost, d: Decision) -> None:
     run = d.run(s.cleanup_run) or d.open_run("R04", trigger_type="policy", trigger_ref=f"node:{s.node_id}")
     run.compensate(
         "cancel", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
-        attempt=99, metadata={"acknowledged": "node retired"},
+        attempt=99, metadata={"acknowledged": "node retired"}, supersedes=s.cleanup_superseded,
     )  # fmt: skip
     run.end("recovered")
     _settle(d, m.reason)
@@ -97,6 +97,7 @@ def _cleaned(s: Allocation, m: StepDone, d: Decision) -> None:
             "reverse", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
             attempt=s.cleanup_attempts + 1, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
             metadata={"operator": s.cleanup_operator} if s.cleanup_operator else {},
+            supersedes=s.cleanup_superseded,
         )  # fmt: skip
         run.end("recovered")
     _settle(d, "cleaned")
@@ -109,7 +110,7 @@ def _failed(s: Allocation, m: StepDone, d: Decision) -> None:
     d.row(_debt(d))
     run.retry(
         m.name.partition(".")[2], user_ref(s, d.id), False, attempt=tries, duration_ms=m.duration_ms,
-        code=m.outcome.code,
+        code=m.outcome.code, action_id=m.args.get("action_id", ""),
     )  # fmt: skip
     if s.cleanup_run == "R04" and user_ref(s, d.id) not in d.state.runs["R04"].last:
         _compensate(s, d, run, "partial", 0, m)
@@ -119,6 +120,7 @@ def _failed(s: Allocation, m: StepDone, d: Decision) -> None:
         return
     _compensate(s, d, run, "failure", tries, m)
     run.escalate(CASE, d.ref, {"node_id": s.node_id, "tries": tries, "code": m.outcome.code})
+    d.set(cleanup_superseded=run.newest(user_ref(s, d.id)))
     run.end("failed")
     if s.node_id is not None:
         d.tell("node", s.node_id, Suspicion("cleanup_exhausted"))

@@ -7,7 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from actors import wire
-from amends.runtime.delivery import CancelNotification, Redispatch, SettleOutbox
+from amends.runtime.decision import EVENTS
+from amends.runtime.delivery import CancelNotification, CreateStreams, Redispatch, Republish, SettleOutbox
 from amends.runtime.engine import Engine
 from amends.runtime.messages import ResolveCase
 from amends.runtime.requests import Endpoint
@@ -48,6 +49,13 @@ class CaseShow(wire.Request, frozen=True):
 class ReasonOnly(wire.Request, frozen=True):
     """A change that needs nothing but its reason."""
 
+    reason: wire.Reason
+
+
+class RepublishSince(wire.Request, frozen=True):
+    """ops.outbox.republish"""
+
+    since_us: Annotated[int, Meta(ge=0)]
     reason: wire.Reason
 
 
@@ -173,6 +181,14 @@ def delivery_commands(read: Read) -> list[Endpoint]:
         ),
         Endpoint(subject="ops.outbox.redispatch", request=OutboxCommand, role="operator", locate=outbox(False)),
         Endpoint(subject="ops.outbox.skip", request=OutboxCommand, role="operator", locate=outbox(True)),
+        Endpoint(
+            subject="ops.streams.create", request=ReasonOnly, role="operator", target=lambda r: ("stream", EVENTS),
+            message=lambda r: CreateStreams(r.reason),
+        ),
+        Endpoint(
+            subject="ops.outbox.republish", request=RepublishSince, role="operator",
+            target=lambda r: ("stream", EVENTS), message=lambda r: Republish(r.since_us, r.reason),
+        ),
         Endpoint(subject="ops.case.resolve", request=CaseCommand, role="operator", locate=case(False)),
         Endpoint(subject="ops.case.acknowledge", request=CaseCommand, role="operator", locate=case(True)),
     ]  # fmt: skip

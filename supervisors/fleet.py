@@ -55,11 +55,16 @@ async def run(options: argparse.Namespace) -> int:
 
 
 async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> None:
-    url = json.loads(await stdin.readline())["nats"] if options.nats_from_stdin else options.nats
+    url = json.loads(await stdin.readline())["nats"] if getattr(options, "nats_from_stdin", False) else options.nats
     link = AgentLink([url], name="amends-fleet")
 
     async def agent(node_id: str, directory: Path, boot_id: str, users: Users) -> None:
-        await link.run(NodeAgent(node_id, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users))
+        one = NodeAgent(node_id, link, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users)
+        await one.start()
+        try:
+            await one.wait()
+        finally:
+            await one.stop()
 
     fleet = Fleet(
         options.nodes,

@@ -43,9 +43,6 @@ def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
 def _client_verb(verb: Verb, typed: argparse.Namespace) -> int:
     try:
         text, status = asyncio.run(_talk(verb, typed))
-        print(text)
-        sys.stdout.flush()
-        return status
     except arguments.Usage as error:
         return _failed(USAGE, "usage", str(error), "")
     except Refused as error:
@@ -54,9 +51,16 @@ def _client_verb(verb: Verb, typed: argparse.Namespace) -> int:
         return _failed(UNREACHABLE, "unreachable", str(error), "")
     except KeyboardInterrupt:
         return INTERRUPTED
+    _print(text)
+    return status
+
+
+def _print(text: str) -> None:
+    try:
+        print(text)
+        sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return DONE
 
 
 def _failed(status: int, code: str, message: str, advice: str) -> int:

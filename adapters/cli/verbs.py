@@ -162,14 +162,11 @@ INTEGERS: Final = frozenset(("attempt", "attempts", "cleanup_attempts", "epoch",
                              "version", "propagation_hop"))  # fmt: skip
 BOOLEANS: Final = frozenset(("dirty", "cleanup_pending"))
 
-_STATE = Field("state_dir", "where it keeps what it must not forget", "--state", "path")
+_STATE = Field("state", "where it keeps what it must not forget", "--state", "path")
 _CONFIG = Field("config", "the configuration file", "--config", "path")
-_NATS = Field("nats", "where NATS is", "--nats")
 LOCAL: Final = (
     LocalVerb("run", "the runtime process", (_CONFIG,)),
     LocalVerb("demo", "start everything embedded, rent, break, repair, tell", (
-        Field("row", "only this row of the matrix, such as R02", "--row"),
-        Field("slow", "pause between the lines", "--slow", "flag"),
         Field("keep", "leave it running", "--keep", "flag"),
         Field("state_dir", "where it keeps what it must not forget", "--state-dir", "path"),
         Field("nodes", "how many machines", "--nodes", "int"),
@@ -180,9 +177,11 @@ LOCAL: Final = (
         _STATE, Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
     )),
     LocalVerb("fleet", "simulated machines with real agents", (
-        Field("nodes", "how many", "--nodes", "int", default=20), _NATS,
-        Field("client_key_line", "the runtime's public key", "--client-key-line"),
-        _STATE, Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
+        Field("nodes", "how many", "--nodes", "int", default=20),
+        Field("nats", "where NATS is", "--nats", required=True),
+        Field("client_key_line", "the runtime's public key", "--client-key-line", required=True),
+        Field("state", "what the machines keep", "--state", "path", required=True),
+        Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
         Field("sites", "values of the label site", "--sites", "int", default=2),
     )),
     LocalVerb("restore", "mark a restored database; the runtime is stopped", (REASON, _CONFIG)),

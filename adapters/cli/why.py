@@ -143,8 +143,8 @@ def screen(story: Story, width: int | None) -> str:
         columns = ("debt_id", "node_id", "kind", "target_ref", "attempts", "since_us")
         parts += ["", "Owed", tables.table(story.debts, columns, width)]
     if story.cases:
-        columns = ("case_id", "kind", "target_ref", "state", "opened_us")
-        parts += ["", "Cases", tables.table(story.cases, columns, width)]
+        listed = ("case_id", "kind", "target_ref", "state", "opened_us")
+        parts += ["", "Cases", tables.table(story.cases, listed, width)]
     if story.settle:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)

@@ -25,6 +25,7 @@ from adapters.http.metrics import CONTENT_TYPE, Metric, prometheus_text
 from amends.values.errors import BadConfiguration, Rejected, Unavailable
 
 log = logging.getLogger("amends.http")
+OPERATOR = web.RequestKey("operator", str)  # who asks, in a guarded handler
 STOP_S = 0.5
 MAX_BODY = 1 << 20
 MAX_TRACES, DEFAULT_TRACES = 1000, 20
@@ -98,14 +99,14 @@ class HttpServer:
             await runner.cleanup()
 
     def guarded(self, handler: Handler) -> Handler:
-        """The handler for operators only: `Authorization: Bearer <token>`."""
+        """The handler for operators only: `Authorization: Bearer <token>`; it finds the name under `OPERATOR`."""
 
         async def checked(request: web.Request) -> web.StreamResponse:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             operator = self._authorise(token.strip()) if scheme.lower() == "bearer" and token else None
             if operator is None:
                 raise Rejected("unauthenticated", "this needs an operator's bearer token")
-            request["operator"] = operator
+            request[OPERATOR] = operator
             return await handler(request)
 
         return checked

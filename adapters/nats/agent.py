@@ -6,14 +6,13 @@ nothing. This release knows one op, `reconcile`: it reports, and takes away moun
 
 import asyncio
 import logging
-import pwd
 import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -21,6 +20,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from adapters.nats.agent_link import AgentLink
+from adapters.nats.agent_machine import MountTable, NoMounts, customer_users, machine_boot_id
 from adapters.nats.agent_store import AgentStore
 from adapters.nats.agents import Heartbeat, TaskResult
 
@@ -28,7 +29,6 @@ log = logging.getLogger("amends.agent")
 MAX_TASK_BYTES: Final = 64 * 1024
 PENDING_TASKS: Final = 256
 MAX_NAMES: Final = 4096
-CUSTOMER: Final = re.compile(r"am-[0-9a-z]{26}")
 NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -52,56 +52,20 @@ class Task(Struct, frozen=True):
     expected: Expected | None = None
 
 
-class MountTable(Protocol):
-    """The machine's mounts as the agent sees them; attachments are named by their ids."""
-
-    def own(self) -> Sequence[str]:
-        """Attachments of this agent's durable record that are still mounted."""
-
-    def foreign(self) -> Sequence[str]:
-        """Mounts where attachments live that the record does not know: reported, never touched."""
-
-    async def unmount(self, attachment_id: str) -> None:
-        """Take one of its own away if it can be; what is left shows in `own`."""
-
-
-class NoMounts:
-    """The mount table of this release: the agent mounts nothing, so nothing is its own."""
-
-    def own(self) -> Sequence[str]:
-        """Nothing."""
-        return ()
-
-    def foreign(self) -> Sequence[str]:
-        """Nothing is looked for."""
-        return ()
-
-    async def unmount(self, attachment_id: str) -> None:
-        """There is nothing to take away."""
-
-
-def customer_users() -> list[str]:
-    """Customers' accounts of this machine."""
-    return sorted(entry.pw_name for entry in pwd.getpwall() if CUSTOMER.fullmatch(entry.pw_name))
-
-
-def machine_boot_id() -> str:
-    """The kernel's name for this boot. Raises OSError where there is no such kernel."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
 class NodeAgent:
-    """One node's agent on a connection lent to it. `state_dir` is its own; counters are for display."""
+    """One node's agent, on a connection of its own or on a link that is lent to it.
+
+    `state_dir` is its own; `options` as nats-py takes them (user, password, …); counters are for display.
+    """
 
     def __init__(
-        self, node_id: str, state_dir: Path, *, interval_ms: int = 5000, boot_id: str | None = None,
-        users: Callable[[], Sequence[str]] = customer_users, mounts: MountTable | None = None,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        self, node_id: str, servers: Sequence[str] | AgentLink, state_dir: Path, *, interval_ms: int = 5000,
+        boot_id: str | None = None, users: Callable[[], Sequence[str]] = customer_users,
+        mounts: MountTable | None = None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        **options: Any,
     ) -> None:  # fmt: skip
         if NODE_ID.fullmatch(node_id) is None:
-            raise ValueError(
-                f"not a node's name: {node_id!r}; at most 63 lower-case letters, digits and dashes"
-            )
+            raise ValueError(f"not a node's name: {node_id!r}; at most 63 lower-case letters, digits and dashes")
         if interval_ms < 10:
             raise ValueError("interval_ms must be at least 10")
         self.node_id, self.interval_ms = node_id, interval_ms
@@ -110,22 +74,49 @@ class NodeAgent:
         self._state_dir, self._users, self._now = state_dir, users, now_us
         self._mounts: MountTable = mounts or NoMounts()
         self._decoder = msgspec.json.Decoder(Task)
+        self._lent = isinstance(servers, AgentLink)
+        name = f"amends-agent-{node_id}"
+        self._link = servers if isinstance(servers, AgentLink) else AgentLink(servers, name=name, **options)
+        self._store: AgentStore | None = None
+        self._running: asyncio.Task[None] | None = None
 
-    async def run(self, client: Client) -> None:
-        """Serve until cancelled or until the connection is closed for good. Raises StoreUnusable, OSError."""
-        store = AgentStore(self._state_dir)
-        subscription = None
+    async def start(self) -> None:
+        """Take the directory and begin; NATS may come later. Raises StoreUnusable, OSError."""
+        if self._running is None:
+            self._store = AgentStore(self._state_dir)
+            self._running = asyncio.create_task(self._link.run(self))
+
+    async def wait(self) -> None:
+        """Wait for the end, which comes with `stop` or with an error; raises that error."""
+        if self._running is not None:
+            await asyncio.wait({self._running})
+            if not self._running.cancelled():
+                self._running.result()
+
+    async def stop(self) -> None:
+        """End it, and the connection if it is its own."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.wait({running})
+        if not self._lent:
+            await self._link.close()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    async def serve(self, client: Client) -> None:
+        """Serve on an open connection until it is closed for good; the link calls this."""
+        assert self._store is not None
+        subscription = await client.subscribe(
+            f"amends.v1.task.{self.node_id}", cb=partial(self._on_task, client, self._store),
+            pending_msgs_limit=PENDING_TASKS, pending_bytes_limit=PENDING_TASKS * MAX_TASK_BYTES,
+        )  # fmt: skip
         try:
-            subscription = await client.subscribe(
-                f"amends.v1.task.{self.node_id}", cb=partial(self._on_task, client, store),
-                pending_msgs_limit=PENDING_TASKS, pending_bytes_limit=PENDING_TASKS * MAX_TASK_BYTES,
-            )  # fmt: skip
             await self._beat(client)
         finally:
-            if subscription is not None:
-                with suppress(NatsError, OSError):
-                    await subscription.unsubscribe()
-            store.close()
+            with suppress(NatsError, OSError):
+                await subscription.unsubscribe()
 
     async def _beat(self, client: Client) -> None:
         loop = asyncio.get_running_loop()

@@ -5,21 +5,27 @@ It speaks up once when NATS is lost and once when it is back, not at every try.
 
 import asyncio
 import logging
-import signal
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from adapters.nats.agent import NodeAgent
 from adapters.nats.connection import PENDING_BYTES, PING_S
 
 log = logging.getLogger("amends.agent")
 RETRY_S: Final = 0.5
 CLOSE_WITHIN_S: Final = 2.0
 CANCEL_TRIES: Final = 10
+
+
+class Served(Protocol):
+    """An agent as the link sees it."""
+
+    node_id: str
+
+    async def serve(self, client: Client) -> None:
+        """Serve until the connection is closed for good."""
 
 
 class AgentLink:
@@ -36,14 +42,14 @@ class AgentLink:
         self._opening: asyncio.Task[None] | None = None
         self._closed = self._quiet = False
 
-    async def run(self, agent: NodeAgent) -> None:
+    async def run(self, agent: Served) -> None:
         """Keep the agent running until cancelled. Raises what the agent's own directory is at fault for."""
         while not self._closed:
             client = await self._connected()
             if client is None:
                 break
             try:
-                await agent.run(client)
+                await agent.serve(client)
             except NatsError as error:
                 log.warning("the agent of %s starts again: %s", agent.node_id, error)
             await asyncio.sleep(RETRY_S)  # the connection was closed for good, by the server as a rule
@@ -92,9 +98,7 @@ class AgentLink:
     async def _lost(self, error: Exception) -> None:
         if not self._quiet:
             self._quiet = True
-            log.warning(
-                "%s: NATS: %s; trying until it is back", self._name, str(error) or type(error).__name__
-            )
+            log.warning("%s: NATS: %s; trying until it is back", self._name, str(error) or type(error).__name__)
 
     async def _back(self) -> None:
         if self._quiet:
@@ -108,27 +112,3 @@ async def _close(client: Client) -> None:
             await client.close()
     except (TimeoutError, NatsError, OSError) as error:
         log.info("the connection to NATS did not close cleanly: %s", error)
-
-
-async def serve(
-    node_id: str, servers: Sequence[str], state_dir: Path, *, interval_ms: int = 5000, **options: Any
-) -> None:
-    """`amends agent`: one agent on this machine until SIGTERM or SIGINT.
-
-    Raises ValueError, StoreUnusable, OSError.
-    """
-    agent = NodeAgent(node_id, state_dir, interval_ms=interval_ms)
-    link = AgentLink(servers, name=f"amends-agent-{node_id}", **options)
-    running = asyncio.create_task(link.run(agent))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, running.cancel)
-    try:
-        await asyncio.wait({running})
-        if not running.cancelled():
-            running.result()
-    finally:
-        running.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        await link.close()

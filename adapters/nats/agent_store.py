@@ -40,9 +40,7 @@ class AgentStore:
             self.memory = self._read()
         except BlockingIOError:
             os.close(self._lock)
-            raise StoreUnusable(
-                f"{directory} is in use by another agent; stop it, or give --state another"
-            ) from None
+            raise StoreUnusable(f"{directory} is in use by another agent; stop it, or give --state another") from None
         except BaseException:
             os.close(self._lock)
             raise

@@ -1,6 +1,5 @@
 """JetStream publishing with acknowledgement: for the outbox relay and for notifications. Streams are made at start only."""
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from amends.ports import Outcome, StepCall
 from amends.runtime.relay import Published
+from amends.values.errors import Unavailable
 
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 SUBJECTS = {EVENTS: "amends.v1.evt.>", NOTIFICATIONS: "amends.v1.ntf.>"}
@@ -35,6 +35,12 @@ class JetStreamPublisher:
 
     async def create_streams(self) -> list[str]:
         """Make the streams that are missing; returns which. Only at start or by an operator's word."""
+        try:
+            return await self._create_missing()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the streams cannot be made: {error}") from error
+
+    async def _create_missing(self) -> list[str]:
         made = []
         for name, subject in SUBJECTS.items():
             try:
@@ -68,7 +74,7 @@ class JetStreamPublisher:
         except APIError as error:
             poison = error.err_code in POISON_CODES
             return Published("poison" if poison else "down", f"jetstream_{error.err_code}", str(error.description))
-        except (TimeoutError, asyncio.TimeoutError) as error:
+        except TimeoutError as error:
             return Published("down", "ack_timeout", str(error) or "no acknowledgement in time")
         except (NatsError, OSError) as error:
             return Published("down", "bus_unavailable", str(error) or type(error).__name__)

@@ -24,7 +24,7 @@ import msgspec
 
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
-from amends.values.errors import Rejected, Unavailable
+from amends.values.errors import Rejected, TurnFailed, Unavailable
 
 CONNECTIONS = 4
 MAX_LIMIT, DEFAULT_LIMIT = 500, 100
@@ -135,18 +135,17 @@ class ReadSide:
                 connection = self._idle.pop() if kept else await self._connect()
                 try:
                     found = await connection.fetch(query, *args)
-                except Exception as error:
-                    blame = classify(error)
-                    if isinstance(blame, Unavailable):
-                        connection.terminate()
-                        if kept and not isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
-                            continue  # it died while it was idle; a new one tells whether the server is there
-                    else:
+                except BaseException as error:
+                    blame = _blame(error)
+                    if isinstance(blame, TurnFailed):
                         self._idle.append(connection)
-                    raise blame from error
-                except BaseException:
+                        raise blame from error
                     connection.terminate()
-                    raise
+                    if blame is None:
+                        raise
+                    if kept and not isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+                        continue  # it died while it was idle; a new one tells whether the server is there
+                    raise blame from error
                 self._idle.append(connection)
                 return [dict(row) for row in found]
 
@@ -159,10 +158,25 @@ class ReadSide:
                 await connection.set_type_codec(
                     kind, schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode, format="text"
                 )
-        except Exception as error:
+        except BaseException as error:
             connection.terminate()
-            raise classify(error) from error
+            blame = _blame(error)
+            if blame is None:
+                raise
+            raise blame from error
         return connection
+
+
+def _blame(error: BaseException) -> TurnFailed | Unavailable | None:
+    """What a driver's error means; None for what is no driver's error (a cancellation)."""
+    if isinstance(error, asyncpg.InternalClientError):  # the server ended the session while it was idle
+        return Unavailable(f"Postgres: {error}")
+    try:
+        return classify(error)
+    except BaseException as other:
+        if other is not error:
+            raise
+        return None
 
 
 def _to_json(value: Any) -> str:

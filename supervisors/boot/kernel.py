@@ -11,8 +11,8 @@ from adapters.postgres.lease import Lease
 from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
 from amends.runtime.clock import Clock
-from amends.runtime.decision import Context, Decision
-from amends.runtime.delivery import RelayStarts, SettleOutbox
+from amends.runtime.decision import EVENTS, Context, Decision
+from amends.runtime.delivery import Anchor, RelayStarts, SettleOutbox
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
@@ -26,8 +26,9 @@ from amends.values.limits import Limits
 from amends.values.records import TABLES, OutboxRow, StepRow
 from supervisors.boot.loading import load_actors, resume
 
-EVENTS = "AMENDS_EVT"
 READ_RETRY_S = 0.2
+READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
+ANCHOR_S = 180.0
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 
@@ -101,6 +102,7 @@ class Kernel:
             ChildSpec(name="relay", run=self.relay.run, detail=lambda: {"pending": self.relay.pending}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
             ChildSpec(name="janitor", run=self._forget_replies),
+            ChildSpec(name="anchor", run=self._anchor),
         ]  # fmt: skip
 
     async def resume(self) -> None:
@@ -138,8 +140,16 @@ class Kernel:
 
     async def kept_reply(self, caller: str, key: str) -> dict[str, Any] | None:
         """What was answered to this key before."""
-        rows = await self.records("kept_reply", caller, key)
-        return rows[0] if rows else None
+        deadline = time.monotonic() + READ_PATIENCE_S
+        while True:
+            try:
+                rows = await self.records("kept_reply", caller, key)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(READ_RETRY_S)
+            else:
+                return rows[0] if rows else None
 
     def _read_actor(self, kind: str, identifier: str, then: Callable[[bytes | None], None]) -> None:
         async def read() -> None:
@@ -173,3 +183,9 @@ class Kernel:
         while True:
             await asyncio.sleep(3600)
             await self.journal.execute("forget_replies", self.clock.now_us() - KEEP_REPLIES_US)
+
+    async def _anchor(self) -> None:
+        while True:
+            await asyncio.sleep(ANCHOR_S)
+            head = self.writer.head
+            self.engine.tell("stream", EVENTS, Envelope(Anchor(head.audit_seq, head.hash), priority=True))

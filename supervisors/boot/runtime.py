@@ -25,11 +25,13 @@ from adapters.ssh.client import SshClient
 from adapters.ssh.client_key import generate_client_key
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
+from amends.ports import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
+from supervisors.boot.bus_admin import BusAdmin
 from supervisors.boot.front import Front
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool
@@ -107,7 +109,9 @@ class Runtime:
             customer_key_options=self.settings.ssh.customer_key_options,
         )  # fmt: skip
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
-        self.kernel.wire({"ssh": ssh, "agent": self.agents, "bus": publisher}, publisher, self._gate)
+        admin = BusAdmin(publisher, self.kernel.journal.fetch)
+        runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
+        self.kernel.wire(runners, publisher, self._gate)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)

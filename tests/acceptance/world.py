@@ -45,6 +45,7 @@ class World:
         self.process: asyncio.subprocess.Process | None = None
         self.machines: dict[str, Machine] = {}
         self.endpoints: dict[str, Any] = {}
+        self.streams: dict[str, StreamConfig] = {}
         self.nats: Client
         self.sql: asyncpg.Connection[Any]
         self._keys = itertools.count(1)
@@ -191,13 +192,21 @@ class World:
     @contextlib.asynccontextmanager
     async def without_stream(self, stream: str) -> AsyncIterator[None]:
         """The stream is deleted; at the end it is made again with the configuration it had."""
-        js = self.nats.jetstream()
-        config = (await js.stream_info(stream)).config
-        await js.delete_stream(stream)
+        await self.delete_stream(stream)
         try:
             yield
         finally:
-            await js.add_stream(config=StreamConfig.from_response(config.as_dict()))
+            await self.restore_stream(stream)
+
+    async def delete_stream(self, stream: str) -> None:
+        """Delete a stream with all it holds; its configuration is remembered."""
+        js = self.nats.jetstream()
+        self.streams[stream] = (await js.stream_info(stream)).config
+        await js.delete_stream(stream)
+
+    async def restore_stream(self, stream: str) -> None:
+        """Make a deleted stream again with the configuration it had."""
+        await self.nats.jetstream().add_stream(config=self.streams[stream])
 
     async def has_stream(self, stream: str) -> bool:
         """Whether the broker knows the stream."""

@@ -145,9 +145,7 @@ async def test_a_silent_agent_is_silent_and_a_reboot_shows_in_the_beat(
         assert (await beat(client, "node-1"))["boot_id"] == second
 
 
-async def test_a_restarted_fleet_has_the_same_machines(
-    server: EmbeddedNats, client: Client, base: Path
-) -> None:
+async def test_a_restarted_fleet_has_the_same_machines(server: EmbeddedNats, client: Client, base: Path) -> None:
     ssh = SshClient(KEY)
     async with spawned(server, base, 2) as fleet:
         await step(fleet, "node-1", "user-create", ssh)

@@ -120,3 +120,10 @@ FROM recovery_run GROUP BY matrix_row;
 -- name: recent_recoveries
 -- The newest recovery runs and the traces they began in.
 SELECT recovery_trace_id, original_trace_id FROM recovery_run ORDER BY started_us DESC LIMIT $1;
+
+-- name: published_since
+-- What was published from then on, a page at a time, in order.
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts, jseq
+FROM outbox
+WHERE stream = $1 AND created_us >= $2 AND state = 'published' AND (jseq, outbox_id) > ($3, $4)
+ORDER BY jseq, outbox_id LIMIT 500;

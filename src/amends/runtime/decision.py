@@ -420,16 +420,23 @@ class Decision:
         data["version"] = self.state.version
         for name, source, target, cause in self._events:
             seq += 1
-            event_id = self.mint("evt")
-            body = {
-                "schema": f"{self.kind.name}.{name}/1", "event_id": event_id, "seq": seq,
-                "occurred_us": self.now_us, "entity": self.ref, "from": source, "to": target, "cause": cause,
-                "trace_id": self.trace_id, "recovery_trace_id": self.recovery_trace_id or None, "data": data,
-            }  # fmt: skip
-            subject = f"amends.v1.evt.{self.kind.name}.{self.id}.{name}"
-            self.rows.append(
-                OutboxRow(event_id, self.ref, EVENTS, subject, text(body), self.trace_id, self.span_id, self.now_us)
-            )
+            self._outbox(self.kind.name, self.id, name, {"seq": seq, "from": source, "to": target, "cause": cause}, data)
+
+    def announce(self, kind: str, identifier: str, name: str, *, seq: int, cause: str = "", data: Any = None) -> None:
+        """An event of something that is no actor (the control plane, the audit log); `seq` numbers its events."""
+        head = {"seq": seq, "from": None, "to": None, "cause": cause}
+        self._outbox(kind, identifier, name, head, data or {})
+
+    def _outbox(self, kind: str, identifier: str, name: str, head: dict[str, Any], data: Any) -> None:
+        event_id, entity = self.mint("evt"), f"{kind}:{identifier}"
+        body = {
+            "schema": f"{kind}.{name}/1", "event_id": event_id, "occurred_us": self.now_us, "entity": entity, **head,
+            "trace_id": self.trace_id, "recovery_trace_id": self.recovery_trace_id or None, "data": data,
+        }  # fmt: skip
+        subject = f"amends.v1.evt.{kind}.{identifier}.{name}"
+        self.rows.append(
+            OutboxRow(event_id, entity, EVENTS, subject, text(body), self.trace_id, self.span_id, self.now_us)
+        )
 
     def _end_step(self, done: StepDone) -> None:
         self.rows.append(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PUBLISH_NOTIFICATION = "notification.publish"
 PUBLISH_OUTBOX = "outbox.publish"
+CREATE_STREAMS, REPUBLISH = "streams.create", "outbox.republish"
 RECORD_EVERY = 100  # of an unlimited budget, the first, every hundredth and the last try are recorded (rule 8)
 
 
@@ -212,6 +213,8 @@ class Stream(ActorState, frozen=True, kw_only=True):
     attempts: int = 0
     first_ref: str = ""
     lagging: bool = False
+    announced: int = 0  # numbers the control plane's own events
+    anchored: int = 0
 
 
 class RelayStarts(Struct, frozen=True):
@@ -253,6 +256,26 @@ class Lag(Struct, frozen=True):
 
     age_us: int
     over: bool = False
+
+
+class Anchor(Struct, frozen=True):
+    """Time to publish the head of the audit chain, so that a cut tail shows."""
+
+    audit_seq: int
+    hash: str
+
+
+class CreateStreams(Struct, frozen=True):
+    """An operator lets the missing streams be made; the runtime never does so by itself while it runs (R01)."""
+
+    reason: str
+
+
+class Republish(Struct, frozen=True):
+    """An operator sends again what was published since then, for a stream that was wiped."""
+
+    since_us: int
+    reason: str
 
 
 class SettleOutbox(Struct, frozen=True):
@@ -346,9 +369,37 @@ def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
 
 
 def _lag(s: Stream, m: Lag, d: "Decision") -> None:
-    if m.over == s.lagging:
-        d.set(lagging=not m.over)
-        d.audit("outbox.redispatched" if m.over else "outbox.lag_detected", details={"age_us": m.age_us})
+    if m.over != s.lagging:
+        return
+    d.set(lagging=not m.over, announced=s.announced + 1)
+    d.audit("outbox.redispatched" if m.over else "outbox.lag_detected", details={"age_us": m.age_us})
+    name = "recovered" if m.over else "degraded"
+    data = {"stream": d.id, "age_us": m.age_us}
+    d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="outbox_lag", data=data)
+
+
+def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
+    d.set(anchored=s.anchored + 1)
+    d.announce("audit", "head", "anchored", seq=s.anchored + 1, data={"audit_seq": m.audit_seq, "hash": m.hash})
+
+
+def _create_streams(s: Stream, m: CreateStreams, d: "Decision") -> None:
+    d.audit("streams.create", reason=m.reason)
+    d.step(CREATE_STREAMS, d.ref, {}, attempt=1, key=d.env.request_id)
+    d.reply_entity = False
+    d.reply(accepted=True)
+
+
+def _republish(s: Stream, m: Republish, d: "Decision") -> None:
+    d.audit("outbox.republish", reason=m.reason, details={"since_us": m.since_us})
+    d.step(REPUBLISH, d.ref, {"stream": d.id, "since_us": m.since_us}, attempt=1, key=d.env.request_id)
+    d.reply_entity = False
+    d.reply(accepted=True)
+
+
+def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
+    """An operator's step on the bus has ended; what became of it stands in its row and span."""
+    d.audit(f"{m.name}.{m.outcome.kind}", details={"code": m.outcome.code, **m.outcome.data})
 
 
 def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
@@ -376,6 +427,10 @@ STREAM = ActorKind(
         PublishPoisoned: _poisoned,
         Lag: _lag,
         SettleOutbox: _settle_outbox,
+        Anchor: _anchor,
+        CreateStreams: _create_streams,
+        Republish: _republish,
+        StepDone: _admin_done,
     },
     creates=frozenset({RelayStarts}),
     events=False,
@@ -384,5 +439,7 @@ STREAM = ActorKind(
 DELIVERY_KINDS = (NOTIFICATION, STREAM)
 DELIVERY_STEPS = (
     StepSpec(name=PUBLISH_NOTIFICATION, adapter="bus", no_undo="a repeat has the same message id"),
+    StepSpec(name=CREATE_STREAMS, adapter="bus-admin", effect=False),
+    StepSpec(name=REPUBLISH, adapter="bus-admin", effect=False),
     StepSpec(name=PUBLISH_OUTBOX, external=False, no_undo="a repeat has the same message id"),
 )

@@ -116,21 +116,25 @@ class Run:
         return action_id, sequence
 
     def retry(self, what: str, target_ref: str, ok: bool, *, attempt: int, duration_ms: int | None = None,
-              code: str = "") -> None:  # fmt: skip
+              code: str = "", action_id: str = "") -> None:  # fmt: skip
         """One try of a bounded budget (rule 8)."""
         metadata = {"attempt": attempt} | ({"code": code} if code else {})
         self.action(
-            "retry", what, target_ref, "success" if ok else "failure", duration_ms=duration_ms, metadata=metadata
+            "retry", what, target_ref, "success" if ok else "failure", duration_ms=duration_ms, metadata=metadata,
+            action_id=action_id,
         )
 
     def compensate(
         self, compensation: CompensationType, undone: CompensatedType, what: str, target_ref: str, outcome: Result,
         *, of: str, cause: str, attempt: int = 1, duration_ms: int | None = None, metadata: Any = None,
-        action_id: str = "",
+        action_id: str = "", supersedes: str = "",
     ) -> None:  # fmt: skip
-        """Record a compensation and its action. `of` is `<trace id>:<span id>` of what is compensated."""
+        """Record a compensation and its action. `of` is `<trace id>:<span id>` of what is compensated.
+
+        `supersedes` names a record of an earlier run that this one settles; within the run it is found by itself.
+        """
         comp_id = self._d.mint("comp")
-        earlier = self._run.last.get(target_ref)
+        earlier = self._run.last.get(target_ref) or supersedes
         metadata = dict(metadata or {})
         if earlier and outcome == "success":
             metadata["supersedes"] = earlier
@@ -159,6 +163,10 @@ class Run:
         last = {**self._run.last, target_ref: comp_id}
         self._run = msgspec.structs.replace(self._run, last=last)
         self._store()
+
+    def newest(self, target_ref: str) -> str:
+        """The id of the run's newest compensation of that target, "" if there is none."""
+        return self._run.last.get(target_ref, "")
 
     def escalate(self, case_kind: str, target_ref: str, evidence: Any = None) -> str:
         """A person is needed: open the case; returns its id."""

@@ -11,8 +11,8 @@ import pytest
 from nats.aio.client import Client
 
 from adapters.embedded.nats import EmbeddedNats
-from adapters.nats.agent import NodeAgent, customer_users
-from adapters.nats.agent_link import AgentLink
+from adapters.nats.agent import NodeAgent
+from adapters.nats.agent_machine import customer_users
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
 from adapters.nats.agents import AgentTasks, TaskResult
 from amends.ports import StepCall
@@ -38,18 +38,15 @@ class Mounts:
 
 
 @asynccontextmanager
-async def running(agent: NodeAgent, url: str) -> AsyncIterator[NodeAgent]:
-    """The agent on a link of its own, heard at least once."""
-    link = AgentLink([url], name="test")
-    task = asyncio.create_task(link.run(agent))
+async def running(agent: NodeAgent) -> AsyncIterator[NodeAgent]:
+    """The agent, heard at least once."""
+    await agent.start()
     async with asyncio.timeout(5):
         before = agent.beats
-        while agent.beats == before and not task.done():
+        while agent.beats == before:
             await asyncio.sleep(0.005)
     yield agent
-    task.cancel()
-    await asyncio.wait({task})
-    await link.close()
+    await agent.stop()
 
 
 @pytest.fixture
@@ -71,16 +68,16 @@ async def ask(client: Client) -> Ask:
     return ask
 
 
-def agent_in(tmp_path: Path, **options: Any) -> NodeAgent:
-    return NodeAgent("n1", tmp_path / "n1", interval_ms=20, boot_id="boot-1", users=lambda: [USER], **options)
+def agent_in(server: EmbeddedNats, tmp_path: Path, **options: Any) -> NodeAgent:
+    return NodeAgent(
+        "n1", [server.url], tmp_path / "n1", interval_ms=20, boot_id="boot-1", users=lambda: [USER], **options
+    )
 
 
-async def test_beats_carry_the_boot_and_a_growing_number(
-    server: EmbeddedNats, client: Client, tmp_path: Path
-) -> None:
+async def test_beats_carry_the_boot_and_a_growing_number(server: EmbeddedNats, client: Client, tmp_path: Path) -> None:
     beats = await client.subscribe("amends.v1.hb.n1")
     await client.flush()
-    async with running(agent_in(tmp_path), server.url):
+    async with running(agent_in(server, tmp_path)):
         first, second = [json.loads((await beats.next_msg(timeout=5)).data) for _ in range(2)]
     assert first["boot_id"] == "boot-1"
     assert second["seq"] == first["seq"] + 1
@@ -89,7 +86,7 @@ async def test_beats_carry_the_boot_and_a_growing_number(
 
 async def test_the_boot_is_the_machines_own_unless_said_otherwise(tmp_path: Path) -> None:
     kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    assert NodeAgent("n1", tmp_path).boot_id == kernel
+    assert NodeAgent("n1", ["nats://127.0.0.1:1"], tmp_path).boot_id == kernel
     assert customer_users() == [user for user in customer_users() if user.startswith("am-")]
 
 
@@ -97,7 +94,7 @@ async def test_reconcile_reports_and_removes_only_its_own_unexpected_mounts(
     server: EmbeddedNats, ask: Ask, tmp_path: Path
 ) -> None:
     mounts = Mounts()
-    async with running(agent_in(tmp_path, mounts=mounts), server.url):
+    async with running(agent_in(server, tmp_path, mounts=mounts)):
         result = await ask(expected={"mounts": ["attach_b"], "users": []})
     assert result["status"] == "ok"
     assert result["inventory"] == {"mounts": ["attach_b"], "users": [USER], "foreign": ["/mnt/theirs"]}
@@ -107,10 +104,10 @@ async def test_reconcile_reports_and_removes_only_its_own_unexpected_mounts(
 async def test_a_repeated_task_gets_the_kept_result_even_from_a_restarted_agent(
     server: EmbeddedNats, ask: Ask, tmp_path: Path
 ) -> None:
-    async with running(agent_in(tmp_path), server.url):
+    async with running(agent_in(server, tmp_path)):
         first = await ask(expected={"mounts": [], "users": []})
-    emptied = NodeAgent("n1", tmp_path / "n1", interval_ms=20, boot_id="boot-1", users=list)
-    async with running(emptied, server.url):
+    emptied = NodeAgent("n1", [server.url], tmp_path / "n1", interval_ms=20, boot_id="boot-1", users=list)
+    async with running(emptied):
         assert await ask(expected={"mounts": [], "users": []}) == first
         other = await ask(task_id="task_2", expected={"mounts": [], "users": []})
     assert first["inventory"]["users"] == [USER]
@@ -122,9 +119,9 @@ async def test_a_lower_epoch_is_refused_also_after_a_restart(
     server: EmbeddedNats, ask: Ask, tmp_path: Path, lower: str
 ) -> None:
     high = {"node_epoch": 5, "runtime_epoch": 5}
-    async with running(agent_in(tmp_path), server.url):
+    async with running(agent_in(server, tmp_path)):
         await ask(**high)
-    async with running(agent_in(tmp_path), server.url):
+    async with running(agent_in(server, tmp_path)):
         refused = await ask(task_id="task_2", **high | {lower: 4})
         accepted = await ask(task_id="task_3", **high)
     assert (refused["status"], refused["code"]) == ("error", "stale_epoch")
@@ -133,10 +130,8 @@ async def test_a_lower_epoch_is_refused_also_after_a_restart(
 
 
 @pytest.mark.parametrize("op", ["mount", "unmount", "probe_mount", "dance"])
-async def test_an_op_of_another_release_is_refused(
-    server: EmbeddedNats, ask: Ask, tmp_path: Path, op: str
-) -> None:
-    async with running(agent_in(tmp_path), server.url):
+async def test_an_op_of_another_release_is_refused(server: EmbeddedNats, ask: Ask, tmp_path: Path, op: str) -> None:
+    async with running(agent_in(server, tmp_path)):
         result = await ask(op=op, attachment_id="attach_a", source={"type": "nfs"}, expected=None)
     assert (result["status"], result["code"]) == ("error", "unsupported_op")
 
@@ -144,7 +139,7 @@ async def test_an_op_of_another_release_is_refused(
 async def test_what_cannot_be_read_is_counted_and_the_next_task_is_done(
     server: EmbeddedNats, client: Client, ask: Ask, tmp_path: Path
 ) -> None:
-    async with running(agent_in(tmp_path), server.url) as agent:
+    async with running(agent_in(server, tmp_path)) as agent:
         for data in (b"", b"{", b"[]", b"\xff", b'{"task_id": 1}', b"[" * 100_000):
             await client.publish("amends.v1.task.n1", data)
         assert (await ask())["status"] == "ok"
@@ -157,7 +152,7 @@ async def test_a_disk_that_fails_answers_an_error_and_keeps_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    async with running(agent_in(tmp_path), server.url):
+    async with running(agent_in(server, tmp_path)):
         with monkeypatch.context() as broken:
             broken.setattr(AgentStore, "keep", full)
             assert (await ask())["code"] == "agent_failed"
@@ -168,9 +163,8 @@ async def test_it_waits_for_a_server_and_finds_a_restarted_one_again(
     server: EmbeddedNats, ask: Ask, tmp_path: Path
 ) -> None:
     await server.stop()
-    agent = agent_in(tmp_path)
-    link = AgentLink([server.url], name="test")
-    task = asyncio.create_task(link.run(agent))
+    agent = agent_in(server, tmp_path)
+    await agent.start()
     await asyncio.sleep(0.2)
     assert agent.beats == 0
     for number in range(2):
@@ -181,9 +175,7 @@ async def test_it_waits_for_a_server_and_finds_a_restarted_one_again(
         silent = agent.beats
         await asyncio.sleep(0.2)
         assert agent.beats == silent  # no pile of late beats
-    task.cancel()
-    await asyncio.wait({task})
-    await link.close()
+    await agent.stop()
     await server.start()
 
 
@@ -197,7 +189,7 @@ async def test_the_runtimes_own_side_understands_the_agent(
         step_id="step_1", name="agent.reconcile", entity="node:n1", target="agent:n1", attempt=1,
         idempotency_key="k", epoch=3, args=args, trace_id="0" * 32, span_id="0" * 16, timeout_ms=5000,
     )  # fmt: skip
-    async with running(agent_in(tmp_path), server.url):
+    async with running(agent_in(server, tmp_path)):
         outcome = await tasks.run(call)
     assert outcome.kind == "done"
     assert outcome.data == {"mounts": [], "users": [USER], "foreign": []}
@@ -213,6 +205,15 @@ def test_the_store_keeps_a_bounded_number_of_results(tmp_path: Path) -> None:
     assert again.result("task_4") is None
     assert again.result("task_5") is not None
     again.close()
+
+
+async def test_an_agent_that_cannot_connect_can_be_stopped(tmp_path: Path) -> None:
+    agent = NodeAgent("n1", ["nats://127.0.0.1:1"], tmp_path)
+    await agent.start()
+    await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        await agent.stop()
+    assert agent.beats == 0
 
 
 def test_a_store_has_one_owner_and_a_damaged_one_is_not_replaced(tmp_path: Path) -> None:

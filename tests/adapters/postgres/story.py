@@ -26,7 +26,7 @@ from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in RENTAL.kinds}
 START_US = 1_768_478_400_000_000
-LIMITS = {
+LIMITS: dict[str, int | tuple[int, int]] = {
     "allocation_deadline_ms": 3000, "activation_tries": 3, "activation_backoff_ms": (20, 100), "cleanup_tries": 2,
     "cleanup_backoff_ms": (50, 200), "notification_tries": 2, "notification_backoff_ms": (50, 200),
     "suspect_after_ms": 600, "offline_after_ms": 1500, "flap_limit": 4, "flap_window_ms": 10_000,

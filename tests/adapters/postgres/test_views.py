@@ -8,6 +8,8 @@ import asyncpg
 import pytest
 
 from adapters.otel.verify import verify
+from adapters.postgres.lease import Lease
+from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
 from amends.values import ids
 from tests.adapters.postgres.database import Database
@@ -198,7 +200,7 @@ BREAKS = {
     "C6 open": "UPDATE recovery_run SET ended_us = NULL, final_outcome = 'degraded'",
     "C6 held": """UPDATE nodes SET body = body || '{"runs": {"R08": {"recovery_id": "recov_x"}}}'""",
     "C7": "UPDATE outbox SET state = 'published', published_us = 1",
-    "C8 gap": "UPDATE recovery_action SET sequence = sequence + 1",
+    "C8 gap": "DELETE FROM recovery_action WHERE sequence = 1",
     "C8 pair": "DELETE FROM compensation",
     "U1 gap": "DELETE FROM audit_log WHERE seq = 3",
     "U1 tail": "DELETE FROM audit_log WHERE seq = (SELECT max(seq) FROM audit_log)",
@@ -241,11 +243,23 @@ async def test_the_reader_sees_the_views_and_nothing_else(database: Database) ->
         await connection.close()
 
 
-async def test_the_schema_is_made_even_where_no_role_may_be_made(server: Any, database: Database) -> None:
+async def test_the_schema_is_made_even_where_no_role_may_be_made(database: Database) -> None:
     superuser = await asyncpg.connect(database.superuser_dsn)
-    held = await superuser.fetchval("SELECT has_schema_privilege('amends_reader', 'public_v1', 'USAGE')")
-    assert held
-    await superuser.close()
+    await superuser.execute("ALTER ROLE amends_reader RENAME TO somebody_else; CREATE ROLE plain LOGIN")
+    await superuser.execute("CREATE DATABASE plain OWNER plain")
+    dsn = re.sub(r"//amends@/test\d+", "//plain@/plain", database.dsn)
+    lease = Lease(dsn, "plain")
+    try:
+        assert await lease.acquire_now() == 1
+        await lease.prepare("plain", "0", 1)
+        read = ReadSide(dsn)
+        assert await read.rows("violations") == []
+        await read.aclose()
+    finally:
+        await lease.aclose()
+        await superuser.execute("DROP DATABASE plain WITH (FORCE)")
+        await superuser.execute("DROP ROLE plain; ALTER ROLE somebody_else RENAME TO amends_reader")
+        await superuser.close()
 
 
 async def test_no_key_stands_in_any_view_or_span(database: Database) -> None:
