@@ -1,4 +1,4 @@
-"""Activation: the one transaction that makes a rental run and its meter tick, and what happens when it is refused (R03)."""
+"""Activation: the one transaction that makes a rental run and its meter tick, and its refusal (R03)."""
 
 from actors import setup
 from actors.allocation_state import Allocation, user_ref

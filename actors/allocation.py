@@ -1,5 +1,7 @@
-"""The allocation actor: one rental of one node by one account. State, automaton and view; its turns stand in
-`setup`, `activation`, `release` and `cleanup`. It knows no SSH and no database.
+"""The allocation actor: one rental of one node by one account.
+
+State, automaton and view; its turns stand in `setup`, `activation`, `release` and `cleanup`. It knows no SSH and no
+database.
 """
 
 from typing import Any

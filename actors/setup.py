@@ -42,7 +42,7 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
             node_labels=m.node_labels,
             wanted_node=m.node_id,
             external_ref=m.external_ref,
-        )  # fmt: skip
+        )
     )
     d.timer("deadline", d.now_us + d.limits.us("allocation_deadline_ms"))
 

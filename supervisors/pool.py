@@ -49,7 +49,8 @@ class Pool:
 
     def account(self, account_id: str) -> Account | None:
         """The committed account."""
-        return self._get("account", account_id)  # type: ignore[return-value]
+        account = self._get("account", account_id)
+        return account if isinstance(account, Account) else None
 
     def node(self, node_id: str) -> Node | None:
         """The committed node, if it lives."""
@@ -88,7 +89,8 @@ class Pool:
         """All is read: index nodes and waiting allocations, and match them."""
         assert self._engine is not None
         for node_id, node in self._engine.store.items("node"):
-            self._index_node(node_id, node)  # type: ignore[arg-type]
+            if isinstance(node, Node):
+                self._index_node(node_id, node)
         for allocation_id, allocation in self._engine.store.items("allocation"):
             if isinstance(allocation, Allocation) and allocation.state == "requested":
                 self._waiting[allocation_id] = allocation

@@ -117,8 +117,10 @@ class Settings(Section, frozen=True):
 
     def limits(self) -> dict[str, LimitValue]:
         """The timing table this process runs with."""
-        overrides = {key: tuple(v) if isinstance(v, list) else v for key, v in self.timing.items()}
-        return timing(self.profile, overrides)  # type: ignore[arg-type]
+        overrides: dict[str, LimitValue] = {
+            key: (value[0], value[1]) if isinstance(value, list) else value for key, value in self.timing.items()
+        }
+        return timing(self.profile, overrides)
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -196,7 +198,7 @@ def _check_timing(name: str, text: str, settings: Settings) -> None:
 def _check_tokens(name: str, settings: Settings) -> None:
     for table, entries in (("callers", settings.callers), ("operators", settings.operators)):
         for who, entry in entries.items():
-            if not re.fullmatch(r"[0-9a-f]{64}", entry.token_sha256):  # type: ignore[attr-defined]
+            if not re.fullmatch(r"[0-9a-f]{64}", entry.token_sha256):
                 raise BadConfiguration(f"{name}: [{table}] {who}: token_sha256 must be 64 lower-case hex digits")
 
 

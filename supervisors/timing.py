@@ -1,4 +1,4 @@
-"""The `[timing]` table of `matrix.md`, both profiles, as data. Milliseconds, counts, percents; ranges are (first, cap)."""
+"""The `[timing]` table of `matrix.md`, both profiles. Milliseconds, counts, percents; ranges are (first, cap)."""
 
 from typing import Literal
 

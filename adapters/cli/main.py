@@ -89,13 +89,17 @@ async def _send(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
 
 async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> str:
     items: list[dict[str, Any]] = []
-    while True:
-        page = await api.ask(verb.subject, data)
-        items += page.get("items", [])
-        cursor = page.get("cursor")
-        if not cursor or not typed.all:
-            break
-        data["cursor"] = cursor
+    cursor = None
+    for state in ("",) if typed.where or typed.cursor or not verb.states else verb.states:
+        question = data | ({"state": state} if state else {})
+        while True:
+            page = await api.ask(verb.subject, question)
+            items += page.get("items", [])
+            cursor = page.get("cursor") or cursor
+            if not page.get("cursor") or not typed.all:
+                break
+            question["cursor"] = page["cursor"]
+    cursor = None if typed.all else cursor
     if typed.json:
         return _json({"items": items, "cursor": cursor})
     if cursor:
@@ -128,7 +132,7 @@ def _reply(reply: dict[str, Any], typed: argparse.Namespace) -> str:
     return tables.record(plain)
 
 
-def _record(verb: Verb, answer: dict[str, Any]) -> str:  # noqa: ARG001 - the pages share one signature
+def _record(verb: Verb, answer: dict[str, Any]) -> str:
     return tables.record(answer)
 
 
@@ -137,7 +141,7 @@ def _statement(verb: Verb, answer: dict[str, Any]) -> str:
     return f"{tables.table(answer.get('entries', []), verb.columns, _width())}\n\n{tables.record(balance)}"
 
 
-def _tree(verb: Verb, answer: dict[str, Any]) -> str:  # noqa: ARG001 - the pages share one signature
+def _tree(verb: Verb, answer: dict[str, Any]) -> str:
     return tables.tree(answer.get("tree", {}))
 
 
@@ -146,7 +150,7 @@ def _matrix(verb: Verb, answer: dict[str, Any]) -> str:
     return f"{tables.printable(head)}\n{tables.table(answer.get('rows', []), verb.columns, _width())}"
 
 
-def _case(verb: Verb, answer: dict[str, Any]) -> str:  # noqa: ARG001 - the pages share one signature
+def _case(verb: Verb, answer: dict[str, Any]) -> str:
     case = answer.get("case", {})
     lines = why.settle_lines(case, {}) if case else []
     parts = [tables.record(case)]

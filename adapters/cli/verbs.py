@@ -38,6 +38,7 @@ class Verb(Struct, frozen=True):
     columns: tuple[str, ...] = ()
     show: Literal["rows", "record", "tree", "matrix", "case", "why", "statement", "verdict"] = "record"
     changes: bool = False
+    states: tuple[str, ...] = ()  # what a list shows when nothing is asked for by --where
 
 
 class LocalVerb(Struct, frozen=True):
@@ -117,7 +118,7 @@ COMMANDS: Final = (
 
 QUESTIONS: Final = (
     Verb("case list", "ops.case.list", "what waits for a person", (),
-         ("case_id", "kind", "target_ref", "state", "opened_us"), "rows"),
+         ("case_id", "kind", "target_ref", "state", "opened_us"), "rows", states=("open", "retrying")),
     Verb("case show", "ops.case.show", "one case and its runbook", (CASE,), show="case"),
     Verb("tree", "ops.tree.show", "the live supervision tree", show="tree"),
     Verb("matrix", "ops.matrix.show", "the 14 rows with counts and outcomes", (),

@@ -67,8 +67,10 @@ async def tell(api: Api, identifier: str) -> Story | None:
         cases |= {case["case_id"]: case for case in await api.rows("ops_case", **of)}
     if kind in ("allocation", "node"):
         story.debts = await api.rows("debt", limit=STEPS, **{f"{kind}_id": name})
+    if kind == "node":
+        story.settle = [f"amends why {debt['allocation_id']}" for debt in story.debts if debt.get("allocation_id")]
     story.cases = _by(list(cases.values()), "opened_us")
-    story.settle = [line for case in story.cases for line in settle_lines(case, row)]
+    story.settle += [line for case in story.cases for line in settle_lines(case, row)]
     return story
 
 

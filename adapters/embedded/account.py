@@ -26,9 +26,7 @@ def server_account(data: Path) -> Account | None:
     owner = data.stat() if data.exists() else None
     if os.geteuid() != 0:
         if owner is not None and owner.st_uid != os.geteuid():
-            raise ServerFailed(
-                f"{data} belongs to user {owner.st_uid}; start as that user or use another state_dir"
-            )
+            raise ServerFailed(f"{data} belongs to user {owner.st_uid}; start as that user or use another state_dir")
         return None
     if owner is not None and owner.st_uid != 0:
         return owner.st_uid, owner.st_gid

@@ -28,9 +28,7 @@ async def create(home: Path, data: Path, programs: Path, account: Account | None
         os.chown(fresh, *account)
     initdb = ServerProcess("Postgres", home / "initdb.log", [])
     options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-instructions"]
-    await initdb.spawn(
-        [*death_signal_prefix(account), str(programs / "initdb"), "-D", str(fresh), *options], fresh
-    )
+    await initdb.spawn([*death_signal_prefix(account), str(programs / "initdb"), "-D", str(fresh), *options], fresh)
     try:
         succeeded = await initdb.ended_within(INITDB_WITHIN_S) and initdb.exit_status == 0
     finally:
@@ -56,9 +54,7 @@ def write_access(data: Path) -> None:
         us = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         do = "start Amends as a user with an account, or name a Postgres of your own: [postgres] dsn"
-        raise ServerFailed(
-            f"user {os.geteuid()} has no account (/etc/passwd), which Postgres needs; {do}"
-        ) from None
+        raise ServerFailed(f"user {os.geteuid()} has no account (/etc/passwd), which Postgres needs; {do}") from None
     _write(data / "pg_hba.conf", "local all,replication all peer map=amends\n")
     _write(data / "pg_ident.conf", "".join(f'amends "{name}" all\n' for name in sorted({us, "root"})))
 

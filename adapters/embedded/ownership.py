@@ -87,9 +87,7 @@ def processes_in(directory: Path) -> dict[int, str]:
     return found
 
 
-async def end_leftovers(
-    name: str, directory: Path, *, grace_s: float = 5.0, quit_signal: signal.Signals
-) -> None:
+async def end_leftovers(name: str, directory: Path, *, grace_s: float = 5.0, quit_signal: signal.Signals) -> None:
     """Wait for servers that an earlier owner left in `directory`, and end those that stay after `grace_s`.
 
     Only to be called with the owner's lock. A process is signalled only when its working directory is ours
@@ -106,9 +104,7 @@ async def end_leftovers(
         left = processes_in(directory)
         for pid, command in left.items():
             if number is not None and str(directory) in command:
-                logger.warning(
-                    "ending the embedded %s of an earlier run, process %d, by %s", name, pid, number.name
-                )
+                logger.warning("ending the embedded %s of an earlier run, process %d, by %s", name, pid, number.name)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         while left and loop.time() < deadline:

@@ -45,15 +45,9 @@ def death_signal_prefix(account: tuple[int, int] | None) -> list[str]:
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         if account is not None:
-            message = (
-                "`setpriv` is missing, and Postgres must not run as root: install util-linux (2.33 or newer),"
-            )
-            raise ServerFailed(
-                f"{message} or start Amends as an ordinary user, or name a Postgres of your own"
-            )
-        logger.warning(
-            "`setpriv` is missing: after a kill -9 of this process its servers go on until the next start"
-        )
+            message = "`setpriv` is missing, and Postgres must not run as root: install util-linux (2.33 or newer),"
+            raise ServerFailed(f"{message} or start Amends as an ordinary user, or name a Postgres of your own")
+        logger.warning("`setpriv` is missing: after a kill -9 of this process its servers go on until the next start")
         return []
     prefix = [setpriv, "--pdeathsig", "INT"]
     if account is not None:
@@ -89,9 +83,7 @@ class ServerProcess:
     async def spawn(self, command: Sequence[str], directory: Path) -> None:
         """Start `command` in `directory`; its output is appended to the log."""
         if threading.current_thread() is not threading.main_thread():
-            logger.warning(
-                "the embedded %s is started outside the main thread and ends with that thread", self.name
-            )
+            logger.warning("the embedded %s is started outside the main thread and ends with that thread", self.name)
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         with self.log.open("ab") as output:

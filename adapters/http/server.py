@@ -26,7 +26,7 @@ from amends.values.errors import BadConfiguration, Rejected, Unavailable
 
 log = logging.getLogger("amends.http")
 OPERATOR = web.RequestKey("operator", str)  # who asks, in a guarded handler
-STOP_S = 0.5
+STOP_S = 0.25  # aiohttp waits this long twice
 MAX_BODY = 1 << 20
 MAX_TRACES, DEFAULT_TRACES = 1000, 20
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")

@@ -11,11 +11,12 @@ from typing import Final
 import msgspec
 
 from adapters.nats.agents import TaskResult
+from amends.values.errors import BadConfiguration
 
 KEPT_RESULTS: Final = 256
 
 
-class StoreUnusable(Exception):
+class StoreUnusable(BadConfiguration):
     """The agent's file cannot be used. The message names it and says what to do."""
 
 

@@ -1,4 +1,7 @@
-"""JetStream publishing with acknowledgement: for the outbox relay and for notifications. Streams are made at start only."""
+"""JetStream publishing with acknowledgement, for the outbox relay and for notifications.
+
+Streams are made at start or by an operator, never because one has vanished.
+"""
 
 from typing import Any
 
@@ -55,7 +58,7 @@ class JetStreamPublisher:
                         discard=DiscardPolicy.OLD,
                         max_age=DAYS_30_S,
                         duplicate_window=DUPLICATE_WINDOW_S,
-                    )  # fmt: skip
+                    )
                 )
                 made.append(name)
         return made

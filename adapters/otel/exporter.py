@@ -51,7 +51,7 @@ def traces_url(endpoint: str) -> str:
 
 
 class SpanExporter:
-    """`cursor`, `exported`, `rejected`, `failures` (in a row), `last_error` and `up` are there to be shown."""
+    """What `cursor` and `kept` (its copy in Postgres), the counts, `last_error` and `up` say is there to be shown."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class SpanExporter:
         self._read, self._read_cursor, self._write_cursor = read, read_cursor, write_cursor
         self._backoff, self._batch = backoff, batch
         self._wake = asyncio.Event()
-        self._kept, self._owed = 0, False
+        self.kept, self._owed = 0, False
         self.cursor = 0
         self.exported = self.rejected = self.failures = 0
         self.last_error = ""
@@ -86,7 +86,7 @@ class SpanExporter:
         if not self.url:
             await asyncio.get_running_loop().create_future()  # for ever, at no cost
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
-            self._kept = self.cursor = await self._patiently(self._read_cursor)
+            self.kept = self.cursor = await self._patiently(self._read_cursor)
             while True:
                 self._wake.clear()
                 sent = await self._patiently(lambda: self._step(session))
@@ -104,9 +104,9 @@ class SpanExporter:
             self._owed = True
         # What was acknowledged is not sent again by this process, even if keeping the place fails now.
         self.cursor = max(self.cursor, upto)
-        if self._owed or self.cursor - self._kept >= KEEP_PLACE_EVERY:
+        if self._owed or self.cursor - self.kept >= KEEP_PLACE_EVERY:
             await self._write_cursor(self.cursor)
-            self._kept, self._owed = self.cursor, False
+            self.kept, self._owed = self.cursor, False
         return len(rows)
 
     async def _send(self, session: aiohttp.ClientSession, rows: Sequence[SpanRow]) -> None:

@@ -121,9 +121,7 @@ def _row(span: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, Any]:
         "attributes": tags,
         "events": [_event(log) for log in span.get("logs") or ()],
         "links": [
-            {"trace_id": one["traceID"], "span_id": one["spanID"]}
-            for one in references
-            if one["refType"] != "CHILD_OF"
+            {"trace_id": one["traceID"], "span_id": one["spanID"]} for one in references if one["refType"] != "CHILD_OF"
         ],
         "resource": {"service.name": process.get("serviceName", ""), **resource},
     }

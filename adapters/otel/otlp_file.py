@@ -63,8 +63,7 @@ def _row(span: Any, resource: dict[str, Any]) -> dict[str, Any]:
         "status_message": span.status.message,
         "attributes": _pairs(span),
         "events": [
-            {"name": one.name, "time_us": one.time_unix_nano // 1000, "attributes": _pairs(one)}
-            for one in span.events
+            {"name": one.name, "time_us": one.time_unix_nano // 1000, "attributes": _pairs(one)} for one in span.events
         ],
         "links": [{"trace_id": one.trace_id.hex(), "span_id": one.span_id.hex()} for one in span.links],
         "resource": resource,
@@ -112,8 +111,7 @@ def _json_row(span: Mapping[str, Any], resource: dict[str, Any]) -> dict[str, An
             for one in span.get("events") or ()
         ],
         "links": [
-            {"trace_id": one["traceId"].lower(), "span_id": one["spanId"].lower()}
-            for one in span.get("links") or ()
+            {"trace_id": one["traceId"].lower(), "span_id": one["spanId"].lower()} for one in span.get("links") or ()
         ],
         "resource": resource,
     }

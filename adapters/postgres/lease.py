@@ -1,7 +1,8 @@
 """The lease: which runtime may act, on a connection of its own, and the take-over of a dead or paused one.
 
 The epoch comes from here. A holder renews every second; one whose session is gone is replaced at once, one that has
-not renewed for `STALE_S` is replaced too, after its sessions were ended. What it still tries to write fails at the head.
+not renewed for `STALE_S` is replaced too, after its sessions were ended. What it still tries to write fails at the
+head.
 """
 
 import asyncio

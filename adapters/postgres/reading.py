@@ -222,5 +222,3 @@ def _position(entity: str, cursor: Any) -> str:
     if of != entity or not last or "\0" in last:
         raise Rejected("invalid_request", f"cursor is none that a list of {entity} gave", field="cursor")
     return last
-
-

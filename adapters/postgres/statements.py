@@ -11,7 +11,7 @@ _HEADER = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 def statements() -> dict[str, str]:
     """All named statements; raises ValueError when a name stands twice."""
     found: dict[str, str] = {}
-    for file in sorted(resources.files(__package__).joinpath("sql").iterdir(), key=lambda entry: entry.name):
+    for file in sorted(resources.files("adapters.postgres").joinpath("sql").iterdir(), key=lambda entry: entry.name):
         parts = _HEADER.split(file.read_text(encoding="utf-8"))
         for name, body in zip(parts[1::2], parts[2::2], strict=True):
             if name in found:
@@ -28,6 +28,6 @@ def statement(name: str) -> str:
 @cache
 def migrations() -> tuple[tuple[int, str, str], ...]:
     """(number, file name, text) of the migrations, in order."""
-    folder = resources.files(__package__).joinpath("migrations")
+    folder = resources.files("adapters.postgres").joinpath("migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple((int(name[:4]), name, folder.joinpath(name).read_text(encoding="utf-8")) for name in names)

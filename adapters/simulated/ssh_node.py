@@ -150,9 +150,7 @@ class SimulatedNode:
         command = NodeCommand(op, user, allocation, attempt, int(epoch), key[1] if key else "")
         await self._run(process, command, self._next_fault(op))
 
-    async def _run(
-        self, process: asyncssh.SSHServerProcess[bytes], command: NodeCommand, fault: Fault | None
-    ) -> None:
+    async def _run(self, process: asyncssh.SSHServerProcess[bytes], command: NodeCommand, fault: Fault | None) -> None:
         kind = fault.kind if fault is not None else ""
         if fault is not None and kind == "delay":
             await asyncio.sleep(fault.seconds)
@@ -190,9 +188,7 @@ class SimulatedNode:
         return fault
 
     def _record(self, command: NodeCommand, status: int | None) -> None:
-        self.calls.append(
-            Call(command.op, command.user, command.attempt, command.epoch, status, self._now_us())
-        )
+        self.calls.append(Call(command.op, command.user, command.attempt, command.epoch, status, self._now_us()))
 
     def _abort(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         process.channel.get_connection().abort()
@@ -211,12 +207,12 @@ class _Login(asyncssh.SSHServer):
         self._connection = conn
         self._connections.add(conn)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         if self._connection is not None:
             self._connections.discard(self._connection)
 
-    def begin_auth(self, username: str) -> bool:  # noqa: ARG002 - asyncssh's signature
+    def begin_auth(self, username: str) -> bool:
         """Nobody enters without a key."""
         return True
 

@@ -53,9 +53,7 @@ class SshClient:
         """How many open connections wait for their next command."""
         return len(self._connections)
 
-    async def run(
-        self, node_id: str, endpoint: SshEndpoint, command: SshCommand, *, timeout_ms: int
-    ) -> SshOutcome:
+    async def run(self, node_id: str, endpoint: SshEndpoint, command: SshCommand, *, timeout_ms: int) -> SshOutcome:
         """Run one step within `timeout_ms`. Raises ValueError for a malformed command or key only."""
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -84,9 +82,7 @@ class SshClient:
 class _Step:
     """One run of one command, with the single retry that is safe."""
 
-    def __init__(
-        self, connections: Connections, node_id: str, endpoint: SshEndpoint, line: str, text: str
-    ) -> None:
+    def __init__(self, connections: Connections, node_id: str, endpoint: SshEndpoint, line: str, text: str) -> None:
         self._connections = connections
         self._node_id = node_id
         self._endpoint = endpoint

@@ -69,9 +69,7 @@ class Connections:
         self.discard(idle.connection)
         return None
 
-    def give_back(
-        self, node_id: str, endpoint: SshEndpoint, connection: asyncssh.SSHClientConnection
-    ) -> None:
+    def give_back(self, node_id: str, endpoint: SshEndpoint, connection: asyncssh.SSHClientConnection) -> None:
         """Keep a connection that has served without error."""
         if self._closed or self._max_idle <= 0 or connection.is_closed() or node_id in self._idle:
             self.discard(connection)
@@ -106,9 +104,7 @@ class Connections:
             code: Code = "ssh_host_key_mismatch" if "host key" in str(error) else "ssh_connect_failed"
             raise CannotConnectError(code, plain(str(error))) from error
         except (asyncssh.Error, OSError) as error:
-            raise CannotConnectError(
-                "ssh_connect_failed", plain(str(error)) or type(error).__name__
-            ) from error
+            raise CannotConnectError("ssh_connect_failed", plain(str(error)) or type(error).__name__) from error
         self._open.add(connection)
         return connection
 

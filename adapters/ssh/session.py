@@ -27,7 +27,7 @@ class StepSession(asyncssh.SSHClientSession[bytes]):
         self.exit_status: int | None = None
         self._stderr = bytearray()
 
-    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:  # noqa: ARG002 - asyncssh's signature
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         """Note that the channel is open: from here on the command may have been sent."""
         self.opened = True
 
@@ -60,7 +60,5 @@ class StepSession(asyncssh.SSHClientSession[bytes]):
 
 def plain(text: str) -> str:
     """Strip what could move a cursor, hide or reorder text: every control, format and separator character."""
-    kept = (
-        c for c in text if unicodedata.category(c)[0] != "C" and unicodedata.category(c) not in {"Zl", "Zp"}
-    )
+    kept = (c for c in text if unicodedata.category(c)[0] != "C" and unicodedata.category(c) not in {"Zl", "Zp"})
     return "".join(kept).strip()[:MESSAGE_CHARACTERS]

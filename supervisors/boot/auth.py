@@ -115,7 +115,7 @@ class Gatekeeper:
                 "",
                 engine.context.epoch,
                 {"count": count},
-            )  # fmt: skip
+            )
             for (source, code), count in sorted(counted.items())
         ]
         engine.writer.submit(Pending(turn, lambda error: None))

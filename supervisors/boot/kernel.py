@@ -45,6 +45,7 @@ class Kernel:
         self._policy_sha256 = policy_sha256
         self._reads: set[asyncio.Task[None]] = set()
         self.recovered: dict[str, int] = {}
+        self.loaded = 0
 
     async def open(self, dsn: str, lease: Lease) -> None:
         """Take over the journal under the lease's epoch."""
@@ -75,7 +76,8 @@ class Kernel:
 
     async def load(self) -> int:
         """All actors that live or owe; returns how many."""
-        return await load_actors(self.engine, self.domains, self.journal.live_actors)
+        self.loaded = await load_actors(self.engine, self.domains, self.journal.live_actors)
+        return self.loaded
 
     def wire(
         self,

@@ -36,7 +36,9 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         one("outbox_published_total", "counter", "Events acknowledged.", kernel.relay.published),
         one("notifications_parked", "gauge", "Notifications waiting for the bus.", len(kernel.parked)),
         one("heartbeats_total", "counter", "Heartbeats received.", runtime.heartbeats.received),
-        one("heartbeats_malformed_total", "counter", "Heartbeats that could not be read.", runtime.heartbeats.malformed),
+        one(
+            "heartbeats_malformed_total", "counter", "Heartbeats that could not be read.", runtime.heartbeats.malformed
+        ),
         one("heartbeats_unknown_total", "counter", "Heartbeats of unknown nodes.", runtime.detector.unknown),
         one("detector_blind", "gauge", "1 while nobody is judged.", int(runtime.detector.blind)),
         one("requests_total", "counter", "Requests taken.", runtime.requests.handled),
@@ -44,5 +46,10 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         one("requests_in_flight", "gauge", "Requests under way.", runtime.service.in_flight),
         one("decide_failures_total", "counter", "Turns whose decision raised.", policy.crashes),
         one("messages_quarantined_total", "counter", "Messages set aside.", policy.quarantined),
-        one("spans_exported_total", "counter", "Spans acknowledged by the receiver.", runtime.front.traces.exporter.exported),
+        one(
+            "spans_exported_total",
+            "counter",
+            "Spans acknowledged by the receiver.",
+            runtime.front.traces.exporter.exported,
+        ),
     ]

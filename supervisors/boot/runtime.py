@@ -101,7 +101,8 @@ class Runtime:
         self.pool.is_heard = self.detector.is_heard
         self.pool.on_node = self._on_node
         for node_id, node in engine.store.items("node"):
-            self.detector.on_node(node_id, node)  # type: ignore[arg-type]
+            if isinstance(node, Node):
+                self.detector.on_node(node_id, node)
         self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us)
         self.heartbeats = Heartbeats(self.nats, self.detector.heard)
         self.ssh = SshClient(

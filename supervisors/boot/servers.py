@@ -18,9 +18,17 @@ READER = "amends_reader"  # made by the schema; sees the views and nothing else
 class Server(Protocol):
     """An embedded server."""
 
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    def alive(self) -> bool: ...
+    async def start(self) -> None:
+        """Start it, or find it running."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop it."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        ...
 
 
 class Servers:

@@ -151,8 +151,9 @@ async def test_an_operator_may_have_a_parked_one_tried_again(world: World, machi
 
         # then it is parked again, one try later
         async def parked_again() -> Any:
-            row = await notification(world, ntf_id)
-            return row["state"] == "parked" and row["attempts"] == 4
+            (run,) = await runs(world, f"notification:{ntf_id}", "R07")
+            tried = run.kinds().count("retry·failure")
+            return tried == 4 and (await notification(world, ntf_id))["state"] == "parked"
 
         await until(parked_again, "it is parked again")
     finally:

@@ -90,9 +90,7 @@ class World:
         host = parse_qs(urlsplit(self.endpoints["postgres_dsn"]).query)["host"][0]
         connection = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
         for name in ("json", "jsonb"):
-            await connection.set_type_codec(
-                name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
-            )
+            await connection.set_type_codec(name, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
         return connection
 
     def kill(self) -> None:
@@ -144,9 +142,7 @@ class World:
             head["Authorization"] = f"Bearer {self.endpoints['operator_token']}"
         head = {name: value for name, value in (head | (headers or {})).items() if value}
         payload = data if isinstance(data, bytes) else json.dumps(data).encode()
-        reply = await self.nats.request(
-            f"amends.v1.{subject}", payload, timeout=timeout_s, headers=head or None
-        )
+        reply = await self.nats.request(f"amends.v1.{subject}", payload, timeout=timeout_s, headers=head or None)
         found: dict[str, Any] = json.loads(reply.data)
         return found
 

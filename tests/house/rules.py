@@ -54,9 +54,7 @@ def silent_excepts(text: str) -> Iterator[str]:
         if isinstance(node, ast.ExceptHandler):
             first = node.body[0]
             empty = isinstance(first, ast.Pass) or (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and first.value.value is ...
+                isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and first.value.value is ...
             )
             if len(node.body) == 1 and empty:
                 yield f"{node.lineno}: an exception passed over in silence"
@@ -76,8 +74,6 @@ def imports_of(text: str, module: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found = [node.module] + [
-                f"{parent}.{name}" for a in node.names if node.module == parent and a.name == name
-            ]
+            found = [node.module] + [f"{parent}.{name}" for a in node.names if node.module == parent and a.name == name]
         if any(f"{one}.".startswith(f"{module}.") for one in found):
             yield f"{getattr(node, 'lineno', 0)}: imports {module}"

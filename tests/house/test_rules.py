@@ -56,9 +56,7 @@ CASES: list[tuple[str, Rule, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("rule", "bad", "good"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
-)
+@pytest.mark.parametrize(("rule", "bad", "good"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_a_rule_complains_about_the_bad_and_not_about_the_good(rule: Rule, bad: str, good: str) -> None:
     assert len(list(rule(bad))) == 1
     assert list(rule(good)) == []

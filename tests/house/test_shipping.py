@@ -92,9 +92,7 @@ def test_a_python_that_is_found_but_fails_is_passed_over(folder: Path, tmp_path:
 
 
 def test_without_any_python_it_says_what_to_do(folder: Path, tmp_path: Path) -> None:
-    (folder / "run").write_text(
-        (folder / "run").read_text().replace("/usr/bin/python3", "/nonexistent/python3")
-    )
+    (folder / "run").write_text((folder / "run").read_text().replace("/usr/bin/python3", "/nonexistent/python3"))
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("sh", "dirname", "cat", "cksum", "sed", "flock", "rm", "mv", "tail"):

@@ -6,14 +6,14 @@ import msgspec
 import pytest
 
 from amends.runtime.checks import check_domains, join
-from amends.runtime.domain import CaseKind, Domain, Matrix
+from amends.runtime.domain import CaseKind, Domain, Matrix, MatrixRow
 from amends.values.errors import BadDomain
 from supervisors.rental import RENTAL
 from tests.kernel.switch import PORT, SWITCH, row
 
 
-def with_rows(*rows: object) -> Domain:
-    return msgspec.structs.replace(SWITCH, matrix=Matrix("1", rows))  # type: ignore[arg-type]
+def with_rows(*rows: MatrixRow) -> Domain:
+    return msgspec.structs.replace(SWITCH, matrix=Matrix("1", rows))
 
 
 def with_port(**changes: object) -> Domain:

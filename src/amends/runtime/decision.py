@@ -5,7 +5,7 @@ methods below; nothing happens until the turn commits. Ids are derived from the 
 """
 
 import hashlib
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
 import msgspec
 from msgspec import Struct
@@ -177,7 +177,7 @@ class Decision:
         """What the sender of the command gets beside the entity itself."""
         self.data = {**(self.data or {}), **data}
 
-    def refuse(self, code: str, message: str, **details: Any) -> None:
+    def refuse(self, code: str, message: str, **details: Any) -> NoReturn:
         """Refuse the command: nothing of this turn is written but the kept reply."""
         raise Rejected(code, message, **details)
 
@@ -246,7 +246,7 @@ class Decision:
                 code,
                 message,
                 self.context.epoch,
-            )  # fmt: skip
+            )
         )
         return ids.span_id("step", step_id)
 
@@ -315,7 +315,7 @@ class Decision:
                 run.trace_id if run else "",
                 text(list(commands)),
                 text(evidence or {}),
-            )  # fmt: skip
+            )
         )
         details = {"target_ref": target_ref or self.ref}
         self._audit(f"case.{state}", f"case:{case_id}", None, state, kind, details)
@@ -408,7 +408,7 @@ class Decision:
                 self.recovery_trace_id,
                 self.context.epoch,
                 details,
-            )  # fmt: skip
+            )
         )
 
     def _write_events(self) -> None:
@@ -420,7 +420,9 @@ class Decision:
         data["version"] = self.state.version
         for name, source, target, cause in self._events:
             seq += 1
-            self._outbox(self.kind.name, self.id, name, {"seq": seq, "from": source, "to": target, "cause": cause}, data)
+            self._outbox(
+                self.kind.name, self.id, name, {"seq": seq, "from": source, "to": target, "cause": cause}, data
+            )
 
     def announce(self, kind: str, identifier: str, name: str, *, seq: int, cause: str = "", data: Any = None) -> None:
         """An event of something that is no actor (the control plane, the audit log); `seq` numbers its events."""
@@ -448,7 +450,7 @@ class Decision:
                 done.outcome.code,
                 done.outcome.message[:1000],
                 self.context.epoch,
-            )  # fmt: skip
+            )
         )
 
 

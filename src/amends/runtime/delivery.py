@@ -36,7 +36,7 @@ class Notification(ActorState, frozen=True, kw_only=True):
     attempts: int = 0
     sent_us: int | None = None
     first_ref: str = ""  # span of the first failed publish: what the compensation compensates
-    probe_attempts: int = 0
+    budget_from: int = 0  # attempts made before the present budget of tries began
 
 
 class SentLate(Struct, frozen=True):
@@ -111,7 +111,7 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
     run, _ = d.failed_step(m, "R07")
     run.retry("publish", d.ref, False, attempt=attempts, duration_ms=m.duration_ms, code=m.outcome.code)
     d.set(attempts=attempts, first_ref=s.first_ref or m.ref)
-    if attempts < d.limits("notification_tries"):
+    if attempts - s.budget_from < d.limits("notification_tries"):
         wait = d.limits.delay_us("notification_backoff_ms", attempts, d.id)
         _publish(d, d.id, d.state, attempts + 1, after_us=wait)
         return
@@ -157,7 +157,7 @@ def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
             d.refuse("illegal_transition", f"the notification is {s.state}, not parked")
         return
     d.to("pending", cause="operator" if m.reason else "bus_healthy", reason=m.reason)
-    d.set(attempts=max(0, s.attempts - 1))  # one more try; a failure parks it again
+    d.set(budget_from=s.attempts - d.limits("notification_tries") + 1)  # one more try; a failure parks it again
     _publish(d, d.id, s, s.attempts + 1, late=True)
 
 
@@ -307,7 +307,7 @@ def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, co
             code,
             text,
             d.context.epoch,
-        )  # fmt: skip
+        )
     )
     return ids.span_id("step", step_id)
 

@@ -9,6 +9,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -151,10 +152,10 @@ class Dispatcher:
             self._running[target] = self._running.get(target, 0) + 1
             task = asyncio.create_task(self._do(row), name=f"step.{row.name}")
             self._tasks.add(task)
-            task.add_done_callback(lambda done, target=target: self._ended(done, target))
+            task.add_done_callback(partial(self._ended, target))
         return False
 
-    def _ended(self, task: asyncio.Task[None], target: str) -> None:
+    def _ended(self, target: str, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._running[target] -= 1
         if not self._running[target]:

@@ -28,7 +28,7 @@ class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What every actor's state has; kinds add their fields. Never changed in place: a turn makes a new one.
 
     `timers` holds due times in microseconds by name, `runs` the open recovery runs, `cases` the open cases by
-    kind; `event_seq` numbers the entity's events; `paused` stops it until a person resolves its case; `owing` keeps a
+    kind; `event_seq` numbers the entity's events; `paused` stops it until a person resolves its case; `owing`
     terminal actor in memory while something is still owed.
     """
 
@@ -46,7 +46,8 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     """One kind of actor: its automaton as tables, its handlers by message type.
 
     `states` says what ends a stay in each state: ``end`` (terminal), ``rest`` (it may stay), ``forever`` (it has
-    no exit and needs none), else the name of the timer or step that is its deadline. `transitions` maps (from, to) to the trigger; from "" is creation.
+    no exit and needs none), else the name of the timer or step that is its deadline. `transitions` maps (from, to)
+    to the trigger; from "" is creation.
     """
 
     name: str

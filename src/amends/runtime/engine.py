@@ -28,7 +28,9 @@ Key = tuple[str, str]
 class Listener(Protocol):
     """Follows committed turns: indices, the step dispatcher, the relay."""
 
-    def __call__(self, decision: Decision) -> None: ...
+    def __call__(self, decision: Decision) -> None:
+        """The turn has committed."""
+        ...
 
 
 class Engine:
@@ -151,7 +153,7 @@ class Engine:
             turn = decision.build() if decision.changed else None
         except Rejected as error:
             self._reject(key, box, env, error)
-        except Exception as error:  # the entity supervisor's business, whatever it is
+        except Exception as error:  # noqa: BLE001 - the entity supervisor's business, whatever it is
             self.policy.crashed(key, box, env, error)
         else:
             if turn is None:
@@ -175,7 +177,8 @@ class Engine:
             if due is None or due > decision.now_us:
                 return
             decision.cancel(message.name)
-        handler = RUNTIME_HANDLERS.get(type(message)) or kind.handlers[type(message)]
+        kind_of: type = type(message)
+        handler = RUNTIME_HANDLERS.get(kind_of) or kind.handlers[kind_of]
         handler(decision.state, message, decision)
 
     def _settled(self, key: Key, box: Mailbox, env: Envelope, decision: Decision, error: TurnFailed | None) -> None:
@@ -203,7 +206,7 @@ class Engine:
         for sent in decision.sent:
             self.tell_stored(sent)
         self.proceed(key, box)
-        if decision.before is not None and decision.before.paused and not state.paused:
+        if decision.before is not None and decision.before.paused and state is not None and not state.paused:
             self.policy.resumed(key)
 
     def proceed(self, key: Key, box: Mailbox) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amends.ports import Turn
+from amends.runtime.domain import Handler
 from amends.runtime.mailbox import Mailbox
 from amends.runtime.messages import Envelope, Pause, ResolveCase
 from amends.runtime.writer import Pending
@@ -52,7 +53,7 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
     d.reply(case_id=message.case_id, state="resolved")
 
 
-RUNTIME_HANDLERS = {Pause: _pause, ResolveCase: _resolve}
+RUNTIME_HANDLERS: dict[type, Handler] = {Pause: _pause, ResolveCase: _resolve}
 
 
 class EntityPolicy:
@@ -146,7 +147,7 @@ class EntityPolicy:
                 "",
                 engine.context.epoch,
                 {"error": error[:300]},
-            )  # fmt: skip
+            )
         ]
         count = self._failures[key] = self._failures.get(key, 0) + 1
 

@@ -109,7 +109,7 @@ class Run:
                 _json(metadata),
                 operator,
                 self._d.context.epoch,
-            )  # fmt: skip
+            )
         )
         self._run = msgspec.structs.replace(self._run, sequence=sequence)
         self._store()
@@ -120,7 +120,12 @@ class Run:
         """One try of a bounded budget (rule 8)."""
         metadata = {"attempt": attempt} | ({"code": code} if code else {})
         self.action(
-            "retry", what, target_ref, "success" if ok else "failure", duration_ms=duration_ms, metadata=metadata,
+            "retry",
+            what,
+            target_ref,
+            "success" if ok else "failure",
+            duration_ms=duration_ms,
+            metadata=metadata,
             action_id=action_id,
         )
 
@@ -158,7 +163,7 @@ class Run:
                 _json(metadata),
                 self._run.row,
                 f"{self._run.row}:{target_ref}:{cause}:{compensation}:{attempt}",
-            )  # fmt: skip
+            )
         )
         last = {**self._run.last, target_ref: comp_id}
         self._run = msgspec.structs.replace(self._run, last=last)

@@ -35,7 +35,9 @@ class Published(Struct, frozen=True):
 class Publisher(Protocol):
     """Publishes with acknowledgement to the stream that takes the subject."""
 
-    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published: ...
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        """Publish; never raises for what the broker or the way to it does."""
+        ...
 
 
 class Relay:

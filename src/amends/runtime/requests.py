@@ -109,7 +109,8 @@ class Requests:
             )  # fmt: skip
         operator = endpoint.role != "caller"
         info = CommandInfo(
-            f"operator:{identity.name}" if operator else identity.name, key, sha256(canonical([endpoint.subject, body])), endpoint.subject, request_id, trace_id,
+            f"operator:{identity.name}" if operator else identity.name, key,
+            sha256(canonical([endpoint.subject, body])), endpoint.subject, request_id, trace_id,
             ids.span_id("command", request_id), parent, now, _expected_version(headers),
             identity.name if operator else "",
         )  # fmt: skip
@@ -157,13 +158,13 @@ class Requests:
         self._engine.tell(kind, identifier, env)
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                data, error = await result
+                data, refused = await result
         except TimeoutError:
             writer = self._engine.writer
             code = "deadline_exceeded" if writer.available else "db_unavailable"
             raise Rejected(code, "not committed in time; ask again with the same key") from None
-        if error is not None:
-            return _refusal(error, info.request_id, info.trace_id)
+        if refused is not None:
+            return _refusal(refused, info.request_id, info.trace_id)
         return Reply(
             {"ok": True, "request_id": info.request_id, "trace_id": info.trace_id, "duplicate": False, "data": data}
         )

@@ -28,7 +28,7 @@ class Store:
         found = self._states[kind].get(identifier)
         if type(found) is bytes:
             found = self._states[kind][identifier] = self._decoders[kind].decode(found)
-        return found  # type: ignore[no-any-return]
+        return found
 
     def put(self, kind: str, identifier: str, state: ActorState) -> None:
         """Take in a newly committed state; one that is over and owes nothing is let go."""

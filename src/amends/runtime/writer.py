@@ -25,7 +25,9 @@ UNAVAILABLE_RETRY_S = 0.2
 class Holds(Protocol):
     """Answers whether a requirement on another actor holds of its committed state."""
 
-    def __call__(self, requirement: Requirement) -> bool: ...
+    def __call__(self, requirement: Requirement) -> bool:
+        """Whether it holds now."""
+        ...
 
 
 class Pending:

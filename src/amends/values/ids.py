@@ -13,8 +13,6 @@ _PAIRS = tuple(_ALPHABET[i >> 5] + _ALPHABET[i & 31] for i in range(1024))
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 TYPE_ID = re.compile(r"[a-z]+_[0-7][0-9a-hjkmnp-tv-z]{25}")
 
-PREFIXES = frozenset("alloc attach grant meter step task fail recov act comp debt case ntf evt aud ent req".split())
-
 
 def type_id(prefix: str, now_us: int, randomness: bytes) -> str:
     """A TypeID: ``prefix_`` and 26 base32 characters of a UUIDv7 of `now_us` and 10 random bytes."""

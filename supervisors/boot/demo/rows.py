@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 from msgspec import Struct
 from nats.js.api import StreamConfig
@@ -23,7 +24,9 @@ class Result(Struct):
 
 
 async def _ended(world: World, entity: str, outcome: str, row: str) -> None:
-    query = "SELECT count(*) = 1 FROM public_v1.recovery_run WHERE entity = $1 AND final_outcome = $2 AND matrix_row = $3"
+    query = (
+        "SELECT count(*) = 1 FROM public_v1.recovery_run WHERE entity = $1 AND final_outcome = $2 AND matrix_row = $3"
+    )
     await world.until_sql(f"{row} of {entity} ends {outcome}", query, entity, outcome, row)
 
 
@@ -41,7 +44,7 @@ class StreamGone:
         self._js, self._name = world.nats.jetstream(), name
         self._config: StreamConfig | None = None
 
-    async def __aenter__(self) -> "StreamGone":
+    async def __aenter__(self) -> Self:
         self._config = (await self._js.stream_info(self._name)).config
         await self._js.delete_stream(self._name)
         return self
@@ -67,9 +70,7 @@ async def r01(world: World) -> Result:
             "SELECT outbox_id FROM public_v1.outbox WHERE state = 'pending' AND attempts >= 2",
         )
         await stream.back()
-    await world.until_sql(
-        "the outbox is empty", "SELECT count(*) = 0 FROM public_v1.outbox WHERE state <> 'published'"
-    )
+    await world.until_sql("the outbox is empty", "SELECT count(*) = 0 FROM public_v1.outbox WHERE state <> 'published'")
     entity = f"outbox:{stuck}"
     await _ended(world, entity, "recovered", "R01")
     undone = await _expect(world, entity, [("compensate", "external_call", "success")])
@@ -166,7 +167,7 @@ async def _release(world: World, allocation: str) -> None:
 
 
 async def crash(world: World, say: Callable[[str, float | None], None]) -> Result:
-    """kill -9 of the runtime in the middle of a compensation, and start it again."""
+    """Kill -9 of the runtime in the middle of a compensation, and start it again."""
     assert world.fleet is not None
     began = time.monotonic()
     node = await world.free_node()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from adapters.simulated.fleet_client import Fleet
+from amends.values.errors import Unavailable
 from supervisors.boot.demo.proofs import prove
 from supervisors.boot.demo.rows import ROWS, STORY, Result, crash
 from supervisors.boot.demo.teller import Teller
@@ -36,16 +37,16 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         tell.tick(f"done in {tell.elapsed_s:.1f} s", good=good)
         if keep:
             await _keep(world, tell)
-        return 0 if good else 1
-    except (DemoFailed, TimeoutError) as error:
-        tell.tick(f"{error}", good=False)
+    except (DemoFailed, Unavailable, TimeoutError) as error:
+        tell.tick(str(error) or type(error).__name__, good=False)
         tell.say(f"the runtime's log: {world.log_file}")
-        keep = True
         return 1
+    else:
+        if good and not keep and not state:
+            shutil.rmtree(state_dir, ignore_errors=True)
+        return 0 if good else 1
     finally:
         await world.close()
-        if not keep and not state:
-            shutil.rmtree(state_dir, ignore_errors=True)
 
 
 async def _start(world: World, tell: Teller, nodes: int) -> None:
@@ -57,12 +58,14 @@ async def _start(world: World, tell: Teller, nodes: int) -> None:
         nodes=nodes, nats_url=world.endpoints["nats_url"], client_key_line=world.endpoints["ssh_public_key"],
         state_dir=world.state_dir / "fleet", interval_ms=200,
     )  # fmt: skip
-    tell.tick(f"{nodes} machines up: SSH servers and agents in a process of their own", (time.monotonic() - began) * 1000)
+    tell.tick(
+        f"{nodes} machines up: SSH servers and agents in a process of their own", (time.monotonic() - began) * 1000
+    )
     began = time.monotonic()
     for node_id, node in world.fleet.nodes.items():
         ssh = {"host": node["host"], "port": node["port"], "host_key": node["host_key"]}
-        await world.ask("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]})
-    await world.ask("cmd.account.create", {"account_id": "acme", "currency": "usd"})
+        await world.make("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]})
+    await world.make("cmd.account.create", {"account_id": "acme", "currency": "usd"})
     await world.until_sql(
         "all nodes are ready", "SELECT count(*) = $1 FROM public_v1.node WHERE state = 'ready'", nodes, timeout_s=30
     )
@@ -106,7 +109,7 @@ async def _rows(world: World, tell: Teller, only: str) -> list[Result]:
 
 async def _crash(world: World, tell: Teller) -> Result:
     tell.scene("kill -9 in the middle of a compensation")
-    result = await crash(world, lambda text, ms: tell.tick(text, ms))
+    result = await crash(world, tell.tick)
     tell.tick(f"the same undo went on: {result.undone} → {result.outcome}", result.ms)
     return result
 

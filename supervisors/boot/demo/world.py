@@ -17,6 +17,7 @@ import asyncssh
 import nats
 from nats.aio.client import Client
 
+from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
 
@@ -53,7 +54,7 @@ class World:
         began = time.monotonic()
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
+                *death_signal_prefix(None), sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout is not None
@@ -80,7 +81,7 @@ class World:
         self.sql = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
 
     async def kill(self) -> None:
-        """kill -9 of the runtime; its embedded servers die with it."""
+        """Kill -9 of the runtime; its embedded servers die with it."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGKILL)
         await self._process.wait()
@@ -110,6 +111,14 @@ class World:
         if not body["ok"]:
             raise DemoFailed(f"{subject} was refused: {body['error']}")
         return {**body["data"], "duplicate": body["duplicate"]}
+
+    async def make(self, subject: str, data: dict[str, Any]) -> None:
+        """Create what may be there from an earlier run of the demo on the same state."""
+        try:
+            await self.ask(subject, data)
+        except DemoFailed as error:
+            if "already_exists" not in str(error):
+                raise
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
         """Rows of a query."""

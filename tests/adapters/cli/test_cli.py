@@ -87,6 +87,14 @@ async def test_a_list_filters_by_typed_columns_and_says_that_there_is_more(
     assert [row["node_id"] for row in json.loads(said.out)["items"]] == ["n1", "n2"]
 
 
+async def test_cases_are_listed_while_they_wait(runtime: FakeRuntime, amends: Amends) -> None:
+    runtime.answers["ops.case.list"] = lambda data: {"items": [{"case_id": CASE, "state": data.get("state", "any")}]}
+    said = await amends("case", "list", "--json")
+    assert [row["state"] for row in json.loads(said.out)["items"]] == ["open", "retrying"]
+    said = await amends("case", "list", "--where", "kind=node_flapping", "--json")
+    assert [row["state"] for row in json.loads(said.out)["items"]] == ["any"]
+
+
 async def test_a_refusal_is_one_line_with_its_code_and_what_to_do(runtime: FakeRuntime, amends: Amends) -> None:
     runtime.answers["qry.node.get"] = {"code": "not_found", "http": 404, "message": "no \x1b[31mn1", "retryable": False}
     said = await amends("node", "show", "n1")
@@ -193,6 +201,12 @@ async def test_why_tells_an_allocations_story_on_one_screen(runtime: FakeRuntime
     assert ("qry.step.list", {"entity": ref, "limit": 200}) in [asked[:2] for asked in runtime.asked]
     story = json.loads((await amends("why", ALLOCATION, "--json")).out)
     assert story["runs"][0]["actions"][0]["action_type"] == "retry"
+
+
+async def test_why_of_a_node_leads_on_to_what_it_owes(runtime: FakeRuntime, amends: Amends) -> None:
+    runtime.answers["qry.node.get"] = {"node_id": "n1", "state": "quarantined"}
+    runtime.answers["qry.debt.list"] = {"items": [{"debt_id": "debt_1", "allocation_id": ALLOCATION}]}
+    assert f"  amends why {ALLOCATION}" in (await amends("why", "n1")).out.splitlines()
 
 
 @pytest.mark.parametrize("identifier", [CASE, TRACE, "n1", "node:n1", "recov_1", "fail_1"])

@@ -67,8 +67,7 @@ async def test_a_first_start_makes_a_database_that_amends_owns_without_being_sup
         "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
     )
     durable = [
-        await connection.fetchval(f"SHOW {name}")
-        for name in ("fsync", "synchronous_commit", "full_page_writes")
+        await connection.fetchval(f"SHOW {name}") for name in ("fsync", "synchronous_commit", "full_page_writes")
     ]
     listening = await connection.fetchval("SHOW listen_addresses")
     await connection.close()

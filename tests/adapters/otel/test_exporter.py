@@ -39,9 +39,7 @@ def exporter_of(database: Database, url: str, batch: int = 512) -> SpanExporter:
         await database.journal.execute("write_cursor", "otlp", jseq)
 
     read = SpanReader(database.read).after
-    return SpanExporter(
-        url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK, batch=batch
-    )
+    return SpanExporter(url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK, batch=batch)
 
 
 @asynccontextmanager
@@ -69,7 +67,7 @@ async def test_every_compensation_can_be_rebuilt_from_what_arrives(database: Dat
     await whole_story(database.book)
     total = await all_spans(database)
     async with running(exporter_of(database, receiver.url)) as exporter:
-        await until(lambda: exporter.exported == total)
+        await until(lambda: exporter.exported == total and exporter.kept == exporter.cursor)
     rows = await database.read.rows("all_compensations")
     found = {record["compensation_id"]: record for span in receiver.spans if (record := rebuilt(span))}
     assert len(found) == len(rows) >= 8
@@ -131,8 +129,8 @@ async def test_a_receiver_that_is_down_delays_and_changes_nothing(database: Data
         await until(lambda: receiver.refused > 1)
         receiver.status = 200
         total = await all_spans(database)
-        await until(lambda: exporter.exported == total)
-        assert exporter.up
+        await until(lambda: exporter.exported == total and exporter.kept == exporter.cursor)
+        await until(lambda: exporter.up)
     assert set(receiver.copies().values()) == {1}
 
 
@@ -152,7 +150,7 @@ async def test_a_batch_that_is_too_large_is_divided(database: Database, receiver
     await whole_story(database.book)
     total = await all_spans(database)
     async with running(exporter_of(database, receiver.url)) as exporter:
-        await until(lambda: exporter.exported == total)
+        await until(lambda: exporter.exported == total and exporter.kept == exporter.cursor)
     assert set(receiver.copies().values()) == {1}
     assert receiver.refused > 0
 
@@ -181,9 +179,7 @@ async def test_postgres_away_is_waited_out(receiver: Receiver) -> None:
     async def write_cursor(jseq: int) -> None:
         raise AssertionError("nothing was sent")
 
-    exporter = SpanExporter(
-        receiver.url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK
-    )
+    exporter = SpanExporter(receiver.url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK)
     async with running(exporter):
         await until(lambda: exporter.cursor == 5)
     assert exporter.up

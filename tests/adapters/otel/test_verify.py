@@ -35,8 +35,7 @@ def without_duration(spans: Rows) -> dict[str, Any]:
     return next(
         span
         for span in spans
-        if "compensation.compensation_id" in span["attributes"]
-        and "compensation.duration_ms" not in span["attributes"]
+        if "compensation.compensation_id" in span["attributes"] and "compensation.duration_ms" not in span["attributes"]
     )
 
 

@@ -74,9 +74,7 @@ class Customer:
         self.public = self.key.export_public_key().decode().strip()
         machine.will_make(self.user)
 
-    async def step(
-        self, op: Op, *, attempt: str = "attempt_1", epoch: int = 1, timeout_ms: int = 20_000
-    ) -> SshOutcome:
+    async def step(self, op: Op, *, attempt: str = "attempt_1", epoch: int = 1, timeout_ms: int = 20_000) -> SshOutcome:
         line = self.public if op == "key-install" else ""
         command = SshCommand(op, self.user, self.allocation, attempt, epoch, line)
         return await self.machine.client.run("n1", self.machine.endpoint, command, timeout_ms=timeout_ms)
@@ -175,9 +173,7 @@ class OpenSsh:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         assert SSHD is not None
         self._log = (directory / "sshd.log").open("wb")
-        self._sshd = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=self._log
-        )
+        self._sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=self._log)
 
     async def ready(self) -> None:
         for _ in range(200):
@@ -221,9 +217,7 @@ class OpenSsh:
     def mount_below_home(self, user: str) -> str:
         place = HOMES / user / "data here"
         place.mkdir()
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True
-        )
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True)
         if mounted.returncode != 0:
             return f"mounting is not permitted here: {mounted.stderr.decode().strip()}"
         self._mounts[user] = place
@@ -234,9 +228,7 @@ class OpenSsh:
         subprocess.run(["umount", str(self._mounts.pop(user))], check=True)
 
     def cut_connections(self) -> None:
-        for session in children_of(
-            self._sshd.pid
-        ):  # not their children: what a step runs goes on, as it would
+        for session in children_of(self._sshd.pid):  # not their children: what a step runs goes on, as it would
             with suppress(ProcessLookupError):
                 os.kill(session, signal.SIGKILL)
 

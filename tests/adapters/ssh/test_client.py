@@ -44,9 +44,7 @@ def endpoint(node: SimulatedNode) -> SshEndpoint:
     return SshEndpoint(node.address, node.port, "root", node.host_key)
 
 
-async def probe(
-    client: SshClient, node: SimulatedNode, *, name: str = "n1", timeout_ms: int = 5000
-) -> SshOutcome:
+async def probe(client: SshClient, node: SimulatedNode, *, name: str = "n1", timeout_ms: int = 5000) -> SshOutcome:
     return await client.run(name, endpoint(node), probe_command(1), timeout_ms=timeout_ms)
 
 
@@ -76,9 +74,7 @@ async def test_each_failure_inside_a_step_has_its_outcome_and_the_next_step_is_w
     outcome = await customer.step("key-install", timeout_ms=400)
     assert (outcome.status, outcome.code, outcome.exit_status) == expected
     assert outcome.may_have_run
-    assert [call.op for call in machine.node.calls].count(
-        "key-install"
-    ) <= 1  # an unknown step is never sent again
+    assert [call.op for call in machine.node.calls].count("key-install") <= 1  # an unknown step is never sent again
     assert await customer.exits("key-install") == 0
     assert machine.node.calls[-1].exit == 0
 
@@ -105,9 +101,7 @@ async def test_what_a_node_says_is_shown_without_anything_that_acts(customer: Cu
     outcome = await customer.step("user-create")
     assert len(outcome.message) == 300
     assert set(outcome.message) == {"x"}
-    machine.node.inject(
-        "user-create", Fault("stderr", exit_status=1, text="y" * 200_000 + "\nthe end \udcff\udcfe")
-    )
+    machine.node.inject("user-create", Fault("stderr", exit_status=1, text="y" * 200_000 + "\nthe end \udcff\udcfe"))
     assert (await customer.step("user-create")).message == "the end \ufffd\ufffd"
     machine.node.inject("user-create", Fault("stderr", exit_status=3, text=""))
     assert (await customer.step("user-create")).message == "exit status 3"
@@ -117,9 +111,7 @@ def test_plain_text_holds_no_control_character() -> None:
     assert plain("".join(map(chr, range(0x20))) + "\x7f\x9b\u200f\ufeff\U000e0001 é 漢") == "é 漢"
 
 
-async def test_a_login_refused_for_a_time_is_refused_and_then_not(
-    client: SshClient, node: SimulatedNode
-) -> None:
+async def test_a_login_refused_for_a_time_is_refused_and_then_not(client: SshClient, node: SimulatedNode) -> None:
     node.refuse_auth = True
     outcome = await probe(client, node)
     assert (outcome.status, outcome.code, outcome.may_have_run) == ("failed", "ssh_auth_failed", False)
@@ -127,9 +119,7 @@ async def test_a_login_refused_for_a_time_is_refused_and_then_not(
     assert (await probe(client, node)).status == "done"
 
 
-async def test_a_connection_is_used_again_and_closed_when_it_idles(
-    client: SshClient, node: SimulatedNode
-) -> None:
+async def test_a_connection_is_used_again_and_closed_when_it_idles(client: SshClient, node: SimulatedNode) -> None:
     for _ in range(3):
         assert (await probe(client, node)).status == "done"
         assert client.idle_connections == 1
@@ -151,9 +141,7 @@ async def test_a_failed_step_is_no_error_of_its_connection_but_a_lost_one_is(
         assert client.idle_connections == 0
 
 
-async def test_a_node_that_was_restarted_is_reached_at_once_again(
-    client: SshClient, node: SimulatedNode
-) -> None:
+async def test_a_node_that_was_restarted_is_reached_at_once_again(client: SshClient, node: SimulatedNode) -> None:
     await probe(client, node)
     await node.stop()
     outcome = await probe(client, node)

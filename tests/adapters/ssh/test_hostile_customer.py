@@ -33,9 +33,7 @@ def victim() -> Iterator[Path]:
 
 
 # A daemon without PAM looks at the password field for closed accounts, one with PAM at the expiry date.
-both_daemons = pytest.mark.parametrize(
-    "openssh", [False, True], indirect=True, ids=["UsePAM no", "UsePAM yes"]
-)
+both_daemons = pytest.mark.parametrize("openssh", [False, True], indirect=True, ids=["UsePAM no", "UsePAM yes"])
 
 
 def own(customer: Customer, path: Path) -> None:
@@ -56,9 +54,7 @@ async def test_the_key_is_written_for_a_stock_sshd_and_nobody_else(resident: Cus
     assert await resident.can_log_in()
 
 
-async def test_a_ssh_folder_that_leads_elsewhere_is_replaced_and_not_followed(
-    resident: Customer, victim: Path
-) -> None:
+async def test_a_ssh_folder_that_leads_elsewhere_is_replaced_and_not_followed(resident: Customer, victim: Path) -> None:
     (HOMES / resident.user / ".ssh").symlink_to(victim)
     assert await resident.exits("key-install") == 0
     assert (victim / "authorized_keys").read_text() == "root's own\n"
@@ -145,9 +141,7 @@ async def test_nothing_of_the_home_is_deleted_while_something_is_mounted_there(r
     assert not await resident.can_log_in()
 
 
-async def test_a_bind_mount_of_the_same_file_system_stops_the_removal_as_well(
-    resident: Customer, victim: Path
-) -> None:
+async def test_a_bind_mount_of_the_same_file_system_stops_the_removal_as_well(resident: Customer, victim: Path) -> None:
     place = HOMES / resident.user / "bound"
     place.mkdir()
     done = subprocess.run(["mount", "--bind", str(victim), str(place)], check=False, capture_output=True)
@@ -174,16 +168,12 @@ async def test_a_foreign_users_home_and_processes_are_left_alone(openssh: OpenSs
 
 async def test_a_customer_who_stops_our_helper_costs_time_and_nothing_else(resident: Customer) -> None:
     # A busy process of the customer that stops every newcomer of its own uid, our key writer included.
-    hunter = (
-        'while :; do for p in $(pgrep -u "$(id -u)" -x sh); do [ "$p" = "$$" ] || kill -STOP "$p"; done; done'
-    )
+    hunter = 'while :; do for p in $(pgrep -u "$(id -u)" -x sh); do [ "$p" = "$$" ] || kill -STOP "$p"; done; done'
     machine = resident.machine
     assert isinstance(machine, OpenSsh)
     machine.spawn(resident.user, "sh", "-c", hunter)
     await asyncio.sleep(0.1)
-    await resident.step(
-        "key-install", timeout_ms=300
-    )  # whether it is caught is chance; this must hold anyhow:
+    await resident.step("key-install", timeout_ms=300)  # whether it is caught is chance; this must hold anyhow:
     assert await resident.exits("user-remove", attempt="attempt_2") == 0
     assert not resident.exists
 

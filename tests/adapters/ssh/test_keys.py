@@ -144,9 +144,7 @@ def test_no_text_put_into_a_good_key_slips_through(place: int, text: str) -> Non
 
 
 @settings(deadline=None)
-@given(
-    st.sampled_from(sorted(KEY_TYPES)), st.lists(st.binary(max_size=600), max_size=4), st.binary(max_size=8)
-)
+@given(st.sampled_from(sorted(KEY_TYPES)), st.lists(st.binary(max_size=600), max_size=4), st.binary(max_size=8))
 def test_no_blob_slips_through_or_breaks_the_reader(kind: str, fields: list[bytes], rest: bytes) -> None:
     blob = base64.b64decode(packed(kind.encode(), *fields)) + rest
     judge(f"{kind} {base64.b64encode(blob).decode()}")

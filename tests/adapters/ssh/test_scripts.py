@@ -31,9 +31,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(text: str, op: str, shell: str = "sh", **values: str) -> subprocess.CompletedProcess[bytes]:
     settings = [f"{name}={value}" for name, value in {"AMENDS_OP": op, **GOOD, **values}.items()]
-    return subprocess.run(
-        ["env", *settings, shell, "-s"], input=text.encode(), capture_output=True, check=False
-    )
+    return subprocess.run(["env", *settings, shell, "-s"], input=text.encode(), capture_output=True, check=False)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
@@ -93,9 +91,7 @@ BAD_VALUES = {
 
 
 @pytest.mark.parametrize("values", BAD_VALUES.values(), ids=BAD_VALUES.keys())
-def test_a_malformed_argument_is_refused_before_anything_is_touched(
-    values: dict[str, str], state: Path
-) -> None:
+def test_a_malformed_argument_is_refused_before_anything_is_touched(values: dict[str, str], state: Path) -> None:
     done = run(script("user-remove"), **{"op": "user-remove", **values})
     assert done.returncode == 1
     assert done.stderr.startswith(b"amends: AMENDS_")
@@ -215,9 +211,7 @@ def test_a_home_below_names_with_blanks_and_backslashes_is_found_in_the_mount_ta
         .replace("amends_main </dev/null", "refuse_mounted")
     )
     assert run(check, "user-remove").returncode == 0
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True)
     if mounted.returncode != 0:
         pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
     try:
