@@ -4,6 +4,7 @@ An index over committed turns, never a truth of its own: it is rebuilt from the 
 assignable if and only if it is `ready`, without assignment and without debt.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from actors.rows import AssignmentRow, DebtRow
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
+
+
+OFFER_AGAIN_S = 0.05
 
 
 class Policy(Struct, frozen=True):
@@ -121,11 +125,11 @@ class Pool:
                 self.on_node(decision.id, state)
             touched.add(decision.id)
         elif isinstance(state, Allocation):
-            if state.state == "requested":
+            if state.state != "requested":
+                self._waiting.pop(decision.id, None)
+            elif decision.before is None:
                 self._waiting[decision.id] = state
                 self._match_allocation(decision.id)
-            else:
-                self._waiting.pop(decision.id, None)
         for node_id in touched:
             node = self.node(node_id)
             if node is not None:
@@ -163,22 +167,25 @@ class Pool:
         wants = self._waiting.pop(allocation_id)
         node = self._free[node_id]
 
-        def settled(committed: bool) -> None:
+        def settled(_: bool) -> None:
             self._offered.discard(node_id)
-            if not committed or node_id in self._free:
-                self._look_again(allocation_id, node_id)
+            allocation = self._get("allocation", allocation_id)
+            if isinstance(allocation, Allocation) and allocation.state == "requested":
+                # The offer was refused; not at once again, or a refusing database would be asked without pause.
+                asyncio.get_running_loop().call_later(OFFER_AGAIN_S, self._look_again, allocation_id)
+            self._match_node(node_id)
 
         env = Envelope(
             Offer(node_id, node.epoch), trace_id=wants.trace_id, span_id=wants.span_id, priority=True, done=settled
         )
         self._engine.tell("allocation", allocation_id, env)
 
-    def _look_again(self, allocation_id: str, node_id: str) -> None:
-        """The offer was not taken up: the allocation, if it still waits, and the node are free for others."""
+    def _look_again(self, allocation_id: str) -> None:
+        """The offer was not taken up: the allocation, if it still waits, is matched again."""
         allocation = self._get("allocation", allocation_id)
         if isinstance(allocation, Allocation) and allocation.state == "requested":
             self._waiting[allocation_id] = allocation
-        self._match_node(node_id)
+            self._match_allocation(allocation_id)
 
     def _get(self, kind: str, identifier: str) -> Any:
         return self._engine.store.get(kind, identifier) if self._engine is not None else None

@@ -16,7 +16,14 @@ _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
 _LOCKED = ("55P03", "40P01", "40001")
 
 
-async def connect(dsn: str, *, epoch: int = 0, name: str = "", read_only: bool = False) -> "asyncpg.Connection[Any]":
+# A statement prepared while its table was empty keeps its plan as the table grows; the writer's statements all find
+# their rows by key, so its session plans for nothing else.
+_BY_KEY_ONLY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
+
+async def connect(
+    dsn: str, *, epoch: int = 0, name: str = "", read_only: bool = False, by_key: bool = False
+) -> "asyncpg.Connection[Any]":
     """A connection of the runtime holding `epoch`; raises `Unavailable`."""
     settings = {
         "application_name": name or f"amends:{epoch}",
@@ -26,6 +33,8 @@ async def connect(dsn: str, *, epoch: int = 0, name: str = "", read_only: bool =
         "timezone": "UTC",
         "jit": "off",
     }
+    if by_key:
+        settings |= _BY_KEY_ONLY
     if epoch:
         settings["amends.epoch"] = str(epoch)
     if read_only:

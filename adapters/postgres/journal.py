@@ -101,7 +101,7 @@ class PostgresJournal:
 
     async def _writing(self) -> "asyncpg.Connection[Any]":
         if self._writer is None or self._writer.is_closed():
-            self._writer = await connect(self._dsn, epoch=self._epoch)
+            self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True)
         return self._writer
 
     # --- reading -------------------------------------------------------------------------------------

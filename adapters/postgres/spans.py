@@ -14,7 +14,7 @@ from typing import Any
 from adapters.postgres.reading import ReadSide
 
 WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
-LOOK_BACK = (5_000, 100_000, 2_000_000)  # turns searched for recent traces, until enough are found
+LOOK_BACK = (5_000, 100_000)  # turns searched for recent traces, until enough are found
 LATEST_US = (1 << 63) - 1
 
 

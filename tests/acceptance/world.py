@@ -25,7 +25,9 @@ RATE = 249_000_000
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 
 
-async def until(check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 10.0) -> Any:
+async def until(
+    check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 10.0, pause_s: float = 0.02
+) -> Any:
     """Poll until `check` gives something true; the assertion names what did not come."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -33,7 +35,7 @@ async def until(check: Callable[[], Awaitable[Any]], what: str, timeout_s: float
         if found:
             return found
         assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause_s)
 
 
 class World:
@@ -105,6 +107,10 @@ class World:
         self.sql.terminate()
         await self.start()
         await self.open_sql()
+        await until(self._linked, "connected to NATS again")
+
+    async def _linked(self) -> bool:
+        return self.nats.is_connected
 
     async def stop(self) -> None:
         """End everything."""
@@ -145,6 +151,19 @@ class World:
         reply = await self.nats.request(f"amends.v1.{subject}", payload, timeout=timeout_s, headers=head or None)
         found: dict[str, Any] = json.loads(reply.data)
         return found
+
+    async def ask_until(self, subject: str, data: Any, *, key: str, timeout_s: float = 30) -> dict[str, Any]:
+        """The reply to a request that is sent again under its key until somebody answers it for good."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                reply = await self.ask(subject, data, key=key, timeout_s=2)
+            except (NatsError, TimeoutError, OSError) as error:
+                reply = {"ok": False, "error": {"code": repr(error), "retryable": True}}
+            if reply["ok"] or not reply["error"]["retryable"]:
+                return reply
+            assert time.monotonic() < deadline, f"{subject}: {reply}"
+            await asyncio.sleep(0.05)
 
     async def ok(self, subject: str, data: Any, **options: Any) -> dict[str, Any]:
         """The data of a reply that must be ok."""

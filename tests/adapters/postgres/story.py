@@ -13,7 +13,7 @@ from actors.allocation_state import Offer
 from actors.node_state import HeartbeatSeen
 from actors.rows import AssignmentRow, DebtRow
 from actors.wire import CreateAccount, RegisterNode, ReleaseAllocation, RequestAllocation, RetryCleanup, SshAddress
-from amends.ports import Head, Outcome
+from amends.ports import Head, Outcome, OutcomeKind
 from amends.runtime.decision import Context, Decision
 from amends.runtime.delivery import SentLate
 from amends.runtime.messages import CommandInfo, Envelope, StepDone, TimerFired
@@ -137,13 +137,13 @@ class Book:
         """The intended step of that name."""
         return next(row for row in self.intended.values() if row.entity == entity and row.name == name)
 
-    async def end(self, entity: str, name: str, outcome: str = "done", code: str = "", message: str = "") -> Decision:
+    async def end(self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = "") -> Decision:
         """The intended step of that name has ended."""
         row = self.intended.pop(self.step(entity, name).step_id)
         kind, identifier = ids.split_ref(row.entity)
         done = StepDone(
             row.step_id, row.name, row.attempt, row.target, msgspec.json.decode(row.args),
-            Outcome(outcome, code, message), self.now_us - 12_345, self.now_us, row.trace_id,  # type: ignore[arg-type]
+            Outcome(outcome, code, message), self.now_us - 12_345, self.now_us, row.trace_id,
             ids.span_id("step", row.step_id),
         )  # fmt: skip
         return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=done.span_id))
