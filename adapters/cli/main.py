@@ -5,6 +5,7 @@ Exit status: 0 done, 1 refused, 2 usage, 3 unreachable. Local verbs are handed i
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ LocalVerbs = Mapping[str, Callable[[argparse.Namespace], int]]
 def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
     """Do what was typed; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no such letter is no reason to fail
     try:
         typed = arguments.parser(local_verbs).parse_args(list(argv))

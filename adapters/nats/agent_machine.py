@@ -14,12 +14,15 @@ class MountTable(Protocol):
 
     def own(self) -> Sequence[str]:
         """Attachments of this agent's durable record that are still mounted."""
+        ...
 
     def foreign(self) -> Sequence[str]:
         """Mounts where attachments live that the record does not know: reported, never touched."""
+        ...
 
     async def unmount(self, attachment_id: str) -> None:
         """Take one of its own away if it can be; what is left shows in `own`."""
+        ...
 
 
 class NoMounts:

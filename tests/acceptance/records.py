@@ -48,6 +48,12 @@ async def runs(world: World, entity: str, matrix_row: str = "") -> list[Run]:
         return await _runs(world, entity, matrix_row)
 
 
+async def check_trace(world: World, recovery_trace_id: str) -> None:
+    """The run of that trace keeps every rule, and its spans mirror it."""
+    query = "SELECT entity FROM public_v1.recovery_run WHERE recovery_trace_id = $1"
+    await runs(world, (await world.one(query, recovery_trace_id))["entity"])
+
+
 async def _runs(world: World, entity: str, matrix_row: str) -> list[Run]:
     rows = await world.rows(
         "SELECT * FROM public_v1.recovery_run WHERE entity = $1 AND ($2 = '' OR matrix_row = $2) "

@@ -235,6 +235,8 @@ class World:
 
     async def add_machine(self, node_id: str = "", *, ready: bool = True) -> Machine:
         """A machine that beats and is registered."""
+        assert self.process is not None
+        assert self.process.returncode is None, f"the runtime has ended: {self.log_text()[-3000:]}"
         node_id = node_id or self.new_name("n")
         machine = self.machines[node_id] = Machine(self, node_id)
         await machine.start()

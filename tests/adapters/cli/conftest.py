@@ -39,7 +39,7 @@ class FakeRuntime:
         subject = message.subject.removeprefix("amends.v1.")
         data = json.loads(message.data)
         self.asked.append((subject, data, dict(message.headers or {})))
-        found = self.answers.get(subject, {"items": [], "cursor": None})
+        found: Any = self.answers.get(subject, {"items": [], "cursor": None})
         found = found(data) if callable(found) else found
         if found is None:
             return

@@ -137,7 +137,9 @@ class Book:
         """The intended step of that name."""
         return next(row for row in self.intended.values() if row.entity == entity and row.name == name)
 
-    async def end(self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = "") -> Decision:
+    async def end(
+        self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = ""
+    ) -> Decision:
         """The intended step of that name has ended."""
         row = self.intended.pop(self.step(entity, name).step_id)
         kind, identifier = ids.split_ref(row.entity)

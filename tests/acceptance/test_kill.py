@@ -1,0 +1,190 @@
+"""SIGKILL at random moments under load: whoever rents gets what was promised, and nothing is lost, doubled or stuck."""
+
+import asyncio
+import random
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.machine import CUSTOMER_KEY, Machine
+from tests.acceptance.records import all_is_well, check_trace
+from tests.acceptance.world import EVENTS, NOTIFICATIONS, RATE, World, until
+
+KILLS = 30
+MACHINES = 5
+ENDED = ("released", "failed")
+OPS = ("user-create", "key-install", "user-lock", "user-remove")
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "exit"},
+    {"kind": "exit", "exit_status": 74},
+    {"kind": "drop_before"},
+    {"kind": "drop_after"},
+    {"kind": "no_exit_status"},
+    {"kind": "delay", "seconds": 0.3},
+    {"kind": "hang"},
+]
+
+
+class Customer:
+    """Rents, stays a little, releases, again and again; asks under one key until he is answered."""
+
+    def __init__(self, world: World, machine: Machine, chance: random.Random) -> None:
+        self.world, self.machine, self.chance = world, machine, chance
+        self.asked = 0
+        self.accepted: dict[str, int] = {}
+        self.leaving = False
+
+    async def live(self) -> None:
+        """Until told to leave; the last rental is ended too."""
+        while not self.leaving:
+            if self.chance.random() < 0.5:
+                self.machine.fault(self.chance.choice(OPS), **self.chance.choice(FAULTS))
+            await self._rent_once()
+            await self._settle()
+
+    async def _rent_once(self) -> None:
+        data = {
+            "account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": RATE,
+            "node_id": self.machine.node_id, "external_ref": f"{self.machine.node_id}-{self.asked}",
+        }  # fmt: skip
+        self.asked += 1
+        reply = await self.world.ask_until("cmd.allocation.request", data, key=self.world.new_key())
+        assert reply["ok"], reply
+        allocation_id = reply["data"]["allocation"]["allocation_id"]
+        if self.chance.random() < 0.8:
+            await self._is(allocation_id, "active", *ENDED)
+        leave = {"allocation_id": allocation_id}
+        reply = await self.world.ask_until("cmd.allocation.release", leave, key=self.world.new_key())
+        assert reply["ok"], reply
+        if "already_terminal" not in reply["data"]:
+            self.accepted[allocation_id] = reply["data"]["accepted_us"]
+        await self._is(allocation_id, *ENDED)
+
+    async def _is(self, allocation_id: str, *states: str) -> None:
+        async def check() -> bool:
+            data = {"id": allocation_id}
+            reply = await self.world.ask_until("qry.allocation.get", data, key=self.world.new_key())
+            assert reply["ok"], reply
+            return reply["data"]["state"] in states
+
+        await until(check, f"{allocation_id} is {'/'.join(states)}", 60, pause_s=0.05)
+
+    async def _settle(self) -> None:
+        """What faults and kills have left for an operator is settled by the command that the case names."""
+        target = f"node:{self.machine.node_id}"
+
+        async def ready() -> bool:
+            node = await self.world.ask_until(
+                "qry.node.get", {"id": self.machine.node_id}, key=self.world.new_key()
+            )
+            if node["data"]["state"] == "quarantined":
+                await self._retry()
+            return node["data"]["state"] == "ready" and not node["data"]["dirty"]
+
+        await until(ready, f"{target} is ready and clean", 60, pause_s=0.05)
+
+    async def _retry(self) -> None:
+        open_cases = await self.world.ask_until(
+            "qry.ops_case.list", {"kind": "cleanup_exhausted", "state": "open"}, key=self.world.new_key()
+        )
+        for case in open_cases["data"]["items"]:
+            data = {"allocation_id": case["target_ref"].partition(":")[2], "reason": "after the crash"}
+            await self.world.ask_until("ops.cleanup.retry", data, key=self.world.new_key())
+
+
+async def _kill_again_and_again(world: World, chance: random.Random, customers: list["asyncio.Task[None]"]) -> None:
+    for _ in range(KILLS):
+        await asyncio.sleep(chance.uniform(0.02, 1.2))
+        for task in customers:
+            if task.done():
+                task.result()
+        world.kill()
+        await world.restart()
+
+
+async def _nothing_is_left_under_way(world: World) -> None:
+    async def at_rest() -> bool:
+        steps = await world.rows("SELECT * FROM public_v1.step WHERE state = 'intended'")
+        outbox = await world.rows("SELECT * FROM public_v1.outbox WHERE state <> 'published'")
+        waiting = await world.rows("SELECT * FROM public_v1.notification WHERE state <> 'sent'")
+        living = await world.rows("SELECT * FROM public_v1.allocation WHERE state NOT IN ('released', 'failed')")
+        open_runs = await world.rows("SELECT * FROM public_v1.recovery_run WHERE ended_at IS NULL")
+        open_cases = await world.rows("SELECT * FROM public_v1.ops_case WHERE state <> 'resolved'")
+        return not (steps or outbox or waiting or living or open_runs or open_cases)
+
+    await until(at_rest, "nothing is left under way", 30)
+
+
+async def _nothing_is_doubled(world: World, customers: list[Customer]) -> None:
+    rows = await world.rows("SELECT * FROM public_v1.allocation")
+    assert len(rows) == sum(customer.asked for customer in customers)
+    assert len({row["external_ref"] for row in rows}) == len(rows)
+    meters = {row["allocation_id"]: row for row in await world.rows("SELECT * FROM public_v1.meter")}
+    for row in rows:
+        assert not row["cleanup_pending"], row
+        assert (row["activated_us"] is not None) == (row["allocation_id"] in meters), row
+    for customer in customers:
+        for allocation_id, accepted_us in customer.accepted.items():
+            if (meter := meters.get(allocation_id)) is not None:
+                assert meter["stopped_us"] == max(accepted_us, meter["started_us"]), meter
+    for stream in (EVENTS, NOTIFICATIONS):
+        copies = Counter(message["msg_id"] for message in await world.stored(stream))
+        assert set(copies.values()) == {1}, [key for key, n in copies.items() if n > 1]
+    seen: dict[str, list[int]] = {}
+    for message in await world.stored(EVENTS):
+        seen.setdefault(message["body"]["entity"], []).append(message["body"]["seq"])
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in seen.values()), seen
+
+
+async def _the_records_are_whole(world: World) -> None:
+    await all_is_well(world)
+    verified = await world.ok("ops.audit.verify", {}, timeout_s=30)
+    assert verified["valid"], verified
+    for run in await world.rows("SELECT recovery_trace_id FROM public_v1.recovery_run"):
+        await check_trace(world, run["recovery_trace_id"])
+
+
+@pytest.mark.slow
+async def test_killed_thirty_times_under_load_everything_converges(state_dir: Path) -> None:
+    # given customers on machines with faults
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    world = World(state_dir, "[timing]\nssh_step_timeout_ms = 800\n")
+    await world.start()
+    await world.connect()
+    await world.account("acme")
+    machines = [await world.add_machine() for _ in range(MACHINES)]
+    customers = [Customer(world, machine, random.Random(chance.random())) for machine in machines]
+    living = [asyncio.create_task(customer.live()) for customer in customers]
+    begun = time.monotonic()
+    # when the runtime is killed, again and again
+    try:
+        await _kill_again_and_again(world, chance, living)
+        for machine in machines:
+            machine.ssh.faults.clear()
+        for customer in customers:
+            customer.leaving = True
+        async with asyncio.timeout(120):
+            await asyncio.gather(*living)
+        # then
+        await _nothing_is_left_under_way(world)
+        assert [machine.users for machine in machines] == [[]] * MACHINES
+        nodes = await world.rows("SELECT * FROM public_v1.node")
+        assert [(n["state"], n["allocated_to"], n["reserved_by"], n["dirty"]) for n in nodes] == [
+            ("ready", None, None, False)
+        ] * MACHINES
+        await _nothing_is_doubled(world, customers)
+        await _the_records_are_whole(world)
+        rented = sum(customer.asked for customer in customers)
+        print(f"{KILLS} kills, {rented} rentals, {time.monotonic() - begun:.0f} s")
+        assert rented >= KILLS
+    finally:
+        for task in living:
+            task.cancel()
+        await asyncio.gather(*living, return_exceptions=True)
+        await world.stop()

@@ -1,0 +1,95 @@
+"""The permissions that docs/security.md gives, on a real server: each speaks for itself and for nobody else."""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from adapters.embedded.nats import EmbeddedNats
+from adapters.nats.agent import NodeAgent
+
+PAGE = Path(__file__).parents[3] / "docs" / "security.md"
+
+
+def configuration() -> str:
+    """The page's own configuration, its passwords filled in as the names of the users."""
+    found = re.search(r"```\n(authorization .*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    names = re.findall(r"user: ([\w-]+), password: \$(\w+)", found[1])
+    assert len(names) == 4
+    return "".join(f'{variable}: "{user}"\n' for user, variable in names) + found[1]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedNats]:
+    base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
+    server = EmbeddedNats(base, config_extra=configuration())
+    await server.start()
+    yield server
+    await server.stop()
+    shutil.rmtree(base)
+
+
+async def as_user(server: EmbeddedNats, user: str) -> tuple[Client, list[str]]:
+    refused: list[str] = []
+
+    async def on_error(error: Exception) -> None:
+        refused.append(str(error).lower())
+
+    return await nats.connect(server.url, user=user, password=user, error_cb=on_error), refused
+
+
+async def test_an_agent_needs_no_more_than_its_own_subjects(server: EmbeddedNats, tmp_path: Path) -> None:
+    runtime, _ = await as_user(server, "runtime")
+    beats = await runtime.subscribe("amends.v1.hb.*")
+    results = await runtime.subscribe("amends.v1.result.*")
+    await runtime.flush()
+    agent = NodeAgent("n1", [server.url], tmp_path, interval_ms=20, user="node-n1", password="node-n1", users=list)
+    await agent.start()
+    assert (await beats.next_msg(timeout=5)).subject == "amends.v1.hb.n1"
+    task = b'{"task_id": "task_1", "op": "reconcile", "node_epoch": 1, "runtime_epoch": 1}'
+    await runtime.publish("amends.v1.task.n1", task)
+    assert b'"status":"ok"' in (await results.next_msg(timeout=5)).data
+    await agent.stop()
+    await runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"),
+    [
+        ("node-n1", "amends.v1.hb.n2"),
+        ("node-n1", "amends.v1.result.n2"),
+        ("node-n1", "amends.v1.task.n1"),
+        ("node-n1", "amends.v1.cmd.allocation.release"),
+        ("front", "amends.v1.ops.node.drain"),
+        ("front", "amends.v1.hb.n1"),
+        ("operator", "amends.v1.task.n1"),
+    ],
+)
+async def test_nobody_speaks_for_another(server: EmbeddedNats, user: str, subject: str) -> None:
+    runtime, _ = await as_user(server, "runtime")
+    heard = await runtime.subscribe("amends.v1.>")
+    await runtime.flush()
+    client, refused = await as_user(server, user)
+    await client.publish(subject, b"{}")
+    await client.flush()
+    await asyncio.sleep(0.05)
+    assert heard.pending_msgs == 0
+    assert any("permissions violation" in one for one in refused)
+    await client.close()
+    await runtime.close()
+
+
+async def test_a_node_does_not_hear_anothers_tasks(server: EmbeddedNats) -> None:
+    client, refused = await as_user(server, "node-n1")
+    await client.subscribe("amends.v1.task.*")
+    await client.flush()
+    await asyncio.sleep(0.05)
+    assert any("permissions violation" in one for one in refused)
+    await client.close()

@@ -1,0 +1,136 @@
+"""The journal writer: one commit for many, a refused or locked turn alone, an unreachable database waited for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from amends.ports import Commit, Head, StateWrite, StoredActor, Turn
+from amends.runtime.writer import JournalWriter, Pending, Requirement
+from amends.values.canonical import ZERO_HASH
+from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+
+START = Head(1, 0, 0, ZERO_HASH)
+
+
+class Memory:
+    """A journal in memory that refuses, locks or is away as told."""
+
+    def __init__(self) -> None:
+        self.head = START
+        self.commits: list[list[str]] = []
+        self.refused: set[str] = set()
+        self.held: set[str] = set()
+        self.away = 0
+        self.asked = 0
+
+    async def commit(self, commit: Commit) -> None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        names = [write.id for write in commit.states]
+        if self.held & set(names):
+            raise Locked("held")
+        if self.refused & set(names):
+            raise Refused("P0001", "no")
+        assert commit.before == self.head, "commits are serial on one head"
+        self.head = commit.after
+        self.commits.append(names)
+
+    async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
+        return {(write.kind, write.id) for write in writes if write.id in self.held}
+
+    async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
+        return None
+
+
+class Bench:
+    def __init__(self, journal: Memory, writer: JournalWriter) -> None:
+        self.journal, self.writer = journal, writer
+        self.ended: dict[str, TurnFailed | None] = {}
+
+    def submit(self, name: str, requires: list[Requirement] | None = None) -> None:
+        turn = Turn()
+        turn.kind, turn.id, turn.state, turn.version = "thing", name, "on", 2
+        self.writer.submit(Pending(turn, lambda error: self.ended.__setitem__(name, error), requires))
+
+    async def wait(self, *names: str) -> None:
+        async with asyncio.timeout(5):
+            while not set(names) <= set(self.ended):
+                await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def bench(holds: bool = True) -> AsyncIterator[Bench]:
+    journal = Memory()
+    writer = JournalWriter(journal, START, {}, lambda requirement: holds)
+    task = asyncio.create_task(writer.run())
+    yield Bench(journal, writer)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+NAMES = [f"t{number}" for number in range(200)]
+
+
+async def test_turns_that_wait_share_one_commit() -> None:
+    async with bench() as it:
+        for name in NAMES:
+            it.submit(name)
+        await it.wait(*NAMES)
+        assert it.journal.commits == [NAMES]
+        assert it.writer.head.seq == 200
+
+
+async def test_a_refused_turn_fails_alone() -> None:
+    async with bench() as it:
+        it.journal.refused = {"t77"}
+        for name in NAMES:
+            it.submit(name)
+        await it.wait(*NAMES)
+        assert [name for name, error in it.ended.items() if error is not None] == ["t77"]
+        assert sorted(name for names in it.journal.commits for name in names) == sorted(set(NAMES) - {"t77"})
+        assert it.journal.asked < 20, "divided, not tried one by one"
+
+
+async def test_a_locked_turn_waits_alone_and_commits_when_it_is_free() -> None:
+    async with bench() as it:
+        it.journal.held = {"t5"}
+        for name in NAMES:
+            it.submit(name)
+        others = [name for name in NAMES if name != "t5"]
+        await it.wait(*others)
+        assert "t5" not in it.ended
+        assert it.journal.asked <= 3, "the held row is asked after, not waited for"
+        it.journal.held = set()
+        await it.wait("t5")
+        assert it.ended["t5"] is None
+
+
+async def test_while_the_database_is_away_nothing_fails_and_nothing_is_lost() -> None:
+    async with bench() as it:
+        it.journal.away = 2
+        it.submit("t1")
+        await it.wait("t1")
+        assert it.ended["t1"] is None
+        assert it.writer.available
+
+
+async def test_a_requirement_that_no_longer_holds_refuses_its_turn_alone() -> None:
+    async with bench(holds=False) as it:
+        it.submit("free")
+        it.submit("bound", [("node", "n1", ("ready",), 1)])
+        await it.wait("free", "bound")
+        refused = it.ended["bound"]
+        assert isinstance(refused, Refused)
+        assert refused.code == "requirement"
+        assert it.ended["free"] is None
+
+
+async def test_a_turn_that_requires_a_neighbour_of_its_batch_waits_for_the_neighbour_to_commit() -> None:
+    async with bench() as it:
+        it.submit("n1")
+        it.submit("bound", [("thing", "n1", ("on",), None)])
+        await it.wait("n1", "bound")
+        assert it.journal.commits == [["n1"], ["bound"]]

@@ -1,0 +1,162 @@
+"""docs/asyncapi.json is what tools/asyncapi.py makes of the code: whole, well-formed, true of what is really sent."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import msgspec
+import nats
+import pytest
+
+from adapters.nats.agents import AgentTasks, Heartbeat, TaskResult
+from adapters.nats.service import PREFIX
+from amends.ports import StepCall
+from supervisors.boot.demo.world import World
+from tools import asyncapi
+from tools import asyncapi_schemas as schemas
+
+ROOT = asyncapi.PAGE.parents[1]
+DOCUMENT: dict[str, Any] = json.loads(asyncapi.PAGE.read_text(encoding="utf-8"))
+NOTIFIES = re.compile(r'\bnotify\(\s*(?:d|self),\s*"([a-z._]+)"')
+ANNOUNCES = re.compile(r'\.announce\("([a-z_]+)", "[a-z_]+", (?:"([a-z_]+)"|name)')
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "$ref":
+                yield inner
+            else:
+                yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def pointed_at(reference: str) -> Any:
+    found: Any = DOCUMENT
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def check(schema: str, message: dict[str, Any]) -> None:
+    jsonschema.validate(message, {"$ref": f"#/components/schemas/{schema}", "components": DOCUMENT["components"]})
+
+
+def test_the_document_is_what_the_code_says() -> None:
+    assert asyncapi.PAGE.read_text(encoding="utf-8") == asyncapi.page(), "run: python -m tools.asyncapi"
+
+
+def test_it_has_the_structure_that_asyncapi_3_requires() -> None:
+    assert re.fullmatch(r"3\.\d+\.\d+", DOCUMENT["asyncapi"])
+    assert {"title", "version"} <= set(DOCUMENT["info"])
+    assert set(DOCUMENT) == {"asyncapi", "info", "defaultContentType", "channels", "operations", "components"}
+    for operation in DOCUMENT["operations"].values():
+        assert operation["action"] in ("send", "receive")
+        channel = operation["channel"]["$ref"]
+        assert pointed_at(channel)["messages"]
+        assert all(message["$ref"].startswith(f"{channel}/messages/") for message in operation["messages"])
+        if "reply" in operation:
+            assert pointed_at(operation["reply"]["channel"]["$ref"])["address"] is None
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = set(references(DOCUMENT))
+    assert len(found) > 50
+    assert all(pointed_at(reference) for reference in found)
+
+
+def test_every_parameter_of_an_address_is_declared_and_no_other() -> None:
+    for channel in DOCUMENT["channels"].values():
+        named = set(re.findall(r"{(\w+)}", channel["address"] or ""))
+        assert named == set(channel.get("parameters", {}))
+
+
+def test_every_schema_is_a_json_schema() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_every_endpoint_is_a_channel_that_is_received_and_answered() -> None:
+    table = asyncapi.endpoints()
+    assert len({endpoint.subject for endpoint in table}) == len(table) > 40
+    for endpoint in table:
+        assert DOCUMENT["channels"][endpoint.subject]["address"] == PREFIX + endpoint.subject
+        operation = DOCUMENT["operations"][endpoint.subject]
+        assert operation["action"] == "receive"
+        assert "reply" in operation
+
+
+@pytest.mark.slow
+async def test_a_running_service_announces_exactly_these_endpoints_and_its_event_fits(state_dir: Path) -> None:
+    state_dir.mkdir()
+    world = World(state_dir)
+    try:
+        await world.start_runtime()
+        client = await nats.connect(world.endpoints["nats_url"])
+        info = json.loads((await client.request("$SRV.INFO.amends", b"", timeout=5)).data)
+        events = await client.subscribe("amends.v1.evt.account.*.open")
+        world.nats = client
+        await world.ask("cmd.account.create", {"account_id": "acme", "currency": "usd"})
+        event = await events.next_msg(timeout=5)
+    finally:
+        await world.close()
+    check("Event", json.loads(event.data))
+    jsonschema.validate(event.headers, schemas.MESSAGE_ID)
+    announced = {endpoint["subject"] for endpoint in info["endpoints"]}
+    answered = {name for name, operation in DOCUMENT["operations"].items() if "reply" in operation}
+    assert announced == {PREFIX + name for name in answered}
+    assert info["version"] == DOCUMENT["info"]["version"]
+
+
+def test_every_notification_and_every_announced_event_of_the_code_is_listed() -> None:
+    files = [*(ROOT / "actors").glob("*.py"), *(ROOT / "src" / "amends" / "runtime").glob("*.py")]
+    code = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    listed = {kind for kinds in schemas.NOTIFICATIONS.values() for kind in kinds}
+    assert set(NOTIFIES.findall(code)) == listed
+    announced = {kind for kind, _ in ANNOUNCES.findall(code)}
+    assert announced == set(schemas.ANNOUNCED)
+    assert {name for _, name in ANNOUNCES.findall(code) if name} <= {n for ns in schemas.ANNOUNCED.values() for n in ns}
+
+
+class Recorder:
+    """A NATS client that answers nothing and keeps what is published."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, dict[str, Any], dict[str, str]]] = []
+
+    async def publish(self, subject: str, payload: bytes, headers: dict[str, str]) -> None:
+        self.published.append((subject, json.loads(payload), headers))
+
+
+async def test_a_task_as_it_is_sent_fits_its_schema() -> None:
+    recorder = Recorder()
+    tasks = AgentTasks(recorder, 7, lambda: 1)  # type: ignore[arg-type]
+    args = {"node_id": "n1", "node_epoch": 1, "expected": {"mounts": [], "users": ["am-x"]}}
+    call = StepCall("step_0", "agent.reconcile", "node:n1", "agent:n1", args, 1, "k", 7, 1, "0" * 32, "0" * 16)
+    assert (await tasks.run(call)).code == "agent_timeout"
+    ((subject, task, headers),) = recorder.published
+    assert subject == "amends.v1.task.n1"
+    check("Task", task)
+    assert set(task) == set(schemas.TASK["properties"])
+    jsonschema.validate(headers, schemas.TRACE)
+    with pytest.raises(jsonschema.ValidationError):
+        check("Task", {**task, "op": "mount"})
+
+
+def test_heartbeats_and_results_fit_their_schemas() -> None:
+    check("Heartbeat", msgspec.to_builtins(Heartbeat("boot", 1, 1)))
+    check("TaskResult", msgspec.to_builtins(TaskResult("task_0", "ok", inventory={"users": []})))
+    with pytest.raises(jsonschema.ValidationError):
+        check("Heartbeat", {"boot_id": "boot"})
+
+
+def test_a_command_without_its_required_fields_does_not_fit() -> None:
+    check("CreateAccount", {"account_id": "acme", "currency": "usd"})
+    for wrong in ({"account_id": "acme"}, {"account_id": "ACME!", "currency": "usd"}):
+        with pytest.raises(jsonschema.ValidationError):
+            check("CreateAccount", wrong)

@@ -1,0 +1,184 @@
+"""Write docs/asyncapi.json: every subject of the product as an AsyncAPI 3.0 document, from the types that serve it.
+
+`python -m tools.asyncapi` writes the page; tests/docs/test_asyncapi.py fails when document and code differ. Actions are
+the runtime's: it receives commands, heartbeats and results, and sends events, notifications and tasks.
+"""
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from adapters.nats.agents import Heartbeat, TaskResult
+from adapters.nats.service import PREFIX, REPLY_SCHEMA
+from amends.runtime.domain import Domain
+from amends.runtime.requests import Endpoint
+from supervisors.boot.front import Front
+from supervisors.endpoints import commands, delivery_commands
+from supervisors.rental import RENTAL
+from tools import asyncapi_schemas as schemas
+
+PAGE = Path(__file__).parents[1] / "docs" / "asyncapi.json"
+Json = dict[str, Any]
+
+
+def endpoints() -> list[Endpoint]:
+    """All endpoints of the service, without a runtime: their tables are data, only their answers need one."""
+    none = cast(Any, None)
+    front = object.__new__(Front)  # `endpoints` names its methods and calls none of them
+    return [*commands(none, str, str), *delivery_commands(none), *front.endpoints()]
+
+
+def ref(*path: str) -> Json:
+    """A reference into this document."""
+    return {"$ref": "#/" + "/".join(path)}
+
+
+def title(subject: str) -> str:
+    """`cmd.node.register` → `CmdNodeRegister`: the name of a message."""
+    return "".join(part.title() for part in re.split(r"[._]", subject))
+
+
+class Document:
+    """The document as it grows."""
+
+    def __init__(self) -> None:
+        self.channels: Json = {}
+        self.operations: Json = {}
+        self.messages: Json = {}
+        self.schemas: Json = {}
+
+    def channel(self, name: str, address: str | None, messages: Mapping[str, Json], parameters: Json) -> None:
+        """A subject and what goes over it."""
+        self.messages |= {key: {"name": key, **body} for key, body in messages.items()}
+        found = {key: ref("components", "messages", key) for key in messages}
+        self.channels[name] = {"address": address, "messages": found}
+        if parameters:
+            self.channels[name]["parameters"] = parameters
+
+    def operation(self, action: str, name: str, summary: str, **more: Any) -> None:
+        """What the runtime does on the channel of that name."""
+        messages = [ref("channels", name, "messages", key) for key in self.channels[name]["messages"]]
+        self.operations[name] = {
+            "action": action, "channel": ref("channels", name), "summary": summary, "messages": messages, **more,
+        }  # fmt: skip
+
+    def stream(self, action: str, name: str, place: str, summary: str, message: str, body: Json, **parameters: Json
+               ) -> None:  # fmt: skip
+        """A channel with one message and its operation."""
+        self.channel(name, PREFIX + place, {message: body}, parameters)
+        self.operation(action, name, summary)
+
+    def typed(self, kind: type) -> Json:
+        """A reference to the schema of a type; what it needs goes with it."""
+        (found,), needed = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+        self.schemas |= needed
+        return found
+
+    def as_json(self) -> Json:
+        """The whole."""
+        return {
+            "asyncapi": "3.0.0",
+            "info": {
+                "title": "Amends",
+                "version": version("amends"),
+                "description": "Subjects of NATS on which Amends is spoken to and speaks. Actions are the runtime's.",
+            },
+            "defaultContentType": "application/json",
+            "channels": dict(sorted(self.channels.items())),
+            "operations": dict(sorted(self.operations.items())),
+            "components": {
+                "messages": dict(sorted(self.messages.items())),
+                "schemas": dict(sorted(self.schemas.items())),
+            },
+        }
+
+
+def add_service(it: Document) -> None:
+    """Requests and their replies."""
+    it.schemas["Reply"] = msgspec.json.decode(REPLY_SCHEMA)
+    it.schemas |= schemas.HEADERS
+    it.channel(
+        "reply", None, {"Reply": {"payload": ref("components", "schemas", "Reply"), "summary": schemas.REPLY}}, {}
+    )
+    for endpoint in endpoints():
+        name = endpoint.subject
+        headers = schemas.headers_of(endpoint)
+        payload = it.typed(endpoint.request) if isinstance(endpoint.request, type) else schemas.LIST
+        message = {"headers": ref("components", "schemas", headers), "payload": payload}
+        it.channel(name, PREFIX + name, {title(name): message}, {})
+        asks = "a question" if endpoint.answer is not None else "a change"
+        it.operation(
+            "receive", name, f"{asks}, for the role {endpoint.role}",
+            reply={
+                "address": {"location": "$message.header#/reply-to", "description": "the inbox of the request"},
+                "channel": ref("channels", "reply"),
+                "messages": [ref("channels", "reply", "messages", "Reply")],
+            },
+            bindings={"nats": {"queue": "amends"}},
+        )  # fmt: skip
+
+
+def add_events(it: Document, domain: Domain) -> None:
+    """JetStream: events of each kind that has them, and notifications."""
+    it.schemas |= {"Event": schemas.EVENT, "Notification": schemas.NOTIFICATION}
+    kinds = {
+        kind.name: tuple(dict.fromkeys(to for _, to in kind.transitions if to not in kind.silent))
+        for kind in domain.kinds
+        if kind.events
+    }
+    for kind, names in {**kinds, **schemas.ANNOUNCED}.items():
+        body = {"headers": schemas.MESSAGE_ID, "payload": ref("components", "schemas", "Event")}
+        it.stream(
+            "send", f"evt.{kind}", f"evt.{kind}.{{entity_id}}.{{event}}", "an event, in stream AMENDS_EVT",
+            f"Event{title(kind)}", body, entity_id={"description": "whose event it is"}, event={"enum": list(names)},
+        )  # fmt: skip
+    for audience, place in schemas.AUDIENCES.items():
+        body = {"headers": schemas.MESSAGE_ID, "payload": ref("components", "schemas", "Notification")}
+        parameters: dict[str, Json] = {"kind": {"enum": list(schemas.NOTIFICATIONS[audience])}}
+        if "{account_id}" in place:
+            parameters["account_id"] = {"description": "the account that is told"}
+        it.stream(
+            "send", f"ntf.{audience}", place, "a notification, in stream AMENDS_NTF",
+            f"Notification{audience.title()}", body, **parameters,
+        )  # fmt: skip
+
+
+def add_agents(it: Document) -> None:
+    """Heartbeats, tasks and results of the nodes' agents."""
+    node: Json = {"description": "the node, as it was registered"}
+    it.schemas["Task"] = schemas.TASK
+    it.stream(
+        "receive", "hb", "hb.{node_id}", "a node is alive; nothing is answered",
+        "Heartbeat", {"payload": it.typed(Heartbeat)}, node_id=node,
+    )  # fmt: skip
+    it.stream(
+        "send", "task", "task.{node_id}", "work for a node's agent; sent again, unchanged, until its result comes",
+        "Task", {"headers": schemas.TRACE, "payload": ref("components", "schemas", "Task")}, node_id=node,
+    )  # fmt: skip
+    it.stream(
+        "receive", "result", "result.{node_id}", "what became of a task; the same again for the same task_id",
+        "TaskResult", {"payload": it.typed(TaskResult)}, node_id=node,
+    )  # fmt: skip
+
+
+def document(domain: Domain = RENTAL) -> Json:
+    """The AsyncAPI document."""
+    it = Document()
+    add_service(it)
+    add_events(it, domain)
+    add_agents(it)
+    return it.as_json()
+
+
+def page() -> str:
+    """The document as text."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=1).decode() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE.name} written")

@@ -1,0 +1,120 @@
+"""What tools/asyncapi.py cannot read off a type: headers, events, notifications, tasks, as literal JSON Schema.
+
+tests/docs/test_asyncapi.py holds these to what the code really sends.
+"""
+
+from typing import Any, Final
+
+from amends.runtime.requests import Endpoint
+
+Json = dict[str, Any]
+
+TEXT: Final[Json] = {"type": "string"}
+MAYBE_TEXT: Final[Json] = {"type": ["string", "null"]}
+WHOLE: Final[Json] = {"type": "integer"}
+TRACE_ID: Final[Json] = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+
+REPLY: Final = "`ok` true with `data`, or false with `error`; error replies carry Nats-Service-Error headers as well"
+
+TRACEPARENT: Final[Json] = {"type": "string", "description": "W3C trace context; the trace goes on"}
+BEARER: Final[Json] = {"type": "string", "pattern": "^Bearer ", "description": "the token of a caller or an operator"}
+CHANGE: Final[Json] = {
+    "Idempotency-Key": {
+        "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[ -~]+$",
+        "description": "one space of keys per caller; the same key and body replays the first reply",
+    },
+    "Expected-Version": {"type": "string", "pattern": "^[0-9]{1,18}$", "description": "409 if it is another"},
+}  # fmt: skip
+COMMON: Final[Json] = {"Authorization": BEARER, "traceparent": TRACEPARENT}
+
+
+def _headers(properties: Json, *required: str) -> Json:
+    return {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
+
+
+HEADERS: Final[Json] = {
+    "CallerChangeHeaders": _headers({**COMMON, **CHANGE}, "Idempotency-Key"),
+    "OperatorChangeHeaders": _headers({**COMMON, **CHANGE}, "Authorization", "Idempotency-Key"),
+    "CallerQuestionHeaders": _headers(COMMON),
+    "OperatorQuestionHeaders": _headers(COMMON, "Authorization"),
+}
+TRACE: Final[Json] = _headers({"traceparent": TRACEPARENT}, "traceparent")
+MESSAGE_ID: Final[Json] = _headers(
+    {"Nats-Msg-Id": {**TEXT, "description": "event_id or notification_id"}, "traceparent": TRACEPARENT},
+    "Nats-Msg-Id", "traceparent",
+)  # fmt: skip
+
+
+def headers_of(endpoint: Endpoint) -> str:
+    """The name of the headers' schema of an endpoint."""
+    who = "Operator" if endpoint.role in ("operator", "viewer") else "Caller"
+    return f"{who}{'Question' if endpoint.answer is not None else 'Change'}Headers"
+
+
+# qry.<entity>.list and ops.case.list: the view's columns as filters.
+LIST: Final[Json] = {
+    "type": "object",
+    "properties": {"limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "cursor": TEXT},
+    "additionalProperties": {"description": "a column of the view of that name: rows that equal it"},
+}
+
+EVENT: Final[Json] = {
+    "type": "object",
+    "required": ["schema", "event_id", "seq", "occurred_us", "entity", "from", "to", "cause", "trace_id",
+                 "recovery_trace_id", "data"],
+    "properties": {
+        "schema": {"type": "string", "pattern": r"^[a-z_]+\.[a-z_]+/[0-9]+$"},
+        "event_id": {"type": "string", "pattern": "^evt_"},
+        "seq": {**WHOLE, "description": "per entity, from 1"},
+        "occurred_us": WHOLE,
+        "entity": TEXT,
+        "from": MAYBE_TEXT,
+        "to": MAYBE_TEXT,
+        "cause": TEXT,
+        "trace_id": TRACE_ID,
+        "recovery_trace_id": {"type": ["string", "null"]},
+        "data": {"type": "object", "description": "the entity's view row after the transition"},
+    },
+}  # fmt: skip
+# Events of what is no actor: kind → event names (`Decision.announce`).
+ANNOUNCED: Final[dict[str, tuple[str, ...]]] = {"audit": ("anchored",), "control_plane": ("degraded", "recovered")}
+
+AUDIENCES: Final = {"account": "ntf.account.{account_id}.{kind}", "ops": "ntf.ops.ops.{kind}"}
+NOTIFICATIONS: Final[dict[str, tuple[str, ...]]] = {
+    "account": ("allocation.active", "allocation.failed", "allocation.released"),
+    "ops": ("case.opened", "node.quarantined"),
+}
+NOTIFICATION: Final[Json] = {
+    "type": "object",
+    "required": ["kind", "notification_id", "entity", "occurred_us"],
+    "properties": {
+        "kind": {"enum": [kind for kinds in NOTIFICATIONS.values() for kind in kinds]},
+        "notification_id": {"type": "string", "pattern": "^ntf_"},
+        "account_id": TEXT,
+        "entity": TEXT,
+        "occurred_us": WHOLE,
+        "state": TEXT,
+        "cause": TEXT,
+        "failure_code": TEXT,
+        "stopped_us": WHOLE,
+        "recovery_trace_id": TRACE_ID,
+        "case_id": TEXT,
+        "late": {"type": "boolean"},
+    },
+}
+
+_NAMES: Final[Json] = {"type": "array", "items": TEXT}
+TASK: Final[Json] = {
+    "type": "object",
+    "required": ["task_id", "op", "node_epoch", "runtime_epoch", "deadline_us", "expected"],
+    "properties": {
+        "task_id": {"type": "string", "pattern": "^task_"},
+        "op": {"enum": ["reconcile"]},
+        "node_epoch": WHOLE,
+        "runtime_epoch": WHOLE,
+        "deadline_us": WHOLE,
+        "expected": {
+            "type": "object", "required": ["mounts", "users"], "properties": {"mounts": _NAMES, "users": _NAMES},
+        },
+    },
+}  # fmt: skip
