@@ -82,7 +82,8 @@ def _add_field(made: argparse.ArgumentParser, field: Field) -> None:
         return
     options["metavar"] = field.option.removeprefix("--").upper().replace("-", "_")
     if field.kind == "labels":
-        made.add_argument(field.option, action="append", **options | {"metavar": "NAME=VALUE"})
+        options["metavar"] = "NAME=VALUE"
+        made.add_argument(field.option, action="append", **options)
         return
     kinds: dict[str, Any] = {"int": int, "path": Path}
     made.add_argument(field.option, type=kinds.get(field.kind, str), default=field.default, **options)

@@ -54,7 +54,7 @@ def classify(error: BaseException) -> TurnFailed | Unavailable:
         if state[:2] in _UNAVAILABLE_CLASSES:
             return Unavailable(f"Postgres: {error}")
         return Refused(state, str(error))
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError | asyncio.IncompleteReadError):
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError | asyncio.IncompleteReadError):
         return Unavailable(f"Postgres: {error}")
     if isinstance(error, asyncpg.DataError | ValueError | TypeError | UnicodeError):
         return Refused("22000", str(error))

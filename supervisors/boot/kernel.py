@@ -44,8 +44,15 @@ class Kernel:
         self.matrix = join(domains)
         self._policy_sha256 = policy_sha256
         self._reads: set[asyncio.Task[None]] = set()
+        self._journal: PostgresJournal | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
+
+    @property
+    def journal(self) -> PostgresJournal:
+        """The journal, once it is open."""
+        assert self._journal is not None
+        return self._journal
 
     async def open(self, dsn: str, lease: Lease) -> None:
         """Take over the journal under the lease's epoch."""
@@ -55,7 +62,7 @@ class Kernel:
             tables |= domain.tables
         self.lease = lease
         state_tables = {kind.name: kind.table for kind in kinds.values()}
-        self.journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()))
+        self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()))
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
         self.clock = Clock(lambda: time.time_ns() // 1000, lambda: time.monotonic_ns() // 1000, floor)
@@ -131,8 +138,9 @@ class Kernel:
         """Give journal and lease up."""
         for task in self._reads:
             task.cancel()
-        await self.journal.aclose()
-        await self.lease.aclose()
+        if self._journal is not None:
+            await self._journal.aclose()
+            await self.lease.aclose()
 
     # --- reading -------------------------------------------------------------------------------------
 

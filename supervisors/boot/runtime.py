@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Runtime:
             (RENTAL,), limits, facts=self.pool, policy_sha256=self.policy.sha256, has_runbook=_has_runbook
         )
         self.ssh_public_key = ""
+        self._opened = AsyncExitStack()
         self._tree: Supervisor | None = None
         self._tree_task: asyncio.Task[None] | None = None
 
@@ -70,13 +72,16 @@ class Runtime:
     async def start(self) -> None:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._opened.push_async_callback(self.servers.stop)
         await self.servers.start()
         lease = Lease(self.servers.dsn, self.instance_id)
+        self._opened.push_async_callback(lease.aclose)
         if await lease.acquire_now() is None:
             self.say("standby: another runtime holds the lease; waiting")
             await lease.acquire()
         await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000)
         kernel = self.kernel
+        self._opened.push_async_callback(kernel.aclose)
         await kernel.open(self.servers.dsn, lease)
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
@@ -91,7 +96,9 @@ class Runtime:
         urls, options = self.servers.nats_urls, nats_options(self.settings)
         epoch = self.kernel.lease.epoch
         self.nats = await connection.connect(urls, name=f"amends-{epoch}", **options)
+        self._opened.push_async_callback(connection.close, self.nats)
         self._canary = await connection.connect(urls, name=f"amends-canary-{epoch}", **options)
+        self._opened.push_async_callback(connection.close, self._canary)
         publisher = JetStreamPublisher(self.nats)
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
@@ -109,6 +116,7 @@ class Runtime:
             self._client_key(), connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
             customer_key_options=self.settings.ssh.customer_key_options,
         )  # fmt: skip
+        self._opened.push_async_callback(self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
         admin = BusAdmin(publisher, self.kernel.journal.fetch)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
@@ -118,6 +126,7 @@ class Runtime:
         known, self.operator_token = operators(self.settings, self.state_dir)
         self.gate = Gatekeeper(self.settings, known)
         self.front = Front(self)
+        self._opened.push_async_callback(self.front.stop)
         await self.front.start()
         kernel = self.kernel
         table = [
@@ -190,16 +199,11 @@ class Runtime:
         await self.close()
 
     async def close(self) -> None:
-        """Let everything go."""
+        """Let everything go that was opened, in reverse, however far the start came."""
         if self._tree_task is not None:
             self._tree_task.cancel()
             await asyncio.wait({self._tree_task}, timeout=5)
-        await self.front.stop()
-        await self.ssh.close()
-        await connection.close(self.nats)
-        await connection.close(self._canary)
-        await self.kernel.aclose()
-        await self.servers.stop()
+        await self._opened.aclose()
 
     # --- hooks ---------------------------------------------------------------------------------------
 

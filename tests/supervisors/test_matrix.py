@@ -1,5 +1,7 @@
 """The 14 rows are the seed document's, cell by cell; what is not built says so and is refused."""
 
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +78,22 @@ def test_every_step_with_an_effect_has_exactly_one_row_and_every_budget_is_a_tim
     assert [key for row in ROWS for key in row.budget if key not in TIMING] == []
 
 
-def shuffled(row: MatrixRow) -> dict[str, Any]:
-    return dict(reversed(msgspec.to_builtins(row).items()))
+def body(turn: Callable[[Iterable[Any]], Iterable[Any]]) -> dict[str, Any]:
+    """The matrix as dictionaries, each with its keys in the order that `turn` makes of them."""
+    rows = [dict(turn(list(msgspec.to_builtins(row).items()))) for row in ROWS]
+    return dict(turn([("version", MATRIX.version), ("rows", rows)]))
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
-    body = {"rows": [shuffled(row) for row in ROWS], "version": MATRIX.version}
-    assert sha256(canonical(body)) == MATRIX.sha256
-    assert len(MATRIX.sha256) == 64
+    forwards, backwards, by_name = (sha256(canonical(body(turn))) for turn in (list, reversed, sorted))
+    assert forwards == backwards == by_name
+    assert sha256(MATRIX.body()) == MATRIX.sha256
+
+
+@pytest.mark.xfail(reason="`canonical` keeps the order of a Struct's fields; it should sort them too", strict=True)
+def test_the_hash_can_be_recomputed_from_the_stored_document() -> None:
+    stored = json.loads(MATRIX.body())  # the document table keeps jsonb, which knows no order of keys
+    assert sha256(canonical(stored)) == MATRIX.sha256
 
 
 def changed(value: Any) -> Any:

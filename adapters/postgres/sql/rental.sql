@@ -39,7 +39,7 @@ SELECT allocation_id, node_id, state FROM assignments WHERE state <> 'ended';
 
 -- name: live_debts
 -- What nodes owe.
-SELECT debt_id, node_id, target_ref FROM debts WHERE settled_us IS NULL;
+SELECT debt_id, node_id, allocation_id, target_ref FROM debts WHERE settled_us IS NULL;
 
 -- name: write_node_seen
 -- Last-seen times, only ever forward.

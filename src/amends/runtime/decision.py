@@ -300,7 +300,8 @@ class Decision:
         self, kind: str, target_ref: str = "", *, evidence: Any = None, run: Run | None = None, state: str = "open"
     ) -> str:
         """Open the case of that kind on this entity, or move the open one to `state`; returns its id."""
-        known = self.state.cases.get(kind)
+        key = _case_key(kind, target_ref, self.ref)
+        known = self.state.cases.get(key)
         case_id = known or self.mint("case")
         commands = self.context.case_commands.get(kind, ())
         self.rows.append(
@@ -320,17 +321,18 @@ class Decision:
         details = {"target_ref": target_ref or self.ref}
         self._audit(f"case.{state}", f"case:{case_id}", None, state, kind, details)
         if known is None:
-            self.set(cases={**self.state.cases, kind: case_id})
+            self.set(cases={**self.state.cases, key: case_id})
             notify(self, "case.opened", entity=target_ref or self.ref, cause=kind, case_id=case_id, state=state)
         return case_id
 
-    def resolve_case(self, kind: str, reason: str = "") -> None:
-        """Close the open case of that kind, if there is one."""
-        case_id = self.state.cases.get(kind)
+    def resolve_case(self, kind: str, reason: str = "", target_ref: str = "") -> None:
+        """Close the open case of that kind (and target, if it is not the entity itself), if there is one."""
+        key = _case_key(kind, target_ref, self.ref)
+        case_id = self.state.cases.get(key)
         if case_id is None:
             return
         self.rows.append(CaseRow(case_id, kind, "", self.ref, "resolved", self.now_us, self.now_us, "", "[]", "{}"))
-        self.set(cases={name: cid for name, cid in self.state.cases.items() if name != kind})
+        self.set(cases={name: cid for name, cid in self.state.cases.items() if name != key})
         self._audit("case.resolved", f"case:{case_id}", "open", "resolved", reason or kind, {})
 
     def event(self, name: str, *, cause: str = "") -> None:
@@ -452,6 +454,11 @@ class Decision:
                 self.context.epoch,
             )
         )
+
+
+def _case_key(kind: str, target_ref: str, own_ref: str) -> str:
+    """One open case per (target, kind): an entity may hold cases of several targets, such as outbox rows."""
+    return kind if target_ref in ("", own_ref) else f"{kind} {target_ref}"
 
 
 def command_row(

@@ -406,7 +406,7 @@ def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
     action = "outbox.skipped" if m.skip else "outbox.redispatch"
     d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
     d.audit(action, f"outbox:{m.outbox_id}", reason=m.reason)
-    d.resolve_case("outbox_poison", m.reason)
+    d.resolve_case("outbox_poison", m.reason, f"outbox:{m.outbox_id}")
     d.reply_entity = False
     d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
 

@@ -38,7 +38,8 @@ def _pause(state: Any, message: Pause, d: "Decision") -> None:
 
 
 def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
-    if state.cases.get(message.kind) != message.case_id:
+    keys = [key for key, case_id in state.cases.items() if case_id == message.case_id]
+    if not keys:
         d.refuse("illegal_transition", "the case is not open")
     d.reply_entity = False
     if message.acknowledge:
@@ -47,7 +48,7 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
         return
     if state.owing:
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
-    d.resolve_case(message.kind, message.reason)
+    d.resolve_case(message.kind, message.reason, keys[0].partition(" ")[2])
     if state.paused and message.kind in ("actor_quarantined", "unknown_step"):
         d.set(paused=False)
     d.reply(case_id=message.case_id, state="resolved")
