@@ -18,7 +18,6 @@ from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 
-
 OFFER_AGAIN_S = 0.05
 
 
@@ -103,21 +102,7 @@ class Pool:
 
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""
-        touched = set()
-        for row in decision.rows:
-            if type(row) is AssignmentRow:
-                touched.add(row.node_id)
-                if row.state == "ended":
-                    self._assignments.pop(row.node_id, None)
-                else:
-                    self._assignments[row.node_id] = (row.allocation_id, row.state)
-            elif type(row) is DebtRow:
-                touched.add(row.node_id)
-                debts = self._debts.setdefault(row.node_id, {})
-                if row.settled_us is None:
-                    debts[row.debt_id] = row.allocation_id or ""
-                else:
-                    debts.pop(row.debt_id, None)
+        touched = {node_id for row in decision.rows if (node_id := self._take_in(row))}
         state = decision.state
         if isinstance(state, Node):
             self._index_node(decision.id, state)
@@ -135,6 +120,23 @@ class Pool:
             if node is not None:
                 self._index_node(node_id, node)
                 self._match_node(node_id)
+
+    def _take_in(self, row: Struct) -> str:
+        """An assignment or debt as it now stands; the node it concerns."""
+        if type(row) is AssignmentRow:
+            if row.state == "ended":
+                self._assignments.pop(row.node_id, None)
+            else:
+                self._assignments[row.node_id] = (row.allocation_id, row.state)
+            return row.node_id
+        if type(row) is DebtRow:
+            debts = self._debts.setdefault(row.node_id, {})
+            if row.settled_us is None:
+                debts[row.debt_id] = row.allocation_id or ""
+            else:
+                debts.pop(row.debt_id, None)
+            return row.node_id
+        return ""
 
     def _index_node(self, node_id: str, node: Node) -> None:
         if node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id):

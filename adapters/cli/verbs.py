@@ -168,6 +168,8 @@ _CONFIG = Field("config", "the configuration file", "--config", "path")
 LOCAL: Final = (
     LocalVerb("run", "the runtime process", (_CONFIG,)),
     LocalVerb("demo", "start everything embedded, rent, break, repair, tell", (
+        Field("row", "only this row of the matrix, such as R02", "--row"),
+        Field("slow", "pause between the lines", "--slow", "flag"),
         Field("keep", "leave it running", "--keep", "flag"),
         Field("state_dir", "where it keeps what it must not forget", "--state-dir", "path"),
         Field("nodes", "how many machines", "--nodes", "int"),

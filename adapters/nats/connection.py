@@ -12,6 +12,7 @@ from amends.values.errors import Unavailable
 
 log = logging.getLogger("amends.nats")
 PING_S = 5
+FIRST_TRIES = 10
 PENDING_BYTES = 64 * 1024 * 1024
 
 
@@ -22,10 +23,10 @@ async def connect(servers: Sequence[str], *, name: str, **options: Any) -> Clien
         log.warning("nats: %s", error)
 
     try:
-        return await nats.connect(
+        client = await nats.connect(
             servers=list(servers),
             name=name,
-            max_reconnect_attempts=-1,
+            max_reconnect_attempts=FIRST_TRIES,  # without a bound the driver seeks the first connection for ever
             reconnect_time_wait=0.2,
             ping_interval=PING_S,
             max_outstanding_pings=2,
@@ -34,8 +35,16 @@ async def connect(servers: Sequence[str], *, name: str, **options: Any) -> Clien
             pending_size=PENDING_BYTES,
             **options,
         )
+        client.options["max_reconnect_attempts"] = -1  # once connected, it is sought again for ever
     except (OSError, NatsError, TimeoutError) as error:
-        raise Unavailable(f"NATS cannot be reached at {', '.join(servers)}: {error}") from error
+        raise Unavailable(f"NATS cannot be reached at {', '.join(map(_shown, servers))}: {error}") from error
+    return client
+
+
+def _shown(url: str) -> str:
+    """The address without what may be a password."""
+    scheme, _, rest = url.rpartition("://")
+    return f"{scheme or 'nats'}://{rest.rpartition('@')[2]}"
 
 
 async def close(client: Client | None) -> None:

@@ -13,6 +13,7 @@ LOCK_TIMEOUT_MS = 50  # a foreign session's lock delays one attempt of one batch
 # Trouble of the server or the way to it, not of the rows (SQLSTATE classes): 08 connection, 53 resources,
 # 57 operator intervention, 58 system error, XX internal.
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
+_UNREACHABLE = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, asyncio.IncompleteReadError)
 _LOCKED = ("55P03", "40P01", "40001")
 
 
@@ -54,7 +55,7 @@ def classify(error: BaseException) -> TurnFailed | Unavailable:
         if state[:2] in _UNAVAILABLE_CLASSES:
             return Unavailable(f"Postgres: {error}")
         return Refused(state, str(error))
-    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError | asyncio.IncompleteReadError):
+    if isinstance(error, _UNREACHABLE):
         return Unavailable(f"Postgres: {error}")
     if isinstance(error, asyncpg.DataError | ValueError | TypeError | UnicodeError):
         return Refused("22000", str(error))

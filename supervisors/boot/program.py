@@ -72,7 +72,12 @@ async def agent(options: argparse.Namespace) -> int:
     servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
     node = NodeAgent(options.node, servers, Path(options.state or "./.amends-agent"), interval_ms=options.interval_ms)
     await node.start()
-    await stop.wait()
+    ended = asyncio.create_task(node.wait())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if ended.done():
+        ended.result()
     await node.stop()
     return DONE
 

@@ -7,6 +7,7 @@ left over, and last the commands. Only then `endpoints.json` and `ready`.
 import asyncio
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -29,6 +30,7 @@ from adapters.ssh.runner import SshRunner
 from amends.ports import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
+from amends.values.errors import BadConfiguration
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
@@ -248,7 +250,16 @@ def nats_options(settings: Settings) -> dict[str, Any]:
         "user": found.user, "password": found.password, "token": found.token,
         "user_credentials": found.creds_file, "nkeys_seed": found.nkey_seed_file,
     }  # fmt: skip
-    return {name: value for name, value in pairs.items() if value}
+    options: dict[str, Any] = {name: value for name, value in pairs.items() if value}
+    if found.tls_ca_file or found.tls_cert_file:
+        try:
+            tls = ssl.create_default_context(cafile=found.tls_ca_file or None)
+            if found.tls_cert_file:
+                tls.load_cert_chain(found.tls_cert_file, found.tls_key_file or None)
+        except (OSError, ssl.SSLError) as error:
+            raise BadConfiguration(f"[nats] tls_ca_file, tls_cert_file, tls_key_file: {error}") from None
+        options["tls"] = tls
+    return options
 
 
 def _has_runbook(name: str) -> bool:

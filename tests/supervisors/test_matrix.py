@@ -1,7 +1,6 @@
 """The 14 rows are the seed document's, cell by cell; what is not built says so and is refused."""
 
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +77,15 @@ def test_every_step_with_an_effect_has_exactly_one_row_and_every_budget_is_a_tim
     assert [key for row in ROWS for key in row.budget if key not in TIMING] == []
 
 
-def body(turn: Callable[[Iterable[Any]], Iterable[Any]]) -> dict[str, Any]:
-    """The matrix as dictionaries, each with its keys in the order that `turn` makes of them."""
-    rows = [dict(turn(list(msgspec.to_builtins(row).items()))) for row in ROWS]
-    return dict(turn([("version", MATRIX.version), ("rows", rows)]))
+def body(step: int) -> dict[str, Any]:
+    """The matrix as dictionaries, their keys forwards (1) or backwards (-1)."""
+    rows = [dict(list(msgspec.to_builtins(row).items())[::step]) for row in ROWS]
+    return dict([("version", MATRIX.version), ("rows", rows)][::step])
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
-    forwards, backwards, by_name = (sha256(canonical(body(turn))) for turn in (list, reversed, sorted))
-    assert forwards == backwards == by_name
+    assert list(body(1)["rows"][0]) == list(reversed(body(-1)["rows"][0]))
+    assert canonical(body(1)) == canonical(body(-1))
     assert sha256(MATRIX.body()) == MATRIX.sha256
 
 
