@@ -221,7 +221,9 @@ class Runtime:
         return ssh_endpoint(node) if node is not None else None
 
     def _gate(self, row: StepRow) -> bool:
-        """While a node is suspect or offline its cleanups wait and spend no try (R04)."""
+        """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""
+        if row.name.startswith("agent."):
+            return self.nats.is_connected
         if '"cleanup":true' not in row.args:
             return True
         node = self.pool.node(row.target.partition(":")[2])

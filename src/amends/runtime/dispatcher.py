@@ -27,6 +27,7 @@ PER_TARGET = 1
 IN_FLIGHT = 512
 GRACE_S = 5.0
 LEASE_RETRY_S = 0.2
+HELD_RETRY_S = 1.0
 
 
 class Dispatcher:
@@ -104,7 +105,7 @@ class Dispatcher:
             while self._later and self._later[0][0] <= now:
                 self._enqueue(heapq.heappop(self._later)[2])
             blocked = self._start_ready()
-            wait_s = LEASE_RETRY_S if blocked else None
+            wait_s = LEASE_RETRY_S if blocked else HELD_RETRY_S if self._held else None
             if self._later:
                 until = max(0.0, (self._later[0][0] - now) / 1e6)
                 wait_s = until if wait_s is None else min(wait_s, until)
@@ -112,7 +113,13 @@ class Dispatcher:
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
             except TimeoutError:
-                continue
+                self._look_at_held()
+
+    def _look_at_held(self) -> None:
+        """Gates open without saying so (a link that is back): ask them again, once a second."""
+        for target in [target for target, rows in self._held.items() if self._gate(rows[0])]:
+            for row in self._held.pop(target):
+                self._enqueue(row)
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing more; let what runs finish, within `timeout_s`. The rest stays intended."""

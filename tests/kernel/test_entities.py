@@ -1,0 +1,145 @@
+"""Entity supervision: what an actor cannot digest is set aside, and only an actor that keeps failing is paused."""
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from amends.runtime.decision import Decision
+from amends.runtime.domain import Domain
+from amends.runtime.messages import CommandInfo, Envelope, ResolveCase
+from amends.values.errors import Rejected
+from supervisors.boot.kernel import Kernel
+from tests.kernel import switch as module
+from tests.kernel.conftest import Running
+from tests.kernel.switch import PORT, SWITCH, Bind, Switch
+from tests.kernel.test_switch_port import port_is, sql
+
+
+class Poison(msgspec.Struct, frozen=True):
+    """A message whose handling raises."""
+
+
+class Rename(msgspec.Struct, frozen=True):
+    machine: str
+
+
+def _poison(s: Any, m: Poison, d: Decision) -> None:
+    d.set(machine="half-way")
+    raise ValueError("cannot be digested")
+
+
+def _rename(s: Any, m: Rename, d: Decision) -> None:
+    d.set(machine=m.machine)
+
+
+@pytest.fixture
+def domain() -> Domain:
+    port = msgspec.structs.replace(PORT, handlers={**PORT.handlers, Poison: _poison, Rename: _rename})
+    return msgspec.structs.replace(SWITCH, kinds=(port, *SWITCH.kinds[1:]))
+
+
+@pytest.fixture(autouse=True)
+def _with_poison(monkeypatch: pytest.MonkeyPatch, domain: Domain) -> None:
+    monkeypatch.setattr("tests.kernel.conftest.SWITCH", domain)
+    monkeypatch.setattr(module, "SWITCH", domain)
+
+
+async def machine_is(kernel: Kernel, port: str, machine: str) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        state = kernel.engine.store.get("port", port)
+        if state is not None and getattr(state, "machine", "") == machine:
+            return
+        assert time.monotonic() < deadline, state
+        await asyncio.sleep(0.01)
+
+
+async def quarantined(kernel: Kernel, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while kernel.engine.policy.quarantined < count:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_a_message_that_raises_is_set_aside_and_the_next_one_is_handled(
+    running: Running, switch: Switch, dsn: str
+) -> None:
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        kernel.engine.tell("port", "p1", Envelope(Poison(), priority=True))
+        kernel.engine.tell("port", "p1", Envelope(Rename("m2"), priority=True))
+        await machine_is(kernel, "p1", "m2")
+        assert kernel.engine.policy.crashes == 3
+        (row,) = await sql(dsn, "SELECT entity, type, error FROM message_quarantine")
+        assert row == {"entity": "port:p1", "type": "Poison", "error": "ValueError: cannot be digested"}
+        assert await sql(dsn, "SELECT * FROM ops_case") == []
+
+
+async def test_an_actor_that_keeps_failing_is_paused_until_its_case_is_resolved(
+    running: Running, switch: Switch, dsn: str
+) -> None:
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        for _ in range(3):
+            kernel.engine.tell("port", "p1", Envelope(Poison(), priority=True))
+        await quarantined(kernel, 3)
+        kernel.engine.tell("port", "p2", Envelope(Bind("m9"), priority=True))
+        await port_is(kernel, "p2", "bound")  # neighbours go on
+        (case,) = await sql(dsn, "SELECT case_id, kind, target_ref, state FROM ops_case")
+        assert (case["kind"], case["target_ref"], case["state"]) == ("actor_quarantined", "port:p1", "open")
+        # while it is paused, messages wait and commands are told so
+        kernel.engine.tell("port", "p1", Envelope(Rename("m2"), priority=True))
+        refused: list[Rejected | None] = []
+        info = CommandInfo("me", "k1", "h", "cmd.x", "req_1", "t" * 32, "s" * 16, "", 1)
+        rename = Envelope(Rename("m3"), command=info, reply=lambda data, error: refused.append(error))
+        kernel.engine.tell("port", "p1", rename)
+        await asyncio.sleep(0.05)
+        assert refused
+        assert refused[0] is not None
+        assert refused[0].code == "illegal_transition"
+        # when an operator resolves the case, what waited is handled
+        resolve = ResolveCase("actor_quarantined", case["case_id"], "the message was bad")
+        kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))
+        await machine_is(kernel, "p1", "m2")
+        (case,) = await sql(dsn, "SELECT state FROM ops_case")
+        assert case == {"state": "resolved"}
+
+
+async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
+    running: Running, switch: Switch, dsn: str, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = asyncio.Event()
+
+    async def stuck(call: Any) -> Any:
+        await hang.wait()
+
+    monkeypatch.setattr(switch, "run", stuck)
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        deadline = time.monotonic() + 10
+        while kernel.dispatcher.running == 0:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+    # a release that has renamed the step finds the old intent
+    steps = tuple(
+        msgspec.structs.replace(step, name="vlan.assign") if step.name == "vlan.set" else step for step in domain.steps
+    )
+    rows = (module.row("S1", ("vlan.assign", "port.up", "vlan.clear"), ("port_stuck",)), domain.matrix.rows[1])
+    renamed = msgspec.structs.replace(domain, steps=steps, matrix=msgspec.structs.replace(domain.matrix, rows=rows))
+    monkeypatch.setattr("tests.kernel.conftest.SWITCH", renamed)
+    async with running() as kernel:
+        deadline = time.monotonic() + 10
+        while not await sql(dsn, "SELECT * FROM ops_case"):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        (case,) = await sql(dsn, "SELECT kind, target_ref FROM ops_case")
+        assert case == {"kind": "unknown_step", "target_ref": "port:p1"}
+        assert switch.calls == []
+        state = kernel.engine.store.get("port", "p1")
+        assert state is not None
+        assert state.paused
