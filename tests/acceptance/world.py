@@ -48,6 +48,8 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.endpoints: dict[str, Any] = {}
         self.streams: dict[str, StreamConfig] = {}
+        self.operator_token = ""  # empty: the one the runtime generated
+        self.caller_token = ""
         self.nats: Client
         self.sql: asyncpg.Connection[Any]
         self._keys = itertools.count(1)
@@ -57,6 +59,14 @@ class World:
 
     async def start(self) -> None:
         """Start the runtime and wait for `ready`."""
+        process = await self._spawn()
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            line = await process.stdout.readline()
+        assert line.strip() == b"ready", self.log_text()[-3000:]
+        self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text())
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
         self.state_dir.mkdir(parents=True, exist_ok=True)
         file = self.state_dir / "amends.toml"
         head = "" if "profile" in self.config else 'profile = "acceptance"\n'
@@ -66,11 +76,15 @@ class World:
                 sys.executable, "-m", "supervisors.boot", "run", "--config", str(file),
                 stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
-        assert self.process.stdout is not None
-        async with asyncio.timeout(30):
-            line = await self.process.stdout.readline()
-        assert line.strip() == b"ready", self.log_text()[-3000:]
-        self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text())
+        return self.process
+
+    async def start_and_kill(self, after_s: float) -> None:
+        """Start the killed runtime again, and kill it after so many seconds, ready or not."""
+        assert self.process is not None
+        await self.process.wait()
+        await self._spawn()
+        await asyncio.sleep(after_s)
+        self.kill()
 
     def log_text(self) -> str:
         """What the runtime has logged so far."""
@@ -179,6 +193,21 @@ class World:
         assert reply["error"]["code"] == code, reply
         found: dict[str, Any] = reply["error"]
         return found
+
+    async def counts(self) -> dict[str, int]:
+        """How many rows each table has."""
+        tables = await self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
+        return {
+            row["tablename"]: await self.sql.fetchval(f'SELECT count(*) FROM "{row["tablename"]}"') for row in tables
+        }
+
+    async def endpoint_roles(self) -> dict[str, str]:
+        """Every subject the service publishes, with the role it asks for."""
+        info = json.loads((await self.nats.request("$SRV.INFO.amends", b"", timeout=2)).data)
+        return {
+            endpoint["subject"].removeprefix("amends.v1."): endpoint["metadata"]["role"]
+            for endpoint in info["endpoints"]
+        }
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
         """What the database says."""

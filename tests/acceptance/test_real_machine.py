@@ -1,0 +1,161 @@
+"""The whole road on a stock OpenSSH server with real users: rent, log in, break the key, release, nothing left."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from tests.acceptance.machine import CUSTOMER, user_of
+from tests.acceptance.records import all_is_well
+from tests.acceptance.world import World, until
+from tests.adapters.ssh.machines import HOMES, OpenSsh, why_no_openssh
+
+NODE_STATE = Path("/var/lib/amends")
+# A real login costs more than the acceptance profile's 300 ms on a busy machine; the machine is not what is tested.
+CONFIG = "[timing]\nprobe_timeout_ms = 5000\nssh_step_timeout_ms = 20000\n"
+
+
+def steps_of(allocation_id: str) -> list[int]:
+    """The processes of steps for this allocation that run on the machine."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"AMENDS_ALLOCATION={allocation_id}".encode() in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+    return found
+
+
+class RealNode:
+    """A stock sshd that lets the runtime's key in, and heartbeats."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.world = world
+        self.sshd = OpenSsh(directory, NODE_STATE, use_pam=False)
+        (directory / "root.pub").write_text(world.endpoints["ssh_public_key"] + "\n")
+        self.allocations: list[str] = []
+        self._beats: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.sshd.ready()
+        self._beats = asyncio.create_task(self._beat())
+        where = self.sshd.endpoint
+        ssh = {"host": where.host, "port": where.port, "host_key": where.host_key}
+        await self.world.ok("cmd.node.register", {"node_id": "real", "ssh": ssh})
+        await self.world.node_is("real", "ready")
+
+    async def _beat(self) -> None:
+        for seq in range(1_000_000):
+            body = {"boot_id": "boot-1", "seq": seq, "sent_us": time.time_ns() // 1000}
+            await self.world.nats.publish("amends.v1.hb.real", json.dumps(body).encode())
+            await asyncio.sleep(0.1)
+
+    async def lets_in(self, allocation_id: str) -> bool:
+        where = self.sshd.endpoint
+        known = ([asyncssh.import_public_key(where.host_key)], [], [])
+        try:
+            async with asyncssh.connect(
+                where.host, where.port, username=user_of(allocation_id), client_keys=[CUSTOMER], known_hosts=known,
+                config=None, agent_path=None,
+            ) as connection:  # fmt: skip
+                return (await connection.run("id -un", check=True)).stdout == user_of(allocation_id) + "\n"
+        except (asyncssh.PermissionDenied, asyncssh.ConnectionLost):
+            return False
+
+    async def stop(self) -> None:
+        if self._beats is not None:
+            self._beats.cancel()
+            await asyncio.gather(self._beats, return_exceptions=True)
+        await self.sshd.close()
+        for allocation_id in self.allocations:
+            while steps_of(allocation_id):
+                await asyncio.sleep(0.05)
+            user = user_of(allocation_id)
+            subprocess.run(["userdel", "-f", user], check=False, capture_output=True)
+            with suppress(OSError):
+                shutil.rmtree(HOMES / user)
+            shutil.rmtree(NODE_STATE / allocation_id, ignore_errors=True)
+
+
+@pytest.fixture
+async def real(state_dir: Path, tmp_path: Path) -> AsyncIterator[RealNode]:
+    if why := why_no_openssh():
+        pytest.skip(why)
+    world = World(state_dir, CONFIG)
+    await world.start()
+    await world.connect()
+    await world.account("acme")
+    node = RealNode(world, tmp_path)
+    try:
+        await node.start()
+        yield node
+        await all_is_well(world)
+    finally:
+        await node.stop()
+        await world.stop()
+
+
+async def test_a_rental_on_a_stock_machine_from_the_first_login_to_the_last_trace_of_the_user(real: RealNode) -> None:
+    world = real.world
+    # when it is rented
+    allocation_id = await world.rent(node_id="real")
+    real.allocations.append(allocation_id)
+    # then the customer is a real user who can log in with his key, and only with it
+    assert user_of(allocation_id) in real.sshd.users()
+    assert await real.lets_in(allocation_id)
+    # when it is released while he has a process running
+    real.sshd.spawn(user_of(allocation_id), "sleep", "600")
+    await world.release(allocation_id)
+
+    async def clean() -> bool:
+        row = await world.allocation(allocation_id)
+        return row["state"] == "released" and not row["cleanup_pending"]
+
+    await until(clean, "released and clean", 30)
+    # then nothing of him is left: user, home, process, way in
+    assert user_of(allocation_id) not in real.sshd.users()
+    assert not (HOMES / user_of(allocation_id)).exists()
+    assert not await real.sshd.has_processes(user_of(allocation_id))
+    assert not await real.lets_in(allocation_id)
+
+
+async def test_a_set_up_cut_off_in_its_middle_is_undone_and_its_late_command_makes_no_user(real: RealNode) -> None:
+    world = real.world
+    before = real.sshd.users()
+    # given a user-create that is held up on the machine, and a connection that is lost meanwhile
+    async with real.sshd.stalled("user-create"):
+        cut_off = await world.request(node_id="real")
+        real.allocations.append(cut_off)
+
+        async def has_begun() -> bool:
+            return bool(steps_of(cut_off))
+
+        await until(has_begun, "the step has reached the machine")
+        real.sshd.cut_connections()
+    # then the set-up has failed, and was undone on the machine
+    row = await world.allocation_is(cut_off, "failed", timeout_s=60)
+    assert row["failure_code"] == "ssh_step_failed"
+    kinds = await world.rows(
+        "SELECT compensation_type, outcome FROM public_v1.compensation WHERE matrix_row = 'R02' ORDER BY sequence"
+    )
+    assert [(kind["compensation_type"], kind["outcome"]) for kind in kinds] == [
+        ("reverse", "success"), ("rollback", "success"),
+    ]  # fmt: skip
+    # and whichever of the two came first to the lock, no user is left
+    assert real.sshd.users() == before
+    assert not (HOMES / user_of(cut_off)).exists()
+    # and the machine can be rented again
+    again = await world.rent(node_id="real")
+    real.allocations.append(again)
+    await world.release(again)
+
+    async def clean() -> bool:
+        return not (await world.allocation(again))["cleanup_pending"] and real.sshd.users() == before
+
+    await until(clean, "clean again", 30)
