@@ -8,18 +8,22 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z", description="lower-case letters, digits, dashes")]
-AllocationId = Annotated[str, Meta(pattern=r"^alloc_[0-7][0-9a-hjkmnp-tv-z]{25}\Z")]
-NotificationId = Annotated[str, Meta(pattern=r"^ntf_[0-7][0-9a-hjkmnp-tv-z]{25}\Z")]
-OutboxId = Annotated[str, Meta(pattern=r"^evt_[0-7][0-9a-hjkmnp-tv-z]{25}\Z")]
-CaseId = Annotated[str, Meta(pattern=r"^case_[0-7][0-9a-hjkmnp-tv-z]{25}\Z")]
-Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*\Z")]
-Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}\Z")]
-Label = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-Labels = Annotated[
-    dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}\Z")], Label], Meta(max_length=32)
+# `$(?!\n)` is the end of the text in Python and in ECMA-262, which JSON Schema prescribes; `$` alone lets a newline by.
+
+Name = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)", description="lower-case letters, digits, dashes")
 ]
-ShortText = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+AllocationId = Annotated[str, Meta(pattern=r"^alloc_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
+NotificationId = Annotated[str, Meta(pattern=r"^ntf_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
+OutboxId = Annotated[str, Meta(pattern=r"^evt_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
+CaseId = Annotated[str, Meta(pattern=r"^case_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
+Reason = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$(?!\n)")]
+Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}$(?!\n)")]
+Label = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
+Labels = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$(?!\n)")], Label], Meta(max_length=32)
+]
+ShortText = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 KeyText = Annotated[str, Meta(min_length=1, max_length=16384)]
 MAX_RATE = 10**15
 
@@ -31,10 +35,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class SshAddress(Request, frozen=True):
     """Where a node's SSH server is, and the host key it must show (an OpenSSH public key line)."""
 
-    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}\Z")]
+    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$(?!\n)")]
     port: Annotated[int, Meta(ge=1, le=65535)]
     host_key: KeyText
-    user: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")] | None = None
+    user: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)")] | None = None
 
 
 class CreateAccount(Request, frozen=True):
@@ -42,7 +46,7 @@ class CreateAccount(Request, frozen=True):
 
     account_id: Name
     currency: Currency
-    stripe_customer_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,255}\Z")] | None = None
+    stripe_customer_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,255}$(?!\n)")] | None = None
 
 
 class RegisterNode(Request, frozen=True):

@@ -17,6 +17,7 @@ from amends.values.errors import Rejected
 
 Read = Callable[..., Awaitable[list[dict[str, Any]]]]
 KeyCheck = Callable[[str], str]
+Instant = Annotated[int, Meta(ge=0, le=2**62, description="microseconds since the Unix epoch, UTC")]
 
 
 class NotificationCommand(wire.Request, frozen=True):
@@ -55,7 +56,7 @@ class ReasonOnly(wire.Request, frozen=True):
 class RepublishSince(wire.Request, frozen=True):
     """ops.outbox.republish"""
 
-    since_us: Annotated[int, Meta(ge=0)]
+    since_us: Instant
     reason: wire.Reason
 
 
@@ -67,8 +68,8 @@ class Statement(wire.Request, frozen=True):
     """qry.account.statement; times in microseconds."""
 
     account_id: wire.Name
-    since_us: int | None = None
-    until_us: int | None = None
+    since_us: Instant | None = None
+    until_us: Instant | None = None
 
 
 class Export(wire.Request, frozen=True):

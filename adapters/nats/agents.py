@@ -62,7 +62,7 @@ class Heartbeats:
             beat = self._decoder.decode(message.data)
             if not 0 < len(beat.boot_id) <= 128:
                 raise msgspec.ValidationError("boot_id must have 1 to 128 characters")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return
         self._heard(message.subject.rpartition(".")[2], beat.boot_id)
@@ -110,7 +110,7 @@ class AgentTasks:
     async def _on_result(self, message: Msg) -> None:
         try:
             result = self._decoder.decode(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("a result on %s cannot be read: %s", message.subject, error)
             return
         future = self._waiting.get(result.task_id)
