@@ -162,11 +162,11 @@ class Front:
 
     # --- the file that says where everything is ------------------------------------------------------
 
-    def write_endpoints(self) -> None:
+    async def write_endpoints(self) -> None:
         """`endpoints.json`, mode 0600, written whole or not at all."""
         runtime = self._runtime
         body = {
-            "postgres_dsn": runtime.servers.reader_dsn,
+            "postgres_dsn": await runtime.servers.reader_dsn(runtime.state_dir / "reader.password"),
             "nats_url": runtime.servers.nats_urls[0],
             "http_url": self.http.url,
             "operator_token": runtime.operator_token,

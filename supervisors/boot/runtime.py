@@ -152,7 +152,7 @@ class Runtime:
         await kernel.resume()
         self.pool.loaded()
         await self.service.start()
-        self.front.write_endpoints()
+        await self.front.write_endpoints()
 
     # --- while it runs -------------------------------------------------------------------------------
 

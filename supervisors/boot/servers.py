@@ -1,18 +1,18 @@
 """The embedded servers, where none are configured: started first, watched, started again when they die."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.reader import dsn_for, let_in
 from amends.runtime.trunk import ChildSpec
 from supervisors.settings import Settings
 
 WATCH_S = 0.25
-READER = "amends_reader"  # made by the schema; sees the views and nothing else
 
 
 class Server(Protocol):
@@ -56,12 +56,18 @@ class Servers:
         """Where Postgres is."""
         return self.postgres.dsn if self.postgres is not None else self._settings.postgres.dsn
 
-    @property
-    def reader_dsn(self) -> str:
-        """The same database for the read-only role."""
-        parts = urlsplit(self.dsn)
-        host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{READER}@{host}"))
+    async def reader_dsn(self, password_file: Path) -> str:
+        """The same database for the read-only role.
+
+        Where the configured role may not make one, it is the configured one in read-only transactions.
+        """
+        if self.postgres is not None:
+            return dsn_for(self.dsn)
+        if not password_file.exists():
+            password_file.touch(mode=0o600)
+            password_file.write_text(secrets.token_urlsafe(24), encoding="ascii")
+        found = await let_in(self.dsn, password_file.read_text(encoding="ascii").strip())
+        return found or f"{self.dsn}{'&' if '?' in self.dsn else '?'}default_transaction_read_only=on"
 
     @property
     def nats_urls(self) -> list[str]:

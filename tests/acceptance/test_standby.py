@@ -123,3 +123,16 @@ async def test_a_paused_runtime_is_replaced_and_writes_nothing_when_it_wakes(pai
     assert [row["epoch"] for row in rows] in ([], [2])
     assert (await pair.create_account("after"))["ok"]
     assert await pair.fetch("SELECT * FROM public_v1.invariant_violation") == []
+
+
+async def test_on_an_external_server_the_written_dsn_reads_the_views_and_nothing_else(pair: Pair) -> None:
+    assert await line(await pair.run("first")) == "ready"
+    dsn = json.loads((pair.base / "first" / "endpoints.json").read_text())["postgres_dsn"]
+    assert "amends_reader:" in dsn
+    reader = await asyncpg.connect(dsn)
+    try:
+        assert await reader.fetchval("SELECT count(*) FROM public_v1.node") == 0
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.fetch("SELECT * FROM allocations")
+    finally:
+        await reader.close()

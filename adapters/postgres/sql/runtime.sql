@@ -127,3 +127,11 @@ SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_u
 FROM outbox
 WHERE stream = $1 AND created_us >= $2 AND state = 'published' AND (jseq, outbox_id) > ($3, $4)
 ORDER BY jseq, outbox_id LIMIT 500;
+
+-- name: role_exists
+-- Whether there is such a role.
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);
+
+-- name: role_login
+-- The statement that gives a role its password, quoted by the server itself.
+SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
