@@ -164,6 +164,7 @@ INTEGERS: Final = frozenset(("attempt", "attempts", "cleanup_attempts", "epoch",
 BOOLEANS: Final = frozenset(("dirty", "cleanup_pending"))
 
 _STATE = Field("state", "where it keeps what it must not forget", "--state", "path")
+_LOCAL_STATE = Field("state_dir", "the state directory of the local runtime", "--state-dir", "path")
 _CONFIG = Field("config", "the configuration file", "--config", "path")
 LOCAL: Final = (
     LocalVerb("run", "the runtime process", (_CONFIG,)),
@@ -188,10 +189,10 @@ LOCAL: Final = (
         Field("sites", "values of the label site", "--sites", "int", default=2),
     )),
     LocalVerb("restore", "mark a restored database; the runtime is stopped", (REASON, _CONFIG)),
-    LocalVerb("audit verify", "check the chain of the audit log", (_CONFIG,)),
+    LocalVerb("audit verify", "check the chain of the audit log", (_CONFIG, _LOCAL_STATE)),
     LocalVerb("trace verify", "compare compensation records with their spans", (
         Field("jaeger", "where Jaeger's JSON API is", "--jaeger"),
-        Field("otlp_file", "a file of spans", "--otlp-file", "path"), _CONFIG,
+        Field("otlp_file", "a file of spans", "--otlp-file", "path"), _CONFIG, _LOCAL_STATE,
     )),
     LocalVerb("simulate", "a deterministic run in a simulated world", (
         Field("seed", "the seed", "--seed", "int", default=1),

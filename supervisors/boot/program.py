@@ -19,7 +19,7 @@ from supervisors import fleet
 from supervisors.boot.demo import demo
 from supervisors.boot.runtime import Runtime
 from supervisors.boot.verifiers import verify_audit_log, verify_traces
-from supervisors.settings import load
+from supervisors.settings import Settings, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -90,10 +90,15 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         ),
         "agent": agent,
         "fleet": fleet.run,
-        "audit verify": lambda o: verify_audit_log(load(o.config, os.environ)),
-        "trace verify": lambda o: verify_traces(load(o.config, os.environ), o.jaeger, o.otlp_file),
+        "audit verify": lambda o: verify_audit_log(_settings(o)),
+        "trace verify": lambda o: verify_traces(_settings(o), o.jaeger, o.otlp_file),
     }
     return {name: _blocking(work) for name, work in table.items()}
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    state_dir = {"AMENDS_STATE_DIR": str(options.state_dir)} if options.state_dir else {}
+    return load(options.config, {**os.environ, **state_dir})
 
 
 def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:

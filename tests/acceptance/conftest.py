@@ -25,13 +25,10 @@ def module_dir() -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(request: pytest.FixtureRequest, module_dir: Path) -> AsyncIterator[World]:
     """A running runtime for the module, with the account acme; a module's CONFIG is added to its configuration."""
-    world = World(module_dir, getattr(request.module, "CONFIG", ""))
-    await world.start()
-    await world.connect()
-    await world.account("acme")
-    yield world
-    await all_is_well(world)
-    await world.stop()
+    async with World(module_dir, getattr(request.module, "CONFIG", "")).running() as world:
+        await world.account("acme")
+        yield world
+        await all_is_well(world)
     assert "Traceback" not in world.log_text(), world.log_text()[-5000:]
 
 

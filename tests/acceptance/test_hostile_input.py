@@ -125,7 +125,7 @@ async def test_hostile_words_that_are_allowed_are_kept_as_they_are(world: World)
 async def test_a_comment_in_a_key_never_reaches_a_machine(world: World) -> None:
     machine = await world.add_machine()
     allocation_id = await world.rent(
-        node_id=machine.node_id, ssh_public_key=f"  {CUSTOMER_KEY} ' ; rm -rf / # \"$(id)\"  "
+        node_id=machine.node_id, ssh_public_key=f'  {CUSTOMER_KEY} \' ; rm -rf / # "$(id)"  '
     )
     (user,) = machine.ssh.table.users.values()
     assert user.key_line.endswith(" ".join(CUSTOMER_KEY.split(" ")[:2]))

@@ -81,9 +81,7 @@ class Customer:
         target = f"node:{self.machine.node_id}"
 
         async def ready() -> bool:
-            node = await self.world.ask_until(
-                "qry.node.get", {"id": self.machine.node_id}, key=self.world.new_key()
-            )
+            node = await self.world.ask_until("qry.node.get", {"id": self.machine.node_id}, key=self.world.new_key())
             if node["data"]["state"] == "quarantined":
                 await self._retry()
             return node["data"]["state"] == "ready" and not node["data"]["dirty"]
@@ -159,10 +157,12 @@ async def test_killed_thirty_times_under_load_everything_converges(state_dir: Pa
     seed = int(os.environ.get("AMENDS_TEST_SEED", "0")) or secrets.randbits(32)
     log.warning("seed %d (AMENDS_TEST_SEED=%d repeats the choices)", seed, seed)
     chance = random.Random(seed)
-    world = World(state_dir, "[timing]\nssh_step_timeout_ms = 800\n")
-    await world.start()
-    await world.connect()
-    await world.account("acme")
+    async with World(state_dir, "[timing]\nssh_step_timeout_ms = 800\n").running() as world:
+        await world.account("acme")
+        await _live_and_be_killed(world, chance)
+
+
+async def _live_and_be_killed(world: World, chance: random.Random) -> None:
     machines = [await world.add_machine() for _ in range(MACHINES)]
     customers = [Customer(world, machine, random.Random(chance.random())) for machine in machines]
     living = [asyncio.create_task(customer.live()) for customer in customers]
@@ -192,4 +192,3 @@ async def test_killed_thirty_times_under_load_everything_converges(state_dir: Pa
         for task in living:
             task.cancel()
         await asyncio.gather(*living, return_exceptions=True)
-        await world.stop()

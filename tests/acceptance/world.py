@@ -25,9 +25,7 @@ RATE = 249_000_000
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 
 
-async def until(
-    check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 10.0, pause_s: float = 0.02
-) -> Any:
+async def until(check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 10.0, pause_s: float = 0.02) -> Any:
     """Poll until `check` gives something true; the assertion names what did not come."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -50,8 +48,8 @@ class World:
         self.streams: dict[str, StreamConfig] = {}
         self.operator_token = ""  # empty: the one the runtime generated
         self.caller_token = ""
-        self.nats: Client
-        self.sql: asyncpg.Connection[Any]
+        self.nats: Client = None  # type: ignore[assignment]
+        self.sql: asyncpg.Connection[Any] = None  # type: ignore[assignment]
         self._keys = itertools.count(1)
         self._names = itertools.count(1)
 
@@ -126,15 +124,26 @@ class World:
     async def _linked(self) -> bool:
         return self.nats.is_connected
 
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["World"]:
+        """Started and connected; ended afterwards, whatever happens."""
+        try:
+            await self.start()
+            await self.connect()
+            yield self
+        finally:
+            await self.stop()
+
     async def stop(self) -> None:
-        """End everything."""
+        """End everything that was begun."""
         for machine in self.machines.values():
             await machine.stop()
-        await self.nats.close()
+        if self.nats is not None:
+            await self.nats.close()
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
             await self.process.wait()
-        if not self.sql.is_closed():
+        if self.sql is not None and not self.sql.is_closed():
             self.sql.terminate()
 
     def nats_pid(self) -> int:
@@ -158,12 +167,15 @@ class World:
     ) -> dict[str, Any]:  # fmt: skip
         """The reply to a request, as parsed JSON. `key` "" sends none; a header with the value "" is left out."""
         head = {"Idempotency-Key": self.new_key() if key is None else key}
-        if subject.startswith("ops."):
-            head["Authorization"] = f"Bearer {self.endpoints['operator_token']}"
+        operator = self.operator_token or self.endpoints["operator_token"]
+        token = operator if subject.startswith("ops.") else self.caller_token
+        head["Authorization"] = f"Bearer {token}" if token else ""
         head = {name: value for name, value in (head | (headers or {})).items() if value}
         payload = data if isinstance(data, bytes) else json.dumps(data).encode()
         reply = await self.nats.request(f"amends.v1.{subject}", payload, timeout=timeout_s, headers=head or None)
         found: dict[str, Any] = json.loads(reply.data)
+        status = (reply.headers or {}).get("Nats-Service-Error-Code")
+        assert status == (None if found["ok"] else str(found["error"]["http"])), "the headers say what the body says"
         return found
 
     async def ask_until(self, subject: str, data: Any, *, key: str, timeout_s: float = 30) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -143,3 +144,36 @@ async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
         state = kernel.engine.store.get("port", "p1")
         assert state is not None
         assert state.paused
+
+
+async def test_an_outcome_that_the_database_refuses_for_good_is_kept_and_its_entity_paused(
+    running: Running, switch: Switch, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amends.runtime.policy.REFUSED_TRIES", 2)
+    async with running() as kernel:
+        await execute(
+            dsn,
+            """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN IF NEW.state = 'bound' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$;
+               CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON actors FOR EACH ROW EXECUTE FUNCTION refuse()""",
+        )
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        deadline = time.monotonic() + 10
+        while not (cases := await sql(dsn, "SELECT case_id, kind, target_ref FROM ops_case")):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        assert (cases[0]["kind"], cases[0]["target_ref"]) == ("actor_quarantined", "port:p1")
+        # when the cause is mended and the case resolved, the outcome that waited is taken in
+        await execute(dsn, "DROP TRIGGER refuse ON actors")
+        resolve = ResolveCase("actor_quarantined", cases[0]["case_id"], "the trigger is gone")
+        kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))
+        await port_is(kernel, "p1", "bound")
+        assert switch.calls == ["vlan.set", "port.up"]
+
+
+async def execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -110,10 +110,15 @@ class EntityPolicy:
             code = "already_exists" if error.code == "23505" else "internal"
             self._answer(env, Rejected(code, "the database refused the change; nothing was written"))
             self._engine.proceed(key, box)
-        elif env.tries < REFUSED_TRIES:
-            self._again(key, box, env, min(0.05 * 2**env.tries, 5.0))
+        elif env.tries < REFUSED_TRIES or isinstance(env.message, Pause):
+            self._again(key, box, env, min(0.05 * 2 ** min(env.tries, 10), 5.0))
         else:
-            self._quarantine(key, box, env, str(error))
+            # What the runtime owes is never dropped: the entity waits, with its message, for a person.
+            env.tries = 0
+            self._held.setdefault(key, []).append(env)
+            evidence = {"message": type(env.message).__name__, "refused": error.code, "error": error.message[:300]}
+            self._engine.tell(*key, Envelope(Pause("actor_quarantined", evidence), priority=True))
+            self._engine.proceed(key, box)
 
     def _again(self, key: "Key", box: Mailbox, env: Envelope, delay_s: float) -> None:
         def retry() -> None:
@@ -154,11 +159,17 @@ class EntityPolicy:
 
         def settled(failed: TurnFailed | None) -> None:
             engine.proceed(key, box)
-            if count >= QUARANTINES:
+            if count >= QUARANTINES or self._is_stuck(key):
                 pause = Pause("actor_quarantined", {"message": name, "error": error[:300]})
                 engine.tell(*key, Envelope(pause, priority=True))
 
         engine.writer.submit(Pending(turn, settled))
+
+    def _is_stuck(self, key: "Key") -> bool:
+        """Whether the actor stands in a state that only the message set aside could have ended (A3)."""
+        state = self._engine.store.get(*key)
+        bound = "end" if state is None else self._engine.kinds[key[0]].states[state.state]
+        return bound not in ("rest", "end", "forever")
 
     def _answer(self, env: Envelope, error: Rejected) -> None:
         if env.reply is not None:

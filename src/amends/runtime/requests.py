@@ -138,6 +138,8 @@ class Requests:
             return Reply(_stored(kept), None)
         if self._engine.stopping:
             raise Rejected("draining", "the runtime is being stopped; try again")
+        if self._engine.writer.full:
+            raise Rejected("throttled", "too many turns wait for the database; try again later")
         try:
             kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
         except Rejected as error:

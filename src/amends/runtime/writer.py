@@ -45,7 +45,7 @@ class JournalWriter:
     """The one task that commits."""
 
     def __init__(
-        self, journal: Journal, head: Head, tables: dict[type[Struct], str], holds: Holds, max_waiting: int = 200_000
+        self, journal: Journal, head: Head, tables: dict[type[Struct], str], holds: Holds, max_waiting: int = 50_000
     ) -> None:
         self._journal, self._tables, self._holds = journal, tables, holds
         self.head = head
@@ -55,7 +55,7 @@ class JournalWriter:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.max_waiting = max_waiting
+        self._max_waiting = max_waiting
         self.available = True
         self.commits = self.turns = self.refused = 0
 
@@ -63,6 +63,11 @@ class JournalWriter:
     def waiting(self) -> int:
         """Turns not yet committed."""
         return len(self._queue) + len(self._aside)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that no new request is taken."""
+        return self.waiting >= self._max_waiting
 
     def submit(self, pending: Pending) -> None:
         """Queue a turn; `pending.done` is called when it has committed or failed."""

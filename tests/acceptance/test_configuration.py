@@ -1,0 +1,141 @@
+"""A configuration that is wrong stops the start with status 2 and says where; nothing is created before that."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HASH = "0" * 64
+
+# What is in the file → what the message must say.
+MALFORMED: dict[str, tuple[str, list[str]]] = {
+    "an unknown key": ('profile = "acceptance"\n\ncolour = "red"\n', ["line 3", "colour"]),
+    "an unknown section": ("[nonsense]\na = 1\n", ["line 1", "nonsense"]),
+    "an unknown key of a section": ('[nats]\nservers = []\nserver = "a"\n', ["line 3", "server"]),
+    "an unknown key of timing": ("[timing]\nheartbeat_interval = 5\n", ["line 2", "heartbeat_interval"]),
+    "an unknown profile": ('profile = "staging"\n', ["line 1", "staging"]),
+    "a number for a text": ("state_dir = 5\n", ["line 1", "state_dir"]),
+    "a text for a number": ('[ssh]\nconnect_timeout_ms = "soon"\n', ["line 2", "connect_timeout_ms"]),
+    "a section that is no table": ("postgres = 5\n", ["line 1", "postgres"]),
+    "a list that is none": ('[nats]\nservers = "a"\n', ["line 2", "servers"]),
+    "a choice that is none": ('[nats]\nauto_create_streams = "always"\n', ["line 2", "auto_create_streams"]),
+    "a number for a range": ("[timing]\noutbox_backoff_ms = 5\n", ["line 2", "outbox_backoff_ms", "range"]),
+    "a range for a number": ("[timing]\ncleanup_tries = [1, 2]\n", ["line 2", "cleanup_tries"]),
+    "a range of one": ("[timing]\noutbox_backoff_ms = [5]\n", ["line 2", "outbox_backoff_ms", "range"]),
+    "a range turned round": ("[timing]\noutbox_backoff_ms = [500, 50]\n", ["line 2", "outbox_backoff_ms", "range"]),
+    "a negative time": ("[timing]\nsuspect_after_ms = -1\n", ["line 2", "suspect_after_ms"]),
+    "no tries at all": ("[timing]\ncleanup_tries = 0\n", ["line 2", "cleanup_tries"]),
+    "a float": ("[timing]\ncleanup_tries = 2.5\n", ["line 2", "cleanup_tries"]),
+    "a truth for a number": ("[timing]\ncleanup_tries = true\n", ["line 2", "cleanup_tries"]),
+    "broken TOML": ("profile = \n", ["line 1"]),
+    "a key twice": ('profile = "acceptance"\nprofile = "production"\n', ["line 2"]),
+    "payments, which are not built": ('[stripe]\napi_key = "sk"\n', ["stripe", "not_built"]),
+    "a mirror, which is not built": ("[stripe]\nmirror_credits = true\n", ["stripe", "not_built"]),
+    "webhooks, which are not built": ('[stripe]\nwebhook_secrets = ["w"]\n', ["stripe", "not_built"]),
+    "an operator's bad hash": ('[operators]\nboss = { token_sha256 = "x", role = "operator" }\n', ["boss"]),
+    "an operator's bad role": (f'[operators]\nboss = {{ token_sha256 = "{HASH}", role = "king" }}\n', ["role"]),
+    "an operator without a role": (f'[operators]\nboss = {{ token_sha256 = "{HASH}" }}\n', ["role"]),
+    "a caller's bad hash": ('[callers]\nfront = { token_sha256 = "", accounts = ["*"] }\n', ["front"]),
+    "a caller without accounts": (f'[callers]\nfront = {{ token_sha256 = "{HASH}" }}\n', ["accounts"]),
+    "a caller's unknown key": (
+        f'[callers]\nfront = {{ token_sha256 = "{HASH}", accounts = [], token = "x" }}\n',
+        ["token"],
+    ),
+    "an address that is none": ('[http]\nlisten = "nowhere"\n', ["listen"]),
+    "a key's options on two lines": ('[ssh]\ncustomer_key_options = "a\\nb"\n', ["customer_key_options"]),
+}
+
+BAD_POLICIES: dict[str, tuple[str, list[str]]] = {
+    "no TOML": ("policy_version = \n", ["policy"]),
+    "no version": ('currency = "usd"\n', ["policy_version"]),
+    "no currency": ('policy_version = "1"\n', ["currency"]),
+    "a number for the version": ('policy_version = 5\ncurrency = "usd"\n', ["policy_version"]),
+    "a currency that is none": ('policy_version = "1"\ncurrency = "dollars"\n', ["currency"]),
+    "nothing at all": ("", ["policy_version"]),
+}
+
+
+async def run(arguments: list[str], **environment: str) -> tuple[int | None, str]:
+    """The exit status of `amends run …` and what it said on standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "supervisors.boot",
+        "run",
+        *arguments,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert b"ready" not in out
+    return process.returncode, err.decode()
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_a_malformed_configuration_is_refused_with_its_place(tmp_path: Path, case: str) -> None:
+    text, words = MALFORMED[case]
+    file = tmp_path / "amends.toml"
+    file.write_text(text)
+    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    assert status == 2, said
+    assert "Traceback" not in said
+    assert [word for word in words if word not in said] == [], said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["amends.toml"], "nothing is created"
+
+
+@pytest.mark.parametrize("case", BAD_POLICIES)
+async def test_a_malformed_policy_is_refused_with_its_file(tmp_path: Path, case: str) -> None:
+    text, words = BAD_POLICIES[case]
+    policy = tmp_path / "my-policy.toml"
+    policy.write_text(text)
+    file = tmp_path / "amends.toml"
+    file.write_text(f'policy_file = "{policy}"\n')
+    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    assert status == 2, said
+    assert "Traceback" not in said
+    assert [word for word in ["my-policy.toml", *words] if word not in said] == [], said
+    assert not (tmp_path / "state").exists()
+
+
+async def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    status, said = await run(["--config", str(tmp_path / "none.toml")], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    assert (status, "none.toml" in said, "Traceback" in said) == (2, True, False), said
+    file = tmp_path / "amends.toml"
+    file.write_text(f'policy_file = "{tmp_path / "none-either.toml"}"\n')
+    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    assert (status, "none-either.toml" in said, "Traceback" in said) == (2, True, False), said
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("AMENDS_PROFILE", "staging", "staging"),
+        ("AMENDS_SSH_CONNECT_TIMEOUT_MS", "soon", "connect_timeout_ms"),
+        ("AMENDS_STRIPE_API_KEY", "sk", "not_built"),
+        ("AMENDS_NATS_AUTO_CREATE_STREAMS", "sometimes", "auto_create_streams"),
+    ],
+)
+async def test_the_environment_is_held_to_the_same(tmp_path: Path, name: str, value: str, word: str) -> None:
+    file = tmp_path / "amends.toml"
+    file.write_text("")
+    settings = {"AMENDS_STATE_DIR": str(tmp_path / "state"), name: value}
+    status, said = await run(["--config", str(file)], **settings)
+    assert status == 2, said
+    assert word in said
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--config"], ["--nonsense"], ["--config", "a", "b"], ["unexpected"]])
+async def test_a_wrong_command_line_is_a_question_of_usage(tmp_path: Path, arguments: list[str]) -> None:
+    status, said = await run(arguments, AMENDS_STATE_DIR=str(tmp_path / "state"))
+    assert status == 2, said
+    assert said.strip()
+    assert "Traceback" not in said
+    assert not (tmp_path / "state").exists()
