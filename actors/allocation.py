@@ -81,5 +81,6 @@ ALLOCATION = ActorKind(
     },
     creates=frozenset({RequestAllocation}),
     view=view_allocation,
+    owner=lambda s: s.account_id,
     answers_refusal=_answers_refusal,
 )

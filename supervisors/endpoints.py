@@ -9,7 +9,6 @@ from msgspec import Meta
 from actors import wire
 from amends.runtime.decision import EVENTS
 from amends.runtime.delivery import CancelNotification, CreateStreams, Redispatch, Republish, SettleOutbox
-from amends.runtime.engine import Engine
 from amends.runtime.messages import ResolveCase
 from amends.runtime.requests import Endpoint
 from amends.values import ids
@@ -102,12 +101,8 @@ def _host_key(request: Any, check: KeyCheck) -> Any:
     return msgspec.structs.replace(request, ssh=ssh)
 
 
-def commands(engine: Engine, customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
+def commands(customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
     """cmd.* and ops.* that change something."""
-
-    def account_of(request: wire.ReleaseAllocation) -> str | None:
-        state = engine.store.get("allocation", request.allocation_id)
-        return getattr(state, "account_id", None)
 
     def node(request: Any) -> tuple[str, str]:
         return "node", request.node_id
@@ -129,7 +124,7 @@ def commands(engine: Engine, customer_key: KeyCheck, host_key: KeyCheck) -> list
             prepare=lambda r: _keys(r, customer_key), account=lambda r: r.account_id,
         ),
         Endpoint(
-            subject="cmd.allocation.release", request=wire.ReleaseAllocation, target=allocation, account=account_of
+            subject="cmd.allocation.release", request=wire.ReleaseAllocation, target=allocation
         ),
         Endpoint(subject="ops.cleanup.retry", request=wire.RetryCleanup, target=allocation, role="operator"),
         Endpoint(

@@ -186,7 +186,7 @@ def _to_json(value: Any) -> str:
 def _checked(field: str, kind: str, value: Any) -> Any:
     """The value as a parameter of that column type, or a refusal that names the field."""
     if kind in ("json", "jsonb"):
-        good, wanted = True, ""
+        good, wanted = _holds(value), "a value without NUL characters"
     elif kind == "boolean":
         good, wanted = isinstance(value, bool), "true or false"
     elif kind in ("bigint", "integer"):
@@ -199,6 +199,14 @@ def _checked(field: str, kind: str, value: Any) -> Any:
     if not good:
         raise Rejected("invalid_request", f"{field} must be {wanted}", field=field)
     return value
+
+
+def _holds(value: Any) -> bool:
+    """Whether the database can hold it as JSON."""
+    try:
+        return "\\u0000" not in _to_json(value)
+    except (msgspec.MsgspecError, UnicodeEncodeError, ValueError):
+        return False
 
 
 def _encodes(value: str) -> bool:

@@ -132,7 +132,7 @@ class Runtime:
         await self.front.start()
         kernel = self.kernel
         table = [
-            *commands(kernel.engine, lambda text: canonical_public_key(text)[0],
+            *commands(lambda text: canonical_public_key(text)[0],
                       lambda text: canonical_host_key(text)[0]),
             *delivery_commands(kernel.records),
             *self.front.endpoints(),

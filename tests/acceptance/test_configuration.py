@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 HASH = "0" * 64
 
 # What is in the file → what the message must say.
@@ -17,7 +16,7 @@ MALFORMED: dict[str, tuple[str, list[str]]] = {
     "an unknown key of a section": ('[nats]\nservers = []\nserver = "a"\n', ["line 3", "server"]),
     "an unknown key of timing": ("[timing]\nheartbeat_interval = 5\n", ["line 2", "heartbeat_interval"]),
     "an unknown profile": ('profile = "staging"\n', ["line 1", "staging"]),
-    "a number for a text": ("state_dir = 5\n", ["line 1", "state_dir"]),
+    "a number for a text": ("policy_file = 5\n", ["line 1", "policy_file"]),
     "a text for a number": ('[ssh]\nconnect_timeout_ms = "soon"\n', ["line 2", "connect_timeout_ms"]),
     "a section that is no table": ("postgres = 5\n", ["line 1", "postgres"]),
     "a list that is none": ('[nats]\nservers = "a"\n', ["line 2", "servers"]),
@@ -66,13 +65,17 @@ async def run(arguments: list[str], **environment: str) -> tuple[int | None, str
         "supervisors.boot",
         "run",
         *arguments,
-        cwd=ROOT,
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(20):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert b"ready" not in out
     return process.returncode, err.decode()
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema  # type: ignore[import-untyped]
 import msgspec
@@ -135,7 +135,7 @@ class Recorder:
 
 async def test_a_task_as_it_is_sent_fits_its_schema() -> None:
     recorder = Recorder()
-    tasks = AgentTasks(recorder, 7, lambda: 1)  # type: ignore[arg-type]
+    tasks = AgentTasks(cast(Any, recorder), 7, lambda: 1)
     args = {"node_id": "n1", "node_epoch": 1, "expected": {"mounts": [], "users": ["am-x"]}}
     call = StepCall("step_0", "agent.reconcile", "node:n1", "agent:n1", args, 1, "k", 7, 1, "0" * 32, "0" * 16)
     assert (await tasks.run(call)).code == "agent_timeout"

@@ -59,6 +59,7 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     table: str = "actors"
     view: Callable[[Any, str, Any], dict[str, Any]] | None = None
     silent: frozenset[str] = frozenset()  # states that are audited but emit no event
+    owner: Callable[[Any], str] | None = None  # the account whose callers alone may command it
     events: bool = True
     answers_refusal: Callable[[Any], bool] | None = None  # messages whose refused turn the kind wants to hear of
     lane_caps: tuple[int, int] = (1000, 1000)  # (priority, ordinary) messages waiting for one actor

@@ -168,6 +168,10 @@ class Engine:
             if env.command is not None:
                 raise Rejected("not_found", f"there is no {kind.name} {decision.id!r}")
             return  # a late message to an actor that is gone: consumed, nothing else
+        if env.command is not None and state is not None and kind.owner is not None:
+            accounts = env.command.accounts
+            if "*" not in accounts and kind.owner(state) not in accounts:
+                raise Rejected("forbidden", "this caller may not act for the account this belongs to")
         if env.command is not None and env.command.expected_version is not None:
             found = state.version if state is not None else 0
             if env.command.expected_version != found:

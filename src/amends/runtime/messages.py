@@ -85,6 +85,7 @@ class CommandInfo(Struct):
     received_us: int
     expected_version: int | None = None
     operator: str = ""
+    accounts: tuple[str, ...] = ("*",)  # those the caller may speak for
 
 
 Reply = Callable[[dict[str, Any] | None, Rejected | None], None]

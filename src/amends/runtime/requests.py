@@ -112,7 +112,7 @@ class Requests:
             f"operator:{identity.name}" if operator else identity.name, key,
             sha256(canonical([endpoint.subject, body])), endpoint.subject, request_id, trace_id,
             ids.span_id("command", request_id), parent, now, _expected_version(headers),
-            identity.name if operator else "",
+            identity.name if operator else "", identity.accounts,
         )  # fmt: skip
         place = (info.caller, key)
         flying = self._flying.get(place)
@@ -247,7 +247,7 @@ def _expected_version(headers: Headers) -> int | None:
     text = headers.get("Expected-Version")
     if text is None:
         return None
-    if not re.fullmatch(r"\d{1,18}", text):
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise Rejected("invalid_request", "the header Expected-Version must be a number", field="Expected-Version")
     return int(text)
 
