@@ -30,16 +30,17 @@ class Fleet:
     @classmethod
     async def spawn(
         cls, *, nodes: int, nats_url: str, client_key_line: str, state_dir: Path, interval_ms: int = 200,
-        sites: int = 2,
+        sites: int = 2, log_file: Path | None = None,
     ) -> "Fleet":  # fmt: skip
         """Start it and wait until all its machines are up; call it in the main thread. Raises Unavailable."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", PROGRAM, "--nodes", str(nodes), "--client-key-line", client_key_line,
-            "--state", str(state_dir), "--interval-ms", str(interval_ms), "--sites", str(sites),
-            "--nats-from-stdin",  # an address may hold a password, and arguments are seen by everybody
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=MAX_LINE_BYTES,
-            start_new_session=True,  # a Ctrl-C is for its owner, who ends it
-        )  # fmt: skip
+        with log_file.open("ab") if log_file is not None else contextlib.nullcontext() as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", PROGRAM, "--nodes", str(nodes), "--client-key-line", client_key_line,
+                "--state", str(state_dir), "--interval-ms", str(interval_ms), "--sites", str(sites),
+                "--nats-from-stdin",  # an address may hold a password, and arguments are seen by everybody
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=MAX_LINE_BYTES,
+                start_new_session=True,  # a Ctrl-C is for its owner, who ends it
+            )  # fmt: skip
         fleet = cls(process)
         try:
             ready = await fleet._exchange({"nats": nats_url}, READY_WITHIN_S)

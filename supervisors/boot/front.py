@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.http.metrics import Metric
@@ -16,11 +15,11 @@ from amends.values.errors import Rejected
 from supervisors import endpoints as wire
 from supervisors.boot.metrics import metrics
 from supervisors.boot.traces import Traces
+from supervisors.runbooks import runbook
 
 if TYPE_CHECKING:
     from supervisors.boot.runtime import Runtime
 
-RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks"
 BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "notification"))
 Question = dict[str, Any]
 
@@ -156,9 +155,7 @@ class Front:
 
     async def _case(self, request: wire.CaseShow, identity: Identity) -> dict[str, Any]:
         case = await self.read.get("ops_case", request.case_id)
-        runbook = RUNBOOKS / f"{case['kind']}.md"
-        text = runbook.read_text(encoding="utf-8") if runbook.is_file() else ""
-        return {"case": case, "runbook": text}
+        return {"case": case, "runbook": runbook(f"{case['kind']}.md") or ""}
 
     # --- the file that says where everything is ------------------------------------------------------
 

@@ -43,6 +43,7 @@ from supervisors.detector import Detector
 from supervisors.endpoints import commands, delivery_commands
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
+from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
@@ -62,7 +63,11 @@ class Runtime:
         self.pool = Pool(self.policy)
         limits = Limits(settings.limits(), seed=secrets.randbits(32))
         self.kernel = Kernel(
-            (RENTAL,), limits, facts=self.pool, policy_sha256=self.policy.sha256, has_runbook=_has_runbook
+            (RENTAL,),
+            limits,
+            facts=self.pool,
+            policy_sha256=self.policy.sha256,
+            has_runbook=lambda name: runbook(name) is not None,
         )
         self.ssh_public_key = ""
         self._opened = AsyncExitStack()
@@ -262,8 +267,3 @@ def nats_options(settings: Settings) -> dict[str, Any]:
             raise BadConfiguration(f"[nats] tls_ca_file, tls_cert_file, tls_key_file: {error}") from None
         options["tls"] = tls
     return options
-
-
-def _has_runbook(name: str) -> bool:
-    folder = Path(__file__).parents[2] / "docs" / "runbooks"
-    return not folder.exists() or (folder / name).is_file()

@@ -81,39 +81,39 @@ async def run(arguments: list[str], **environment: str) -> tuple[int | None, str
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-async def test_a_malformed_configuration_is_refused_with_its_place(tmp_path: Path, case: str) -> None:
+async def test_a_malformed_configuration_is_refused_with_its_place(state_dir: Path, case: str) -> None:
     text, words = MALFORMED[case]
-    file = tmp_path / "amends.toml"
+    file = state_dir.parent / "amends.toml"
     file.write_text(text)
-    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(state_dir))
     assert status == 2, said
     assert "Traceback" not in said
     assert [word for word in words if word not in said] == [], said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["amends.toml"], "nothing is created"
+    assert sorted(path.name for path in state_dir.parent.iterdir()) == ["amends.toml"], "nothing is created"
 
 
 @pytest.mark.parametrize("case", BAD_POLICIES)
-async def test_a_malformed_policy_is_refused_with_its_file(tmp_path: Path, case: str) -> None:
+async def test_a_malformed_policy_is_refused_with_its_file(state_dir: Path, case: str) -> None:
     text, words = BAD_POLICIES[case]
-    policy = tmp_path / "my-policy.toml"
+    policy = state_dir.parent / "my-policy.toml"
     policy.write_text(text)
-    file = tmp_path / "amends.toml"
+    file = state_dir.parent / "amends.toml"
     file.write_text(f'policy_file = "{policy}"\n')
-    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(state_dir))
     assert status == 2, said
     assert "Traceback" not in said
     assert [word for word in ["my-policy.toml", *words] if word not in said] == [], said
-    assert not (tmp_path / "state").exists()
+    assert not state_dir.exists()
 
 
-async def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
-    status, said = await run(["--config", str(tmp_path / "none.toml")], AMENDS_STATE_DIR=str(tmp_path / "state"))
+async def test_a_missing_file_is_refused_with_its_name(state_dir: Path) -> None:
+    status, said = await run(["--config", str(state_dir.parent / "none.toml")], AMENDS_STATE_DIR=str(state_dir))
     assert (status, "none.toml" in said, "Traceback" in said) == (2, True, False), said
-    file = tmp_path / "amends.toml"
-    file.write_text(f'policy_file = "{tmp_path / "none-either.toml"}"\n')
-    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(tmp_path / "state"))
+    file = state_dir.parent / "amends.toml"
+    file.write_text(f'policy_file = "{state_dir.parent / "none-either.toml"}"\n')
+    status, said = await run(["--config", str(file)], AMENDS_STATE_DIR=str(state_dir))
     assert (status, "none-either.toml" in said, "Traceback" in said) == (2, True, False), said
-    assert not (tmp_path / "state").exists()
+    assert not state_dir.exists()
 
 
 @pytest.mark.parametrize(
@@ -125,20 +125,20 @@ async def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
         ("AMENDS_NATS_AUTO_CREATE_STREAMS", "sometimes", "auto_create_streams"),
     ],
 )
-async def test_the_environment_is_held_to_the_same(tmp_path: Path, name: str, value: str, word: str) -> None:
-    file = tmp_path / "amends.toml"
+async def test_the_environment_is_held_to_the_same(state_dir: Path, name: str, value: str, word: str) -> None:
+    file = state_dir.parent / "amends.toml"
     file.write_text("")
-    settings = {"AMENDS_STATE_DIR": str(tmp_path / "state"), name: value}
+    settings = {"AMENDS_STATE_DIR": str(state_dir), name: value}
     status, said = await run(["--config", str(file)], **settings)
     assert status == 2, said
     assert word in said
-    assert not (tmp_path / "state").exists()
+    assert not state_dir.exists()
 
 
 @pytest.mark.parametrize("arguments", [["--config"], ["--nonsense"], ["--config", "a", "b"], ["unexpected"]])
-async def test_a_wrong_command_line_is_a_question_of_usage(tmp_path: Path, arguments: list[str]) -> None:
-    status, said = await run(arguments, AMENDS_STATE_DIR=str(tmp_path / "state"))
+async def test_a_wrong_command_line_is_a_question_of_usage(state_dir: Path, arguments: list[str]) -> None:
+    status, said = await run(arguments, AMENDS_STATE_DIR=str(state_dir))
     assert status == 2, said
     assert said.strip()
     assert "Traceback" not in said
-    assert not (tmp_path / "state").exists()
+    assert not state_dir.exists()

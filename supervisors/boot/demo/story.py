@@ -56,7 +56,7 @@ async def _start(world: World, tell: Teller, nodes: int) -> None:
     began = time.monotonic()
     world.fleet = await Fleet.spawn(
         nodes=nodes, nats_url=world.endpoints["nats_url"], client_key_line=world.endpoints["ssh_public_key"],
-        state_dir=world.state_dir / "fleet", interval_ms=200,
+        state_dir=world.state_dir / "fleet", interval_ms=200, log_file=world.state_dir / "fleet.log",
     )  # fmt: skip
     tell.tick(
         f"{nodes} machines up: SSH servers and agents in a process of their own", (time.monotonic() - began) * 1000
