@@ -42,11 +42,8 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
 
 def drain(s: Node, m: DrainNode, d: Decision) -> None:
     """No new rentals; what runs goes on."""
-    if s.state == "suspect":
-        d.set(before_suspect="draining")
-        d.audit("node.drain", reason=m.reason)
-    elif s.state == "ready":
-        d.to("draining", reason=m.reason)
+    if s.state in ("ready", "suspect"):
+        d.to("draining", reason=m.reason, before_suspect="")
     elif s.state != "draining":
         _illegal(s, d, "drained")
 

@@ -88,6 +88,9 @@ class Detector:
         if node.state == "retired":
             self._known.discard(node_id)
             self._seen.pop(node_id, None)
+        elif node.state == "draining" and (seen := self._seen.get(node_id)) is not None and seen.silent:
+            seen.silent = False  # taken from suspect to draining while silent: it is suspected again, as draining
+            heapq.heappush(self._heap, (self._mono(), node_id))
         elif node_id not in self._known:
             self._known.add(node_id)
             if node.state in ("ready", "draining") and node_id not in self._seen:

@@ -137,12 +137,14 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise BadConfiguration(f"{name}: {error}") from None
     _from_environment(raw, environ)
+    _check_timing_types(name, text, raw.get("timing", {}))
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
         raise BadConfiguration(_with_line(name, text, str(error))) from None
     _check_timing(name, text, settings)
     _check_tokens(name, settings)
+    _check_texts(name, text, settings)
     _check_not_built(name, settings)
     return settings
 
@@ -184,6 +186,25 @@ def _with_line(name: str, text: str, message: str) -> str:
     return f"{name}: {message}"
 
 
+def _check_timing_types(name: str, text: str, table: Any) -> None:
+    for key, value in table.items() if isinstance(table, dict) else ():
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
+            message = f"[timing] {key} must be whole numbers, it is {value!r} - at `$.{key}`"
+            raise BadConfiguration(_with_line(name, text, message))
+
+
+def _check_texts(name: str, text: str, settings: Settings) -> None:
+    """What would otherwise be found wrong only when something has been made already."""
+    host, _, port = settings.http.listen.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        message = f"[http] listen must be host:port, it is {settings.http.listen!r} - at `$.listen`"
+        raise BadConfiguration(_with_line(name, text, message))
+    if not re.fullmatch(r"[ -~]*", settings.ssh.customer_key_options):
+        message = "[ssh] customer_key_options must be one line of printable ASCII - at `$.customer_key_options`"
+        raise BadConfiguration(_with_line(name, text, message))
+
+
 def _check_timing(name: str, text: str, settings: Settings) -> None:
     for key, value in settings.timing.items():
         if key not in TIMING:
@@ -216,8 +237,10 @@ def load_policy(settings: Settings) -> tuple[Policy, bytes]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfiguration(f"{path}: the policy cannot be read: {error}") from None
     version, currency = raw.get("policy_version"), raw.get("currency")
-    if not isinstance(version, str) or not isinstance(currency, str):
-        raise BadConfiguration(f"{path}: policy_version and currency must be strings")
+    if not isinstance(version, str) or not version:
+        raise BadConfiguration(f"{path}: policy_version must be a text")
+    if not isinstance(currency, str) or not re.fullmatch(r"[a-z]{3}", currency):
+        raise BadConfiguration(f"{path}: currency must be three lower-case letters, it is {currency!r}")
     return Policy(version, sha256(text), currency), text
 
 

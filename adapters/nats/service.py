@@ -16,7 +16,7 @@ from nats.micro.request import Request
 from nats.micro.service import Service
 
 from amends.runtime.requests import Endpoint, Reply, Requests
-from amends.values.errors import CODES, Rejected
+from amends.values.errors import CODES
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
@@ -68,8 +68,7 @@ class CommandService:
     def _handler(self, endpoint: Endpoint) -> "Callable[[Request], Any]":
         async def handle(request: Request) -> None:
             if len(self._tasks) >= IN_FLIGHT:
-                error = Rejected("throttled", "too many requests are under way; try again")
-                await _respond(request, Reply({"ok": False, "error": error.body()}, error))
+                await _respond(request, self._requests.throttled())
                 return
             task = asyncio.create_task(self._answer(endpoint, request))
             self._tasks.add(task)
@@ -79,12 +78,7 @@ class CommandService:
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> None:
         headers = {name.title(): value for name, value in (request.headers or {}).items()}
-        try:
-            reply = await self._requests.handle(endpoint, request.data, headers)
-        except Exception:
-            log.exception("a request on %s failed", request.subject)
-            error = Rejected("internal", "the request could not be handled; it changed nothing that was not committed")
-            reply = Reply({"ok": False, "error": error.body()}, error)
+        reply = await self._requests.handle(endpoint, request.data, headers)
         try:
             await _respond(request, reply)
         except (NatsError, ValueError, OSError) as error:

@@ -106,6 +106,9 @@ class Lease:
 async def _migrate(connection: "asyncpg.Connection[Any]") -> None:
     await connection.execute(statement("create_migrations"))
     done = {row["number"]: row["sha256"] for row in await connection.fetch(statement("done_migrations"))}
+    newer = sorted(set(done) - {number for number, _, _ in migrations()})
+    if newer:
+        raise BadConfiguration(f"the database has the migration {newer[-1]} of a newer release; use that release")
     for number, name, text in migrations():
         digest = sha256(text.encode())
         if number in done:

@@ -29,6 +29,7 @@ from supervisors.boot.loading import load_actors, resume
 READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
 ANCHOR_S = 180.0
+FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 
@@ -192,7 +193,9 @@ class Kernel:
     async def _forget_replies(self) -> None:
         while True:
             await asyncio.sleep(3600)
-            await self.journal.execute("forget_replies", self.clock.now_us() - KEEP_REPLIES_US)
+            for _ in range(FORGET_ROUNDS):  # a few at a time, between other reads
+                if not await self.journal.fetch("forget_replies", self.clock.now_us() - KEEP_REPLIES_US):
+                    break
 
     async def _anchor(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from adapters.nats.agent import NodeAgent
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import fleet
 from supervisors.boot.demo import demo
+from supervisors.boot.environment import check_environment
 from supervisors.boot.runtime import Runtime
 from supervisors.boot.verifiers import verify_audit_log, verify_traces
 from supervisors.settings import Settings, load
@@ -27,6 +28,7 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 async def run(config: Path | None) -> int:
     """`amends run`: start, print `ready`, serve until a signal; exit status."""
+    check_environment()
     runtime = Runtime(load(config, os.environ), say=lambda line: print(line, flush=True))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

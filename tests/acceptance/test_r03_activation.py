@@ -1,11 +1,15 @@
 """R03 from outside: an activation that the database refuses is tried again, then undone; a lock only delays its own."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.acceptance.machine import Machine, user_of
@@ -181,3 +185,38 @@ async def test_a_node_that_is_quarantined_during_the_set_up_gets_no_customer(wor
     assert await meters(world, allocation_id) == []
     await world.ok("ops.node.return_to_service", {"node_id": machine.node_id, "reason": "aired"})
     await world.node_is(machine.node_id, "ready")
+
+
+@pytest.mark.parametrize("op", ["user-create", "key-install"])
+async def test_a_database_that_dies_during_the_set_up_loses_nothing_of_it(
+    world: World, machine: Machine, op: str
+) -> None:
+    # given a set-up under way
+    machine.fault(op, "delay", seconds=0.3)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await world.allocation_is(allocation_id, "provisioning")
+    # when the database is killed
+    pid = world.postgres_pid()
+    world.sql.terminate()
+    os.kill(pid, signal.SIGKILL)
+    asking = asyncio.create_task(world.ask_until("cmd.account.create", _account(world), key=world.new_key()))
+
+    # then the runtime starts it again, and goes on where it stood
+    async def back() -> bool:
+        with contextlib.suppress(OSError, asyncpg.PostgresError, ValueError):
+            await world.open_sql()
+            return world.postgres_pid() != pid
+        return False
+
+    await until(back, "Postgres is back", 30)
+    await world.allocation_is(allocation_id, "active", timeout_s=20)
+    assert [meter["state"] for meter in await meters(world, allocation_id)] == ["accruing"]
+    assert await events(world, f"allocation:{allocation_id}") == ["requested", "provisioning", "activating", "active"]
+    assert await runs(world, f"allocation:{allocation_id}") == []
+    assert (await asking)["ok"]
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+def _account(world: World) -> dict[str, str]:
+    return {"account_id": world.new_name("patient"), "currency": "usd"}

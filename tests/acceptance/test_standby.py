@@ -1,4 +1,4 @@
-"""Two runtimes on one Postgres: the second waits, takes over a dead or a paused first, and the old one writes nothing."""
+"""Two runtimes on one Postgres: the second waits, and takes over a dead or a paused first, which writes nothing more."""
 
 import asyncio
 import json

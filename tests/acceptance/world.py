@@ -151,6 +151,10 @@ class World:
         (file,) = (self.state_dir / "nats").glob("nats-server_*.ports")
         return int(file.stem.rpartition("_")[2])
 
+    def postgres_pid(self) -> int:
+        """The process id of the embedded Postgres' postmaster, as it wrote it down itself."""
+        return int((self.state_dir / "postgres" / "data" / "postmaster.pid").read_text().split("\n")[0])
+
     # --- asking --------------------------------------------------------------------------------------
 
     def new_key(self) -> str:

@@ -29,7 +29,8 @@ SELECT body_hash, request_id, trace_id, http, reply FROM command WHERE caller = 
 -- Replies are kept 7 days; a few at a time.
 DELETE FROM command WHERE (caller, key) IN (
     SELECT caller, key FROM command WHERE received_us < $1 ORDER BY received_us LIMIT 1000
-);
+)
+RETURNING 1;
 
 -- name: store_document
 -- A matrix or policy, whole, under its hash.

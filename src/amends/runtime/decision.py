@@ -199,6 +199,7 @@ class Decision:
     def spawn(self, kind: str, identifier: str, state: ActorState) -> None:
         """Create another actor in the same transaction."""
         self.spawned.append(Spawn(kind, identifier, msgspec.structs.replace(state, version=1)))
+        self._audit(f"{kind}.{state.state}", f"{kind}:{identifier}", None, state.state, "", {"by": self.ref})
 
     def step(
         self,

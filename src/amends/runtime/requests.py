@@ -5,6 +5,7 @@ body under the key is refused. What may be kept (2xx, 404, 409, 422) is kept in 
 """
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from amends.values import ids
 from amends.values.canonical import canonical, sha256
 from amends.values.errors import KEPT, Rejected, TurnFailed, Unavailable
 
+log = logging.getLogger("amends.requests")
 MAX_BYTES = 64 * 1024
 REPLY_TIMEOUT_S = 30.0
 _KEY = re.compile(r"[\x20-\x7e]{1,128}")
@@ -94,6 +96,16 @@ class Requests:
             return _refusal(error, request_id, trace_id)
         except Unavailable as error:
             return _refusal(Rejected("db_unavailable", f"{error}; try again"), request_id, trace_id)
+        except Exception:
+            log.exception("a request on %s failed", endpoint.subject)
+            text = "the request could not be handled; it changed nothing that was not committed"
+            return _refusal(Rejected("internal", text), request_id, trace_id)
+
+    def throttled(self) -> Reply:
+        """The reply where too much is under way to look at the request at all."""
+        request_id = ids.type_id("req", self._engine.now_us(), secrets.token_bytes(10))
+        error = Rejected("throttled", "too many requests are under way; try again")
+        return _refusal(error, request_id, ids.trace_id("request", request_id))
 
     async def _command(
         self, endpoint: Endpoint, data: bytes, headers: Headers, request_id: str, trace_id: str, parent: str, now: int

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-_encoder = msgspec.json.Encoder(order="deterministic")
+_encoder = msgspec.json.Encoder(order="sorted")
 ZERO_HASH = "0" * 64
 
 

@@ -1,0 +1,170 @@
+"""SIGTERM drains: no new work, what runs ends or is left to the next start, exit 0 in time. A second one: at once."""
+
+import asyncio
+import signal
+import time
+from typing import Any
+
+import pytest
+from nats.errors import NoRespondersError
+
+from tests.acceptance.machine import Machine, user_of
+from tests.acceptance.records import all_is_well, ended_run, events, runs
+from tests.acceptance.world import World, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DRAIN_S = 3.0  # drain_timeout_ms of the acceptance profile
+
+
+async def under_way(world: World, allocation_id: str, name: str) -> None:
+    """Wait until that step of the allocation runs."""
+
+    async def check() -> Any:
+        query = "SELECT * FROM public_v1.step WHERE entity = $1 AND name = $2 AND state = 'intended'"
+        return await world.rows(query, f"allocation:{allocation_id}", name)
+
+    await until(check, f"{name} is under way", pause_s=0.005)
+
+
+async def drained(world: World, *, signals: int = 1) -> tuple[int, float]:
+    """Ask the runtime to end; its exit status, and how many seconds it took."""
+    assert world.process is not None
+    begun = time.monotonic()
+    for _ in range(signals):
+        world.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(15):
+        status = await world.process.wait()
+    return status, time.monotonic() - begun
+
+
+async def test_an_idle_runtime_ends_at_once(world: World, machine: Machine) -> None:
+    status, took = await drained(world)
+    assert status == 0
+    assert took < DRAIN_S
+    await world.restart()
+    await world.node_is(machine.node_id, "ready")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_short_step_ends_before_the_runtime_does(world: World, machine: Machine, number: int) -> None:
+    # given a step that takes a moment
+    machine.fault("user-create", "delay", seconds=0.5)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await under_way(world, allocation_id, "ssh.user-create")
+    # when the runtime is asked to end
+    assert world.process is not None
+    begun = time.monotonic()
+    world.process.send_signal(number)
+    assert await world.process.wait() == 0
+    assert time.monotonic() - begun <= DRAIN_S
+    assert machine.ops(allocation_id) == ["user-create"]
+    # then the next start goes on behind it
+    await world.restart()
+    await world.allocation_is(allocation_id, "active")
+    assert machine.ops(allocation_id) == ["user-create", "key-install"]
+    assert await runs(world, f"allocation:{allocation_id}") == []
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+async def test_a_long_step_is_left_to_the_next_start_which_resumes_it(world: World, machine: Machine) -> None:
+    # given a step that takes longer than the runtime may stay
+    machine.fault("key-install", "delay", seconds=8)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await under_way(world, allocation_id, "ssh.key-install")
+    attempt = (await world.allocation(allocation_id))["attempt_id"]
+    # when
+    status, took = await drained(world)
+    # then it ends in time
+    assert status == 0
+    assert took <= DRAIN_S + 0.5
+    # and the step is resumed under the same attempt
+    await world.restart()
+    row = await world.allocation_is(allocation_id, "active")
+    assert row["attempt_id"] == attempt
+    assert await runs(world, f"allocation:{allocation_id}") == []
+    assert await events(world, f"allocation:{allocation_id}") == ["requested", "provisioning", "activating", "active"]
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+async def test_an_undo_under_way_is_finished_by_the_next_start(world: World, machine: Machine) -> None:
+    # given an undo that hangs
+    machine.fault("key-install", "exit")
+    machine.fault("user-remove", "hang")
+    allocation_id = await world.request(node_id=machine.node_id)
+    await under_way(world, allocation_id, "ssh.user-remove")
+    # when
+    status, took = await drained(world)
+    assert (status, took <= DRAIN_S + 0.5) == (0, True)
+    await world.restart()
+    # then
+    row = await world.cleaned(allocation_id)
+    assert (row["state"], row["failure_code"]) == ("failed", "ssh_step_failed")
+    run = await ended_run(world, f"allocation:{allocation_id}", "R02")
+    assert run.outcome == "recovered"
+    assert run.shape()[-2:] == [
+        f"reverse·side_effect·node:{machine.node_id}/user:{user_of(allocation_id)}·success",
+        f"rollback·state_change·node:{machine.node_id}·success",
+    ]
+    assert machine.users == []
+
+
+async def test_while_it_drains_it_takes_no_new_work_and_loses_no_answer(world: World, machine: Machine) -> None:
+    # given a runtime that drains with a step under way
+    machine.fault("user-create", "delay", seconds=0.8)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await under_way(world, allocation_id, "ssh.user-create")
+    names = [world.new_name("late") for _ in range(30)]
+    asking = [asyncio.create_task(_ask(world, name)) for name in names]
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(drained(world))
+    late = [asyncio.create_task(_ask(world, world.new_name("later"))) for _ in range(10)]
+    replies = [*await asyncio.gather(*asking), *await asyncio.gather(*late)]
+    # then each request was answered ok, refused as draining, or never taken
+    status, took = await draining
+    assert (status, took <= DRAIN_S) == (0, True)
+    assert {reply["ok"] or reply["error"]["code"] for reply in replies} <= {True, "draining", "nobody"}
+    await world.restart()
+    for reply in replies:
+        if reply["ok"]:
+            account_id = reply["data"]["account"]["account_id"]
+            assert await world.rows("SELECT * FROM public_v1.account WHERE account_id = $1", account_id)
+    # and asked again under their keys, all are done, none twice
+    for name in names:
+        assert (await world.ask_until("cmd.account.create", _account(name), key=name))["ok"]
+        assert await events(world, f"account:{name}") == ["open"]
+    await world.allocation_is(allocation_id, "active")
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(world: World, machine: Machine) -> None:
+    # given a step that would hold the drain up
+    machine.fault("key-install", "delay", seconds=8)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await under_way(world, allocation_id, "ssh.key-install")
+    # when it is asked twice
+    _, took = await drained(world, signals=2)
+    # then it is gone at once
+    assert took < 1.0
+    # and the next start finishes what it began
+    await world.restart()
+    await world.allocation_is(allocation_id, "active")
+    assert await runs(world, f"allocation:{allocation_id}") == []
+    await all_is_well(world)
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id)
+
+
+def _account(name: str) -> dict[str, str]:
+    return {"account_id": name, "currency": "usd"}
+
+
+async def _ask(world: World, name: str) -> dict[str, Any]:
+    try:
+        return await world.ask("cmd.account.create", _account(name), key=name, timeout_s=3)
+    except (NoRespondersError, TimeoutError):
+        return {"ok": False, "error": {"code": "nobody"}}
