@@ -1,4 +1,4 @@
-"""Two runtimes on one Postgres: the second waits, and takes over a dead or a paused first, which writes nothing more."""
+"""Two runtimes on one Postgres: the second waits, and takes over a dead or a paused first, which writes no more."""
 
 import asyncio
 import json

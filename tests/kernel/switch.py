@@ -52,9 +52,11 @@ PORT = ActorKind(
 
 
 def row(row_id: str, covers: tuple[str, ...], cases: tuple[str, ...] = ()) -> MatrixRow:
-    return MatrixRow(id=row_id, name="port", step="bind", failure_point="port stays down", detection="exit",
-                     action="clear", owner="net", entity="port", covers=covers, budget=(),
-                     compensations=("reverse·side_effect",), billing="none", exhaustion="port_stuck", cases=cases)  # fmt: skip
+    return MatrixRow(
+        id=row_id, name="port", step="bind", failure_point="port stays down", detection="exit", action="clear",
+        owner="net", entity="port", covers=covers, compensations=("reverse·side_effect",), budget=(), billing="none",
+        exhaustion="port_stuck", cases=cases,
+    )  # fmt: skip
 
 
 SWITCH = Domain(
