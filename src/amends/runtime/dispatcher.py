@@ -190,7 +190,8 @@ class Dispatcher:
             row.trace_id, call.span_id, covering.id if covering else "",
         )  # fmt: skip
         kind, identifier = ids.split_ref(row.entity)
-        env = Envelope(done, trace_id=row.trace_id, span_id=call.span_id, priority=True)
+        # What follows hangs beside the step, not below it: a life is a list of steps under its command.
+        env = Envelope(done, trace_id=row.trace_id, span_id=row.parent_span_id, priority=True)
         self._engine.tell(kind, identifier, env)
 
     async def _outcome(self, spec: StepSpec, call: StepCall) -> Outcome:
