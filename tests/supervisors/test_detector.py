@@ -1,0 +1,145 @@
+"""The detector on a clock of the test's own: silence, return, blindness, a stalled loop."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors.node_state import HeartbeatSeen, Node, Silent
+from amends.values.limits import Limits
+from supervisors.detector import Detector
+from supervisors.timing import timing
+
+
+class Told:
+    """An engine that remembers what nodes were told; suspicion after 600 ms (acceptance)."""
+
+    def __init__(self) -> None:
+        self.context = SimpleNamespace(limits=Limits(timing("acceptance", {})))
+        self.messages: list[tuple[str, Any]] = []
+        self.now = 0.0
+        self.linked = True
+
+    def now_us(self) -> int:
+        return int(self.now * 1_000_000)
+
+    def tell(self, kind: str, identifier: str, env: Any) -> None:
+        assert kind == "node"
+        self.messages.append((identifier, env.message))
+
+    def silent(self) -> list[str]:
+        return [node for node, message in self.messages if isinstance(message, Silent)]
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.told = Told()
+        self.detector = Detector(
+            self.told,  # type: ignore[arg-type]
+            monotonic=lambda: self.told.now,
+            linked=lambda: self.told.linked,
+        )
+
+    def node(self, node_id: str, state: str = "ready") -> None:
+        node = Node(state=state, ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1, boot_id="b1")
+        self.detector.on_node(node_id, node)
+
+    def run(self, seconds: float, *beating: str, canary: bool = True, step: float = 0.05) -> None:
+        """Let time pass in ticks, with heartbeats of some nodes and the canary."""
+        for _ in range(round(seconds / step)):
+            self.told.now = round(self.told.now + step, 6)
+            if canary:
+                self.detector.canary()
+            for node_id in beating:
+                self.detector.heard(node_id, "b1")
+            self.detector._look(self.told.now)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+def test_a_node_is_told_of_its_first_heartbeat_and_of_no_other_while_nothing_changes(watch: Watch) -> None:
+    watch.node("n1", "registered")
+    watch.run(5, "n1")
+    assert [type(message) for _, message in watch.told.messages] == [HeartbeatSeen]
+
+
+def test_a_silent_node_is_suspected_once_and_heard_again_when_it_returns(watch: Watch) -> None:
+    watch.node("n1")
+    watch.node("n2")
+    watch.run(1, "n1", "n2")
+    watch.run(2, "n1")
+    assert watch.told.silent() == ["n2"]
+    watch.told.messages.clear()
+    watch.run(0.1, "n1", "n2")
+    assert [(node, type(message)) for node, message in watch.told.messages] == [("n2", HeartbeatSeen)]
+    watch.run(1, "n1")
+    assert watch.told.silent() == ["n2"], "it is watched again"
+
+
+def test_a_node_loaded_at_start_has_a_full_deadline_to_be_heard(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(0.55)
+    assert watch.told.silent() == []
+    watch.run(0.2)
+    assert watch.told.silent() == ["n1"]
+
+
+def test_a_new_boot_id_is_told_at_once(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(1, "n1")
+    watch.detector.heard("n1", "b2")
+    watch.detector.heard("n1", "b2")
+    seen = [message.boot_id for _, message in watch.told.messages if isinstance(message, HeartbeatSeen)]
+    assert seen == ["b2"]
+
+
+@pytest.mark.parametrize("how", ["the link is down", "the canary does not come back"])
+def test_a_blind_detector_judges_nobody_and_deadlines_start_again_with_sight(watch: Watch, how: str) -> None:
+    watch.node("n1")
+    watch.run(1, "n1")
+    if how == "the link is down":
+        watch.told.linked = False
+        watch.run(10)
+    else:
+        watch.run(0.5, "n1", canary=False)  # heartbeats still come, the canary has not been missed for long enough
+        watch.run(10, canary=False)
+    assert watch.detector.blind
+    assert watch.told.silent() == []
+    watch.told.linked = True
+    watch.run(0.5)
+    assert not watch.detector.blind
+    assert watch.told.silent() == [], "a full deadline since sight came back"
+    watch.run(0.3)
+    assert watch.told.silent() == ["n1"]
+
+
+def test_time_the_loop_lost_is_credited_to_every_deadline(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(1, "n1")
+    watch.told.now += 30  # the process stood still; heartbeats wait in the socket
+    watch.detector._credit(30)
+    watch.detector._look(watch.told.now)
+    assert watch.told.silent() == []
+    watch.run(0.5, "n1")
+    assert watch.told.silent() == []
+
+
+def test_heartbeats_of_unknown_and_retired_nodes_are_counted_and_dropped(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(0.1, "n1", "ghost")
+    watch.node("n1", "retired")
+    watch.run(0.1, "n1")
+    assert watch.detector.unknown == 4
+    assert watch.detector.watched == 0
+
+
+def test_a_suspect_node_that_is_drained_is_suspected_again_as_draining(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(1)
+    assert watch.told.silent() == ["n1"]
+    watch.node("n1", "draining")
+    watch.run(0.1)
+    assert watch.told.silent() == ["n1", "n1"]
