@@ -166,7 +166,7 @@ async def test_an_operator_makes_the_missing_streams_again(world: World) -> None
         # when
         await world.ok("ops.streams.create", {"reason": "the broker was set up anew"})
         # then
-        assert await world.has_stream(EVENTS)
+        await until(lambda: world.has_stream(EVENTS), "the stream is there again")
         assert await events(world, f"account:{name}") == ["open"]
     finally:
         if not await world.has_stream(EVENTS):

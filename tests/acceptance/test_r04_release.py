@@ -82,6 +82,8 @@ async def test_without_an_ssh_server_the_release_is_over_and_its_cleanup_ends_wi
     assert (row["state"], row["cleanup_pending"], row["cleanup_attempts"]) == ("released", True, 3)
     failed = await run_of(world, entity, "R04")
     assert failed.outcome == "failed"
+    matrix = await world.ok("ops.matrix.show", {})
+    assert (failed.row["matrix_version"], failed.row["matrix_sha256"]) == (matrix["version"], matrix["sha256"])
     assert failed.shape() == [
         f"compensate·side_effect·{user}·partial",
         f"compensate·side_effect·{user}·failure",
@@ -206,7 +208,8 @@ async def test_what_is_owed_is_settled_by_its_command_and_by_nothing_else(world:
     machine.fault("user-remove", "exit", times=6)
     await world.release(allocation_id)
     case = await escalated(world, machine, allocation_id)
-    # then it cannot simply be closed, nor the node be let in without an acknowledgement
+    # then it can be acknowledged, but not simply closed, nor the node be let in
+    await world.ok("ops.case.acknowledge", {"case_id": case["case_id"], "reason": "on it"})
     await world.refused("ops.case.resolve", {"case_id": case["case_id"], "reason": "looks fine"}, "debt_open")
     back = {"node_id": machine.node_id, "reason": "looks fine"}
     await world.refused("ops.node.return_to_service", back, "debt_open")
@@ -226,7 +229,29 @@ async def test_what_is_owed_is_settled_by_its_command_and_by_nothing_else(world:
     await world.node_is(machine.node_id, "ready")
     assert [c["state"] for c in await cases(world, f"allocation:{allocation_id}")] == ["resolved"]
     actions = await audit(world, f"case:{case['case_id']}")
-    assert (actions[0], actions[-1]) == ("case.open", "case.resolved")
+    assert (actions[0], actions[1], actions[-1]) == ("case.open", "case.acknowledged", "case.resolved")
+
+
+async def test_a_dirty_node_that_an_operator_lets_in_still_gets_no_customer(world: World, machine: Machine) -> None:
+    # given a node that is quarantined for the removal it owes
+    allocation_id = await world.rent(node_id=machine.node_id)
+    machine.fault("user-remove", "exit", times=3)
+    await world.release(allocation_id)
+    await escalated(world, machine, allocation_id)
+    # when an operator lets it in as it is
+    back = {"node_id": machine.node_id, "reason": "only a leftover", "acknowledge_dirty": True}
+    await world.ok("ops.node.return_to_service", back)
+    await world.node_is(machine.node_id, "ready")
+    # then it is ready and dirty, and nobody gets it
+    assert (await world.node(machine.node_id))["dirty"]
+    second = await world.request(node_id=machine.node_id)
+    assert (await world.allocation(second))["state"] == "requested"
+    # until the debt is settled
+    await world.ok("ops.cleanup.retry", {"allocation_id": allocation_id, "reason": "now"})
+    await world.allocation_is(second, "active")
+    assert machine.users == [user_of(second)]
+    await world.release(second)
+    await world.cleaned(second)
 
 
 async def test_a_node_with_debts_may_be_retired_and_they_are_settled_as_lost(world: World, machine: Machine) -> None:

@@ -1,0 +1,121 @@
+"""Traces from outside: what is recorded arrives at an OTLP receiver, whatever happens to it and to the runtime."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from adapters.otel.verify import verify
+from tests.acceptance.records import all_is_well
+from tests.acceptance.world import World, until
+from tests.adapters.otel.receiver import Receiver
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    made = Receiver()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def world(state_dir: Path, receiver: Receiver) -> AsyncIterator[World]:
+    made = World(state_dir, f'[otlp]\nendpoint = "{receiver.url}"\n')
+    await made.start()
+    await made.connect()
+    await made.account("acme")
+    yield made
+    await all_is_well(made)
+    await made.stop()
+
+
+async def broken_setup(world: World) -> str:
+    """A rental whose key cannot be installed (R02); its id."""
+    machine = await world.add_machine()
+    machine.fault("key-install", "exit", exit_status=1)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await world.allocation_is(allocation_id, "failed")
+    return allocation_id
+
+
+async def differences(world: World, receiver: Receiver) -> list[str]:
+    compensations = await world.rows("SELECT * FROM public_v1.compensation")
+    return verify(compensations, receiver.spans)
+
+
+async def test_every_compensation_arrives_as_a_span_field_by_field(world: World, receiver: Receiver) -> None:
+    await broken_setup(world)
+
+    async def arrived() -> bool:
+        return not await differences(world, receiver)
+
+    await until(arrived, "the receiver has what the records say")
+    names = {span["name"] for span in receiver.spans}
+    assert {"cmd.allocation.request", "ssh.key-install", "recovery R02 remote user setup", "recovery.started",
+            "reverse user-create", "rollback reservation", "recovery.ended"} <= names  # fmt: skip
+    resources = {span["resource"]["service.name"] for span in receiver.spans}
+    assert resources == {"amends"}
+
+
+async def test_with_the_receiver_down_nothing_changes_and_a_kill_loses_no_span(
+    world: World, receiver: Receiver
+) -> None:
+    # given a receiver that is gone
+    await receiver.stop()
+    allocation_id = await broken_setup(world)
+    http = world.endpoints["http_url"]
+    async with aiohttp.ClientSession() as session, session.get(f"{http}/readyz") as ready:
+        assert ready.status == 200
+    assert (await world.allocation(allocation_id))["failure_code"] == "ssh_step_failed"
+    # when the runtime is killed, and the receiver comes back after its restart
+    world.kill()
+    await world.restart()
+    await broken_setup(world)
+    await receiver.start()
+
+    async def arrived() -> bool:
+        return not await differences(world, receiver)
+
+    # then both runs are there, each span as it was recorded
+    await until(arrived, "the backlog has drained", 30)
+    recoveries = [span for span in receiver.spans if span["name"].startswith("recovery R02")]
+    assert len({span["span_id"] for span in recoveries}) == 2
+
+
+async def test_the_jaeger_api_is_for_operators_and_shows_both_directions(world: World) -> None:
+    allocation_id = await broken_setup(world)
+    run = await world.one("SELECT * FROM public_v1.recovery_run WHERE entity = $1", f"allocation:{allocation_id}")
+    http, token = world.endpoints["http_url"], world.endpoints["operator_token"]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{http}/api/traces?service=amends") as refused:
+            assert refused.status == 401
+        head = {"Authorization": f"Bearer {token}"}
+
+        async def trace(trace_id: str) -> dict[str, Any]:
+            async with session.get(f"{http}/api/traces/{trace_id}", headers=head) as found:
+                assert found.status == 200
+                return (await found.json())["data"][0]  # type: ignore[no-any-return]
+
+        failed = await trace(run["original_trace_id"])
+        recovery = await trace(run["recovery_trace_id"])
+        async with session.get(f"{http}/api/services", headers=head) as services:
+            assert (await services.json())["data"] == ["amends"]
+    (started,) = [span for span in failed["spans"] if span["operationName"] == "recovery.started"]
+    assert run["recovery_trace_id"] in json.dumps(started)
+    (root,) = [span for span in recovery["spans"] if span["operationName"].startswith("recovery R02")]
+    assert run["original_trace_id"] in json.dumps(root)
+
+
+async def test_the_verifiers_of_the_command_line_agree(world: World) -> None:
+    await broken_setup(world)
+    for verb in ("trace", "audit"):
+        command = [sys.executable, "-m", "supervisors.boot", verb, "verify", "--state-dir", str(world.state_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "valid" in done.stdout
