@@ -1,4 +1,4 @@
-"""R01 over restarts: a runtime that may not make streams leaves it to the operator, and its run goes on after a kill."""
+"""R01 over restarts: a runtime that may not make streams leaves it to an operator; its run goes on after a kill."""
 
 from pathlib import Path
 from typing import Any

@@ -22,6 +22,7 @@ from amends.values.records import OutboxMarkRow, OutboxRow
 
 log = logging.getLogger("amends.relay")
 CONCURRENCY = 64
+MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 
 
 class Published(Struct, frozen=True):
@@ -56,6 +57,7 @@ class Relay:
         self._marks: list[OutboxMarkRow] = []
         self._wake = asyncio.Event()
         self._lagging = False
+        self._flushed_us, self._flush_later = now_us(), False
         self.published = 0
 
     def follow(self, decision: Decision) -> None:
@@ -228,12 +230,27 @@ class Relay:
         self._engine.tell("stream", self.stream, env)
 
     def _flush(self) -> None:
-        """Mark what was acknowledged; a lost mark only means one more publish with the same id."""
+        """Mark what was acknowledged; a lost mark only means one more publish with the same id.
+
+        Marks wait a moment for one another: a commit of their own would stand in the way of an actor's turn.
+        """
         if not self._marks:
             return
+        now = self._now()
+        if len(self._marks) < MARKS_AT_ONCE and now - self._flushed_us < MARKS_EVERY_US:
+            if not self._flush_later:
+                self._flush_later = True
+                asyncio.get_running_loop().call_later(MARKS_EVERY_US / 1e6, self._flush_now)
+            return
+        self._flushed_us = now
         turn = Turn()
         turn.rows, self._marks = list(self._marks), []
         self._engine.writer.submit(Pending(turn, lambda error: None))
+
+    def _flush_now(self) -> None:
+        self._flush_later = False
+        self._flushed_us = 0
+        self._flush()
 
     def _check_lag(self, alarm_us: int) -> None:
         now = self._now()
