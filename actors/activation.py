@@ -5,8 +5,8 @@ from actors.allocation_state import Allocation, user_ref
 from actors.cleanup import begin_cleanup
 from actors.rows import AssignmentRow, MeterRow
 from amends.runtime.decision import Decision
-from amends.runtime.delivery import notify
 from amends.runtime.messages import TurnRefused
+from amends.runtime.notifications import notify
 
 NODE_STATES = ("ready", "suspect", "draining")
 

@@ -20,8 +20,8 @@ from actors.wire import (
     UpdateNode,
 )
 from amends.runtime.decision import Decision
-from amends.runtime.delivery import notify
 from amends.runtime.messages import StepDone
+from amends.runtime.notifications import notify
 
 STALLED_AFTER = 5
 

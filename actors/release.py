@@ -7,8 +7,8 @@ from actors.rows import AssignmentRow
 from actors.setup import fail
 from actors.wire import ReleaseAllocation
 from amends.runtime.decision import Decision
-from amends.runtime.delivery import notify
 from amends.runtime.messages import StepDone
+from amends.runtime.notifications import notify
 
 
 def release(s: Allocation, m: ReleaseAllocation, d: Decision) -> None:

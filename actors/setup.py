@@ -8,8 +8,8 @@ from actors.node_state import Suspicion
 from actors.rows import AssignmentRow
 from actors.wire import RequestAllocation
 from amends.runtime.decision import Decision
-from amends.runtime.delivery import notify
 from amends.runtime.messages import StepDone
+from amends.runtime.notifications import notify
 from amends.runtime.recovery import Run
 
 # A failed connection, login or host key check means that the user cannot exist (R02).

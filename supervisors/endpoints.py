@@ -8,9 +8,10 @@ from msgspec import Meta
 
 from actors import wire
 from amends.runtime.decision import EVENTS
-from amends.runtime.delivery import CancelNotification, CreateStreams, Redispatch, Republish, SettleOutbox
 from amends.runtime.messages import ResolveCase
+from amends.runtime.notifications import CancelNotification, Redispatch
 from amends.runtime.requests import Endpoint
+from amends.runtime.streams import CreateStreams, Republish, SettleOutbox
 from amends.values import ids
 from amends.values.errors import Rejected
 

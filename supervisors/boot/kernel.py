@@ -12,13 +12,13 @@ from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
 from amends.runtime.clock import Clock
 from amends.runtime.decision import EVENTS, Context, Decision
-from amends.runtime.delivery import Anchor, RelayStarts, SettleOutbox
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 from amends.runtime.parked import ParkedNotifications
 from amends.runtime.relay import Publisher, Relay
+from amends.runtime.streams import Anchor, RelayStarts, SettleOutbox
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.values.errors import Unavailable

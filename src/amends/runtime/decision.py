@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from amends.ports import StateWrite, Turn
-from amends.runtime.delivery import notify
 from amends.runtime.domain import ActorKind, ActorState, Matrix
 from amends.runtime.messages import Envelope, StepDone
+from amends.runtime.notifications import notify
 from amends.runtime.recovery import Run
 from amends.values import ids
 from amends.values.errors import Bug, Rejected

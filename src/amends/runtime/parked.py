@@ -6,9 +6,9 @@ from collections.abc import Callable
 import msgspec
 
 from amends.runtime.decision import Decision
-from amends.runtime.delivery import Notification, Redispatch, SentLate, subject_of
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
+from amends.runtime.notifications import Notification, Redispatch, SentLate, subject_of
 from amends.runtime.relay import Publisher
 
 PER_SECOND = 50

@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from amends.ports import Turn
 from amends.runtime.decision import Decision
-from amends.runtime.delivery import Lag, PublishFailed, PublishPoisoned, PublishRecovered
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
+from amends.runtime.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered
 from amends.runtime.writer import Pending
 from amends.values.records import OutboxMarkRow, OutboxRow
 

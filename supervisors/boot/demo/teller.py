@@ -52,4 +52,4 @@ class Teller:
     def _line(self, text: str) -> None:
         print(text, flush=True)
         if self._slow and text:
-            time.sleep(0.4)
+            time.sleep(0.4)  # for an audience; nothing else of this process is under way while it speaks

@@ -15,8 +15,8 @@ from actors.rows import AssignmentRow, DebtRow
 from actors.wire import CreateAccount, RegisterNode, ReleaseAllocation, RequestAllocation, RetryCleanup, SshAddress
 from amends.ports import Head, Outcome, OutcomeKind
 from amends.runtime.decision import Context, Decision
-from amends.runtime.delivery import SentLate
 from amends.runtime.messages import CommandInfo, Envelope, StepDone, TimerFired
+from amends.runtime.notifications import SentLate
 from amends.runtime.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits

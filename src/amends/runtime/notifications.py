@@ -1,0 +1,201 @@
+"""Notifications as actors: made by the turn that causes them, published by a step, parked while the bus is down (R07).
+
+Knows no account rule and no broker: what one says is fixed by its cause, and publishing is an adapter's work.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from amends.runtime.domain import ActorKind, ActorState
+from amends.runtime.messages import StepDone
+from amends.values.records import StepRow
+
+if TYPE_CHECKING:
+    from amends.runtime.decision import Decision
+
+PUBLISH_NOTIFICATION = "notification.publish"
+
+
+class Notification(ActorState, frozen=True, kw_only=True):
+    """A notification: its body is fixed when its cause commits."""
+
+    audience: str
+    account_id: str | None
+    kind: str
+    entity: str
+    body: dict[str, Any]
+    dedupe_key: str
+    created_us: int
+    attempts: int = 0
+    sent_us: int | None = None
+    first_ref: str = ""  # span of the first failed publish: what the compensation compensates
+    budget_from: int = 0  # attempts made before the present budget of tries began
+
+
+class SentLate(Struct, frozen=True):
+    """A parked notification went out: the stream acknowledges again (R07)."""
+
+    started_us: int
+    ended_us: int
+
+
+class Redispatch(Struct, frozen=True):
+    """Try a parked notification again: the bus is healthy, or an operator says so."""
+
+    reason: str = ""
+
+
+class CancelNotification(Struct, frozen=True):
+    """An operator gives a notification up."""
+
+    reason: str
+
+
+def subject_of(state: Notification) -> str:
+    """The JetStream subject of a notification (api.md 5)."""
+    if state.audience == "ops":
+        return f"amends.v1.ntf.ops.ops.{state.kind}"
+    return f"amends.v1.ntf.account.{state.account_id}.{state.kind}"
+
+
+def notify(
+    d: "Decision", kind: str, *, account_id: str | None = None, entity: str = "", cause: str = "", **fields: Any
+) -> str:
+    """A notification as part of this turn, to the account or, without one, to the operators; returns its id."""
+    ntf_id = d.mint("ntf")
+    entity = entity or d.ref
+    body: dict[str, Any] = {
+        "kind": kind, "notification_id": ntf_id, "account_id": account_id, "entity": entity,
+        "occurred_us": d.now_us, "cause": cause or None, "recovery_trace_id": d.recovery_trace_id or None,
+        **fields,
+    }  # fmt: skip
+    state = Notification(
+        state="pending", audience="account" if account_id else "ops", account_id=account_id, kind=kind, entity=entity,
+        body={key: value for key, value in body.items() if value is not None},
+        dedupe_key=f"{entity}:{kind}:{d.state.version if d.state else 0}:{len(d.spawned)}", created_us=d.now_us,
+    )  # fmt: skip
+    d.spawn("notification", ntf_id, state)
+    _publish(d, ntf_id, state, 1)
+    return ntf_id
+
+
+def _publish(d: "Decision", ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
+             late: bool = False) -> None:  # fmt: skip
+    body = {**state.body, "late": late}
+    args = {"subject": subject_of(state), "body": body, "message_id": ntf_id}
+    step_id = d.mint("step")
+    due = d.now_us + after_us if after_us else None
+    row = StepRow(
+        step_id, f"notification:{ntf_id}", PUBLISH_NOTIFICATION, attempt, "intended", ntf_id, f"notification:{ntf_id}",
+        msgspec.json.encode(args).decode(), "{}", d.trace_id, d.span_id, d.now_us, None, due, "", "", d.context.epoch,
+    )  # fmt: skip
+    d.steps.append(row)
+    d.rows.append(row)
+
+
+def _published(s: Notification, m: StepDone, d: "Decision") -> None:
+    if s.state != "pending":
+        return  # cancelled meanwhile
+    attempts = s.attempts + 1
+    if m.ok:
+        d.to("sent", attempts=attempts, sent_us=m.ended_us)
+        _settle(s, d, m.args["body"].get("late", False), m.duration_ms)
+        return
+    run, _ = d.failed_step(m, "R07")
+    run.retry("publish", d.ref, False, attempt=attempts, duration_ms=m.duration_ms, code=m.outcome.code)
+    d.set(attempts=attempts, first_ref=s.first_ref or m.ref)
+    if attempts - s.budget_from < d.limits("notification_tries"):
+        wait = d.limits.delay_us("notification_backoff_ms", attempts, d.id)
+        _publish(d, d.id, d.state, attempts + 1, after_us=wait)
+        return
+    d.to("parked", cause=m.outcome.code)
+    if d.ref not in run_last(s, "R07"):
+        run.compensate(
+            "compensate", "external_call", "notification", d.ref, "partial", of=d.state.first_ref,
+            cause=run.id, metadata={"attempts": attempts, "code": m.outcome.code},
+        )  # fmt: skip
+    run.degrade()
+
+
+def run_last(s: ActorState, key: str) -> dict[str, str]:
+    """The newest compensation by target of the open run under `key`."""
+    return s.runs[key].last if key in s.runs else {}
+
+
+def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> None:
+    run = d.run("R07")
+    if run is None:
+        return
+    if d.ref in run_last(s, "R07"):
+        run.compensate(
+            "compensate", "external_call", "notification", d.ref, "success", of=s.first_ref, cause=run.id, attempt=2,
+            duration_ms=duration_ms, metadata={"late": late, "attempts": d.state.attempts},
+        )  # fmt: skip
+    else:
+        run.retry("publish", d.ref, True, attempt=d.state.attempts, duration_ms=duration_ms)
+    run.end("recovered")
+
+
+def _sent_late(s: Notification, m: SentLate, d: "Decision") -> None:
+    if s.state != "parked":
+        return
+    d.to("pending", cause="bus_healthy")
+    d.to("sent", attempts=s.attempts + 1, sent_us=m.ended_us)
+    _settle(s, d, True, max(0, (m.ended_us - m.started_us) // 1000))
+
+
+def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
+    if s.state != "parked":
+        if m.reason:
+            d.refuse("illegal_transition", f"the notification is {s.state}, not parked")
+        return
+    d.to("pending", cause="operator" if m.reason else "bus_healthy", reason=m.reason)
+    d.set(budget_from=s.attempts - d.limits("notification_tries") + 1)  # one more try; a failure parks it again
+    _publish(d, d.id, s, s.attempts + 1, late=True)
+
+
+def _cancel(s: Notification, m: CancelNotification, d: "Decision") -> None:
+    if s.state == "sent":
+        d.refuse("illegal_transition", "the notification has been sent")
+    if s.state == "cancelled":
+        d.refuse("illegal_transition", "the notification is cancelled already")
+    d.to("cancelled", reason=m.reason)
+    run = d.run("R07")
+    if run is not None:
+        run.action("fallback", "cancelled by an operator", d.ref, "success")
+        run.end("recovered")
+
+
+def view_notification(s: Notification, identifier: str, d: Any) -> dict[str, Any]:
+    """Row of `public_v1.notification`."""
+    return {
+        "notification_id": identifier, "audience": s.audience, "account_id": s.account_id, "kind": s.kind,
+        "entity": s.entity, "state": s.state, "attempts": s.attempts, "dedupe_key": s.dedupe_key,
+        "created_us": s.created_us, "sent_us": s.sent_us,
+    }  # fmt: skip
+
+
+NOTIFICATION = ActorKind(
+    name="notification",
+    table="notifications",
+    state_type=Notification,
+    states={"pending": "step notification.publish", "parked": "rest", "sent": "end", "cancelled": "end"},
+    transitions={
+        ("", "pending"): "its cause commits",
+        ("pending", "sent"): "the stream acknowledged it",
+        ("pending", "parked"): "tries exhausted",
+        ("parked", "pending"): "the bus is healthy, or an operator",
+        ("pending", "cancelled"): "an operator, with a reason",
+        ("parked", "cancelled"): "an operator, with a reason",
+    },
+    handlers={
+        StepDone: _published,
+        SentLate: _sent_late,
+        Redispatch: _redispatch,
+        CancelNotification: _cancel,
+    },
+    view=view_notification,
+    events=False,
+)

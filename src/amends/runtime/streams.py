@@ -1,0 +1,251 @@
+"""The outbox's streams as actors: each keeps the run of the one row that is stuck at the head of it (R01).
+
+The relay tells a stream's actor what happened; the actor writes what it means. Knows no broker.
+"""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from amends.runtime.domain import ActorKind, ActorState
+from amends.runtime.messages import StepDone
+from amends.values import ids
+from amends.values.records import OutboxMarkRow, StepRow
+
+if TYPE_CHECKING:
+    from amends.runtime.decision import Decision
+
+PUBLISH_OUTBOX = "outbox.publish"
+CREATE_STREAMS, REPUBLISH = "streams.create", "outbox.republish"
+RECORD_EVERY = 100  # of an unlimited budget, the first, every hundredth and the last try are recorded (rule 8)
+
+
+class Stream(ActorState, frozen=True, kw_only=True):
+    """One JetStream stream as the outbox relay sees it."""
+
+    outbox_id: str = ""
+    attempts: int = 0
+    first_ref: str = ""
+    lagging: bool = False
+    announced: int = 0  # numbers the control plane's own events
+    anchored: int = 0
+
+
+class RelayStarts(Struct, frozen=True):
+    """The relay of this stream begins; the actor is made if it is the first time."""
+
+
+class PublishFailed(Struct, frozen=True):
+    """A real publish of the stream's oldest row failed (the `attempts`-th of that row)."""
+
+    outbox_id: str
+    attempts: int
+    started_us: int
+    ended_us: int
+    code: str
+    message: str
+
+
+class PublishRecovered(Struct, frozen=True):
+    """The row that was stuck has gone out; `released` rows stood behind it."""
+
+    outbox_id: str
+    attempts: int
+    started_us: int
+    ended_us: int
+    released: int
+
+
+class PublishPoisoned(Struct, frozen=True):
+    """The broker refuses this row's payload itself: it is parked, with a case."""
+
+    outbox_id: str
+    attempts: int
+    code: str
+    message: str
+
+
+class Lag(Struct, frozen=True):
+    """The oldest pending row has passed the alarm age, or (`over`) the episode has ended."""
+
+    age_us: int
+    over: bool = False
+
+
+class Anchor(Struct, frozen=True):
+    """Time to publish the head of the audit chain, so that a cut tail shows."""
+
+    audit_seq: int
+    hash: str
+
+
+class CreateStreams(Struct, frozen=True):
+    """An operator lets the missing streams be made; the runtime never does so by itself while it runs (R01)."""
+
+    reason: str
+
+
+class Republish(Struct, frozen=True):
+    """An operator sends again what was published since then, for a stream that was wiped."""
+
+    since_us: int
+    reason: str
+
+
+class SettleOutbox(Struct, frozen=True):
+    """An operator sends a parked row again (`skip` false) or gives it up."""
+
+    outbox_id: str
+    reason: str
+    skip: bool = False
+
+
+def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, code: str, text: str) -> str:
+    step_id = d.mint("step")
+    d.rows.append(
+        StepRow(
+            step_id,
+            f"outbox:{m.outbox_id}",
+            PUBLISH_OUTBOX,
+            m.attempts,
+            state,
+            m.outbox_id,
+            f"stream:{d.id}",
+            "{}",
+            "{}",
+            d.trace_id,
+            d.span_id,
+            m.started_us,
+            m.ended_us,
+            None,
+            code,
+            text,
+            d.context.epoch,
+        )
+    )
+    return ids.span_id("step", step_id)
+
+
+def _relay_starts(s: Stream | None, m: RelayStarts, d: "Decision") -> None:
+    if s is None:
+        d.create(Stream(state="flowing"))
+
+
+def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
+    d.row(OutboxMarkRow(m.outbox_id, "pending", m.attempts, None))
+    if s.state == "flowing":
+        d.to("blocked", cause=m.code, outbox_id=m.outbox_id, attempts=m.attempts)
+    else:
+        d.set(outbox_id=m.outbox_id, attempts=m.attempts)
+    recorded = s.state == "flowing" or m.attempts % RECORD_EVERY == 0
+    if not recorded:
+        return
+    span = _try_step(d, m, "failed", m.code, m.message)
+    target = f"outbox:{m.outbox_id}"
+    run = d.open_run("R01", original=(d.trace_id, span), entity=target)
+    failure = d.failure(m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run)
+    run.caused_by(failure)
+    run.retry("publish", target, False, attempt=m.attempts, code=m.code)
+    if not s.first_ref:
+        d.set(first_ref=f"{d.trace_id}:{span}")
+
+
+def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
+    d.row(OutboxMarkRow(m.outbox_id, "published", m.attempts, m.ended_us))
+    if s.state != "blocked":
+        return
+    target = f"outbox:{m.outbox_id}"
+    run = d.run("R01")
+    if run is not None:
+        action_id, (trace, parent) = run.plan()
+        d.trace_id, d.span_id = trace, parent
+        _try_step(d, m, "done", "", "")
+        duration = max(0, (m.ended_us - m.started_us) // 1000)
+        run.retry("publish", target, True, attempt=m.attempts, duration_ms=duration)
+        run.compensate(
+            "compensate", "external_call", "outbox", target, "success", of=s.first_ref, cause=run.id,
+            duration_ms=duration, action_id=action_id, metadata={"released": m.released, "attempts": m.attempts},
+        )  # fmt: skip
+        run.end("recovered")
+    d.to("flowing", outbox_id="", attempts=0, first_ref="")
+
+
+def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
+    d.row(OutboxMarkRow(m.outbox_id, "parked", m.attempts, None))
+    d.audit("outbox.parked", f"outbox:{m.outbox_id}", details={"code": m.code, "message": m.message[:300]})
+    d.case("outbox_poison", f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
+    if s.state == "blocked" and s.outbox_id == m.outbox_id:
+        run = d.run("R01")
+        if run is not None:
+            run.action("escalate", "outbox_poison", f"outbox:{m.outbox_id}", "success")
+            run.end("failed")
+        d.to("flowing", outbox_id="", attempts=0, first_ref="")
+
+
+def _lag(s: Stream, m: Lag, d: "Decision") -> None:
+    if m.over != s.lagging:
+        return
+    d.set(lagging=not m.over, announced=s.announced + 1)
+    d.audit("outbox.redispatched" if m.over else "outbox.lag_detected", details={"age_us": m.age_us})
+    name = "recovered" if m.over else "degraded"
+    data = {"stream": d.id, "age_us": m.age_us}
+    d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="outbox_lag", data=data)
+
+
+def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
+    d.set(anchored=s.anchored + 1)
+    d.announce("audit", "head", "anchored", seq=s.anchored + 1, data={"audit_seq": m.audit_seq, "hash": m.hash})
+
+
+def _create_streams(s: Stream, m: CreateStreams, d: "Decision") -> None:
+    d.audit("streams.create", reason=m.reason)
+    d.step(CREATE_STREAMS, d.ref, {}, attempt=1, key=d.env.request_id)
+    d.reply_entity = False
+    d.reply(accepted=True)
+
+
+def _republish(s: Stream, m: Republish, d: "Decision") -> None:
+    d.audit("outbox.republish", reason=m.reason, details={"since_us": m.since_us})
+    d.step(REPUBLISH, d.ref, {"stream": d.id, "since_us": m.since_us}, attempt=1, key=d.env.request_id)
+    d.reply_entity = False
+    d.reply(accepted=True)
+
+
+def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
+    """An operator's step on the bus has ended; what became of it stands in its row and span."""
+    d.audit(f"{m.name}.{m.outcome.kind}", details={"code": m.outcome.code, **m.outcome.data})
+
+
+def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
+    action = "outbox.skipped" if m.skip else "outbox.redispatch"
+    d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
+    d.audit(action, f"outbox:{m.outbox_id}", reason=m.reason)
+    d.resolve_case("outbox_poison", m.reason, f"outbox:{m.outbox_id}")
+    d.reply_entity = False
+    d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
+
+
+STREAM = ActorKind(
+    name="stream",
+    state_type=Stream,
+    states={"flowing": "rest", "blocked": "step outbox.publish"},
+    transitions={
+        ("", "flowing"): "the relay starts",
+        ("flowing", "blocked"): "a publish failed",
+        ("blocked", "flowing"): "the stuck row went out, or was parked as poison",
+    },
+    handlers={
+        RelayStarts: _relay_starts,
+        PublishFailed: _publish_failed,
+        PublishRecovered: _publish_recovered,
+        PublishPoisoned: _poisoned,
+        Lag: _lag,
+        SettleOutbox: _settle_outbox,
+        Anchor: _anchor,
+        CreateStreams: _create_streams,
+        Republish: _republish,
+        StepDone: _admin_done,
+    },
+    creates=frozenset({RelayStarts}),
+    events=False,
+)
