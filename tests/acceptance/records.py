@@ -105,7 +105,7 @@ def check_run(run: Run) -> None:
     assert (row["ended_at"] is not None) == (row["final_outcome"] in {"recovered", "failed"}), row
     assert [action["sequence"] for action in run.actions] == list(range(1, len(run.actions) + 1))
     by_sequence = {action["sequence"]: action for action in run.actions}
-    known = []
+    known: list[dict[str, Any]] = []
     for comp in run.compensations:
         action = by_sequence[comp["sequence"]]
         assert action["action_type"] == "compensation", action

@@ -3,11 +3,13 @@
 import asyncio
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.errors import NoRespondersError
 
+from adapters.embedded.nats import EmbeddedNats
 from tests.acceptance.machine import Machine, user_of
 from tests.acceptance.records import all_is_well, ended_run, events, runs
 from tests.acceptance.world import World, until
@@ -168,3 +170,21 @@ async def _ask(world: World, name: str) -> dict[str, Any]:
         return await world.ask("cmd.account.create", _account(name), key=name, timeout_s=3)
     except (NoRespondersError, TimeoutError):
         return {"ok": False, "error": {"code": "nobody"}}
+
+
+async def test_without_its_broker_it_drains_in_time_too(state_dir: Path) -> None:
+    # given a runtime whose broker, which is not its own, goes away
+    broker = EmbeddedNats(state_dir.parent / "broker")
+    await broker.start()
+    outside = World(state_dir, f'[nats]\nservers = ["{broker.url}"]\n')
+    try:
+        async with outside.running() as world:
+            await world.account("acme")
+            await broker.stop()
+            await asyncio.sleep(0.3)  # long enough for its client to have begun to reconnect
+            # when it is asked to end
+            status, took = await drained(world)
+            # then
+            assert (status, took <= DRAIN_S + 0.5) == (0, True), took
+    finally:
+        await broker.stop()

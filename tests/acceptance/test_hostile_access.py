@@ -244,8 +244,10 @@ async def test_a_hostile_query_is_answered_or_refused_by_its_field(world: World,
     values.append("x" * 9000)
     wrong = []
     requests: list[tuple[str, Any]] = [(row["name"], {row["name"]: value}) for row in columns for value in values]
-    requests += [("limit", {"limit": value}) for value in (0, -1, 501, 2**63, 1.5, "1", True, [], {})]
-    requests += [("cursor", {"cursor": value}) for value in ("", "x", "' OR 1=1", 5, [], {}, "a\u0000", "x" * 9000)]
+    limits: list[Any] = [0, -1, 501, 2**63, 1.5, "1", True, [], {}]
+    cursors: list[Any] = ["", "x", "' OR 1=1", 5, [], {}, "a\u0000", "x" * 9000]
+    requests += [("limit", {"limit": value}) for value in limits]
+    requests += [("cursor", {"cursor": value}) for value in cursors]
     requests += [(name, {name: 1}) for name in ("nothing", "1=1; --", "xmin", "ctid", "\u0000", "")]
     for field, data in requests:
         reply = await world.ask(f"qry.{entity}.list", data)
@@ -254,7 +256,8 @@ async def test_a_hostile_query_is_answered_or_refused_by_its_field(world: World,
             wrong.append(f"{str(data)[:100]}: {error}")
         if reply["ok"] and field in {"limit", "cursor", "nothing", "xmin", "ctid"}:
             wrong.append(f"{data}: accepted")
-    for value in (5, None, [], "", "a\u0000b", "x" * 300):
+    ids: list[Any] = [5, None, [], "", "a\u0000b", "x" * 300]
+    for value in ids:
         await world.refused(f"qry.{entity}.get", {"id": value}, "invalid_request")
     for value in ("nothing", "' OR 1=1 --", "💣"):
         await world.refused(f"qry.{entity}.get", {"id": value}, "not_found")
@@ -262,8 +265,9 @@ async def test_a_hostile_query_is_answered_or_refused_by_its_field(world: World,
 
 
 async def test_hostile_times_of_a_statement_are_refused(world: World) -> None:
+    values: list[Any] = [2**63, 10**40, 1.5, "1", True, [], {}]
     for field in ("since_us", "until_us"):
-        for value in (2**63, 10**40, 1.5, "1", True, [], {}):
+        for value in values:
             data = {"account_id": "acme", field: value}
             error = await world.refused("qry.account.statement", data, "invalid_request")
             assert field in str(error)

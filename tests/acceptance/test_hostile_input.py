@@ -158,7 +158,7 @@ async def test_heartbeats_and_results_of_nobody_or_of_nonsense_change_nothing(wo
     async def beats() -> bool:
         row = await world.node(machine.node_id)
         assert row["state"] in {"ready", "suspect"}
-        return row["last_heartbeat_us"] > node["last_heartbeat_us"] and row["state"] == "ready"
+        return bool(row["last_heartbeat_us"] > node["last_heartbeat_us"] and row["state"] == "ready")
 
     await until(beats, "the node beats")
     after = await quiet(world)

@@ -88,7 +88,7 @@ async def test_a_node_that_flaps_is_quarantined_until_an_operator_lets_it_back(w
         machine.beating = True
 
         async def heard() -> bool:
-            return (await world.node(machine.node_id))["state"] != "suspect"
+            return bool((await world.node(machine.node_id))["state"] != "suspect")
 
         await until(heard, "it is heard again")
     # then
@@ -182,7 +182,7 @@ async def test_a_restart_of_a_free_machine_is_only_noted(world: World, machine: 
     machine.boot_id = "another"
 
     async def noted() -> bool:
-        return (await world.node(machine.node_id))["boot_id"] == "another"
+        return bool((await world.node(machine.node_id))["boot_id"] == "another")
 
     await until(noted, "the new boot id is stored")
     row = await world.node(machine.node_id)
@@ -228,8 +228,8 @@ async def test_labels_choose_the_node_and_one_node_serves_one_customer(world: Wo
     # given two nodes of one rack, and three who want one
     second = await world.add_machine()
     rack = {"rack": world.new_name("rack")}
-    for each in (machine, second):
-        await world.ok("ops.node.update", about(each, labels=rack | {"zone": "a"}))
+    for node in (machine, second):
+        await world.ok("ops.node.update", about(node, labels=rack | {"zone": "a"}))
     wanted = await asyncio.gather(*(world.request(node_labels=rack) for _ in range(3)))
 
     async def two_live() -> bool:

@@ -54,6 +54,7 @@ async def test_a_notification_names_what_happened_and_is_sent_once(world: World,
     await world.cleaned(allocation_id)
     entity = f"allocation:{allocation_id}"
     active, released = await notifications(world, entity)
+    body: dict[str, Any] = {}
     for row in (active, released):
         sent = await reaches(world, row["notification_id"], "sent")
         assert (sent["attempts"], sent["audience"], sent["account_id"]) == (1, "account", account_id)

@@ -58,6 +58,7 @@ class RealNode:
 
     async def lets_in(self, allocation_id: str) -> bool:
         where = self.sshd.endpoint
+        known: tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]
         known = ([asyncssh.import_public_key(where.host_key)], [], [])
         try:
             async with asyncssh.connect(

@@ -48,8 +48,8 @@ class World:
         self.streams: dict[str, StreamConfig] = {}
         self.operator_token = ""  # empty: the one the runtime generated
         self.caller_token = ""
-        self.nats: Client = None  # type: ignore[assignment]
-        self.sql: asyncpg.Connection[Any] = None  # type: ignore[assignment]
+        self.nats: Client
+        self.sql: asyncpg.Connection[Any]
         self._keys = itertools.count(1)
         self._names = itertools.count(1)
 
@@ -138,12 +138,13 @@ class World:
         """End everything that was begun."""
         for machine in self.machines.values():
             await machine.stop()
-        if self.nats is not None:
+        if hasattr(self, "nats"):
+            self.nats.options["max_reconnect_attempts"] = 1  # else a client whose server is gone never lets go
             await self.nats.close()
         if self.process is not None and self.process.returncode is None:
             self.process.terminate()
             await self.process.wait()
-        if self.sql is not None and not self.sql.is_closed():
+        if hasattr(self, "sql") and not self.sql.is_closed():
             self.sql.terminate()
 
     def nats_pid(self) -> int:
@@ -210,8 +211,21 @@ class World:
         found: dict[str, Any] = reply["error"]
         return found
 
+    async def quiet(self) -> None:
+        """Wait until nothing is under way: no step, no message, no event."""
+
+        async def nothing() -> bool:
+            under_way = await self.one(
+                """SELECT (SELECT count(*) FROM step WHERE state = 'intended') + (SELECT count(*) FROM message)
+                        + (SELECT count(*) FROM outbox WHERE state = 'pending') AS rows"""
+            )
+            return not under_way["rows"]
+
+        await until(nothing, "nothing is under way")
+
     async def counts(self) -> dict[str, int]:
-        """How many rows each table has."""
+        """How many rows each table has, once nothing is under way."""
+        await self.quiet()
         tables = await self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename")
         return {
             row["tablename"]: await self.sql.fetchval(f'SELECT count(*) FROM "{row["tablename"]}"') for row in tables
