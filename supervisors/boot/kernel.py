@@ -104,7 +104,7 @@ class Kernel:
         """The kernel's services, in start order."""
         return [
             ChildSpec(name="lease", run=self.lease.run, detail=lambda: {"age_ms": int(self.lease.age_s * 1000)}),
-            ChildSpec(name="journal", run=self.writer.run, detail=lambda: {
+            ChildSpec(name="journal", run=self.writer.run, fatal=True, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
             ChildSpec(name="steps", run=self.dispatcher.run, detail=lambda: {

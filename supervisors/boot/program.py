@@ -14,6 +14,7 @@ import uvloop
 
 from adapters.cli.main import main as command_line
 from adapters.nats.agent import NodeAgent
+from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import fleet
 from supervisors.boot.demo import demo
@@ -113,6 +114,8 @@ def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:
             return _say(error, USAGE)
         except Fenced as error:
             return _say(f"{error}; this runtime has stopped", REFUSED)
+        except TrunkFailed as error:
+            return _say(f"{error}; the log says why. Start it again: nothing that was committed is lost", REFUSED)
         except Unavailable as error:
             return _say(error, UNREACHABLE)
         except KeyboardInterrupt:

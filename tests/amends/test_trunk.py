@@ -96,6 +96,21 @@ async def test_a_fenced_child_ends_the_tree_at_once() -> None:
             task.result()
 
 
+async def test_a_fatal_child_is_not_started_again(caplog: pytest.LogCaptureFixture) -> None:
+    log: Log = []
+    starts: Log = []
+
+    async def crash() -> None:
+        starts.append("start")
+        raise RuntimeError("its queue is lost")
+
+    spec = SupervisorSpec(name="t", children=[child("a", log), ChildSpec(name="b", run=crash, fatal=True)])
+    with pytest.raises(RuntimeError, match="b has ended, and cannot go on by itself"):
+        await Supervisor(spec).run()
+    assert starts == ["start"]
+    assert log == ["+a", "-a"]
+
+
 async def test_a_transient_child_that_ends_well_is_left_alone() -> None:
     log: Log = []
 

@@ -20,13 +20,22 @@ log = logging.getLogger("amends.trunk")
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
 
+class TrunkFailed(RuntimeError):
+    """The tree cannot go on: a budget is spent, or a fatal child has ended. Starting anew loses nothing committed."""
+
+
 class ChildSpec(Struct, frozen=True, kw_only=True):
-    """One service. `run` works until cancelled; `ready`, if given, returns when it can be relied on."""
+    """One service. `run` works until cancelled; `ready`, if given, returns when it can be relied on.
+
+    A `fatal` one is not started again: what it held is in memory only, so its crash ends the tree, and the next start
+    takes everything from the database.
+    """
 
     name: str
     run: Callable[[], Awaitable[None]]
     ready: Callable[[], Awaitable[None]] | None = None
     restart: Literal["permanent", "transient", "temporary"] = "permanent"
+    fatal: bool = False
     shutdown_ms: int = 2000
     detail: Callable[[], dict[str, Any]] | None = None
 
@@ -102,9 +111,11 @@ class Supervisor:
         if child.restart == "temporary" or (child.restart == "transient" and error is None):
             return
         log.error("%s/%s ended: %r", self.spec.name, name, error, exc_info=error)
+        if child.fatal:
+            raise TrunkFailed(f"supervisor {self.spec.name}: {name} has ended, and cannot go on by itself") from error
         now = time.monotonic()
         if not within_budget(self._instants, now, self.spec.max_restarts, self.spec.within_s):
-            raise RuntimeError(f"supervisor {self.spec.name}: the restart budget is spent, last by {name}") from error
+            raise TrunkFailed(f"supervisor {self.spec.name}: the restart budget is spent, last by {name}") from error
         self._instants = [at for at in self._instants if now - at < self.spec.within_s] + [now]
         self._restarts[name] += 1
         jitter = str(random.random())  # noqa: S311 - jitter, not a secret
