@@ -44,7 +44,8 @@ class Dispatcher:
     ) -> None:
         self._engine, self._steps, self._runners = engine, steps, runners
         self._may_act, self._gate = may_act, gate
-        self._later: list[tuple[int, str, StepRow]] = []
+        self._later: list[tuple[int, str, str]] = []  # (due, target, step); stale entries are dropped when they come up
+        self._back_off: dict[str, dict[str, StepRow]] = {}  # by target, what waits for its next try
         self._queues: dict[str, deque[StepRow]] = {}
         self._held: dict[str, deque[StepRow]] = {}
         self._running: dict[str, int] = {}
@@ -68,7 +69,8 @@ class Dispatcher:
             pause = Pause("unknown_step", {"step": row.name, "step_id": row.step_id})
             self._engine.tell(kind, identifier, Envelope(pause, priority=True))
         elif row.next_attempt_us is not None and row.next_attempt_us > self._engine.now_us():
-            heapq.heappush(self._later, (row.next_attempt_us, row.step_id, row))
+            heapq.heappush(self._later, (row.next_attempt_us, row.target, row.step_id))
+            self._back_off.setdefault(row.target, {})[row.step_id] = row
             self._wake.set()
         else:
             self._enqueue(row)
@@ -77,18 +79,15 @@ class Dispatcher:
         """The target is back: what was held for it, or waits for its next try, is due now."""
         for row in self._held.pop(target, ()):
             self._enqueue(row)
-        due = [entry for entry in self._later if entry[2].target == target]
-        if due:
-            self._later = [entry for entry in self._later if entry[2].target != target]
-            heapq.heapify(self._later)
-            for _, _, row in due:
-                self._enqueue(row)
+        for row in self._back_off.pop(target, {}).values():
+            self._enqueue(row)
 
     @property
     def waiting(self) -> int:
         """Steps intended and not running."""
         queues = (*self._queues.values(), *self._held.values())
-        return len(self._later) + sum(len(queue) for queue in queues)
+        later = sum(len(rows) for rows in self._back_off.values())
+        return later + sum(len(queue) for queue in queues)
 
     @property
     def running(self) -> int:
@@ -103,7 +102,7 @@ class Dispatcher:
             self._wake.clear()
             now = self._engine.now_us()
             while self._later and self._later[0][0] <= now:
-                self._enqueue(heapq.heappop(self._later)[2])
+                self._due(*heapq.heappop(self._later)[1:])
             blocked = self._start_ready()
             wait_s = LEASE_RETRY_S if blocked else HELD_RETRY_S if self._held else None
             if self._later:
@@ -114,6 +113,14 @@ class Dispatcher:
                     await self._wake.wait()
             except TimeoutError:
                 self._look_at_held()
+
+    def _due(self, target: str, step_id: str) -> None:
+        rows = self._back_off.get(target, {})
+        row = rows.pop(step_id, None)
+        if row is not None:
+            self._enqueue(row)
+        if not rows:
+            self._back_off.pop(target, None)
 
     def _look_at_held(self) -> None:
         """Gates open without saying so (a link that is back): ask them again, once a second."""
