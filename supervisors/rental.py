@@ -40,6 +40,3 @@ RENTAL = Domain(
     cases=CASES,
     tables=RENTAL_TABLES,
 )
-
-# Features of rows that are not built: configuring one is refused at start (row → what asks for it).
-NOT_BUILT_FEATURES = {"R06": "[stripe]", "R05": "[stripe].mirror_credits"}

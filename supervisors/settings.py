@@ -4,12 +4,11 @@ Every key is optional; an unknown one is refused with its line. Environment: AME
 AMENDS_POSTGRES_DSN or AMENDS_STATE_DIR; lists are separated by commas.
 """
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -242,12 +241,3 @@ def load_policy(settings: Settings) -> tuple[Policy, bytes]:
     if not isinstance(currency, str) or not re.fullmatch(r"[a-z]{3}", currency):
         raise BadConfiguration(f"{path}: currency must be three lower-case letters, it is {currency!r}")
     return Policy(version, sha256(text), currency), text
-
-
-ROLES = get_args(Role)
-EMPTY_ENVIRONMENT: Mapping[str, str] = {}
-
-
-def environment() -> Mapping[str, str]:
-    """The process's environment."""
-    return os.environ

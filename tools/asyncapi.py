@@ -126,7 +126,7 @@ def add_events(it: Document, domain: Domain) -> None:
     """JetStream: events of each kind that has them, and notifications."""
     it.schemas |= {"Event": schemas.EVENT, "Notification": schemas.NOTIFICATION}
     kinds = {
-        kind.name: tuple(dict.fromkeys(to for _, to in kind.transitions if to not in kind.silent))
+        kind.name: tuple(dict.fromkeys(to for _, to in kind.transitions))
         for kind in domain.kinds
         if kind.events
     }

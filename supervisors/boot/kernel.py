@@ -18,7 +18,7 @@ from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 from amends.runtime.parked import ParkedNotifications
 from amends.runtime.relay import Publisher, Relay
-from amends.runtime.streams import Anchor, RelayStarts, SettleOutbox
+from amends.runtime.streams import Anchor, ClockStepped, RelayStarts, SettleOutbox
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.values.errors import Unavailable
@@ -29,6 +29,7 @@ from supervisors.boot.loading import load_actors, resume
 READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
 ANCHOR_S = 180.0
+CLOCK_S = 5.0
 FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
@@ -113,6 +114,7 @@ class Kernel:
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
             ChildSpec(name="janitor", run=self._forget_replies),
             ChildSpec(name="anchor", run=self._anchor),
+            ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
 
     async def resume(self) -> None:
@@ -196,6 +198,17 @@ class Kernel:
             for _ in range(FORGET_ROUNDS):  # a few at a time, between other reads
                 if not await self.journal.fetch("forget_replies", self.clock.now_us() - KEEP_REPLIES_US):
                     break
+
+    async def _watch_clock(self) -> None:
+        """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
+        said = False
+        while True:
+            await asyncio.sleep(CLOCK_S)
+            self.clock.now_us()
+            if self.clock.stepped != said:
+                said = self.clock.stepped
+                message = ClockStepped(self.clock.offset_us, over=not said)
+                self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
 
     async def _anchor(self) -> None:
         while True:

@@ -11,7 +11,7 @@ from amends.runtime.domain import Matrix, MatrixRow
 from amends.values.canonical import canonical, sha256
 from amends.values.errors import BadConfiguration
 from supervisors.matrix import MATRIX, ROWS
-from supervisors.rental import NOT_BUILT_FEATURES, RENTAL, STEPS
+from supervisors.rental import RENTAL, STEPS
 from supervisors.settings import load
 from supervisors.timing import TIMING
 
@@ -121,7 +121,6 @@ def test_nothing_that_a_row_not_built_needs_is_declared() -> None:
         if row.status == "not_built":
             assert steps.isdisjoint(row.covers), row.id
             assert cases.isdisjoint(row.cases), row.id
-    assert {MATRIX.row(row_id).status for row_id in NOT_BUILT_FEATURES} == {"not_built"}
 
 
 @pytest.mark.parametrize(

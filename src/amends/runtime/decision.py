@@ -390,7 +390,7 @@ class Decision:
         if cause:
             details = {**details, "cause": cause}
         self._audit(f"{self.kind.name}.{target}", self.ref, source, target, reason, details)
-        if self.kind.events and target not in self.kind.silent:
+        if self.kind.events:
             self._events.append((target, source, target, cause))
 
     def _audit(

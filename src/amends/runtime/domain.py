@@ -58,7 +58,6 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     creates: frozenset[type] = frozenset()
     table: str = "actors"
     view: Callable[[Any, str, Any], dict[str, Any]] | None = None
-    silent: frozenset[str] = frozenset()  # states that are audited but emit no event
     owner: Callable[[Any], str] | None = None  # the account whose callers alone may command it
     events: bool = True
     answers_refusal: Callable[[Any], bool] | None = None  # messages whose refused turn the kind wants to hear of

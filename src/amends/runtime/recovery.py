@@ -67,11 +67,6 @@ class Run:
         return self._run.recovery_id
 
     @property
-    def root_span(self) -> str:
-        """The span id of the run's root."""
-        return ids.span_id("run", self._run.recovery_id)
-
-    @property
     def outcome(self) -> str:
         """``""`` while open, else ``degraded``."""
         return self._run.outcome

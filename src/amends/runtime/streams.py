@@ -72,6 +72,13 @@ class Lag(Struct, frozen=True):
     over: bool = False
 
 
+class ClockStepped(Struct, frozen=True):
+    """The wall clock and the runtime's differ by more than a second, or (`over`) no longer do."""
+
+    offset_us: int
+    over: bool = False
+
+
 class Anchor(Struct, frozen=True):
     """Time to publish the head of the audit chain, so that a cut tail shows."""
 
@@ -192,6 +199,14 @@ def _lag(s: Stream, m: Lag, d: "Decision") -> None:
     d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="outbox_lag", data=data)
 
 
+def _clock(s: Stream, m: ClockStepped, d: "Decision") -> None:
+    d.set(announced=s.announced + 1)
+    d.audit("clock.in_step" if m.over else "clock.stepped", "control_plane:runtime", details={"offset_us": m.offset_us})
+    name = "recovered" if m.over else "degraded"
+    data = {"offset_us": m.offset_us}
+    d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="clock", data=data)
+
+
 def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
     d.set(anchored=s.anchored + 1)
     d.announce("audit", "head", "anchored", seq=s.anchored + 1, data={"audit_seq": m.audit_seq, "hash": m.hash})
@@ -241,6 +256,7 @@ STREAM = ActorKind(
         PublishPoisoned: _poisoned,
         Lag: _lag,
         SettleOutbox: _settle_outbox,
+        ClockStepped: _clock,
         Anchor: _anchor,
         CreateStreams: _create_streams,
         Republish: _republish,

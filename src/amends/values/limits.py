@@ -37,10 +37,6 @@ class Limits:
         """The wait after the `attempt`-th try of `what`, microseconds."""
         return self.backoff(key).delay_us(attempt, what, self.seed)
 
-    def as_dict(self) -> dict[str, LimitValue]:
-        """All values, for display."""
-        return dict(self._values)
-
     def _get(self, key: str) -> LimitValue:
         try:
             return self._values[key]
