@@ -52,4 +52,6 @@ class Teller:
     def _line(self, text: str) -> None:
         print(text, flush=True)
         if self._slow and text:
-            time.sleep(0.4)  # for an audience; nothing else of this process is under way while it speaks
+            time.sleep(
+                0.4
+            )  # --slow, for an audience: the demo's own process may stand still, runtime and fleet are others

@@ -177,7 +177,10 @@ def test_a_lock_that_is_held_is_waited_for_and_then_left_for_later(state: Path, 
     (state / "lock.d").mkdir()
     with subprocess.Popen(["flock", str(state / "lock"), "sleep", "600"]) as holder:
         try:
-            time.sleep(0.1)
+            free = ["flock", "-n", str(state / "lock"), "true"]
+            deadline = time.monotonic() + 10
+            while subprocess.run(free, check=False).returncode == 0:  # until the holder has it
+                assert time.monotonic() < deadline
             done = run(text, "user-remove")
             assert done.returncode == 74
             assert b"holds the lock" in done.stderr
