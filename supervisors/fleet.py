@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapters.embedded.ports import free_port
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_link import AgentLink
 from adapters.simulated.fleet import Fleet
@@ -71,6 +72,7 @@ async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> No
         options.state,
         client_key_line=options.client_key_line,
         agent=agent,
+        free_port=free_port,
         sites=options.sites,
     )
     try:

@@ -5,16 +5,18 @@
 
 import asyncio
 import json
+import logging
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 from adapters.embedded.ownership import POLL_S, OwnerLock, end_leftovers
+from adapters.embedded.ports import HOST, free_port, is_free
 from adapters.embedded.process import ServerFailed, ServerProcess, death_signal_prefix
 from adapters.embedded.programs import nats_server
 
-HOST = "127.0.0.1"
+logger = logging.getLogger("amends.embedded")
+
 ANY_PORT = -1
 READY_WITHIN_S = 30.0
 DO = "Free some disk or memory if the log says so, or name servers of your own: [nats] servers"
@@ -61,8 +63,7 @@ class EmbeddedNats:
             await self._lock.acquire()
             try:
                 await end_leftovers("NATS", self._home, quit_signal=signal.SIGTERM)
-                port = _remembered_port(self._home / "port")
-                if not await self._serve(port) and not (port != ANY_PORT and await self._serve(ANY_PORT)):
+                if not await self._serve_again() and not await self._serve(free_port()):
                     raise self._server.failure("did not start", DO)
             except BaseException:
                 self._server.signal(signal.SIGKILL)
@@ -77,6 +78,16 @@ class EmbeddedNats:
                 await self._server.stop()
             finally:
                 self._lock.release()
+
+    async def _serve_again(self) -> bool:
+        """Try the port of the last run, where agents seek the server; whether there is one and it serves."""
+        known = _remembered_port(self._home / "port")
+        if known is None:
+            return False
+        if is_free(known) and await self._serve(known):
+            return True
+        logger.warning("the embedded NATS cannot have its port %d again: clients must be told another", known)
+        return False
 
     async def _serve(self, port: int) -> bool:
         """One try on `port`; whether JetStream answers. A server that ended by itself is a False."""
@@ -93,7 +104,7 @@ class EmbeddedNats:
             ports = _read_ports(self._home, self._server.pid)
             if ports and await _jetstream_answers(ports["nats"][0]):
                 self._ports = ports
-                (self._home / "port").write_text(ports["nats"][0].rpartition(":")[2], encoding="utf-8")
+                _remember_port(self._home / "port", port)
                 return True
             await asyncio.sleep(POLL_S / 4)
         await self._server.stop()
@@ -116,16 +127,20 @@ def _configuration(home: Path, port: int) -> str:
     )
 
 
-def _remembered_port(file: Path) -> int:
-    """The port of the last run if it is still free, so that agents find the server again; else any."""
+def _remembered_port(file: Path) -> int | None:
+    """The port of the last run; None at the first start, or when what stands there is no port."""
     try:
         port = int(file.read_text(encoding="utf-8"))
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-    except (OSError, ValueError, OverflowError):
-        return ANY_PORT
-    return port
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65_536 else None
+
+
+def _remember_port(file: Path, port: int) -> None:
+    """Write it whole or not at all: a kill must not cost the port."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(str(port), encoding="utf-8")
+    fresh.replace(file)
 
 
 def _read_ports(home: Path, pid: int) -> dict[str, list[str]]:

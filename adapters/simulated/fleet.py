@@ -24,15 +24,15 @@ class Fleet:
     """`nodes` machines below `state_dir`, spread over `sites` values of the label `site`."""
 
     def __init__(
-        self, nodes: int, state_dir: Path, *, client_key_line: str, agent: AgentFactory, sites: int = 2,
-        prefix: str = "node-",
+        self, nodes: int, state_dir: Path, *, client_key_line: str, agent: AgentFactory,
+        free_port: Callable[[], int], sites: int = 2, prefix: str = "node-",
     ) -> None:  # fmt: skip
         self.machines: dict[str, Machine] = {}
         for number in range(1, nodes + 1):
             node_id = f"{prefix}{number}"
             labels = {"site": f"site-{(number - 1) % sites + 1}", "world": "simulated"}
             self.machines[node_id] = Machine(
-                node_id, state_dir / node_id, labels, client_keys=(client_key_line,), agent=agent
+                node_id, state_dir / node_id, labels, client_keys=(client_key_line,), agent=agent, free_port=free_port
             )
 
     async def start(self) -> Answer:

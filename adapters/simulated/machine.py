@@ -32,11 +32,12 @@ class Machine:
 
     def __init__(
         self, node_id: str, directory: Path, labels: dict[str, str], *, client_keys: tuple[str, ...],
-        agent: AgentFactory,
+        agent: AgentFactory, free_port: Callable[[], int],
     ) -> None:  # fmt: skip
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.node_id, self.labels = node_id, labels
         self._directory, self._client_keys, self._factory = directory, client_keys, agent
+        self._free_port = free_port
         self._agent: asyncio.Task[None] | None = None
         file = directory / "machine.json"
         self._kept = msgspec.json.decode(file.read_bytes(), type=_Kept) if file.exists() else _Kept()
@@ -71,7 +72,7 @@ class Machine:
             await self.ssh.start()
         except OSError as error:
             log.warning("%s cannot have its port %d again: %s", self.node_id, self.ssh.port, error)
-            self.ssh.port = 0
+            self.ssh.port = self._free_port()
             await self.ssh.start()
         if self._kept.port != self.ssh.port or not (self._directory / "machine.json").exists():
             self._kept.port = self.ssh.port
@@ -117,7 +118,7 @@ class Machine:
             client_keys=self._client_keys,
             file=self._directory / "users.json",
             host_key=key,
-            port=self._kept.port,
+            port=self._kept.port or self._free_port(),
         )
 
     def _host_key(self) -> asyncssh.SSHKey:

@@ -67,7 +67,7 @@ class SimulatedNode:
         port: int = 0,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self.port = port  # 0: chosen at the first start, the same ever after
+        self.port = port  # 0: the kernel chooses at the first start; the same ever after
         self.table = UserTable(file)
         self.calls: list[Call] = []
         self.faults: dict[str, list[Fault]] = {}

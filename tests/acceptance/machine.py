@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from adapters.embedded.ports import free_port
 from adapters.simulated.ssh_node import Call, Fault, FaultKind, SimulatedNode
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Machine:
 
     def __init__(self, world: "World", node_id: str) -> None:
         self.world, self.node_id = world, node_id
-        self.ssh = SimulatedNode()
+        self.ssh = SimulatedNode(port=free_port())
         self.boot_id = f"boot-{node_id}-1"
         self.beating = True
         self.answers = True

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from adapters.embedded.ports import free_port
 from tests.acceptance.machine import CUSTOMER_KEY, Machine, user_of
 from tests.acceptance.records import all_is_well, audit, cases, events, notifications, runs
 from tests.acceptance.world import World, until
@@ -167,7 +168,7 @@ async def test_a_node_comes_back_only_when_its_agent_has_answered(world: World, 
 async def test_a_machine_that_moved_is_reached_at_its_new_address(world: World, machine: Machine) -> None:
     # given a machine that is somewhere else, with another key
     await machine.ssh.stop()
-    machine.ssh.port = 0
+    machine.ssh.port = free_port()
     await machine.ssh.change_host_key()
     ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
     await world.ok("ops.node.update", about(machine, ssh=ssh, labels={"rack": "7"}))

@@ -13,6 +13,7 @@ import pytest
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.ownership import processes_in
+from adapters.embedded.ports import EPHEMERAL, free_port, is_free, stable_range
 from adapters.embedded.process import ServerFailed
 
 OWNER = Path(__file__).with_name("owner.py")
@@ -89,6 +90,26 @@ async def test_a_port_taken_by_somebody_else_costs_the_port_and_not_the_start(st
         await server.start()
         assert int(server.url.rpartition(":")[2]) != port
     await server.stop()
+
+
+async def test_the_port_is_none_that_the_kernel_hands_out_while_the_server_is_down(state_dir: Path) -> None:
+    server = EmbeddedNats(state_dir)
+    await server.start()
+    port = int(server.url.rpartition(":")[2])
+    await server.stop()
+    lowest, highest = map(int, EPHEMERAL.read_text().split())
+    assert not lowest <= port <= highest
+    assert port in stable_range()
+
+
+async def test_without_room_below_the_ephemeral_range_a_port_is_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = tmp_path / "range"
+    wide.write_text("1024\t65535\n")
+    for file in (wide, tmp_path / "missing"):
+        monkeypatch.setattr("adapters.embedded.ports.EPHEMERAL", file)
+        assert is_free(free_port())
 
 
 async def test_two_run_beside_each_other_and_share_nothing(state_dir: Path) -> None:

@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from adapters.embedded.ports import free_port
 from adapters.otel.otlp_file import spans_of_otlp
 
 
@@ -21,7 +22,7 @@ class Receiver:
         self.refused = 0
         self.rejects = 0
         self._runner: web.AppRunner | None = None
-        self.port = 0
+        self.port = free_port()  # the same again after a stop
 
     @property
     def url(self) -> str:
@@ -40,7 +41,6 @@ class Receiver:
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         if self._runner is not None:

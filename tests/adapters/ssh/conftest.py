@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from adapters.embedded.ports import free_port
 from adapters.simulated.ssh_node import SimulatedNode
 from adapters.ssh import commands
 from adapters.ssh.client import SshClient
@@ -15,7 +16,7 @@ from tests.adapters.ssh.machines import Customer, Machine, OpenSsh, Simulated, w
 @pytest.fixture
 async def simulated() -> AsyncIterator[Simulated]:
     key = asyncssh.generate_private_key("ssh-ed25519")
-    node = SimulatedNode(client_keys=(key.export_public_key().decode(),))
+    node = SimulatedNode(port=free_port(), client_keys=(key.export_public_key().decode(),))
     await node.start()
     machine = Simulated(node, SshClient(key))
     yield machine
@@ -43,7 +44,9 @@ async def machine(
 ) -> AsyncIterator[Machine]:
     if request.param == "simulated":
         key = asyncssh.generate_private_key("ssh-ed25519")
-        node = SimulatedNode(client_keys=(key.export_public_key().decode(),), file=tmp_path / "node.json")
+        node = SimulatedNode(
+            port=free_port(), client_keys=(key.export_public_key().decode(),), file=tmp_path / "node.json"
+        )
         await node.start()
         simulated = Simulated(node, SshClient(key))
         yield simulated

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import asyncssh
 
+from adapters.embedded.ports import free_port
 from adapters.simulated.node_users import User
 from adapters.simulated.ssh_node import Fault, SimulatedNode
 from adapters.ssh.client import SshClient
@@ -291,14 +292,6 @@ def processes_of(uid: int) -> list[int]:
 def children_of(pid: int) -> list[int]:
     """List a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def free_port() -> int:
-    """Give a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _config(directory: Path, port: int, *, use_pam: bool) -> str:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from asyncssh.constants import OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 
+from adapters.embedded.ports import free_port
 from adapters.simulated.ssh_node import Fault, SimulatedNode
 from adapters.ssh.client import SshClient
 from adapters.ssh.client_key import generate_client_key
@@ -34,7 +35,7 @@ async def client() -> AsyncIterator[SshClient]:
 
 @pytest.fixture
 async def node() -> AsyncIterator[SimulatedNode]:
-    made = SimulatedNode()
+    made = SimulatedNode(port=free_port())
     await made.start()
     yield made
     await made.stop()

@@ -6,9 +6,10 @@ import asyncssh
 import msgspec
 import pytest
 
+from adapters.embedded.ports import free_port
 from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, probe_command
-from tests.adapters.ssh.machines import Customer, Machine, free_port
+from tests.adapters.ssh.machines import Customer, Machine
 
 
 async def test_a_probe_of_a_good_node_is_done(machine: Machine) -> None:
