@@ -22,6 +22,7 @@ log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
 QUEUE_GROUP = "amends"
 IN_FLIGHT = 4096
+HEADERS_BYTES = 1024  # of a reply: the code and at most 200 characters of text
 _encode = msgspec.json.Encoder().encode
 
 
@@ -68,7 +69,8 @@ class CommandService:
     def _handler(self, endpoint: Endpoint) -> "Callable[[Request], Any]":
         async def handle(request: Request) -> None:
             if len(self._tasks) >= IN_FLIGHT:
-                await _respond(request, self._requests.throttled())
+                reply = self._requests.throttled()
+                await _respond(request, reply, _encode(reply.body))
                 return
             task = asyncio.create_task(self._answer(endpoint, request))
             self._tasks.add(task)
@@ -79,14 +81,17 @@ class CommandService:
     async def _answer(self, endpoint: Endpoint, request: Request) -> None:
         headers = {name.title(): value for name, value in (request.headers or {}).items()}
         reply = await self._requests.handle(endpoint, request.data, headers)
+        data, room = _encode(reply.body), self._client.max_payload - HEADERS_BYTES
+        if len(data) > room:
+            reply = self._requests.too_large(reply, room)
+            data = _encode(reply.body)
         try:
-            await _respond(request, reply)
+            await _respond(request, reply, data)
         except (NatsError, ValueError, OSError) as error:
             log.info("a reply on %s could not be sent: %s", request.subject, error)
 
 
-async def _respond(request: Request, reply: Reply) -> None:
-    data = _encode(reply.body)
+async def _respond(request: Request, reply: Reply, data: bytes) -> None:
     error = reply.error
     code = error.code if error is not None else reply.body.get("error", {}).get("code")
     if code is None:

@@ -29,6 +29,7 @@ from amends.values.errors import Rejected, TurnFailed, Unavailable
 CONNECTIONS = 4
 MAX_LIMIT, DEFAULT_LIMIT = 500, 100
 MAX_TEXT = 1024
+PAGE_BYTES = 512 * 1024  # a message of NATS carries 1 MiB
 
 # Entity → the column that names its rows; the view has the entity's own name (api.md 3).
 ENTITIES: Mapping[str, str] = {
@@ -86,7 +87,10 @@ class ReadSide:
     async def page(
         self, entity: str, filters: Mapping[str, Any], limit: Any = DEFAULT_LIMIT, cursor: Any = None
     ) -> dict[str, Any]:
-        """Rows that equal every filter, in the order of their ids, and a cursor if there are more."""
+        """Rows that equal every filter, in the order of their ids, and a cursor if there are more.
+
+        A page ends before `limit` rows where they would not fit into one reply.
+        """
         id_column, columns = await self._view(entity)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
             raise Rejected("invalid_request", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
@@ -108,8 +112,8 @@ class ReadSide:
         order = f' ORDER BY "{id_column}" LIMIT ${len(values)}'
         query = f'SELECT * FROM public_v1."{entity}"{where}{order}'  # noqa: S608 - the catalog's names
         found = await self._fetch(query, values)
-        items = found[:limit]
-        more = len(found) > limit
+        items = _fitting(found[:limit])
+        more = len(found) > len(items)
         return {"items": items, "cursor": _cursor(entity, items[-1][id_column]) if more else None}
 
     async def columns(self, entity: str) -> Mapping[str, str]:
@@ -177,6 +181,16 @@ def _blame(error: BaseException) -> TurnFailed | Unavailable | None:
         if other is not error:
             raise
         return None
+
+
+def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many of them, one at least, as one reply has room for."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += len(_to_json(row).encode())
+        if size > PAGE_BYTES and count:
+            return rows[:count]
+    return rows
 
 
 def _to_json(value: Any) -> str:

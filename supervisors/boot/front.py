@@ -146,7 +146,7 @@ class Front:
         return await self.traces.verify()
 
     async def _export_traces(self, request: wire.Export, identity: Identity) -> dict[str, Any]:
-        return {"traces": await self.traces.of_recoveries(request.limit)}
+        return await self.traces.of_recoveries(request.limit)
 
     async def _cases(self, request: Question, identity: Identity) -> dict[str, Any]:
         filters = dict(request)
@@ -164,7 +164,7 @@ class Front:
         runtime = self._runtime
         body = {
             "postgres_dsn": await runtime.servers.reader_dsn(runtime.state_dir / "reader.password"),
-            "nats_url": runtime.servers.nats_urls[0],
+            "nats_url": runtime.servers.local_nats_url,
             "http_url": self.http.url,
             "operator_token": runtime.operator_token,
             "ssh_public_key": runtime.ssh_public_key,

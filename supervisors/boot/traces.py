@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from adapters.http.server import TraceSearch
 from adapters.otel.exporter import SpanExporter
 from adapters.otel.jaeger import jaeger_json
@@ -15,6 +17,7 @@ from amends.runtime.trunk import ChildSpec
 
 CURSOR = "otlp"
 PAGE = 200
+EXPORT_BYTES = 768 * 1024  # a message of NATS carries 1 MiB
 
 
 class Traces:
@@ -50,11 +53,15 @@ class Traces:
         """`/api/traces/<id>`."""
         return jaeger_json(await self.spans.of([trace_id]))
 
-    async def of_recoveries(self, limit: int) -> Mapping[str, Any]:
-        """Jaeger's JSON of the newest recovery runs, each with the trace it began in."""
+    async def of_recoveries(self, limit: int) -> dict[str, Any]:
+        """Jaeger's JSON of the newest recovery runs, each with the trace it began in; fewer if a reply is full."""
         rows = await self._read.rows("recent_recoveries", limit)
-        trace_ids = {row[key] for row in rows for key in ("recovery_trace_id", "original_trace_id")}
-        return jaeger_json(await self.spans.of(sorted(trace_ids)))
+        while True:
+            trace_ids = {row[key] for row in rows for key in ("recovery_trace_id", "original_trace_id")}
+            traces = jaeger_json(await self.spans.of(sorted(trace_ids)))
+            if len(rows) <= 1 or len(msgspec.json.encode(traces)) <= EXPORT_BYTES:
+                return {"traces": traces, "recoveries": len(rows)}
+            rows = rows[: len(rows) // 2]
 
     async def verify(self) -> dict[str, Any]:
         """Compensation rows against spans, one to one, over everything that is recorded."""

@@ -107,6 +107,11 @@ class Requests:
         error = Rejected("throttled", "too many requests are under way; try again")
         return _refusal(error, request_id, ids.trace_id("request", request_id))
 
+    def too_large(self, reply: Reply, limit_bytes: int) -> Reply:
+        """The reply in the place of one that no message can carry."""
+        text = f"the answer is larger than a message may be ({limit_bytes} bytes); ask for less: a limit, a period"
+        return _refusal(Rejected("invalid_request", text), reply.body["request_id"], reply.body["trace_id"])
+
     async def _command(
         self, endpoint: Endpoint, data: bytes, headers: Headers, request_id: str, trace_id: str, parent: str, now: int
     ) -> Reply:

@@ -44,6 +44,25 @@ async def test_pages_cover_everything_once_in_a_stable_order(database: Database)
     assert found == everything == sorted(everything)
 
 
+async def test_a_page_ends_where_a_reply_is_full_and_goes_on_behind_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await whole_story(database.book)
+    read = database.read
+    everything = (await read.page("step", {}, limit=500))["items"]
+    one = len(msgspec.json.encode(everything[0]))
+    for room, longest in ((1, 1), (3 * one, 4)):
+        monkeypatch.setattr("adapters.postgres.reading.PAGE_BYTES", room)
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while cursor is not None or not found:
+            page = await read.page("step", {}, limit=500, cursor=cursor)
+            assert 1 <= len(page["items"]) <= longest
+            found += page["items"]
+            cursor = page["cursor"]
+        assert found == everything
+
+
 async def test_filters_are_by_column_of_any_type(database: Database) -> None:
     entities = await whole_story(database.book)
     read = database.read
