@@ -21,7 +21,7 @@ from adapters.nats.agent_link import AgentLink
 from adapters.simulated.fleet import Fleet
 from adapters.simulated.machine import Users
 
-MAX_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = 1024 * 1024
 PARENT_POLL_S = 1.0
 
 
@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `amends fleet`."""
     parser.add_argument("--nodes", type=int, default=20, help="how many machines")
     parser.add_argument("--nats", help="where NATS is, such as nats://127.0.0.1:4222")
-    parser.add_argument("--nats-from-stdin", action="store_true", help='read it as the first line: {"nats": …}')
+    parser.add_argument(
+        "--nats-from-stdin",
+        action="store_true",
+        help='read it as the first line: {"nats": …, "users": {node: [user, password]}}',
+    )
     parser.add_argument("--client-key-line", required=True, help="the runtime's public key, which may log in")
     parser.add_argument("--state", type=Path, required=True, help="what the machines keep")
     parser.add_argument("--interval-ms", type=int, default=5000, help="between two heartbeats")
@@ -56,16 +60,26 @@ async def run(options: argparse.Namespace) -> int:
 
 
 async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> None:
-    url = json.loads(await stdin.readline())["nats"] if getattr(options, "nats_from_stdin", False) else options.nats
-    link = AgentLink([url], name="amends-fleet")
+    told = json.loads(await stdin.readline()) if getattr(options, "nats_from_stdin", False) else {}
+    url, known = told.get("nats", options.nats), told.get("users", {})
+    shared = AgentLink([url], name="amends-fleet")
+
+    def link_of(node_id: str) -> AgentLink:
+        if node_id not in known:
+            return shared
+        user, password = known[node_id]
+        return AgentLink([url], name=f"amends-agent-{node_id}", user=user, password=password)
 
     async def agent(node_id: str, directory: Path, boot_id: str, users: Users) -> None:
+        link = link_of(node_id)
         one = NodeAgent(node_id, link, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users)
         await one.start()
         try:
             await one.wait()
         finally:
             await one.stop()
+            if link is not shared:
+                await link.close()
 
     fleet = Fleet(
         options.nodes,
@@ -81,7 +95,7 @@ async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> No
             _say(await fleet.answer(line))
     finally:
         await fleet.stop()
-        await link.close()
+        await shared.close()
 
 
 async def _parent_gone(task: asyncio.Task[object], parent: int) -> None:

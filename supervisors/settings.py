@@ -33,7 +33,7 @@ class PostgresSettings(Section, frozen=True):
 
 
 class NatsSettings(Section, frozen=True):
-    """`[nats]`; no servers mean the embedded one."""
+    """`[nats]`; no servers mean the embedded one, whose users and permissions are in `users_file`, if any."""
 
     servers: list[str] = []
     user: str = ""
@@ -45,6 +45,7 @@ class NatsSettings(Section, frozen=True):
     tls_cert_file: str = ""
     tls_key_file: str = ""
     auto_create_streams: Literal["startup", "never"] = "startup"
+    users_file: str = ""
 
 
 class OtlpSettings(Section, frozen=True):
@@ -144,6 +145,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     _check_timing(name, text, settings)
     _check_tokens(name, settings)
     _check_texts(name, text, settings)
+    _check_users_file(name, text, settings)
     _check_not_built(name, settings)
     return settings
 
@@ -202,6 +204,19 @@ def _check_texts(name: str, text: str, settings: Settings) -> None:
     if not re.fullmatch(r"[ -~]*", settings.ssh.customer_key_options):
         message = "[ssh] customer_key_options must be one line of printable ASCII - at `$.customer_key_options`"
         raise BadConfiguration(_with_line(name, text, message))
+
+
+def _check_users_file(name: str, text: str, settings: Settings) -> None:
+    found = settings.nats
+    if not found.users_file:
+        return
+    why = ""
+    if found.servers:
+        why = "is for the embedded server, and servers are named: give it to those"
+    elif not Path(found.users_file).is_file():
+        why = f"is no file: {found.users_file!r}"
+    if why:
+        raise BadConfiguration(_with_line(name, text, f"[nats] users_file {why} - at `$.users_file`"))
 
 
 def _check_timing(name: str, text: str, settings: Settings) -> None:

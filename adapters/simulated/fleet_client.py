@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,20 +31,23 @@ class Fleet:
     @classmethod
     async def spawn(
         cls, *, nodes: int, nats_url: str, client_key_line: str, state_dir: Path, interval_ms: int = 200,
-        sites: int = 2, log_file: Path | None = None,
+        sites: int = 2, log_file: Path | None = None, users: Mapping[str, tuple[str, str]] | None = None,
     ) -> "Fleet":  # fmt: skip
-        """Start it and wait until all its machines are up; call it in the main thread. Raises Unavailable."""
+        """Start it and wait until all its machines are up; call it in the main thread. Raises Unavailable.
+
+        `users`: the NATS user and password of each node; without them all share one connection.
+        """
         with log_file.open("ab") if log_file is not None else contextlib.nullcontext() as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", PROGRAM, "--nodes", str(nodes), "--client-key-line", client_key_line,
                 "--state", str(state_dir), "--interval-ms", str(interval_ms), "--sites", str(sites),
-                "--nats-from-stdin",  # an address may hold a password, and arguments are seen by everybody
+                "--nats-from-stdin",  # they hold passwords, and arguments are seen by everybody
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=MAX_LINE_BYTES,
                 start_new_session=True,  # a Ctrl-C is for its owner, who ends it
             )  # fmt: skip
         fleet = cls(process)
         try:
-            ready = await fleet._exchange({"nats": nats_url}, READY_WITHIN_S)
+            ready = await fleet._exchange({"nats": nats_url, "users": dict(users or {})}, READY_WITHIN_S)
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

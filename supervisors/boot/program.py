@@ -19,7 +19,7 @@ from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailabl
 from supervisors import fleet
 from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment
-from supervisors.boot.runtime import Runtime
+from supervisors.boot.runtime import Runtime, nats_options
 from supervisors.boot.verifiers import verify_audit_log, verify_traces
 from supervisors.settings import Settings, load
 
@@ -73,7 +73,9 @@ async def agent(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
-    node = NodeAgent(options.node, servers, Path(options.state or "./.amends-agent"), interval_ms=options.interval_ms)
+    state = Path(options.state or "./.amends-agent")
+    credentials = nats_options(load(None, os.environ))
+    node = NodeAgent(options.node, servers, state, interval_ms=options.interval_ms, **credentials)
     await node.start()
     ended = asyncio.create_task(node.wait())
     stopping = asyncio.create_task(stop.wait())

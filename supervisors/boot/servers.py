@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
@@ -37,7 +38,7 @@ class Servers:
     def __init__(self, settings: Settings, state_dir: Path) -> None:
         self._settings = settings
         self.postgres = None if settings.postgres.dsn else EmbeddedPostgres(state_dir)
-        self.nats = None if settings.nats.servers else EmbeddedNats(state_dir)
+        self.nats = None if settings.nats.servers else _nats(settings, state_dir)
 
     async def start(self) -> None:
         """Start what is embedded."""
@@ -74,6 +75,14 @@ class Servers:
         """Where NATS is."""
         return [self.nats.url] if self.nats is not None else self._settings.nats.servers
 
+    @property
+    def local_nats_url(self) -> str:
+        """For clients on this machine; of an embedded server with users it holds the runtime's own way in."""
+        found, url = self._settings.nats, self.nats_urls[0]
+        if self.nats is None or not found.user:
+            return url
+        return url.replace("://", f"://{quote(found.user, safe='')}:{quote(found.password, safe='')}@")
+
     def children(self) -> list[ChildSpec]:
         """Watchers for the supervision tree."""
         embedded: list[tuple[str, Server | None]] = [("postgres", self.postgres), ("nats", self.nats)]
@@ -82,6 +91,13 @@ class Servers:
             for name, server in embedded
             if server is not None
         ]
+
+
+def _nats(settings: Settings, state_dir: Path) -> EmbeddedNats | None:
+    if settings.nats.servers:
+        return None
+    users = settings.nats.users_file
+    return EmbeddedNats(state_dir, config_extra=Path(users).read_text(encoding="utf-8") if users else "")
 
 
 def _watch(server: Server) -> Callable[[], Awaitable[None]]:

@@ -44,6 +44,11 @@ MALFORMED: dict[str, tuple[str, list[str]]] = {
         ["token"],
     ),
     "an address that is none": ('[http]\nlisten = "nowhere"\n', ["listen"]),
+    "users of a server that is not ours": (
+        '[nats]\nservers = ["nats://a"]\nusers_file = "users.conf"\n',
+        ["line 3", "users_file", "servers are named"],
+    ),
+    "a file of users that is none": ('[nats]\nusers_file = "none.conf"\n', ["line 2", "users_file", "none.conf"]),
     "a key's options on two lines": ('[ssh]\ncustomer_key_options = "a\\nb"\n', ["customer_key_options"]),
 }
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import jsonschema  # type: ignore[import-untyped]
 import msgspec
-import nats
 import pytest
 
 from adapters.nats.agents import AgentTasks, Heartbeat, TaskResult
@@ -94,13 +93,13 @@ def test_every_endpoint_is_a_channel_that_is_received_and_answered() -> None:
 @pytest.mark.slow
 async def test_a_running_service_announces_exactly_these_endpoints_and_its_event_fits(state_dir: Path) -> None:
     state_dir.mkdir()
-    world = World(state_dir)
+    world = World(state_dir, nodes=0)
     try:
         await world.start_runtime()
-        client = await nats.connect(world.endpoints["nats_url"])
+        await world.connect()
+        client = world.admin
         info = json.loads((await client.request("$SRV.INFO.amends", b"", timeout=5)).data)
         events = await client.subscribe("amends.v1.evt.account.*.open")
-        world.nats = client
         await world.ask("cmd.account.create", {"account_id": "acme", "currency": "usd"})
         event = await events.next_msg(timeout=5)
     finally:

@@ -8,6 +8,7 @@ from typing import Self
 from msgspec import Struct
 from nats.js.api import StreamConfig
 
+from supervisors.boot.demo.aftermath import drop_trigger
 from supervisors.boot.demo.world import DemoFailed, World
 
 Steps = list[tuple[str, str, str]]
@@ -41,7 +42,7 @@ class StreamGone:
     """A JetStream stream that is deleted and later made again as it was."""
 
     def __init__(self, world: World, name: str) -> None:
-        self._js, self._name = world.nats.jetstream(), name
+        self._js, self._name = world.admin.jetstream(), name
         self._config: StreamConfig | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,7 +112,7 @@ async def r03(world: World) -> Result:
         allocation = await world.request()
         await world.allocation_is(allocation, "failed")
     finally:
-        await world.sql.execute("DROP TRIGGER demo_refuse ON allocations; DROP FUNCTION demo_refuse()")
+        await drop_trigger(world)
     entity = f"allocation:{allocation}"
     await _ended(world, entity, "recovered", "R03")
     undone = await _expect(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
+from supervisors.boot.demo.aftermath import drop_trigger, give_back
 from supervisors.boot.demo.proofs import prove
 from supervisors.boot.demo.rows import ROWS, STORY, Result, crash
 from supervisors.boot.demo.teller import Teller
@@ -19,11 +20,14 @@ NODES = 20
 
 async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: int = NODES, state: str = "") -> int:
     """Run it; the exit status."""
+    if row and row not in ROWS:
+        print(f"amends: --row {row} cannot be shown; this release has {', '.join(ROWS)}", file=sys.stderr)
+        return 2
     tell = Teller(slow=slow)
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
     state_dir.mkdir(parents=True, exist_ok=True)
     state_dir.chmod(0o755)  # the embedded Postgres of a root user runs under another account
-    world = World(state_dir)
+    world = World(state_dir, nodes)
     try:
         await _start(world, tell, nodes)
         if not row:
@@ -53,10 +57,12 @@ async def _start(world: World, tell: Teller, nodes: int) -> None:
     tell.scene("Start")
     tell.tick("runtime ready: embedded Postgres and NATS, lease taken, schema made", await world.start_runtime())
     await world.connect()
+    broken = await drop_trigger(world)
     began = time.monotonic()
     world.fleet = await Fleet.spawn(
-        nodes=nodes, nats_url=world.endpoints["nats_url"], client_key_line=world.endpoints["ssh_public_key"],
+        nodes=nodes, nats_url=world.nats_url, client_key_line=world.endpoints["ssh_public_key"],
         state_dir=world.state_dir / "fleet", interval_ms=200, log_file=world.state_dir / "fleet.log",
+        users={f"node-{number}": world.users.of_node(f"node-{number}") for number in range(1, nodes + 1)},
     )  # fmt: skip
     tell.tick(
         f"{nodes} machines up: SSH servers and agents in a process of their own", (time.monotonic() - began) * 1000
@@ -66,6 +72,9 @@ async def _start(world: World, tell: Teller, nodes: int) -> None:
         ssh = {"host": node["host"], "port": node["port"], "host_key": node["host_key"]}
         await world.make("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]})
     await world.make("cmd.account.create", {"account_id": "acme", "currency": "usd"})
+    left = await give_back(world)
+    if broken or left:
+        tell.tick(f"an earlier demo was killed here: {left} rentals and cases put right")
     await world.until_sql(
         "all nodes are ready", "SELECT count(*) = $1 FROM public_v1.node WHERE state = 'ready'", nodes, timeout_s=30
     )

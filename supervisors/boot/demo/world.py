@@ -20,10 +20,13 @@ from nats.aio.client import Client
 from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
+from supervisors.boot.demo.users import BusUsers
 
 READY_WITHIN_S = 60
 CONFIG = """profile = "acceptance"
 state_dir = {state_dir}
+[nats]
+users_file = {users_file}
 [http]
 listen = "127.0.0.1:0"
 """
@@ -36,11 +39,14 @@ class DemoFailed(Exception):
 class World:
     """One runtime and its fleet below `state_dir`."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, nodes: int) -> None:
         self.state_dir = state_dir
+        self.users = BusUsers(state_dir, [f"node-{number}" for number in range(1, nodes + 1)])
         self.endpoints: dict[str, Any] = {}
         self.customer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
-        self.nats: Client
+        self.admin: Client  # the runtime's own user, to break streams by hand
+        self.front: Client
+        self.operator: Client
         self.sql: asyncpg.Connection[Any]
         self.fleet: Fleet | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -50,12 +56,15 @@ class World:
     async def start_runtime(self) -> float:
         """Start `amends run` and wait for `ready`; milliseconds it took. Raises `Unavailable`."""
         config = self.state_dir / "amends.toml"
-        config.write_text(CONFIG.format(state_dir=json.dumps(str(self.state_dir))), encoding="utf-8")
+        paths = {"state_dir": self.state_dir, "users_file": self.users.file}
+        config.write_text(CONFIG.format(**{k: json.dumps(str(v)) for k, v in paths.items()}), encoding="utf-8")
+        runtime = self.users.of("runtime")
+        env = {**os.environ, "AMENDS_NATS_USER": runtime["user"], "AMENDS_NATS_PASSWORD": runtime["password"]}
         began = time.monotonic()
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *death_signal_prefix(None), sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
-                stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
+                stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True, env=env,
             )  # fmt: skip
         assert self._process.stdout is not None
         async with asyncio.timeout(READY_WITHIN_S):
@@ -67,16 +76,26 @@ class World:
         return (time.monotonic() - began) * 1000
 
     @property
+    def nats_url(self) -> str:
+        """Where NATS is, without anybody's credentials."""
+        scheme, _, rest = str(self.endpoints["nats_url"]).partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    @property
     def log_file(self) -> Path:
         """Where the runtime's own log goes."""
         return self.state_dir / "runtime.log"
 
     async def connect(self) -> None:
-        """Connections of an outsider; SQL as the superuser of the embedded server, to break things by hand."""
-        if not hasattr(self, "nats"):
-            self.nats = await nats.connect(
-                self.endpoints["nats_url"], max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet
-            )
+        """Connections of outsiders; SQL as the superuser of the embedded server, to break things by hand."""
+        if not hasattr(self, "admin"):
+            self.admin, self.front, self.operator = [
+                await nats.connect(
+                    self.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet,
+                    **self.users.of(name),
+                )
+                for name in ("runtime", "front", "operator")
+            ]  # fmt: skip
         host = parse_qs(urlsplit(self.endpoints["postgres_dsn"]).query)["host"][0]
         self.sql = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
 
@@ -91,8 +110,9 @@ class World:
         """End everything that was started, the runtime by SIGTERM."""
         if self.fleet is not None:
             await self.fleet.close()
-        if hasattr(self, "nats"):
-            await self.nats.close()
+        for name in ("admin", "front", "operator"):
+            if hasattr(self, name):
+                await getattr(self, name).close()
         if hasattr(self, "sql"):
             self.sql.terminate()
         if self._process is not None and self._process.returncode is None:
@@ -103,10 +123,10 @@ class World:
 
     async def ask(self, subject: str, data: dict[str, Any], *, key: str = "") -> dict[str, Any]:
         """The data of the reply; raises `DemoFailed` when it is an error."""
-        headers = {"Idempotency-Key": key or secrets.token_hex(8)}
+        headers, client = {"Idempotency-Key": key or secrets.token_hex(8)}, self.front
         if subject.startswith("ops."):
-            headers["Authorization"] = f"Bearer {self.endpoints['operator_token']}"
-        reply = await self.nats.request(f"amends.v1.{subject}", json.dumps(data).encode(), timeout=5, headers=headers)
+            headers["Authorization"], client = f"Bearer {self.endpoints['operator_token']}", self.operator
+        reply = await client.request(f"amends.v1.{subject}", json.dumps(data).encode(), timeout=5, headers=headers)
         body = json.loads(reply.data)
         if not body["ok"]:
             raise DemoFailed(f"{subject} was refused: {body['error']}")

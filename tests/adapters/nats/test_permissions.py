@@ -1,7 +1,6 @@
 """The permissions that docs/security.md gives, on a real server: each speaks for itself and for nobody else."""
 
 import asyncio
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,26 +9,31 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
+from adapters.nats.permissions import configuration
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
+USERS = ("runtime", "node-n1", "provider-p1", "front", "operator")
 
 
-def configuration() -> str:
-    """The page's own configuration, its passwords filled in as the names of the users."""
-    found = re.search(r"```\n(authorization .*?)```", PAGE.read_text(), re.DOTALL)
-    assert found is not None
-    names = re.findall(r"user: ([\w-]+), password: \$(\w+)", found[1])
-    assert len(names) == 4
-    return "".join(f'{variable}: "{user}"\n' for user, variable in names) + found[1]
+def test_the_page_shows_what_the_code_makes() -> None:
+    variables = {name: f"${name.upper().replace('-', '_')}_PASSWORD" for name in USERS}
+    assert f"```\n{configuration(variables)}```" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["node", "front-1", "node-", "somebody", "runtime-1", ""])
+def test_a_name_that_is_no_user_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="is no user"):
+        configuration({name: "x"})
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedNats]:
     base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
-    server = EmbeddedNats(base, config_extra=configuration())
+    server = EmbeddedNats(base, config_extra=configuration({name: name for name in USERS}))
     await server.start()
     yield server
     await server.stop()
@@ -70,11 +74,13 @@ async def test_an_agent_needs_no_more_than_its_own_subjects(server: EmbeddedNats
         ("front", "amends.v1.ops.node.drain"),
         ("front", "amends.v1.hb.n1"),
         ("operator", "amends.v1.task.n1"),
+        ("provider-p1", "amends.v1.cmd.allocation.release"),
+        ("provider-p1", "_INBOX.somebody.1"),
     ],
 )
 async def test_nobody_speaks_for_another(server: EmbeddedNats, user: str, subject: str) -> None:
     runtime, _ = await as_user(server, "runtime")
-    heard = await runtime.subscribe("amends.v1.>")
+    heard = await runtime.subscribe(">")
     await runtime.flush()
     client, refused = await as_user(server, user)
     await client.publish(subject, b"{}")
@@ -93,3 +99,17 @@ async def test_a_node_does_not_hear_anothers_tasks(server: EmbeddedNats) -> None
     await asyncio.sleep(0.05)
     assert any("permissions violation" in one for one in refused)
     await client.close()
+
+
+async def test_a_provider_answers_and_says_nothing_by_itself(server: EmbeddedNats) -> None:
+    runtime, _ = await as_user(server, "runtime")
+    provider, _ = await as_user(server, "provider-p1")
+
+    async def answer(message: Msg) -> None:
+        await message.respond(b"ok")
+
+    await provider.subscribe("amends.v1.provider.p1.usage", cb=answer)
+    await provider.flush()
+    assert (await runtime.request("amends.v1.provider.p1.usage", b"{}", timeout=5)).data == b"ok"
+    await provider.close()
+    await runtime.close()

@@ -1,0 +1,65 @@
+"""`amends agent` as a program: it logs in with what the environment gives it, and says why when it may not."""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+
+from adapters.embedded.nats import EmbeddedNats
+from adapters.nats.permissions import configuration
+
+USERS = ("runtime", "node-n1")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedNats]:
+    base = Path(tempfile.mkdtemp(prefix="amends-agent-", dir="/tmp"))
+    server = EmbeddedNats(base, config_extra=configuration({name: f"{name}-password" for name in USERS}))
+    await server.start()
+    yield server
+    await server.stop()
+    shutil.rmtree(base)
+
+
+@asynccontextmanager
+async def agent(server: EmbeddedNats, state: Path, password: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "supervisors.boot", "agent", "--node", "n1", "--nats", server.url),
+        *("--state", str(state), "--interval-ms", "20"),
+        env={**os.environ, "AMENDS_NATS_USER": "node-n1", "AMENDS_NATS_PASSWORD": password},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_it_beats_as_the_user_that_the_environment_names(server: EmbeddedNats, tmp_path: Path) -> None:
+    runtime = await nats.connect(server.url, user="runtime", password="runtime-password")
+    beats = await runtime.subscribe("amends.v1.hb.n1")
+    async with agent(server, tmp_path, "node-n1-password") as process:
+        assert json.loads((await beats.next_msg(timeout=20)).data)["seq"] >= 1
+        process.terminate()
+        assert await process.wait() == 0
+    await runtime.close()
+
+
+async def test_a_wrong_password_is_said_and_never_shown(server: EmbeddedNats, tmp_path: Path) -> None:
+    async with agent(server, tmp_path, "a-wrong-one") as process, asyncio.timeout(20):
+        assert process.stderr is not None
+        said = (await process.stderr.readline()).decode()
+        assert "Authorization Violation" in said
+        assert "a-wrong-one" not in said
+        process.terminate()
+        assert await process.wait() == 0
