@@ -75,7 +75,7 @@ class Kernel:
         for domain in self.domains:
             self.context.case_commands |= {case.kind: case.commands for case in domain.cases}
         self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor)
-        self.writer = JournalWriter(self.journal, head, tables, self.engine.holds)
+        self.writer = JournalWriter(self.journal, head, tables, self.engine.holds, self.clock.now_us)
         self.engine.attach(self.writer)
         await self.store_document("matrix", self.matrix.sha256, self.matrix.body().decode())
 
@@ -106,11 +106,13 @@ class Kernel:
         return [
             ChildSpec(name="lease", run=self.lease.run, detail=lambda: {"age_ms": int(self.lease.age_s * 1000)}),
             ChildSpec(name="journal", run=self.writer.run, fatal=True, detail=lambda: {
-                "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns}),
+                "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
+                **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
             ChildSpec(name="steps", run=self.dispatcher.run, detail=lambda: {
                 "running": self.dispatcher.running, "waiting": self.dispatcher.waiting}),
-            ChildSpec(name="relay", run=self.relay.run, detail=lambda: {"pending": self.relay.pending}),
+            ChildSpec(name="relay", run=self.relay.run, detail=lambda: {
+                "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
             ChildSpec(name="janitor", run=self._forget_replies),
             ChildSpec(name="anchor", run=self._anchor),

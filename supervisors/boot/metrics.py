@@ -19,6 +19,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         return (f"amends_{name}", kind, purpose, [({}, value)])
 
     actors = [({"kind": kind}, count) for kind, count in engine.store.counts().items()]
+    breakers = [({"name": each.name}, int(not each.closed)) for each in (writer.breaker, kernel.relay.breaker)]
     return [
         one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
         one("lease_age_seconds", "gauge", "Seconds since the lease was renewed.", round(kernel.lease.age_s, 3)),
@@ -27,6 +28,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         one("commits_refused_total", "counter", "Batches the database refused.", writer.refused),
         one("turns_waiting", "gauge", "Turns decided and not yet committed.", writer.waiting),
         one("mailbox_messages", "gauge", "Messages waiting in mailboxes.", engine.waiting()),
+        ("amends_breaker_open", "gauge", "1 while something shared does not answer.", breakers),
         ("amends_actors", "gauge", "Actors in memory.", actors),
         one("timers_armed", "gauge", "Durable timers that are set.", len(engine.timers)),
         one("steps_running", "gauge", "Steps under way.", kernel.dispatcher.running),

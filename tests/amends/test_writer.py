@@ -64,7 +64,7 @@ class Bench:
 @asynccontextmanager
 async def bench(holds: bool = True) -> AsyncIterator[Bench]:
     journal = Memory()
-    writer = JournalWriter(journal, START, {}, lambda requirement: holds)
+    writer = JournalWriter(journal, START, {}, lambda requirement: holds, lambda: 0)
     task = asyncio.create_task(writer.run())
     yield Bench(journal, writer)
     task.cancel()
@@ -114,7 +114,8 @@ async def test_while_the_database_is_away_nothing_fails_and_nothing_is_lost() ->
         it.submit("t1")
         await it.wait("t1")
         assert it.ended["t1"] is None
-        assert it.writer.available
+        assert it.writer.breaker.closed
+        assert it.writer.breaker.opened == 1, "two tries that failed are one outage"
 
 
 async def test_a_requirement_that_no_longer_holds_refuses_its_turn_alone() -> None:

@@ -2,7 +2,7 @@
 
 An actor whose decide raises is still what its committed row says; the message is tried again, then set aside, and
 only an actor that keeps failing is paused with a case. What the database refuses is tried again more patiently.
-Outages of something shared never come here: the writer and the dispatcher wait them out, charged to no child.
+Outages of something shared never come here: a breaker holds what waits for it, and no child is charged.
 """
 
 import asyncio

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from amends.ports import Turn
+from amends.runtime.breaker import Breaker
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
@@ -52,6 +53,7 @@ class Relay:
         self._queued: set[str] = set()  # what stands in `_ready`: an entity is there once, or in flight, or neither
         self._in_flight: set[asyncio.Task[None]] = set()
         self._stuck: OutboxRow | None = None
+        self.breaker = Breaker(f"nats:{stream}", engine.context.limits.backoff("outbox_backoff_ms"), now_us)
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
         self._parked: dict[str, deque[OutboxRow]] = {}  # by entity, what waits behind a poisoned row
         self._marks: list[OutboxMarkRow] = []
@@ -132,6 +134,7 @@ class Relay:
         """All that was under way has landed: the oldest row is the one that a run belongs to."""
         refusals, self._refusals = self._refusals, {}
         self._stuck = self._oldest()
+        self.breaker.failed()
         if self._stuck.outbox_id in refusals:
             self._tell(self._stuck, refusals[self._stuck.outbox_id])
 
@@ -171,15 +174,16 @@ class Relay:
         row = self._stuck
         assert row is not None
         attempts = self._attempts.get(row.outbox_id, 0)
-        wait_us = self._engine.context.limits.delay_us("outbox_backoff_ms", max(1, attempts), row.outbox_id)
-        await asyncio.sleep(wait_us / 1e6)
+        await asyncio.sleep(self.breaker.wait_s)
         started = self._now()
         result = await self._send(row)
         attempts += 1
         self._attempts[row.outbox_id] = attempts
         if result.kind == "down":
+            self.breaker.failed()
             self._tell(row, self._failed(row, attempts, started, result))
             return
+        self.breaker.succeeded()
         self._stuck = None
         del self._attempts[row.outbox_id]
         if result.kind == "poison":

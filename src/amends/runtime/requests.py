@@ -180,7 +180,7 @@ class Requests:
                 data, refused = await result
         except TimeoutError:
             writer = self._engine.writer
-            code = "deadline_exceeded" if writer.available else "db_unavailable"
+            code = "deadline_exceeded" if writer.breaker.closed else "db_unavailable"
             raise Rejected(code, "not committed in time; ask again with the same key") from None
         if refused is not None:
             return _refusal(refused, info.request_id, info.trace_id)

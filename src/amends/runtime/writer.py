@@ -13,13 +13,15 @@ from typing import Protocol
 from msgspec import Struct
 
 from amends.ports import Commit, Head, Journal, StateWrite, Turn
+from amends.runtime.breaker import Breaker
 from amends.runtime.seal import seal
+from amends.values.backoff import Backoff
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
 
 Requirement = tuple[str, str, tuple[str, ...], int | None]
 MAX_BATCH = 512
 LOCKED_RETRY_S = (0.02, 0.5)
-UNAVAILABLE_RETRY_S = 0.2
+AWAY = Backoff(100, 500)  # between tries while the database is away
 
 
 class Holds(Protocol):
@@ -45,8 +47,9 @@ class JournalWriter:
     """The one task that commits."""
 
     def __init__(
-        self, journal: Journal, head: Head, tables: dict[type[Struct], str], holds: Holds, max_waiting: int = 50_000
-    ) -> None:
+        self, journal: Journal, head: Head, tables: dict[type[Struct], str], holds: Holds,
+        now_us: Callable[[], int], max_waiting: int = 50_000,
+    ) -> None:  # fmt: skip
         self._journal, self._tables, self._holds = journal, tables, holds
         self.head = head
         self._queue: deque[Pending] = deque()
@@ -56,7 +59,7 @@ class JournalWriter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._max_waiting = max_waiting
-        self.available = True
+        self.breaker = Breaker("postgres", AWAY, now_us)
         self.commits = self.turns = self.refused = 0
 
     @property
@@ -124,10 +127,10 @@ class JournalWriter:
             try:
                 await self._journal.commit(commit)
             except Unavailable:
-                self.available = False
-                await asyncio.sleep(UNAVAILABLE_RETRY_S)
+                self.breaker.failed()
+                await asyncio.sleep(self.breaker.wait_s)
             else:
-                self.available = True
+                self.breaker.succeeded()
                 return
 
     def _still_valid(self, batch: list[Pending]) -> list[Pending]:
@@ -170,7 +173,8 @@ class JournalWriter:
             try:
                 return await self._journal.locked(writes)
             except Unavailable:
-                await asyncio.sleep(UNAVAILABLE_RETRY_S)
+                self.breaker.failed()  # the next commit is what closes it
+                await asyncio.sleep(self.breaker.wait_s)
 
     def _set_aside(self, turns: list[Pending]) -> None:
         for pending in turns:

@@ -133,7 +133,7 @@ async def test_a_commit_that_never_arrived_is_found_undone_and_can_be_made_again
 async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
     database: Database, journal: PostgresJournal, proxy: Proxy, cut: Cut
 ) -> None:
-    writer = JournalWriter(journal, await journal.head(), TABLE_NAMES, lambda requirement: True)
+    writer = JournalWriter(journal, await journal.head(), TABLE_NAMES, lambda requirement: True, lambda: 0)
     task = asyncio.create_task(writer.run())
     ended: list[TurnFailed | None] = []
     try:

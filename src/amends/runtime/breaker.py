@@ -1,0 +1,46 @@
+"""A breaker before something that everybody shares: Postgres, a stream of NATS.
+
+Closed, all pass. A failure opens it: one caller at a time tries again as a probe, after growing waits, and whoever else
+waits is charged with nothing. The first probe that succeeds closes it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from amends.values.backoff import Backoff
+
+
+class Breaker:
+    """One shared thing. Who owns the breaker makes the probes; `waits` lie between them."""
+
+    def __init__(self, name: str, waits: Backoff, now_us: Callable[[], int]) -> None:
+        self.name, self._waits, self._now = name, waits, now_us
+        self.failures = self.opened = 0  # in a row now; how often it has opened
+        self._since_us = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether everybody may pass."""
+        return not self.failures
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds to let pass before the next probe; 0 while closed."""
+        return self._waits.delay_us(self.failures, f"{self.name}/{self.opened}") / 1e6 if self.failures else 0.0
+
+    def failed(self) -> None:
+        """The shared thing did not answer: open, or stay so."""
+        if not self.failures:
+            self.opened += 1
+            self._since_us = self._now()
+        self.failures += 1
+
+    def succeeded(self) -> None:
+        """It has answered: closed."""
+        self.failures = 0
+
+    def detail(self) -> dict[str, Any]:
+        """What the supervision tree shows of it."""
+        if self.closed:
+            return {"breaker": "closed"}
+        return {"breaker": "open", "failures": self.failures, "open_ms": (self._now() - self._since_us) // 1000}
