@@ -97,6 +97,40 @@ async def test_killed_at_a_step_of_the_set_up_the_allocation_becomes_active(
     await let_go(world, machine, allocation_id)
 
 
+async def test_killed_while_the_user_is_made_and_then_out_of_reach_the_user_is_owed_and_not_forgotten(
+    world: World, machine: Machine
+) -> None:
+    # given a user that the node makes while nobody listens any more, and a node that is out of reach at the restart
+    machine.fault("user-create", "delay", seconds=HOLD_S)
+    allocation_id = await world.request(node_id=machine.node_id)
+    entity = f"allocation:{allocation_id}"
+
+    async def made() -> bool:
+        return bool(machine.users)
+
+    await step_is(world, entity, "ssh.user-create", "intended")
+    await asyncio.sleep(HOLD_S / 5)  # the command is on the node
+    world.kill()
+    await until(made, "the user is made")
+    await machine.ssh.stop()
+    # when the resumed step cannot even connect
+    await world.restart()
+    await world.allocation_is(allocation_id, "failed")
+    # then "it did not run" is not believed: the removal is owed, and nobody gets the node
+    assert (await world.allocation(allocation_id))["cleanup_pending"]
+    assert (await world.node(machine.node_id))["dirty"]
+
+    async def exhausted() -> bool:
+        return bool(await cases(world, entity))
+
+    await until(exhausted, "the case is open")
+    await machine.ssh.start()
+    await world.ok("ops.cleanup.retry", {"allocation_id": allocation_id, "reason": "it is back"})
+    await world.cleaned(allocation_id)
+    await world.node_is(machine.node_id, "ready")
+    await converged(world, machine, allocation_id, [])
+
+
 @pytest.mark.parametrize("phase", ["failed", "done"])
 async def test_killed_at_its_activation_the_meter_runs_once(world: World, machine: Machine, phase: str) -> None:
     # given an activation that the database refuses under this runtime's epoch, or that has just been committed

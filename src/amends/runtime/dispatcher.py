@@ -5,6 +5,7 @@ while its target has a free place. A held step spends no try. What a crash leave
 """
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections import deque
@@ -27,7 +28,7 @@ PER_TARGET = 1
 IN_FLIGHT = 512
 GRACE_S = 5.0
 LEASE_RETRY_S = 0.2
-HELD_RETRY_S = 1.0
+HELD_RETRY_US = 1_000_000
 
 
 class Dispatcher:
@@ -52,6 +53,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._ready: deque[str] = deque()
+        self._next_look_us = 0
         self.stopping = False
         self.started = 0
 
@@ -103,16 +105,17 @@ class Dispatcher:
             now = self._engine.now_us()
             while self._later and self._later[0][0] <= now:
                 self._due(*heapq.heappop(self._later)[1:])
-            blocked = self._start_ready()
-            wait_s = LEASE_RETRY_S if blocked else HELD_RETRY_S if self._held else None
-            if self._later:
-                until = max(0.0, (self._later[0][0] - now) / 1e6)
-                wait_s = until if wait_s is None else min(wait_s, until)
-            try:
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
-            except TimeoutError:
+            if self._held and now >= self._next_look_us:
                 self._look_at_held()
+                self._next_look_us = now + HELD_RETRY_US
+            waits = [LEASE_RETRY_S] if self._start_ready() else []
+            if self._held:
+                waits.append(HELD_RETRY_US / 1e6)
+            if self._later:
+                waits.append(max(0.0, (self._later[0][0] - now) / 1e6))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(waits, default=None)):
+                    await self._wake.wait()
 
     def _due(self, target: str, step_id: str) -> None:
         rows = self._back_off.get(target, {})
@@ -191,6 +194,9 @@ class Dispatcher:
         )  # fmt: skip
         started = self._engine.now_us()
         outcome = await self._outcome(spec, call)
+        if row.epoch != call.epoch:
+            # An earlier runtime may have begun it: "certainly did not run" is said of this try alone (rule 1, A4).
+            outcome = msgspec.structs.replace(outcome, may_have_run=True)
         covering = self._engine.context.matrix.row_for(row.name)
         done = StepDone(
             row.step_id, row.name, row.attempt, row.target, args, outcome, started, self._engine.now_us(),
