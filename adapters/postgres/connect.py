@@ -54,7 +54,7 @@ def classify(error: BaseException) -> TurnFailed | Unavailable:
             return Locked(str(error))
         if state[:2] in _UNAVAILABLE_CLASSES:
             return Unavailable(f"Postgres: {error}")
-        return Refused(state, str(error))
+        return Refused(state, str(error), str(getattr(error, "constraint_name", None) or ""))
     if isinstance(error, _UNREACHABLE):
         return Unavailable(f"Postgres: {error}")
     if isinstance(error, asyncpg.DataError | ValueError | TypeError | UnicodeError):

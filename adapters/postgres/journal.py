@@ -15,7 +15,7 @@ from msgspec.structs import astuple
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
 from amends.ports import Commit, Head, StateWrite, StoredActor
-from amends.values.errors import Fenced, Refused, Unavailable
+from amends.values.errors import CONSUMED, Fenced, Refused, Unavailable
 
 
 class PostgresJournal:
@@ -33,8 +33,15 @@ class PostgresJournal:
 
     async def head(self) -> Head:
         """Where the journal stands; raises `Fenced` when it belongs to a higher epoch."""
+        return await self._head("read_head")
+
+    async def _head(self, name: str) -> Head:
         connection = await self._writing()
-        row = await connection.fetchrow(statement("read_head"))
+        try:
+            row = await connection.fetchrow(statement(name))
+        except Exception as error:
+            connection.terminate()
+            raise Unavailable(f"the journal's head cannot be read: {classify(error)}") from error
         if row is None or row["epoch"] != self._epoch:
             raise Fenced(f"the journal belongs to epoch {row and row['epoch']}, not to {self._epoch}")
         return Head(row["epoch"], row["seq"], row["audit_seq"], row["hash"])
@@ -52,6 +59,9 @@ class PostgresJournal:
         except (Fenced, Refused):
             self._doubt = None
             raise
+        except Unavailable:
+            connection.terminate()
+            raise
         except Exception as error:
             blame = classify(error)
             if isinstance(blame, Unavailable):
@@ -64,8 +74,11 @@ class PostgresJournal:
         self._doubt = None
 
     async def _was_committed(self, commit: Commit) -> bool:
-        """Whether the doubtful batch is in: the head says so exactly."""
-        head = await self.head()
+        """Whether the doubtful batch is in: once nobody holds the head, it says so exactly.
+
+        The session that sent the COMMIT may still be at it. Until it has ended, the doubt stays (`Unavailable`).
+        """
+        head = await self._head("settled_head")
         self._doubt = None
         if head == commit.after:
             return True
@@ -75,16 +88,19 @@ class PostgresJournal:
 
     async def _write(self, connection: "asyncpg.Connection[Any]", commit: Commit) -> None:
         after, before = commit.after, commit.before
-        moved = await connection.execute(
-            statement("advance_head"), after.seq, after.audit_seq, after.hash, _newest_us(commit), before.epoch,
-            before.seq,
-        )  # fmt: skip
+        try:
+            moved = await connection.execute(
+                statement("advance_head"), after.seq, after.audit_seq, after.hash, _newest_us(commit), before.epoch,
+                before.seq,
+            )  # fmt: skip
+        except asyncpg.LockNotAvailableError as error:
+            raise Unavailable("another session holds the journal's head") from error  # no turn is to blame
         if moved != "UPDATE 1":
             raise Fenced(f"the journal has moved on: epoch {before.epoch}, sequence {before.seq} is not its head")
         if commit.consumed:
             gone = await connection.execute(statement("consume"), commit.consumed)
             if _count(gone) != len(commit.consumed):
-                raise Refused("consumed", "a message of the batch was taken in before")
+                raise Refused(CONSUMED, "a message of the batch was taken in before")
         for table, writes in self._by_table(commit.states).items():
             done = await connection.execute(statement(f"state_{table}"), *_columns(_state_rows(table, writes)))
             if _count(done) != len(writes):

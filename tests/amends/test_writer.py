@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from amends.ports import Commit, Head, StateWrite, StoredActor, Turn
 from amends.runtime.writer import JournalWriter, Pending, Requirement
 from amends.values.canonical import ZERO_HASH
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+from amends.values.records import AuditDraft, AuditRow
 
 START = Head(1, 0, 0, ZERO_HASH)
 
@@ -20,6 +22,7 @@ class Memory:
         self.commits: list[list[str]] = []
         self.refused: set[str] = set()
         self.held: set[str] = set()
+        self.whole_table = False
         self.away = 0
         self.asked = 0
 
@@ -30,7 +33,7 @@ class Memory:
             self.away -= 1
             raise Unavailable("away")
         names = [write.id for write in commit.states]
-        if self.held & set(names):
+        if self.whole_table or self.held & set(names):
             raise Locked("held")
         if self.refused & set(names):
             raise Refused("P0001", "no")
@@ -39,6 +42,8 @@ class Memory:
         self.commits.append(names)
 
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
+        if self.whole_table:
+            raise Locked("the table is held")
         return {(write.kind, write.id) for write in writes if write.id in self.held}
 
     async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
@@ -50,8 +55,10 @@ class Bench:
         self.journal, self.writer = journal, writer
         self.ended: dict[str, TurnFailed | None] = {}
 
-    def submit(self, name: str, requires: list[Requirement] | None = None) -> None:
+    def submit(self, name: str, requires: list[Requirement] | None = None, details: Any = None) -> None:
         turn = Turn()
+        if details is not None:
+            turn.audits = [AuditDraft("aud_1", 1, "me", "x", name, None, None, "", "", "", "", 1, details)]
         turn.kind, turn.id, turn.state, turn.version = "thing", name, "on", 2
         self.writer.submit(Pending(turn, lambda error: self.ended.__setitem__(name, error), requires))
 
@@ -64,7 +71,7 @@ class Bench:
 @asynccontextmanager
 async def bench(holds: bool = True) -> AsyncIterator[Bench]:
     journal = Memory()
-    writer = JournalWriter(journal, START, {}, lambda requirement: holds, lambda: 0)
+    writer = JournalWriter(journal, START, {AuditRow: "write_audit_log"}, lambda requirement: holds, lambda: 0)
     task = asyncio.create_task(writer.run())
     yield Bench(journal, writer)
     task.cancel()
@@ -135,3 +142,43 @@ async def test_a_turn_that_requires_a_neighbour_of_its_batch_waits_for_the_neigh
         it.submit("bound", [("thing", "n1", ("on",), None)])
         await it.wait("n1", "bound")
         assert it.journal.commits == [["n1"], ["bound"]]
+
+
+async def test_two_turns_that_require_each_other_do_not_stand_in_each_others_way() -> None:
+    async with bench() as it:
+        it.submit("n1", [("thing", "n2", ("on",), None)])
+        it.submit("n2", [("thing", "n1", ("on",), None)])
+        await it.wait("n1", "n2")
+        assert it.journal.commits == [["n1"], ["n2"]]
+
+
+async def test_a_lock_on_the_whole_table_is_waited_for_and_loses_no_turn() -> None:
+    async with bench() as it:
+        it.journal.whole_table = True
+        for name in NAMES[:20]:
+            it.submit(name)
+        while not it.writer.waiting:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)  # long enough to be asked after several times
+        assert (it.ended, it.writer.waiting) == ({}, 20)
+        it.journal.whole_table = False
+        await it.wait(*NAMES[:20])
+        assert set(it.ended.values()) == {None}
+        assert it.writer.waiting == 0
+
+
+async def test_what_cannot_be_written_as_json_refuses_its_own_turn_alone() -> None:
+    nested: Any = []
+    for _ in range(100_000):
+        nested = [nested]
+    async with bench() as it:
+        it.submit("t1", details={"fine": 1})
+        it.submit("deep", details={"inventory": nested})
+        it.submit("t2")
+        await it.wait("t1", "deep", "t2")
+        refused = it.ended["deep"]
+        assert isinstance(refused, Refused)
+        assert refused.code == "unsealable"
+        assert (it.ended["t1"], it.ended["t2"]) == (None, None)
+    while nested:  # level by level: the interpreter's own deletion would recurse
+        nested = nested.pop()

@@ -169,3 +169,7 @@ UPDATE journal_head SET seq = $1, audit_seq = $2, hash = $3, at_us = greatest(at
 -- name: read_head
 -- Where the journal stands.
 SELECT epoch, seq, audit_seq, hash, at_us FROM journal_head;
+
+-- name: settled_head
+-- The same once no session is in the middle of moving it; refused after the lock timeout.
+SELECT epoch, seq, audit_seq, hash, at_us FROM journal_head FOR UPDATE;

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from amends.ports import Commit, Head, Journal, StateWrite, Turn
@@ -101,17 +102,15 @@ class JournalWriter:
         batch = self._still_valid(batch)
         if not batch:
             return
-        commit = seal([pending.turn for pending in batch], self.head, self._tables)
         try:
+            commit = self._sealed(batch)
             await self._until_available(commit)
         except Refused as error:
             self.refused += 1
             if len(batch) == 1:
                 batch[0].done(error)
-                return
-            half = len(batch) // 2
-            await self._commit(batch[:half])
-            await self._commit(batch[half:])
+            else:
+                await self._halves(batch)
         except Locked:
             await self._divide_locked(batch)
         else:
@@ -121,6 +120,18 @@ class JournalWriter:
             for pending in batch:
                 pending.done(None)
 
+    def _sealed(self, batch: list[Pending]) -> Commit:
+        """The batch as a commit; what cannot be written as JSON is its own turn's trouble, like a refused row."""
+        try:
+            return seal([pending.turn for pending in batch], self.head, self._tables)
+        except (msgspec.MsgspecError, RecursionError, TypeError, ValueError) as error:
+            raise Refused("unsealable", f"{type(error).__name__}: {error}") from error
+
+    async def _halves(self, batch: list[Pending]) -> None:
+        half = len(batch) // 2
+        await self._commit(batch[:half])
+        await self._commit(batch[half:])
+
     async def _until_available(self, commit: Commit) -> None:
         """Commit, however long the database is away: the turn is owed, not lost."""
         while True:
@@ -129,15 +140,18 @@ class JournalWriter:
             except Unavailable:
                 self.breaker.failed()
                 await asyncio.sleep(self.breaker.wait_s)
+            except TurnFailed:
+                self.breaker.succeeded()  # it has answered
+                raise
             else:
                 self.breaker.succeeded()
                 return
 
     def _still_valid(self, batch: list[Pending]) -> list[Pending]:
-        """Without the turns whose requirements do not hold; those that depend on a neighbour wait one batch."""
+        """Without the turns whose requirements do not hold; those that depend on one before them wait one batch."""
         if not any(pending.requires for pending in batch):
             return batch
-        touched = {(pending.turn.kind, pending.turn.id) for pending in batch}
+        touched: set[tuple[str, str]] = set()
         valid = []
         for pending in batch:
             if any((kind, identifier) in touched for kind, identifier, _, _ in pending.requires):
@@ -145,23 +159,22 @@ class JournalWriter:
                 self._wake.set()
             elif all(self._holds(requirement) for requirement in pending.requires):
                 valid.append(pending)
+                touched.add((pending.turn.kind, pending.turn.id))
             else:
                 pending.done(Refused("requirement", "what the turn requires of another entity no longer holds"))
         return valid
 
     async def _divide_locked(self, batch: list[Pending]) -> None:
         held = await self._held(batch)
-        free = [pending for pending in batch if (pending.turn.kind, pending.turn.id) not in held]
-        if len(free) < len(batch):
-            self._set_aside([pending for pending in batch if pending not in free])
+        free, aside = _parted(batch, held)
+        if aside:
+            self._set_aside(aside)
             if free:
                 await self._commit(free)
         elif len(batch) == 1:
             self._set_aside(batch)
         else:
-            half = len(batch) // 2
-            await self._commit(batch[:half])
-            await self._commit(batch[half:])
+            await self._halves(batch)
 
     async def _held(self, batch: list[Pending]) -> set[tuple[str, str]]:
         writes = [
@@ -172,9 +185,10 @@ class JournalWriter:
         while True:
             try:
                 return await self._journal.locked(writes)
+            except Locked:
+                return {(write.kind, write.id) for write in writes}  # the whole table is held
             except Unavailable:
-                self.breaker.failed()  # the next commit is what closes it
-                await asyncio.sleep(self.breaker.wait_s)
+                await asyncio.sleep(AWAY.cap_ms / 1000)
 
     def _set_aside(self, turns: list[Pending]) -> None:
         for pending in turns:
@@ -188,11 +202,19 @@ class JournalWriter:
         while self._aside:
             tries = min(pending.tries for pending in self._aside)
             await asyncio.sleep(min(LOCKED_RETRY_S[0] * 2 ** min(tries, 10), LOCKED_RETRY_S[1]))
-            waiting, self._aside = self._aside, []
-            held = await self._held(waiting)
-            for pending in waiting:
-                if (pending.turn.kind, pending.turn.id) in held:
-                    pending.tries += 1
-                    self._aside.append(pending)
-                else:
-                    self.submit(pending)
+            waiting = len(self._aside)
+            held = await self._held(self._aside[:waiting])
+            free, still = _parted(self._aside[:waiting], held)
+            self._aside = still + self._aside[waiting:]  # others may have joined meanwhile
+            for pending in still:
+                pending.tries += 1
+            for pending in free:
+                self.submit(pending)
+
+
+def _parted(batch: list[Pending], held: set[tuple[str, str]]) -> tuple[list[Pending], list[Pending]]:
+    """Those whose rows are free, and those whose rows are held."""
+    parts: tuple[list[Pending], list[Pending]] = ([], [])
+    for pending in batch:
+        parts[(pending.turn.kind, pending.turn.id) in held].append(pending)
+    return parts

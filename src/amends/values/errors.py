@@ -36,6 +36,9 @@ class Rejected(Exception):
         }
 
 
+CONSUMED = "consumed"  # the code of `Refused` for a durable message that was taken in before
+
+
 class TurnFailed(Exception):
     """A turn did not commit. Nothing of it is in the database."""
 
@@ -43,9 +46,9 @@ class TurnFailed(Exception):
 class Refused(TurnFailed):
     """The database refuses this turn's rows (a constraint, a trigger): the turn itself fails (R03)."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, constraint: str = "") -> None:
         super().__init__(f"{code}: {message}")
-        self.code, self.message = code, message
+        self.code, self.message, self.constraint = code, message, constraint
 
 
 class Locked(TurnFailed):

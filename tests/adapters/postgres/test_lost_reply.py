@@ -154,6 +154,40 @@ async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
     assert await head_of(database) == writer.head
 
 
+async def test_while_the_session_that_sent_the_commit_is_still_at_it_the_doubt_stays(
+    database: Database, journal: PostgresJournal, proxy: Proxy
+) -> None:
+    # given a COMMIT in doubt, and a session that still holds the head, as the old one does until it has ended
+    commit = seal([new_account("a")], await journal.head(), TABLE_NAMES)
+    other = await asyncpg.connect(database.dsn)
+    proxy.cut = "before"
+    holding = other.transaction()
+    with pytest.raises(Unavailable):
+        await journal.commit(commit)
+    await holding.start()
+    await other.execute("SELECT 1 FROM journal_head FOR UPDATE")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="head"):
+            await journal.commit(commit)
+    # when that session has ended, the batch is made, once
+    await holding.rollback()
+    await other.close()
+    await journal.commit(commit)
+    assert await accounts(database) == ["a"]
+
+
+async def test_a_foreign_lock_on_the_head_is_no_turns_fault(database: Database, journal: PostgresJournal) -> None:
+    commit = seal([new_account("a"), new_account("b")], await journal.head(), TABLE_NAMES)
+    other = await asyncpg.connect(database.dsn)
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM journal_head FOR UPDATE")
+        with pytest.raises(Unavailable, match="head"):
+            await journal.commit(commit)
+    await other.close()
+    await journal.commit(commit)
+    assert await accounts(database) == ["a", "b"]
+
+
 async def head_of(database: Database) -> Head:
     connection = await asyncpg.connect(database.dsn)
     try:
