@@ -25,7 +25,7 @@ def view_account(s: Account, identifier: str, d: Any) -> dict[str, Any]:
     """Row of `public_v1.account`."""
     return {
         "account_id": identifier, "currency": s.currency, "stripe_customer_id": s.stripe_customer_id,
-        "created_us": s.created_us,
+        "created_us": s.created_us, "state": s.state, "version": s.version,
     }  # fmt: skip
 
 

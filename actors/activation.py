@@ -56,7 +56,7 @@ def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
         return
     run.compensate(
         "compensate", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
-        metadata={"enqueued": "user-remove"},
+        attempt=0, metadata={"enqueued": "user-remove"},
     )  # fmt: skip
     setup.fail(s, d, "activation_failed")
     begin_cleanup(d, "R03")

@@ -55,7 +55,7 @@ def retry(s: Allocation, m: RetryCleanup, d: Decision) -> None:
     if CASE not in s.cases or s.cleanup_run in s.runs:
         d.refuse("illegal_transition", "the cleanup is still being retried by itself")
     run = d.open_run("R04", trigger_type="policy", trigger_ref=f"case:{s.cases[CASE]}")
-    d.case(CASE, run=run, state="retrying")
+    d.case(CASE, run=run, state="retrying", reason=m.reason)
     d.audit("allocation.cleanup_retry", reason=m.reason)
     d.set(cleanup_attempts=0, cleanup_run="R04", cleanup_operator=d.env.actor)
     _try(d, 1)

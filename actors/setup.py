@@ -28,8 +28,6 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
             "invalid_request", f"the account is kept in {account.currency}, the policy in {d.facts.policy.currency}",
             field="account_id",
         )  # fmt: skip
-    if m.node_id is not None and d.facts.node(m.node_id) is None:
-        d.refuse("not_found", f"there is no node {m.node_id!r}", field="node_id")
     d.create(
         Allocation(
             state="requested",

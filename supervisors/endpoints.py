@@ -163,7 +163,9 @@ def delivery_commands(read: Read) -> list[Endpoint]:
         async def locate(request: CaseCommand) -> tuple[str, str, Any]:
             row = await _one(read, "read_case", request.case_id, "case")
             kind, identifier = ids.split_ref(row["entity"])
-            return kind, identifier, ResolveCase(row["kind"], request.case_id, request.reason, acknowledge)
+            decoded = {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}
+            row |= {**decoded, "recovery_trace_id": row["recovery_trace_id"] or None}
+            return kind, identifier, ResolveCase(row["kind"], request.case_id, request.reason, acknowledge, row)
 
         return locate
 

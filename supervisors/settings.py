@@ -1,7 +1,7 @@
 """Settings: `amends.toml`, the environment, and the policy file, read strictly. What is wrong stops the start.
 
 Every key is optional; an unknown one is refused with its line. Environment: AMENDS_ + section + key, such as
-AMENDS_POSTGRES_DSN or AMENDS_STATE_DIR; lists are separated by commas.
+AMENDS_POSTGRES_DSN, AMENDS_STATE_DIR or AMENDS_TIMING_CLEANUP_TRIES; lists and ranges are separated by commas.
 """
 
 import re
@@ -164,6 +164,11 @@ def _from_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
             value = environ.get(f"AMENDS_{field.name}_{key.name}".upper())
             if value:
                 raw.setdefault(field.name, {})[key.name] = _typed(key.type, value)
+    for limit in TIMING:
+        value = environ.get(f"AMENDS_TIMING_{limit.upper()}")
+        if value:
+            parts = [_typed(int, part.strip()) for part in value.split(",")]
+            raw.setdefault("timing", {})[limit] = parts if len(parts) > 1 else parts[0]
 
 
 def _typed(kind: Any, value: str) -> Any:
@@ -181,9 +186,13 @@ def _with_line(name: str, text: str, message: str) -> str:
     unknown = re.search(r"unknown field `(.+?)`", message)
     where = re.search(r"at `\$\.?(.*?)`", message)
     key = unknown.group(1) if unknown else where.group(1).rpartition(".")[2] if where else ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if key and re.match(rf"\s*\[?{re.escape(key)}\b", line):
-            return f"{name}, line {number}: {message}"
+    for pattern in (
+        rf"\s*\[?{re.escape(key)}\b",
+        rf".*\b{re.escape(key)}\s*=",
+    ):  # a line's own key; one of an inline table
+        for number, line in enumerate(text.splitlines(), 1):
+            if key and re.match(pattern, line):
+                return f"{name}, line {number}: {message}"
     return f"{name}: {message}"
 
 

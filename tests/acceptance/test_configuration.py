@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisors.settings import load
+
 HASH = "0" * 64
 
 # What is in the file → what the message must say.
@@ -41,7 +43,7 @@ MALFORMED: dict[str, tuple[str, list[str]]] = {
     "a caller without accounts": (f'[callers]\nfront = {{ token_sha256 = "{HASH}" }}\n', ["accounts"]),
     "a caller's unknown key": (
         f'[callers]\nfront = {{ token_sha256 = "{HASH}", accounts = [], token = "x" }}\n',
-        ["token"],
+        ["line 2", "token"],
     ),
     "an address that is none": ('[http]\nlisten = "nowhere"\n', ["listen"]),
     "users of a server that is not ours": (
@@ -126,6 +128,9 @@ async def test_a_missing_file_is_refused_with_its_name(state_dir: Path) -> None:
     [
         ("AMENDS_PROFILE", "staging", "staging"),
         ("AMENDS_SSH_CONNECT_TIMEOUT_MS", "soon", "connect_timeout_ms"),
+        ("AMENDS_TIMING_CLEANUP_TRIES", "many", "cleanup_tries"),
+        ("AMENDS_TIMING_CLEANUP_TRIES", "1,2", "cleanup_tries"),
+        ("AMENDS_TIMING_CLEANUP_BACKOFF_MS", "50", "cleanup_backoff_ms"),
         ("AMENDS_STRIPE_API_KEY", "sk", "not_built"),
         ("AMENDS_NATS_AUTO_CREATE_STREAMS", "sometimes", "auto_create_streams"),
     ],
@@ -147,3 +152,9 @@ async def test_a_wrong_command_line_is_a_question_of_usage(state_dir: Path, argu
     assert said.strip()
     assert "Traceback" not in said
     assert not state_dir.exists()
+
+
+def test_timing_comes_from_the_environment_too() -> None:
+    settings = load(None, {"AMENDS_TIMING_CLEANUP_TRIES": "1", "AMENDS_TIMING_CLEANUP_BACKOFF_MS": "50, 200"})
+    assert settings.limits()["cleanup_tries"] == 1
+    assert settings.limits()["cleanup_backoff_ms"] == (50, 200)

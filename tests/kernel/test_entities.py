@@ -27,6 +27,14 @@ class Rename(msgspec.Struct, frozen=True):
     machine: str
 
 
+class Owe(msgspec.Struct, frozen=True):
+    """From here on the port owes something."""
+
+
+def _owe(s: Any, m: Owe, d: Decision) -> None:
+    d.set(owing=True)
+
+
 def _poison(s: Any, m: Poison, d: Decision) -> None:
     d.set(machine="half-way")
     raise ValueError("cannot be digested")
@@ -38,7 +46,7 @@ def _rename(s: Any, m: Rename, d: Decision) -> None:
 
 @pytest.fixture
 def domain() -> Domain:
-    port = msgspec.structs.replace(PORT, handlers={**PORT.handlers, Poison: _poison, Rename: _rename})
+    port = msgspec.structs.replace(PORT, handlers={**PORT.handlers, Poison: _poison, Rename: _rename, Owe: _owe})
     return msgspec.structs.replace(SWITCH, kinds=(port, *SWITCH.kinds[1:]))
 
 
@@ -169,6 +177,80 @@ async def test_an_outcome_that_the_database_refuses_for_good_is_kept_and_its_ent
         kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))
         await port_is(kernel, "p1", "bound")
         assert switch.calls.count("vlan.set") == switch.calls.count("port.up") == 1
+
+
+async def test_a_paused_entity_that_owes_something_is_let_go_by_resolving_what_paused_it(
+    running: Running, switch: Switch, dsn: str
+) -> None:
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        kernel.engine.tell("port", "p1", Envelope(Owe(), priority=True))
+        kernel.engine.tell("port", "p1", Envelope(Poison(), priority=True))
+        deadline = time.monotonic() + 10
+        while not (cases := await sql(dsn, "SELECT case_id, kind FROM ops_case")):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        assert cases[0]["kind"] == "actor_quarantined", (
+            "what owes may wait for the very message set aside: one is enough"
+        )
+        kernel.engine.tell("port", "p1", Envelope(Rename("m2"), priority=True))
+        resolve = ResolveCase("actor_quarantined", cases[0]["case_id"], "mended")
+        kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))
+        await machine_is(kernel, "p1", "m2")
+
+
+async def test_failures_count_in_a_row(running: Running, dsn: str) -> None:
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        for number in range(1, 6):
+            kernel.engine.tell("port", "p1", Envelope(Poison(), priority=True))
+            kernel.engine.tell("port", "p1", Envelope(Rename(f"m{number}"), priority=True))
+            await machine_is(kernel, "p1", f"m{number}")
+        assert kernel.engine.policy.quarantined == 5
+        assert await sql(dsn, "SELECT * FROM ops_case") == []
+
+
+async def test_a_durable_message_that_comes_twice_is_taken_in_once(running: Running, dsn: str) -> None:
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        await execute(
+            dsn,
+            """SET amends.epoch = 1;
+               INSERT INTO message VALUES ('evt_x', 'port', 'p1', 'Rename', '{}', '', '', 'me', '', 1, 1)""",
+        )
+        for machine in ("m2", "m3"):
+            kernel.engine.tell("port", "p1", Envelope(Rename(machine), message_id="evt_x", priority=True))
+        kernel.engine.tell("port", "p1", Envelope(Owe(), priority=True))
+        deadline = time.monotonic() + 10
+        while not getattr(kernel.engine.store.get("port", "p1"), "owing", False):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        state = kernel.engine.store.get("port", "p1")
+        assert getattr(state, "machine", "") == "m2"
+        assert kernel.writer.refused == 1, "the repeat is refused once and not tried again"
+        assert await sql(dsn, "SELECT * FROM ops_case") == []
+
+
+async def test_above_its_bound_a_mailbox_of_what_the_runtime_owes_takes_the_rest_later(
+    running: Running, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = msgspec.structs.replace(domain.kinds[0], lane_caps=(2, 2))
+    small = msgspec.structs.replace(domain, kinds=(port, *domain.kinds[1:]))
+    monkeypatch.setattr("tests.kernel.conftest.SWITCH", small)
+    monkeypatch.setattr("amends.runtime.engine.FULL_RETRY_S", 0.01)
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m0"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        before = kernel.engine.turns
+        for number in range(1, 20):
+            kernel.engine.tell("port", "p1", Envelope(Rename(f"m{number}"), priority=True))
+        deadline = time.monotonic() + 10
+        while kernel.engine.turns < before + 19:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
 
 
 async def execute(dsn: str, statement: str) -> None:

@@ -103,7 +103,8 @@ INSERT INTO schema_migration VALUES ($1, $2, $3);
 
 -- name: read_case
 -- One case.
-SELECT case_id, kind, target_ref, entity, state FROM ops_case WHERE case_id = $1;
+SELECT case_id, kind, target_ref, state, opened_us, resolved_us, recovery_trace_id, commands, evidence, entity
+FROM ops_case WHERE case_id = $1;
 
 -- name: parked_notifications
 -- Notifications waiting for the bus, oldest first.

@@ -123,10 +123,10 @@ class Decision:
         return self._requires
 
     def mint(self, prefix: str) -> str:
-        """A new TypeID; the same turn and seed give the same ids."""
+        """A new TypeID; the same turn and seed give the same ids, and those of one turn sort as they were made."""
         self._minted += 1
-        digest = hashlib.blake2b(self._seed, digest_size=10, salt=self._minted.to_bytes(8, "big")).digest()
-        return ids.type_id(prefix, self.now_us, digest)
+        chance = hashlib.blake2b(self._seed, digest_size=8, salt=self._minted.to_bytes(8, "big")).digest()
+        return ids.type_id(prefix, self.now_us, (self._minted % 1024).to_bytes(2, "big") + chance)
 
     # --- the actor's own state -----------------------------------------------------------------------
 
@@ -298,8 +298,9 @@ class Decision:
         return Run.resume(self, key)
 
     def case(
-        self, kind: str, target_ref: str = "", *, evidence: Any = None, run: Run | None = None, state: str = "open"
-    ) -> str:
+        self, kind: str, target_ref: str = "", *, evidence: Any = None, run: Run | None = None, state: str = "open",
+        reason: str = "",
+    ) -> str:  # fmt: skip
         """Open the case of that kind on this entity, or move the open one to `state`; returns its id."""
         key = _case_key(kind, target_ref, self.ref)
         known = self.state.cases.get(key)
@@ -319,8 +320,11 @@ class Decision:
                 text(evidence or {}),
             )
         )
-        details = {"target_ref": target_ref or self.ref}
-        self._audit(f"case.{state}", f"case:{case_id}", None, state, kind, details)
+        details = {"target_ref": target_ref or self.ref, "kind": kind}
+        before = self._case_state(case_id) if known else None
+        self._audit(f"case.{state}", f"case:{case_id}", before, state, reason or kind, details)
+        rest = self.state.retrying - {case_id}
+        self.set(retrying=rest | {case_id} if state == "retrying" else rest)
         if known is None:
             self.set(cases={**self.state.cases, key: case_id})
             notify(self, "case.opened", entity=target_ref or self.ref, cause=kind, case_id=case_id, state=state)
@@ -333,8 +337,14 @@ class Decision:
         if case_id is None:
             return
         self.rows.append(CaseRow(case_id, kind, "", self.ref, "resolved", self.now_us, self.now_us, "", "[]", "{}"))
-        self.set(cases={name: cid for name, cid in self.state.cases.items() if name != key})
-        self._audit("case.resolved", f"case:{case_id}", "open", "resolved", reason or kind, {})
+        self._audit("case.resolved", f"case:{case_id}", self._case_state(case_id), "resolved", reason or kind, {})
+        self.set(
+            cases={name: cid for name, cid in self.state.cases.items() if name != key},
+            retrying=self.state.retrying - {case_id},
+        )
+
+    def _case_state(self, case_id: str) -> str:
+        return "retrying" if case_id in self.state.retrying else "open"
 
     def event(self, name: str, *, cause: str = "") -> None:
         """An event of this entity that is no transition."""

@@ -27,9 +27,9 @@ class OpenRun(Struct, frozen=True, omit_defaults=True):
 class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What every actor's state has; kinds add their fields. Never changed in place: a turn makes a new one.
 
-    `timers` holds due times in microseconds by name, `runs` the open recovery runs, `cases` the open cases by
-    kind; `event_seq` numbers the entity's events; `paused` stops it until a person resolves its case; `owing`
-    terminal actor in memory while something is still owed.
+    `timers` holds due times in microseconds by name, `runs` the open recovery runs, `cases` the open cases by kind
+    and `retrying` those of them that are being retried; `event_seq` numbers the entity's events; `paused` stops it
+    until a person resolves its case; `owing` keeps a terminal actor in memory while something is still owed.
     """
 
     state: str
@@ -40,6 +40,7 @@ class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     timers: dict[str, int] = {}
     runs: dict[str, OpenRun] = {}
     cases: dict[str, str] = {}
+    retrying: frozenset[str] = frozenset()
 
 
 class ActorKind(Struct, frozen=True, kw_only=True):

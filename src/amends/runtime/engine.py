@@ -4,6 +4,8 @@ One road for all: mailbox → decide (pure) → journal (one transaction) → ef
 only. What a committed turn asks for (messages, steps, timers, replies) is carried out after the commit.
 """
 
+import asyncio
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,9 +22,11 @@ from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
 from amends.runtime.writer import JournalWriter, Pending, Requirement
-from amends.values.errors import KEPT, Refused, Rejected, TurnFailed
+from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
+log = logging.getLogger("amends.entities")
 Key = tuple[str, str]
+FULL_RETRY_S = 0.25
 
 
 class Listener(Protocol):
@@ -45,7 +49,7 @@ class Engine:
     ) -> None:
         self.kinds, self.context, self.now_us = kinds, context, now_us
         self.store = Store(kinds)
-        self.timers = Timers(now_us, self._due)
+        self.timers = Timers(now_us, self.fire_due)
         self.policy = EntityPolicy(self)
         self.listeners: list[Listener] = []
         self.turns = 0
@@ -77,11 +81,17 @@ class Engine:
     # --- messages ------------------------------------------------------------------------------------
 
     def tell(self, kind: str, identifier: str, env: Envelope) -> None:
-        """Give an actor a message; raises `Rejected` (throttled) when its ordinary lane is full."""
+        """Give an actor a message; raises `Rejected` (throttled) when its ordinary lane is full.
+
+        What the runtime itself owes is never refused: above the bound it comes again a moment later.
+        """
         key = (kind, identifier)
         box = self._mailboxes.get(key)
         if box is None:
             box = self._mailboxes[key] = Mailbox(self.kinds[kind].lane_caps)
+        if env.priority and box.full:
+            asyncio.get_running_loop().call_later(FULL_RETRY_S, self.tell, kind, identifier, env)
+            return
         box.put(env)
         if not box.busy:
             self._schedule(key, box)
@@ -198,6 +208,7 @@ class Engine:
         if state is not None and state is not decision.before:
             self.store.put(*key, state)
             self.timers.arm(*key, min(state.timers.values()) if state.timers else None)
+            self.policy.digested(key)
         for spawn in decision.spawned:
             self.store.put(spawn.kind, spawn.id, spawn.state)
             self.timers.arm(spawn.kind, spawn.id, min(spawn.state.timers.values(), default=None))
@@ -237,6 +248,10 @@ class Engine:
         self.writer.submit(Pending(turn, settled))
 
     def _turn_refused(self, key: Key, box: Mailbox, env: Envelope, error: Refused) -> None:
+        if error.code == CONSUMED:
+            log.info("%s:%s was given a message twice; the repeat is dropped", *key)
+            self.proceed(key, box)
+            return
         kind = self.kinds[key[0]]
         if kind.answers_refusal is not None and kind.answers_refusal(env.message):
             env.tries += 1
@@ -257,7 +272,8 @@ class Engine:
         if env.done is not None:
             env.done(False)
 
-    def _due(self, kind: str, identifier: str) -> None:
+    def fire_due(self, kind: str, identifier: str) -> None:
+        """Tell an actor of its timers that are due; those to come are armed."""
         state = self.store.get(kind, identifier)
         if state is None:
             return

@@ -22,6 +22,11 @@ class Mailbox:
         self._caps = caps
         self.busy = False
 
+    @property
+    def full(self) -> bool:
+        """Whether the priority lane takes nothing more now."""
+        return len(self._priority) >= self._caps[0]
+
     def put(self, env: Envelope) -> None:
         """Append; raises `Rejected` (throttled) when the ordinary lane is full."""
         if env.priority:

@@ -63,12 +63,16 @@ class Pause(Struct, frozen=True):
 
 
 class ResolveCase(Struct, frozen=True):
-    """An operator settles the open case of that kind on this actor, or (`acknowledge`) only says it is seen."""
+    """An operator settles the open case of that kind on this actor, or (`acknowledge`) only says it is seen.
+
+    `row` is the case's view row, for the reply.
+    """
 
     kind: str
     case_id: str
     reason: str
     acknowledge: bool = False
+    row: dict[str, Any] = {}
 
 
 class CommandInfo(Struct):

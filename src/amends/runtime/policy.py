@@ -14,7 +14,7 @@ import msgspec
 from amends.ports import Turn
 from amends.runtime.domain import Handler
 from amends.runtime.mailbox import Mailbox
-from amends.runtime.messages import Envelope, Pause, ResolveCase
+from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
@@ -29,6 +29,7 @@ CRASH_TRIES = 3  # of one message, before the message is quarantined
 REFUSED_TRIES = 8
 QUARANTINES = 3  # messages of one actor in a row, before the actor is paused
 HELD_MAX = 1000
+PAUSING = frozenset(("actor_quarantined", "unknown_step"))  # kinds of case that hold their entity
 
 
 def _pause(state: Any, message: Pause, d: "Decision") -> None:
@@ -44,14 +45,23 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
     d.reply_entity = False
     if message.acknowledge:
         d.audit("case.acknowledged", f"case:{message.case_id}", reason=message.reason)
-        d.reply(case_id=message.case_id, state="open")
+        d.reply(ops_case=message.row)
         return
-    if state.owing:
+    if state.owing and message.kind not in PAUSING:  # a paused entity can settle nothing before it goes on
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
     d.resolve_case(message.kind, message.reason, keys[0].partition(" ")[2])
-    if state.paused and message.kind in ("actor_quarantined", "unknown_step"):
+    if state.paused and message.kind in PAUSING:
         d.set(paused=False)
-    d.reply(case_id=message.case_id, state="resolved")
+    d.reply(ops_case={**message.row, "state": "resolved", "resolved_us": d.now_us})
+
+
+def _refusal(error: Refused) -> Rejected:
+    """What the sender of a command hears when the database refuses its turn."""
+    if error.constraint == "command_pkey":
+        # The first request under this key took so long that it was asked again, and has committed since.
+        return Rejected("deadline_exceeded", "the first request under this key has just ended; ask again")
+    code = "already_exists" if error.code == "23505" else "internal"
+    return Rejected(code, "the database refused the change; nothing was written")
 
 
 RUNTIME_HANDLERS: dict[type, Handler] = {Pause: _pause, ResolveCase: _resolve}
@@ -71,21 +81,29 @@ class EntityPolicy:
         return isinstance(env.message, (Pause, ResolveCase))
 
     def hold(self, key: "Key", box: Mailbox, env: Envelope) -> None:
-        """Keep a message for a paused actor; commands are refused at once."""
-        if env.command is not None:
+        """Keep a message for a paused actor; commands and offers are refused at once, timers stay in its state."""
+        if env.command is not None or env.done is not None:
             error = Rejected("illegal_transition", "this entity is paused until its operator case is resolved")
             self._answer(env, error)
-        else:
+        elif not isinstance(env.message, TimerFired):
             held = self._held.setdefault(key, [])
             if len(held) < HELD_MAX:
                 held.append(env)
+            else:
+                log.error("%s:%s is paused and has %d messages; %s waits for a restart", *key, HELD_MAX, env.message)
         self._engine.proceed(key, box)
 
     def resumed(self, key: "Key") -> None:
-        """Deliver what was held."""
+        """Deliver what was held, and what has become due meanwhile."""
         self._failures.pop(key, None)
         for env in self._held.pop(key, []):
             self._engine.tell(*key, env)
+        self._engine.fire_due(*key)
+
+    def digested(self, key: "Key") -> None:
+        """A turn of this actor has committed: failures count in a row."""
+        if self._failures:
+            self._failures.pop(key, None)
 
     def crashed(self, key: "Key", box: Mailbox, env: Envelope, error: Exception) -> None:
         """`decide` raised: nothing has changed; try again, then set the message aside."""
@@ -107,17 +125,17 @@ class EntityPolicy:
         if env.command is not None:
             if env.done is not None:
                 env.done(False)
-            code = "already_exists" if error.code == "23505" else "internal"
-            self._answer(env, Rejected(code, "the database refused the change; nothing was written"))
+            self._answer(env, _refusal(error))
             self._engine.proceed(key, box)
         elif env.tries < REFUSED_TRIES or isinstance(env.message, Pause):
             self._again(key, box, env, min(0.05 * 2 ** min(env.tries, 10), 5.0))
         else:
-            # What the runtime owes is never dropped: the entity waits, with its message, for a person.
+            # What the runtime owes is never dropped: the entity waits, with its message, for a person. The pause goes
+            # before what waits already, so that nothing overtakes the message.
             env.tries = 0
             self._held.setdefault(key, []).append(env)
             evidence = {"message": type(env.message).__name__, "refused": error.code, "error": error.message[:300]}
-            self._engine.tell(*key, Envelope(Pause("actor_quarantined", evidence), priority=True))
+            box.put_back(Envelope(Pause("actor_quarantined", evidence), priority=True))
             self._engine.proceed(key, box)
 
     def _again(self, key: "Key", box: Mailbox, env: Envelope, delay_s: float) -> None:
@@ -158,16 +176,20 @@ class EntityPolicy:
         count = self._failures[key] = self._failures.get(key, 0) + 1
 
         def settled(failed: TurnFailed | None) -> None:
+            if env.done is not None:
+                env.done(False)
             engine.proceed(key, box)
-            if count >= QUARANTINES or self._is_stuck(key):
+            if count >= QUARANTINES or self._is_stuck(key, env):
                 pause = Pause("actor_quarantined", {"message": name, "error": error[:300]})
                 engine.tell(*key, Envelope(pause, priority=True))
 
         engine.writer.submit(Pending(turn, settled))
 
-    def _is_stuck(self, key: "Key") -> bool:
-        """Whether the actor stands in a state that only the message set aside could have ended (A3)."""
+    def _is_stuck(self, key: "Key", env: Envelope) -> bool:
+        """Whether the actor may wait for what only the message set aside could have brought (A3)."""
         state = self._engine.store.get(*key)
+        if isinstance(env.message, StepDone) or (state is not None and state.owing):
+            return True
         bound = "end" if state is None else self._engine.kinds[key[0]].states[state.state]
         return bound not in ("rest", "end", "forever")
 

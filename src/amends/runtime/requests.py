@@ -217,7 +217,8 @@ class Requests:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settled(failed: TurnFailed | None) -> None:
-            done.set_result(None)
+            if not done.done():  # whoever asked may be gone
+                done.set_result(None)
 
         turn = Turn()
         env = Envelope(None, command=info)
@@ -284,7 +285,8 @@ def _failed(error: BaseException, request_id: str, trace_id: str) -> Reply:
 def _repeat(first: Reply, body_hash: str, info: CommandInfo) -> Reply:
     if body_hash != info.body_hash:
         raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
-    return Reply({**first.body, "duplicate": True} if first.error is None else first.body, first.error)
+    kept = first.error is None or first.error.http in KEPT
+    return Reply({**first.body, "duplicate": True} if kept else first.body, first.error)
 
 
 def _stored(kept: dict[str, Any]) -> dict[str, Any]:
