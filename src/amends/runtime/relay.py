@@ -81,10 +81,18 @@ class Relay:
             queue.append(row)
 
     def resume_stuck(self, outbox_id: str) -> None:
-        """After a start: the row a run is open for is the one that is tried alone."""
+        """After a start: the row a run is open for is the one that is tried alone.
+
+        It had come to the head of its entity's queue. A row before it now is one whose mark was lost, or one of the
+        same turn; it follows.
+        """
         for queue in self._entities.values():
-            if queue[0].outbox_id == outbox_id:
-                self._stuck = queue[0]
+            for row in queue:
+                if row.outbox_id == outbox_id:
+                    queue.remove(row)
+                    queue.appendleft(row)
+                    self._stuck = row
+                    return
 
     def settle(self, row: OutboxRow, *, skip: bool) -> None:
         """An operator has settled a parked row."""
