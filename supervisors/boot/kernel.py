@@ -24,7 +24,7 @@ from amends.runtime.writer import JournalWriter
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, OutboxRow, StepRow
-from supervisors.boot.loading import load_actors, resume
+from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
 
 READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
@@ -47,6 +47,7 @@ class Kernel:
         self._policy_sha256 = policy_sha256
         self._reads: set[asyncio.Task[None]] = set()
         self._journal: PostgresJournal | None = None
+        self._left = NOTHING_LEFT
         self.recovered: dict[str, int] = {}
         self.loaded = 0
 
@@ -84,8 +85,9 @@ class Kernel:
         await self.journal.execute("store_document", sha256, kind, body, self.clock.now_us())
 
     async def load(self) -> int:
-        """All actors that live or owe; returns how many."""
+        """All actors that live or owe, and what is left to be done; returns how many actors."""
         self.loaded = await load_actors(self.engine, self.domains, self.journal.live_actors)
+        self._left = await read_left(self.journal.fetch)
         return self.loaded
 
     def wire(
@@ -119,13 +121,17 @@ class Kernel:
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
 
-    async def resume(self) -> None:
-        """Drive what a crash or a drain left: after the services have started."""
+    def resume(self) -> None:
+        """Take up what a crash or a drain left: once wired, and before the services start.
+
+        So it is taken up once, and an entity's older events stand before those of its next turns.
+        """
         self.engine.tell("stream", EVENTS, Envelope(RelayStarts(), priority=True))
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
                 self.parked.accept(notification_id)
-        self.recovered = await resume(self.engine, self.dispatcher, self.relay, self.journal.fetch)
+        self.recovered = resume(self.engine, self.dispatcher, self.relay, self._left)
+        self._left = NOTHING_LEFT
 
     async def drain(self, budget_s: float) -> bool:
         """Running steps finish or stay intended; what is decided is committed. False if time ran out."""

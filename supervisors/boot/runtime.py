@@ -1,7 +1,7 @@
 """One rental runtime, put together: the only place where ports meet adapters. Start, serve, drain.
 
-Order: servers, lease (a standby waits here and does nothing else), schema, journal, actors, NATS, services, what was
-left over, and last the commands. Only then `endpoints.json` and `ready`.
+Order: servers, lease (a standby waits here and does nothing else), schema, journal, actors, NATS, what was left over,
+services, and last the commands. Only then `endpoints.json` and `ready`.
 """
 
 import asyncio
@@ -144,6 +144,8 @@ class Runtime:
         ]  # fmt: skip
         self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)
         self.service = CommandService(self.nats, self.requests, table, self.version)
+        await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
+        kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
         started = asyncio.create_task(self._tree.started.wait())
@@ -152,9 +154,7 @@ class Runtime:
             started.cancel()
             await self._tree_task
         await self.heartbeats.start()
-        await self.agents.start()
         await self.nats.subscribe(f"amends.v1.canary.{self.instance_id}", cb=self._on_canary)
-        await kernel.resume()
         self.pool.loaded()
         await self.service.start()
         await self.front.write_endpoints()

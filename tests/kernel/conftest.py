@@ -45,8 +45,8 @@ def switch() -> Switch:
 
 
 @pytest.fixture
-def running(dsn: str, switch: Switch) -> Running:
-    """Start a kernel on the database; leaving it is like a crash between commits (nothing is drained)."""
+def loaded(dsn: str, switch: Switch) -> Running:
+    """A kernel that has read the database and is wired; no service of it runs."""
 
     @asynccontextmanager
     async def start() -> AsyncIterator[Kernel]:
@@ -57,15 +57,36 @@ def running(dsn: str, switch: Switch) -> Running:
         await kernel.open(dsn, lease)
         await kernel.load()
         kernel.wire({"switch": switch, "bus": switch}, NoBroker())
-        tree = Supervisor(SupervisorSpec(name="test", children=kernel.children()))
-        task = asyncio.create_task(tree.run())
-        await tree.started.wait()
-        await kernel.resume()
         try:
             yield kernel
         finally:
-            task.cancel()
-            await asyncio.wait({task})
             await kernel.aclose()
 
     return start
+
+
+@pytest.fixture
+def running(loaded: Running) -> Running:
+    """Start a kernel on the database; leaving it is like a crash between commits (nothing is drained)."""
+
+    @asynccontextmanager
+    async def start() -> AsyncIterator[Kernel]:
+        async with loaded() as kernel:
+            kernel.resume()
+            async with served(kernel):
+                yield kernel
+
+    return start
+
+
+@asynccontextmanager
+async def served(kernel: Kernel) -> AsyncIterator[None]:
+    """The kernel's services run."""
+    tree = Supervisor(SupervisorSpec(name="test", children=kernel.children()))
+    task = asyncio.create_task(tree.run())
+    await tree.started.wait()
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -8,7 +8,7 @@ import asyncpg
 
 from amends.runtime.messages import Envelope
 from supervisors.boot.kernel import Kernel
-from tests.kernel.conftest import Running
+from tests.kernel.conftest import Running, served
 from tests.kernel.switch import Bind, Switch
 
 
@@ -85,3 +85,28 @@ async def test_a_step_that_a_crash_cut_off_is_resumed(running: Running, switch: 
         assert kernel.recovered["steps"] == 1
         await port_is(kernel, "p1", "bound")
     assert switch.calls == ["vlan.set", "port.up"]
+
+
+async def test_what_a_new_turn_asks_for_is_not_taken_up_as_left_over(
+    running: Running, loaded: Running, switch: Switch
+) -> None:
+    # given a step that a crash has cut off
+    inner = switch.run
+
+    async def stuck(call: Any) -> Any:
+        await asyncio.sleep(3600)
+
+    switch.run = stuck  # type: ignore[method-assign]
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "binding")
+    switch.run = inner  # type: ignore[method-assign]
+    async with loaded() as kernel, served(kernel):
+        # when another actor's turn commits before what was left is taken up
+        switch.run = stuck  # type: ignore[method-assign]
+        kernel.engine.tell("port", "p2", Envelope(Bind("m2"), priority=True))
+        await port_is(kernel, "p2", "binding")
+        kernel.resume()
+        # then the new turn's step is not taken up a second time
+        assert kernel.recovered["steps"] == 1
+        assert kernel.dispatcher.running + kernel.dispatcher.waiting == 2
