@@ -1,24 +1,28 @@
 """The lease: which runtime may act, on a connection of its own, and the take-over of a dead or paused one.
 
-The epoch comes from here. A holder renews every second; one whose session is gone is replaced at once, one that has
-not renewed for `STALE_S` is replaced too, after its sessions were ended. What it still tries to write fails at the
-head.
+The epoch comes from here. A holder renews every second from the moment it has the lease, however long its start
+takes; one whose session is gone is replaced at once, one that has not renewed for `STALE_S` is replaced too, after its
+sessions were ended. What it still tries to write fails at the head.
 """
 
 import asyncio
+import logging
 import time
 from typing import Any
 
 import asyncpg
 
-from adapters.postgres.connect import close, connect
+from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import migrations, statement
 from amends.values.canonical import sha256
-from amends.values.errors import BadConfiguration, Fenced, Unavailable
+from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 
+log = logging.getLogger("amends.lease")
 STALE_S = 8.0
 RENEW_S = 1.0
+RENEWAL_TIMEOUT_S = 3.0  # one that hangs is given up for a new connection
 ACT_S = 5.0  # older than this: no outside effect is begun
+_DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Lease:
@@ -28,6 +32,7 @@ class Lease:
         self._dsn, self._holder = dsn, holder
         self._connection: asyncpg.Connection[Any] | None = None
         self._renewed = float("-inf")
+        self._renewing: asyncio.Task[None] | None = None
         self.epoch = 0
 
     @property
@@ -41,18 +46,25 @@ class Lease:
 
     async def acquire(self, *, poll_s: float = 0.5) -> int:
         """Wait until the lease is ours; returns the new epoch, with older sessions ended."""
+        said = False
         while True:
             try:
                 if await self._try():
                     return self.epoch
-            except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except (Unavailable, *_DRIVERS) as error:
+                if not said:
+                    log.warning("the lease cannot be asked for, trying on: %s", error)
+                said = True
                 await close(self._connection)
                 self._connection = None
             await asyncio.sleep(poll_s)
 
     async def acquire_now(self) -> int | None:
-        """One attempt; None while another runtime holds the lease. Raises `Unavailable`."""
-        return self.epoch if await self._try() else None
+        """One attempt; None while another runtime holds the lease. Raises `Unavailable`, `BadConfiguration`."""
+        try:
+            return self.epoch if await self._try() else None
+        except _DRIVERS as error:
+            raise _blame(error) from error
 
     async def _try(self) -> bool:
         if self._connection is None or self._connection.is_closed():
@@ -68,29 +80,40 @@ class Lease:
             return False
         self.epoch, self._renewed = epoch, started
         await connection.execute(statement("end_sessions"), f"amends:{epoch}")
+        self._renewing = asyncio.create_task(self._renew(), name="lease.renew")  # the connection is its own now
         return True
 
     async def prepare(self, instance_id: str, version: str, now_us: int) -> None:
-        """Migrate, then take over the journal under our epoch."""
-        connection = self._connection
-        assert connection is not None
-        await _migrate(connection)
-        await connection.execute(statement("begin_epoch"), self.epoch)
-        await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us)
-        for row in await connection.fetch(statement("durable_settings")):
-            if row["setting"] == "off":
-                raise BadConfiguration(f"Postgres runs with {row['name']} = off: acknowledged commits could be lost")
+        """Migrate, then take over the journal under our epoch; raises `Unavailable`, `BadConfiguration`."""
+        # The lease's connection is busy renewing. This one is a session of the epoch, which a successor ends.
+        connection = await connect(self._dsn, name=f"amends:{self.epoch}")
+        try:
+            await _migrate(connection)
+            await connection.execute(statement("begin_epoch"), self.epoch)
+            await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us)
+            for row in await connection.fetch(statement("durable_settings")):
+                if row["setting"] == "off":
+                    why = "acknowledged commits could be lost"
+                    raise BadConfiguration(f"Postgres runs with {row['name']} = off: {why}")
+        except _DRIVERS as error:
+            raise _blame(error) from error
+        finally:
+            await close(connection)
 
     async def run(self) -> None:
-        """Renew until cancelled; raises `Fenced` when another runtime has taken the lease."""
+        """Until cancelled; raises `Fenced` when another runtime has taken the lease. `aclose` ends the renewing."""
+        assert self._renewing is not None
+        await asyncio.shield(self._renewing)
+
+    async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
             started = time.monotonic()
             try:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await connect(self._dsn, name="amends-lease")
-                held = await self._connection.fetchval(statement("renew_lease"), self.epoch)
-            except (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                held = await self._connection.fetchval(statement("renew_lease"), self.epoch, timeout=RENEWAL_TIMEOUT_S)
+            except (Unavailable, *_DRIVERS):
                 if self._connection is not None:
                     self._connection.terminate()
                 continue
@@ -100,7 +123,18 @@ class Lease:
 
     async def aclose(self) -> None:
         """Give the connection up; the session's end frees the lease."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
         await close(self._connection)
+
+
+def _blame(error: Exception) -> Unavailable | BadConfiguration:
+    """What a driver's error means to a start."""
+    blame = classify(error)
+    if isinstance(blame, Refused):
+        return BadConfiguration(f"Postgres refuses what the start needs: {blame.message}")
+    return blame if isinstance(blame, Unavailable) else Unavailable(f"Postgres: {error}")
 
 
 async def _migrate(connection: "asyncpg.Connection[Any]") -> None:

@@ -106,7 +106,8 @@ class Kernel:
     def children(self) -> list[ChildSpec]:
         """The kernel's services, in start order."""
         return [
-            ChildSpec(name="lease", run=self.lease.run, detail=lambda: {"age_ms": int(self.lease.age_s * 1000)}),
+            ChildSpec(name="lease", run=self.lease.run, fatal=True, detail=lambda: {
+                "age_ms": int(self.lease.age_s * 1000)}),
             ChildSpec(name="journal", run=self.writer.run, fatal=True, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
                 **self.writer.breaker.detail()}),
