@@ -91,9 +91,10 @@ CREATE TABLE message_quarantine (
     jseq       bigint NOT NULL
 );
 
+-- A handled command: its span for ever, and for 7 days its kept reply (then `key` is null, and free for another).
 CREATE TABLE command (
     caller         text   NOT NULL,
-    key            text   NOT NULL,
+    key            text,
     body_hash      text   NOT NULL,
     subject        text   NOT NULL,
     request_id     text   NOT NULL,
@@ -108,11 +109,11 @@ CREATE TABLE command (
     replied_us     bigint NOT NULL,
     epoch          bigint NOT NULL,
     jseq           bigint NOT NULL,
-    PRIMARY KEY (caller, key)
+    PRIMARY KEY (trace_id, span_id),
+    CONSTRAINT command_key UNIQUE (caller, key)
 );
 CREATE INDEX command_jseq ON command (jseq);
-CREATE INDEX command_trace ON command (trace_id);
-CREATE INDEX command_received ON command (received_us);
+CREATE INDEX command_kept ON command (received_us) WHERE key IS NOT NULL;
 
 CREATE TABLE step (
     step_id         text    PRIMARY KEY,

@@ -26,9 +26,9 @@ FROM outbox WHERE outbox_id = $1;
 SELECT body_hash, request_id, trace_id, http, reply FROM command WHERE caller = $1 AND key = $2;
 
 -- name: forget_replies
--- Replies are kept 7 days; a few at a time.
-DELETE FROM command WHERE (caller, key) IN (
-    SELECT caller, key FROM command WHERE received_us < $1 ORDER BY received_us LIMIT 1000
+-- Replies are kept 7 days; a few at a time. What spans are derived from stays.
+UPDATE command SET key = NULL, body_hash = '', reply = '' WHERE (caller, key) IN (
+    SELECT caller, key FROM command WHERE received_us < $1 AND key IS NOT NULL ORDER BY received_us LIMIT 1000
 )
 RETURNING 1;
 

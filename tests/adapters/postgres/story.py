@@ -119,12 +119,14 @@ class Book:
             await self.tell(sent.kind, sent.id, told)
         return decision
 
-    async def command(self, kind: str, identifier: str, message: Struct, caller: str = "shop") -> Decision:
+    async def command(
+        self, kind: str, identifier: str, message: Struct, caller: str = "shop", key: str = ""
+    ) -> Decision:
         """A command with a caller's trace above it."""
         self._count += 1
         request_id = f"req_{self._count}"
         info = CommandInfo(
-            caller, f"key-{self._count}", "hash", f"cmd.{kind}.{type(message).__name__}", request_id,
+            caller, key or f"key-{self._count}", "hash", f"cmd.{kind}.{type(message).__name__}", request_id,
             ids.trace_id("caller", request_id), ids.span_id("command", request_id),
             ids.span_id("caller", request_id), self.now_us,
         )  # fmt: skip

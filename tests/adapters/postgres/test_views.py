@@ -7,11 +7,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from actors.wire import CreateAccount
 from adapters.otel.verify import verify
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
 from amends.values import ids
+from amends.values.errors import Refused
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import ready_node, requested, whole_story
 
@@ -121,6 +123,28 @@ async def test_the_view_s_spans_match_the_records_one_to_one(database: Database)
     assert len(compensations) >= 8
     assert any(row["duration_ms"] is None for row in compensations)
     assert verify(compensations, spans, steps) == []
+
+
+async def test_a_forgotten_reply_frees_its_key_and_leaves_every_span(database: Database) -> None:
+    book, read = database.book, database.read
+    await whole_story(book)
+    before, _ = await SpanReader(read).after(0, 100_000)
+    commands = len(await database.all("SELECT * FROM command"))
+    # when all replies are old enough to be forgotten
+    forgotten = await database.journal.fetch("forget_replies", book.now_us + 1)
+    # then nothing of them is kept, and the traces are what they were
+    assert len(forgotten) == commands
+    assert await database.journal.fetch("forget_replies", book.now_us + 1) == []
+    kept = await database.all("SELECT DISTINCT key, body_hash, reply FROM command")
+    assert kept == [{"key": None, "body_hash": "", "reply": ""}]
+    after, _ = await SpanReader(read).after(0, 100_000)
+    assert after == before
+    steps = [(row["step_id"], row["state"]) for row in await read.rows("ended_steps")]
+    assert verify(await read.rows("all_compensations"), after, steps) == []
+    # and a key may be used again, once
+    await book.command("account", "acct9", CreateAccount(account_id="acct9", currency="usd"), key="key-1")
+    with pytest.raises(Refused, match="command_key"):
+        await book.command("account", "acct8", CreateAccount(account_id="acct8", currency="usd"), key="key-1")
 
 
 async def test_a_span_stays_the_same_while_its_records_grow(database: Database) -> None:
