@@ -5,13 +5,22 @@
     rows = await spans.of([trace_id, …])
     rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, attributes={})
 
+    async with snapshot(read_side) as records:     # one instant, for proofs while the runtime goes on
+        async for part in records.by_trace(64): …  # spans, compensations, steps of that many traces
+
 Rows are the columns of `public_v1.span` as dicts (attributes, events, links, resource decoded).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
+from msgspec import Struct
+
+from adapters.postgres.connect import classify
 from adapters.postgres.reading import ReadSide
+from adapters.postgres.statements import statement
 
 WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
 LOOK_BACK = (5_000, 100_000)  # turns searched for recent traces, until enough are found
@@ -68,3 +77,47 @@ class SpanReader:
             if len(found) >= limit or back >= head:
                 break
         return await self.of([row["trace_id"] for row in found]) if found else []
+
+
+class TraceRecords(Struct, frozen=True):
+    """Everything that belongs to some traces. `steps` are (step_id, state) of tries that have ended."""
+
+    spans: list[dict[str, Any]]
+    compensations: list[dict[str, Any]]
+    steps: list[tuple[str, str]]
+
+
+class Snapshot:
+    """Reads of one instant, whatever commits meanwhile."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+        self._connection = connection
+
+    async def by_trace(self, count: int) -> AsyncIterator[TraceRecords]:
+        """All that is recorded, so many traces at a time: no more than those is held."""
+        last = ""
+        while traces := [row["trace_id"] for row in await self._rows("traces_after", last, count)]:
+            spans, undone = await self._rows("spans_of", traces), await self._rows("compensations_of", traces)
+            yield TraceRecords(spans, undone, _states(await self._rows("ended_steps_of", traces)))
+            last = traces[-1]
+
+    async def ended(self) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+        """All compensations, and how every try ended."""
+        return await self._rows("all_compensations"), _states(await self._rows("ended_steps"))
+
+    async def _rows(self, name: str, *args: Any) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self._connection.fetch(statement(name), *args)]
+
+
+@asynccontextmanager
+async def snapshot(read: ReadSide) -> AsyncIterator[Snapshot]:
+    """Everything as it stands now; raises `Unavailable`."""
+    try:
+        async with read.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield Snapshot(connection)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise classify(error) from error
+
+
+def _states(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [(row["step_id"], row["state"]) for row in rows]

@@ -1,5 +1,6 @@
 """Traces of one runtime: the exporter that follows the journal, Jaeger's JSON for pages and files, the verifier."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,15 +9,15 @@ import msgspec
 from adapters.http.server import TraceSearch
 from adapters.otel.exporter import SpanExporter
 from adapters.otel.jaeger import jaeger_json
-from adapters.otel.verify import verify
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
 from amends.runtime.decision import Decision
 from amends.runtime.trunk import ChildSpec
+from amends.values.errors import Rejected
+from supervisors.boot.verifiers import verify_records
 
 CURSOR = "otlp"
-PAGE = 200
 EXPORT_BYTES = 768 * 1024  # a message of NATS carries 1 MiB
 
 
@@ -25,6 +26,7 @@ class Traces:
 
     def __init__(self, read: ReadSide, journal: PostgresJournal, endpoint: str) -> None:
         self._read, self._journal = read, journal
+        self._verifying = asyncio.Lock()
         self.spans = SpanReader(read)
         self.exporter = SpanExporter(
             endpoint, read=self.spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
@@ -64,20 +66,14 @@ class Traces:
             rows = rows[: len(rows) // 2]
 
     async def verify(self) -> dict[str, Any]:
-        """Compensation rows against spans, one to one, over everything that is recorded."""
-        compensations = await self._read.rows("all_compensations")
-        spans: list[dict[str, Any]] = []
-        cursor = 0
-        while True:
-            rows, upto = await self.spans.after(cursor, 10_000)
-            spans += rows
-            if upto <= cursor:
-                break
-            cursor = upto
-        steps = await self._read.rows("ended_steps")
-        found = verify(compensations, spans, [(row["step_id"], row["state"]) for row in steps])
+        """Compensation rows against spans, one to one, over everything that is recorded; one proof at a time."""
+        if self._verifying.locked():
+            raise Rejected("throttled", "a verification is under way already; ask again when it has ended")
+        async with self._verifying:
+            verdict = await verify_records(self._read)
         return {
-            "valid": not found, "compensations": len(compensations), "spans": len(spans), "differences": found[:PAGE],
+            "valid": verdict.valid, "compensations": verdict.compensations, "spans": verdict.spans,
+            "differences": verdict.differences,
         }  # fmt: skip
 
     async def _cursor(self) -> int:

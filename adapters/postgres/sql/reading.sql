@@ -40,6 +40,45 @@ SELECT
     recovery_trace_id, epoch, details::text AS details, prev_hash, hash
 FROM audit_log WHERE seq >= $1 ORDER BY seq;
 
+-- name: traces_after
+-- The next $2 traces after $1 that any record belongs to, by their ids.
+SELECT trace_id FROM (
+    (SELECT DISTINCT trace_id FROM command WHERE trace_id > $1 ORDER BY trace_id LIMIT $2)
+    UNION
+    (SELECT DISTINCT trace_id FROM step WHERE trace_id > $1 ORDER BY trace_id LIMIT $2)
+    UNION
+    (SELECT md5('step/' || step_id) AS trace_id FROM step
+     WHERE trace_id = '' AND md5('step/' || step_id) > $1 ORDER BY md5('step/' || step_id) LIMIT $2)
+    UNION
+    (SELECT DISTINCT trace_id FROM failure WHERE trace_id > $1 ORDER BY trace_id LIMIT $2)
+    UNION
+    (SELECT md5('failure/' || failure_id) AS trace_id FROM failure
+     WHERE trace_id = '' AND md5('failure/' || failure_id) > $1 ORDER BY md5('failure/' || failure_id) LIMIT $2)
+    UNION
+    (SELECT DISTINCT recovery_trace_id FROM recovery_run WHERE recovery_trace_id > $1
+     ORDER BY recovery_trace_id LIMIT $2)
+    UNION
+    (SELECT DISTINCT original_trace_id FROM recovery_run WHERE original_trace_id > $1
+     ORDER BY original_trace_id LIMIT $2)
+    UNION
+    (SELECT DISTINCT recovery_trace_id FROM recovery_action WHERE recovery_trace_id > $1
+     ORDER BY recovery_trace_id LIMIT $2)
+    UNION
+    (SELECT DISTINCT recovery_trace_id FROM compensation WHERE recovery_trace_id > $1
+     ORDER BY recovery_trace_id LIMIT $2)
+) AS known ORDER BY trace_id LIMIT $2;
+
+-- name: compensations_of
+-- The compensations of some traces as outsiders see them.
+SELECT * FROM public_v1.compensation WHERE recovery_trace_id = ANY ($1::text[]) ORDER BY recovery_trace_id, sequence;
+
+-- name: ended_steps_of
+-- How the tries of some traces ended.
+SELECT step_id, state FROM step WHERE state <> 'intended' AND trace_id = ANY ($1::text[])
+UNION ALL
+SELECT step_id, state FROM step
+WHERE state <> 'intended' AND trace_id = '' AND md5('step/' || step_id) = ANY ($1::text[]);
+
 -- name: all_compensations
 -- Every compensation as outsiders see it.
 SELECT * FROM public_v1.compensation ORDER BY recovery_trace_id, sequence;
