@@ -8,7 +8,7 @@ operation=key-install
 # shellcheck disable=SC2016 # expanded by the inner shell
 write_key='
   umask 077
-  cd "$1" || exit 1
+  chmod 700 "$1" && cd "$1" || exit 1
   if [ -L .ssh ] || [ ! -d .ssh ]; then rm -rf .ssh && mkdir .ssh || exit 1; fi
   chmod 700 .ssh && cd -P .ssh || exit 1
   rm -rf .amends-key || exit 1

@@ -3,13 +3,16 @@
 
 operation=user-lock
 
-# Both names that a stock sshd reads. With the customer's rights, see as_customer; by now nothing of it runs.
+# Both names that a stock sshd reads. With the customer's rights, see as_customer; by now nothing of it runs. Only
+# acts that nothing the customer left there can refuse or draw out: the home is its own, so its mode can be set; a
+# .ssh from which the two names do not go, as they are folders, say, is moved aside whole, a rename in its place.
 # shellcheck disable=SC2016 # expanded by the inner shell
 remove_keys='
-  cd "$1" || exit 1
-  if [ -L .ssh ] || [ ! -d .ssh ]; then rm -f .ssh; exit; fi
-  chmod u+rwx .ssh
-  rm -rf .ssh/authorized_keys .ssh/authorized_keys2
+  chmod 700 "$1" && cd "$1" || exit 1
+  if [ -d .ssh ] && [ ! -L .ssh ]; then
+    chmod 700 .ssh && rm -f .ssh/authorized_keys .ssh/authorized_keys2 && exit 0
+  fi 2>/dev/null
+  if [ -e .ssh ] || [ -L .ssh ]; then mv .ssh "$(mktemp -u .closed-XXXXXXXXXX)"; fi
 '
 
 operate() {

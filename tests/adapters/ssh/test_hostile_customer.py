@@ -6,7 +6,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,55 @@ async def test_a_second_keys_file_goes_with_the_lock(resident: Customer) -> None
     folder.chmod(0o500)
     assert await resident.exits("user-lock") == 0
     assert list(folder.iterdir()) == []
+
+def closed_home(home: Path) -> None:
+    home.chmod(0)
+
+
+def closed_ssh_folder(home: Path) -> None:
+    (home / ".ssh").chmod(0)
+
+
+def keys_as_a_folder(home: Path) -> None:
+    keys = home / ".ssh/authorized_keys"
+    keys.unlink()
+    (keys / "full").mkdir(parents=True)
+    (keys / "full").chmod(0)
+    keys.chmod(0)
+    home.chmod(0)
+
+
+def keys_as_a_file_of_others(home: Path) -> None:
+    keys = home / ".ssh/authorized_keys"
+    keys.unlink()
+    (keys / "full").mkdir(parents=True)
+    for path in (keys / "full", keys, home / ".ssh"):
+        os.chown(path, 12345, 12345)
+        path.chmod(0o700)
+
+
+@pytest.mark.parametrize("hostile", [closed_home, closed_ssh_folder, keys_as_a_folder, keys_as_a_file_of_others])
+async def test_a_customer_who_closes_its_own_folders_is_locked_out_and_removed_all_the_same(
+    resident: Customer, hostile: Callable[[Path], None]
+) -> None:
+    # given a customer who has logged in and left its home so that its own rights do not reach into it
+    assert await resident.exits("key-install") == 0
+    assert await resident.can_log_in()
+    home = HOMES / resident.user
+    hostile(home)
+    if hostile is not keys_as_a_file_of_others:
+        for path in home.rglob("*"):
+            own(resident, path)
+    # then it is locked out, as often as that is asked, and where sshd looks there is no key
+    for _ in range(2):
+        assert await resident.exits("user-lock") == 0
+        assert not (home / ".ssh/authorized_keys").exists()
+    assert not await resident.can_log_in()
+    # and removed
+    assert await resident.exits("user-remove") == 0
+    assert not home.exists()
+    assert not resident.exists
+
 
 
 async def test_removal_follows_no_link_out_of_the_home(resident: Customer, victim: Path) -> None:
