@@ -12,6 +12,8 @@ DONE: Final = 0
 FAILED: Final = 1
 RETRYABLE: Final = 74
 LATE: Final = 75
+FIRST_UID: Final = 1000
+LAST_UID: Final = 60_000
 
 
 class NodeCommand(msgspec.Struct, frozen=True):
@@ -32,6 +34,7 @@ class User(msgspec.Struct):
     key_line: str = ""
     locked: bool = False
     processes: int = 0
+    uid: int = 0
 
 
 class Memory(msgspec.Struct):
@@ -44,6 +47,7 @@ class Memory(msgspec.Struct):
 class _Machine(msgspec.Struct):
     users: dict[str, User] = {}
     memories: dict[str, Memory] = {}
+    last_uid: int = FIRST_UID - 1
 
 
 class UserTable:
@@ -71,10 +75,15 @@ class UserTable:
         self.users[user] = User(allocation="")
         self._save()
 
+    def use_up_uids(self) -> None:
+        """Leave no uid for any further account."""
+        self._machine.last_uid = LAST_UID
+        self._save()
+
     def apply(self, command: NodeCommand) -> tuple[int, str]:
         """Do one step. Returns the exit status and what stands on standard error."""
         if command.op == "probe":
-            return DONE, ""
+            return (DONE, "") if self._machine.last_uid < LAST_UID else (FAILED, "amends: no uid is left")
         memory = self._machine.memories.setdefault(command.allocation, Memory())
         if command.epoch < memory.epoch:
             return LATE, f"amends: stale epoch {command.epoch}, highest seen {memory.epoch}"
@@ -93,7 +102,8 @@ class UserTable:
         if user is not None and user.allocation != command.allocation:
             return FAILED, f"amends: the user {command.user} was not made by this allocation"
         if command.op == "user-create":
-            self.users.setdefault(command.user, User(command.allocation))
+            if user is None:
+                return self._create(command)
         elif user is None:
             if command.op == "key-install":
                 return FAILED, f"amends: there is no {command.user}"
@@ -108,6 +118,13 @@ class UserTable:
                 return RETRYABLE, "amends: mounted below the home"
             else:
                 del self.users[command.user]
+        return DONE, ""
+
+    def _create(self, command: NodeCommand) -> tuple[int, str]:
+        if self._machine.last_uid >= LAST_UID:
+            return FAILED, "amends: no uid is left"
+        self._machine.last_uid += 1  # none is given twice, whoever had it is gone or not
+        self.users[command.user] = User(command.allocation, uid=self._machine.last_uid)
         return DONE, ""
 
     def _save(self) -> None:

@@ -63,24 +63,21 @@ check_arguments() {
   is_name "${AMENDS_ATTEMPT-}" || fail 'AMENDS_ATTEMPT is not an id'
 }
 
-# --- lock: one for the node, so that pruning is safe and useradd never meets another one's lock on passwd
-
-try_lock() {
-  if have flock; then flock -n 9; else mkdir "$state_root/lock.d" 2>/dev/null; fi
-}
+# --- lock: one for the node, so that pruning is safe and useradd never meets another one's lock on passwd. The
+# kernel lets go of it when its holder dies, however it dies; nothing on the disk can keep a node closed.
 
 take_lock() {
+  have flock || fail 'missing on the node: flock'
   mkdir -p "$state_root" || fail "cannot make $state_root"
   { [ -d "$state_root" ] && [ ! -L "$state_root" ]; } || fail "$state_root is not a directory"
   chmod 700 "$state_root" || fail "cannot close $state_root"
   exec 9>"$state_root/lock"
   tries=$lock_tries
-  until try_lock; do
+  until flock -n 9; do
     [ "$tries" -gt 0 ] || retry_later "another step holds the lock in $state_root"
     tries=$((tries - 1))
     pause
   done
-  have flock || trap 'rmdir "$state_root/lock.d"' EXIT
 }
 
 # --- epochs and tombstones (A5, R02)
@@ -109,6 +106,57 @@ prune() {
     while IFS= read -r old; do
       id "am-${old##*/alloc_}" >/dev/null 2>&1 || rm -rf "$old"
     done
+}
+
+# --- uids: none is given twice on a node, so whatever a customer leaves outside its home never becomes another's
+
+login_def() {
+  found=$(sed -n "s/^[[:space:]]*$1[[:space:]]\{1,\}\([1-9][0-9]*\).*/\1/p" /etc/login.defs 2>/dev/null | sed -n '$p')
+  printf '%s\n' "${found:-$2}"
+}
+
+# Sets given_uid, the highest one given so far, and highest_uid, the last one that may be.
+read_uids() {
+  last_uid=$state_root/last-uid
+  highest_uid=$(login_def UID_MAX 60000)
+  given_uid=0
+  if exists "$last_uid"; then read -r given_uid <"$last_uid" || :; fi
+  case $given_uid in
+    '' | 0?* | *[!0-9]* | ???????????*) fail "$last_uid is damaged: write the highest uid ever given here into it" ;;
+  esac
+  [ "$given_uid" -lt "$highest_uid" ] || fail "no uid is left: raise UID_MAX ($highest_uid) in /etc/login.defs"
+}
+
+is_taken() {
+  for base in passwd group; do
+    getent "$base" "$1" >/dev/null
+    case $? in
+      0) return 0 ;;
+      2) ;;
+      *) retry_later "cannot ask for the uid $1 in $base" ;;
+    esac
+  done
+  return 1
+}
+
+settle() { sync "$1" 2>/dev/null || sync; }
+
+# Sets new_uid, free as a user's and as a group's, and has it on the disk before anything is made with it: one that
+# is not used after all is lost, which costs nothing.
+give_uid() {
+  read_uids
+  new_uid=$((given_uid + 1))
+  for least in "$(login_def UID_MIN 1000)" 500; do # 500: see find_user
+    [ "$new_uid" -ge "$least" ] || new_uid=$least
+  done
+  while { [ "$new_uid" -gt 60000 ] && [ "$new_uid" -le 65535 ]; } || is_taken "$new_uid"; do # systemd's, nobody, -1
+    new_uid=$((new_uid + 1))
+  done
+  [ "$new_uid" -le "$highest_uid" ] || fail "no uid is left: raise UID_MAX ($highest_uid) in /etc/login.defs"
+  printf '%s\n' "$new_uid" >"$last_uid.new" || fail "cannot write $last_uid.new"
+  settle "$last_uid.new"
+  mv -f "$last_uid.new" "$last_uid" || fail "cannot write $last_uid"
+  settle "$state_root"
 }
 
 # --- the user
@@ -154,12 +202,17 @@ customer_processes() {
 }
 
 # `kill -1` with the customer's rights reaches all of its processes at once, which no list does when they fork.
+# shellcheck disable=SC2016 # expanded by the inner shell
+kill_all='[ "$(id -u)" = "$1" ] && [ "$1" -gt 0 ] && kill -KILL -1'
+
+# The first time without looking: what runs in the customer's user namespace under another uid is on no list, and
+# only the owner's own kill is known to reach it.
 end_processes() {
+  as_customer sh -c "$kill_all" sh "$uid" 2>/dev/null
   tries=$kill_tries
   while living=$(customer_processes) || exit "$?"; [ -n "$living" ]; do
     [ "$tries" -gt 0 ] || retry_later "processes of $AMENDS_USER still run: $living"
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    as_customer sh -c '[ "$(id -u)" = "$1" ] && [ "$1" -gt 0 ] && kill -KILL -1' sh "$uid" 2>/dev/null
+    as_customer sh -c "$kill_all" sh "$uid" 2>/dev/null
     for pid in $living; do kill -KILL "$pid" 2>/dev/null; done
     tries=$((tries - 1))
     pause

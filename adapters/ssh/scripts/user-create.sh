@@ -7,9 +7,15 @@ add_user() {
   ! exists "$home" || fail "$home exists already"
   shell=/bin/sh
   if [ -x /bin/bash ]; then shell=/bin/bash; fi
+  give_uid
+  # The gid is the uid, and thereby new as well.
+  set -- -u "$new_uid" -K "GID_MIN=$new_uid" -K "GID_MAX=$new_uid"
+  # No subordinate uids: what runs as one of them is seen by none of our lists, and the next customer would get the
+  # same. Where the files are missing useradd gives none, and may be too old to know the settings.
+  if exists /etc/subuid || exists /etc/subgid; then set -- "$@" -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0; fi
   put "$state/user" creating # before useradd: a crash between the two must not leave a user that is nobody's
   # '*' is no password and yet not "locked", which some sshd would take for a refusal of keys as well.
-  useradd -M -U -d "$home" -s "$shell" -p '*' -c "$AMENDS_ALLOCATION" "$AMENDS_USER" ||
+  useradd -M -U "$@" -d "$home" -s "$shell" -p '*' -c "$AMENDS_ALLOCATION" "$AMENDS_USER" ||
     fail "useradd refused $AMENDS_USER"
 }
 

@@ -13,7 +13,8 @@ import signal
 import socket
 import string
 import subprocess
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,7 @@ from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
 
 HOMES = Path("/home")
+PATIENCE_S = 30.0  # for what happens at once on an idle machine
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
 
 
@@ -44,6 +46,14 @@ def new_suffix() -> str:
     return "0test" + "".join(secrets.choice(string.digits + string.ascii_lowercase) for _ in range(21))
 
 
+async def until(holds: Callable[[], object], what: str) -> None:
+    """Wait for a condition, not for a time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S} s"
+        await asyncio.sleep(0.01)
+
+
 class Machine(Protocol):
     """What the suite asks of a machine."""
 
@@ -53,7 +63,10 @@ class Machine(Protocol):
 
     def will_make(self, user: str) -> None: ...
     def users(self) -> set[str]: ...
+    def uid_of(self, user: str) -> int: ...
+    def use_up_uids(self) -> None: ...
     def add_foreign(self, user: str) -> None: ...
+    def has_steps(self, customer: "Customer") -> bool: ...
     async def start_process(self, user: str) -> None: ...
     async def has_processes(self, user: str) -> bool: ...
     def mount_below_home(self, user: str) -> str: ...
@@ -89,15 +102,18 @@ class Customer:
 
     async def can_log_in(self) -> bool:
         try:
-            async with asyncssh.connect(
-                self.machine.endpoint.host,
-                self.machine.endpoint.port,
-                username=self.user,
-                client_keys=[self.key],
-                known_hosts=([asyncssh.import_public_key(self.machine.endpoint.host_key)], [], []),
-                config=None,
-                agent_path=None,
-            ) as connection:
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                asyncssh.connect(
+                    self.machine.endpoint.host,
+                    self.machine.endpoint.port,
+                    username=self.user,
+                    client_keys=[self.key],
+                    known_hosts=([asyncssh.import_public_key(self.machine.endpoint.host_key)], [], []),
+                    config=None,
+                    agent_path=None,
+                ) as connection,
+            ):
                 return (await connection.run("true", stdin=asyncssh.DEVNULL)).exit_status == 0
         except (asyncssh.PermissionDenied, asyncssh.ConnectionLost):
             return False  # PAM lets a closed account in as far as the end of authentication, and hangs up
@@ -119,8 +135,19 @@ class Simulated:
     def users(self) -> set[str]:
         return set(self.node.table.users)
 
+    def uid_of(self, user: str) -> int:
+        return self.node.table.users[user].uid
+
+    def use_up_uids(self) -> None:
+        self.node.table.use_up_uids()
+
     def add_foreign(self, user: str) -> None:
         self.node.table.add_foreign(user)
+
+    def has_steps(self, customer: Customer) -> bool:
+        return any(call.user == customer.user and call.exit is None for call in self.node.calls) and bool(
+            self.node._connections
+        )
 
     async def start_process(self, user: str) -> None:
         self.node.table.users[user].processes = 1
@@ -177,23 +204,37 @@ class OpenSsh:
         self._sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=self._log)
 
     async def ready(self) -> None:
-        for _ in range(200):
-            with suppress(OSError):
-                socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=1).close()
-                return
-            assert self._sshd.poll() is None, Path(self._log.name).read_text()
-            await asyncio.sleep(0.02)
-        raise AssertionError("sshd does not listen")
+        await until(self._listens, "sshd listens")
+
+    def _listens(self) -> bool:
+        assert self._sshd.poll() is None, Path(self._log.name).read_text()
+        with suppress(OSError):
+            socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=1).close()
+            return True
+        return False
 
     def users(self) -> set[str]:
-        listed = subprocess.run(["getent", "passwd"], check=True, capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            ["getent", "passwd"], check=True, capture_output=True, text=True, timeout=PATIENCE_S
+        ).stdout
         return {line.split(":")[0] for line in listed.splitlines()}
 
     def will_make(self, user: str) -> None:
         self._made.add(user)
 
+    def uid_of(self, user: str) -> int:
+        return pwd.getpwnam(user).pw_uid
+
+    def use_up_uids(self) -> None:
+        self._state.mkdir(exist_ok=True)
+        (self._state / "last-uid").write_text("60000\n")
+
     def add_foreign(self, user: str) -> None:
-        subprocess.run(["useradd", "-m", "-d", str(HOMES / user), user], check=True, stdin=subprocess.DEVNULL)
+        add = ["useradd", "-m", "-d", str(HOMES / user), user]
+        subprocess.run(add, check=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S)
+
+    def has_steps(self, customer: Customer) -> bool:
+        return bool(steps_of(customer.allocation))
 
     def spawn(self, user: str, *command: str) -> subprocess.Popen[bytes]:
         as_user = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", *command]
@@ -202,15 +243,27 @@ class OpenSsh:
         self._started.append(process)
         return process
 
+    async def spawn_mapped(self, user: str, uid: int) -> subprocess.Popen[bytes]:
+        """Start a process as `uid` in a user namespace that belongs to `user`, of whom nothing else runs."""
+        become = "read -r _; exec setpriv --reuid 1 --regid 1 --clear-groups sleep 600"
+        as_user = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "unshare", "-U", "sh", "-c", become]
+        self._uids[user] = self.uid_of(user)
+        process = subprocess.Popen(as_user, stdin=subprocess.PIPE)
+        self._started.append(process)
+        own = Path("/proc", str(process.pid))
+        await until(lambda: (own / "ns/user").readlink() != Path("/proc/self/ns/user").readlink(), "a namespace")
+        for kind in ("uid_map", "gid_map"):
+            (own / kind).write_text(f"0 {self._uids[user]} 1\n1 {uid} 1\n")
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+        return process
+
     async def start_process(self, user: str) -> None:
         # One that forks all the time: a list of processes is out of date before it is read.
         self.spawn(user, "sh", "-c", "while :; do sleep 0.3 & sleep 0.01; done")
         self.spawn(user, "sleep", "600")
-        for _ in range(200):
-            if len(processes_of(self._uids[user])) > 3:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError("the customer's processes do not run")
+        await until(lambda: len(processes_of(self._uids[user])) > 3, "the customer's processes run")
 
     async def has_processes(self, user: str) -> bool:
         return bool(processes_of(self._uids[user]))
@@ -218,7 +271,8 @@ class OpenSsh:
     def mount_below_home(self, user: str) -> str:
         place = HOMES / user / "data here"
         place.mkdir()
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True)
+        mount = ["mount", "-t", "tmpfs", "amends-test", str(place)]
+        mounted = subprocess.run(mount, check=False, capture_output=True, timeout=PATIENCE_S)
         if mounted.returncode != 0:
             return f"mounting is not permitted here: {mounted.stderr.decode().strip()}"
         self._mounts[user] = place
@@ -226,7 +280,7 @@ class OpenSsh:
         return ""
 
     def unmount(self, user: str) -> None:
-        subprocess.run(["umount", str(self._mounts.pop(user))], check=True)
+        subprocess.run(["umount", str(self._mounts.pop(user))], check=True, timeout=PATIENCE_S)
 
     def cut_connections(self) -> None:
         for session in children_of(self._sshd.pid):  # not their children: what a step runs goes on, as it would
@@ -242,18 +296,20 @@ class OpenSsh:
         )  # fmt: skip
         assert holder.stdout is not None
         assert holder.stdin is not None
-        await holder.stdout.readline()
         try:
+            async with asyncio.timeout(PATIENCE_S):
+                assert await holder.stdout.readline() == b"held\n"
             yield
         finally:
             holder.stdin.close()
-            await holder.wait()
+            async with asyncio.timeout(PATIENCE_S):
+                await holder.wait()
 
     async def close(self) -> None:
         await self.client.close()
         self.cut_connections()
         self._sshd.terminate()
-        self._sshd.wait()
+        self._sshd.wait(PATIENCE_S)
         self._log.close()
         for user in list(self._mounts):
             self.unmount(user)
@@ -261,16 +317,14 @@ class OpenSsh:
             await self._clean_up(user)
         for process in self._started:
             process.kill()
-            process.wait()
+            process.wait(PATIENCE_S)
 
     async def _clean_up(self, user: str) -> None:
         assert user.startswith("am-0test")
         if user in self.users():
-            for process in processes_of(pwd.getpwnam(user).pw_uid):
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-            await asyncio.sleep(0.05)
-            subprocess.run(["userdel", "-f", user], check=False, capture_output=True)
+            uid = self.uid_of(user)
+            await until(lambda: not _killed(uid), f"the processes of {user} end")
+            subprocess.run(["userdel", "-f", user], check=False, capture_output=True, timeout=PATIENCE_S)
         home = HOMES / user
         if home.is_symlink():
             home.unlink()
@@ -286,6 +340,24 @@ def processes_of(uid: int) -> list[int]:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
             if str(uid) in fields["Uid"].split() and fields["State"][0] not in "ZX":
                 found.append(int(status.parent.name))
+    return found
+
+
+def _killed(uid: int) -> list[int]:
+    living = processes_of(uid)
+    for process in living:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return living
+
+
+def steps_of(allocation: str) -> list[int]:
+    """List the processes of steps for this allocation that run on this machine."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"AMENDS_ALLOCATION={allocation}".encode() in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
     return found
 
 

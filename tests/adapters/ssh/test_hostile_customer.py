@@ -1,6 +1,5 @@
 """What a customer may prepare in its own home, and what others may have lying about, on a real machine."""
 
-import asyncio
 import os
 import pwd
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.ssh.machines import HOMES, Customer, OpenSsh
+from tests.adapters.ssh.machines import HOMES, PATIENCE_S, Customer, OpenSsh, processes_of, until
 
 
 @pytest.fixture
@@ -104,6 +103,7 @@ async def test_a_second_keys_file_goes_with_the_lock(resident: Customer) -> None
     assert await resident.exits("user-lock") == 0
     assert list(folder.iterdir()) == []
 
+
 def closed_home(home: Path) -> None:
     home.chmod(0)
 
@@ -153,7 +153,6 @@ async def test_a_customer_who_closes_its_own_folders_is_locked_out_and_removed_a
     assert not resident.exists
 
 
-
 async def test_removal_follows_no_link_out_of_the_home(resident: Customer, victim: Path) -> None:
     (HOMES / resident.user / "link").symlink_to(victim)
     assert await resident.exits("user-remove") == 0
@@ -193,13 +192,14 @@ async def test_nothing_of_the_home_is_deleted_while_something_is_mounted_there(r
 async def test_a_bind_mount_of_the_same_file_system_stops_the_removal_as_well(resident: Customer, victim: Path) -> None:
     place = HOMES / resident.user / "bound"
     place.mkdir()
-    done = subprocess.run(["mount", "--bind", str(victim), str(place)], check=False, capture_output=True)
+    mount = ["mount", "--bind", str(victim), str(place)]
+    done = subprocess.run(mount, check=False, capture_output=True, timeout=PATIENCE_S)
     if done.returncode != 0:
         pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
     try:
         assert await resident.exits("user-remove") == 74
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(place)], check=True, timeout=PATIENCE_S)
     assert (victim / "authorized_keys").exists()
     assert await resident.exits("user-remove") == 0
     assert (victim / "authorized_keys").exists()
@@ -220,11 +220,35 @@ async def test_a_customer_who_stops_our_helper_costs_time_and_nothing_else(resid
     hunter = 'while :; do for p in $(pgrep -u "$(id -u)" -x sh); do [ "$p" = "$$" ] || kill -STOP "$p"; done; done'
     machine = resident.machine
     assert isinstance(machine, OpenSsh)
-    machine.spawn(resident.user, "sh", "-c", hunter)
-    await asyncio.sleep(0.1)
+    hunting = machine.spawn(resident.user, "sh", "-c", hunter)
+    uid = pwd.getpwnam(resident.user).pw_uid
+    await until(lambda: len(processes_of(uid)) > 1, "the hunter looks for processes")
+    assert hunting.poll() is None
     await resident.step("key-install", timeout_ms=300)  # whether it is caught is chance; this must hold anyhow:
     assert await resident.exits("user-remove", attempt="attempt_2") == 0
     assert not resident.exists
+
+
+async def test_a_process_under_another_uid_in_the_customers_user_namespace_is_ended(resident: Customer) -> None:
+    # given a process that the customer's user namespace maps to another uid, and whose parent is gone: newuidmap
+    # does this for whoever has subordinate uids, root does it here
+    machine = resident.machine
+    assert isinstance(machine, OpenSsh)
+    mapped = await machine.spawn_mapped(resident.user, 1_234_567)
+    await until(lambda: processes_of(1_234_567), "the process has changed its uid")
+    assert not await machine.has_processes(resident.user)
+    # when the customer is locked out
+    assert await resident.exits("user-lock") == 0
+    # then it has ended
+    assert processes_of(1_234_567) == []
+    assert mapped.wait(PATIENCE_S) != 0
+
+
+async def test_a_customer_has_no_subordinate_uids(resident: Customer) -> None:
+    for table in ("/etc/subuid", "/etc/subgid"):
+        if not Path(table).exists():
+            pytest.skip(f"useradd gives none where there is no {table}")
+        assert resident.user not in Path(table).read_text()
 
 
 @both_daemons
@@ -234,5 +258,6 @@ async def test_a_login_is_closed_by_the_removal(resident: Customer) -> None:
     assert await resident.exits("user-remove") == 0
     assert not (HOMES / resident.user).exists()
     assert not await resident.can_log_in()
-    groups = subprocess.run(["getent", "group", resident.user], check=False, capture_output=True)
+    ask = ["getent", "group", resident.user]
+    groups = subprocess.run(ask, check=False, capture_output=True, timeout=PATIENCE_S)
     assert groups.returncode != 0

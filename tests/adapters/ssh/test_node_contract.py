@@ -9,7 +9,7 @@ import pytest
 from adapters.embedded.ports import free_port
 from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, probe_command
-from tests.adapters.ssh.machines import Customer, Machine
+from tests.adapters.ssh.machines import Customer, Machine, until
 
 
 async def test_a_probe_of_a_good_node_is_done(machine: Machine) -> None:
@@ -163,12 +163,47 @@ async def test_a_port_where_nobody_listens_cannot_have_run(customer: Customer) -
     assert (outcome.status, outcome.code, outcome.may_have_run) == ("failed", "ssh_connect_failed", False)
 
 
+async def test_no_customer_ever_gets_the_uid_of_an_earlier_one(machine: Machine) -> None:
+    # given customers who came and went one after the other, and one who stayed
+    given = []
+    for goes in (True, False, True, True):
+        customer = Customer(machine)
+        assert await customer.exits("user-create") == 0
+        assert await customer.exits("user-create") == 0  # again: the same user, the same uid
+        given.append(machine.uid_of(customer.user))
+        if goes:
+            assert await customer.exits("user-remove") == 0
+    # then each had a uid above all before
+    assert given == sorted(set(given))
+    assert given[0] >= 1000
+
+
+async def test_a_node_without_a_free_uid_says_so_and_still_removes(machine: Machine) -> None:
+    # given a customer, and no uid for another one
+    earlier, customer = Customer(machine), Customer(machine)
+    assert await earlier.exits("user-create") == 0
+    machine.use_up_uids()
+    # then neither a probe nor a set-up is good, and both say why
+    probe = await machine.client.run("n1", machine.endpoint, probe_command(1), timeout_ms=10_000)
+    for outcome in (probe, await customer.step("user-create")):
+        assert (outcome.status, outcome.exit_status) == ("failed", 1)
+        assert "no uid is left" in outcome.message
+    assert not customer.exists
+    # and whoever is there is served and removed as ever
+    for op in ("user-create", "key-install", "user-lock", "user-remove"):
+        assert await earlier.exits(op) == 0
+    assert not earlier.exists
+
+
 async def test_the_deadline_inside_a_step_leaves_it_unknown(customer: Customer) -> None:
+    # given a connection that is open already, so that the deadline falls into the step
+    machine = customer.machine
+    assert (await machine.client.run("n1", machine.endpoint, probe_command(1), timeout_ms=20_000)).status == "done"
     async with customer.machine.stalled("user-create"):
-        outcome = await customer.step("user-create", timeout_ms=300)
+        outcome = await customer.step("user-create", timeout_ms=1500)
     assert (outcome.status, outcome.code, outcome.exit_status) == ("unknown", "ssh_timeout", None)
     assert outcome.may_have_run
-    assert 300_000 <= outcome.duration_us < 2_000_000
+    assert outcome.duration_us >= 1_500_000
     assert customer.machine.client.idle_connections == 0
     assert await customer.exits("user-remove") == 0  # what was only late on a real node ends here
     assert not customer.exists
@@ -177,15 +212,16 @@ async def test_the_deadline_inside_a_step_leaves_it_unknown(customer: Customer) 
 async def test_a_connection_lost_inside_a_step_leaves_it_unknown_and_the_undo_wins(
     customer: Customer,
 ) -> None:
-    async with customer.machine.stalled("user-create"):
+    machine = customer.machine
+    async with machine.stalled("user-create"):
         step = asyncio.create_task(customer.step("user-create"))
-        await asyncio.sleep(0.3)
-        customer.machine.cut_connections()
+        await until(lambda: machine.has_steps(customer), "the step has reached the machine")
+        machine.cut_connections()
         outcome = await step
         assert (outcome.status, outcome.code, outcome.exit_status) == ("unknown", "ssh_step_failed", None)
         assert outcome.may_have_run
     # The step cut off from us may still run, before or after its undo: nothing is left of it (R02).
     assert await customer.exits("user-remove") == 0
-    await asyncio.sleep(0.5)
+    await until(lambda: not machine.has_steps(customer), "the late step has ended")
     assert not customer.exists
     assert await customer.exits("user-create") == 75

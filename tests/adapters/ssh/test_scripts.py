@@ -1,7 +1,10 @@
 """The step scripts themselves, as they are sent: their form, their refusals, and what they keep."""
 
+import grp
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 
 from adapters.ssh import commands
 from adapters.ssh.commands import OPS, Op, SshCommand, command_line, probe_command, script
-from tests.adapters.ssh.machines import new_suffix
+from tests.adapters.ssh.machines import PATIENCE_S, new_suffix
 
 SUFFIX = new_suffix()
 GOOD = {
@@ -20,6 +23,7 @@ GOOD = {
     "AMENDS_ATTEMPT": "attempt_1",
     "AMENDS_EPOCH": "1",
 }
+NOBODY = {"AMENDS_USER": "-", "AMENDS_ALLOCATION": "-", "AMENDS_ATTEMPT": "-"}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts act as root")
 
 
@@ -29,9 +33,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state"
 
 
+def settings(op: str, **values: str) -> list[str]:
+    return [f"{name}={value}" for name, value in {"AMENDS_OP": op, **GOOD, **values}.items()]
+
+
 def run(text: str, op: str, shell: str = "sh", **values: str) -> subprocess.CompletedProcess[bytes]:
-    settings = [f"{name}={value}" for name, value in {"AMENDS_OP": op, **GOOD, **values}.items()]
-    return subprocess.run(["env", *settings, shell, "-s"], input=text.encode(), capture_output=True, check=False)
+    command = ["env", *settings(op, **values), shell, "-s"]
+    return subprocess.run(command, input=text.encode(), capture_output=True, check=False, timeout=PATIENCE_S)
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
@@ -40,7 +48,7 @@ def test_shellcheck_finds_nothing_in_what_is_sent(op: Op) -> None:
     text = script(op, "restrict,pty ssh-ed25519 AAAA" if op == "key-install" else "")
     found = subprocess.run(
         ["shellcheck", "--norc", "--shell=sh", "--enable=check-unassigned-uppercase", "-"],
-        input=text, capture_output=True, text=True, check=False,
+        input=text, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert (found.returncode, found.stdout) == (0, "")
 
@@ -60,7 +68,7 @@ def test_the_key_line_is_one_word_whatever_stands_in_it() -> None:
     text = script("key-install", line)
     definition = text[: text.index("state_root=")]
     text = f'{definition}\nprintf %s "$AMENDS_KEY_LINE"\n'
-    shown = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True)
+    shown = subprocess.run(["sh", "-s"], input=text, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert shown.stdout == line
     for bad in ("a\nb", "a\0b", "ä"):
         with pytest.raises(ValueError, match="one line"):
@@ -168,29 +176,112 @@ def test_the_memory_of_old_allocations_is_pruned_after_seven_days_if_their_user_
 
 
 @needs_root
-@pytest.mark.parametrize("flock", [True, False], ids=["flock", "mkdir"])
-def test_a_lock_that_is_held_is_waited_for_and_then_left_for_later(state: Path, flock: bool) -> None:
+def test_a_lock_that_is_held_is_waited_for_and_then_left_for_later(state: Path) -> None:
     text = script("user-remove").replace("lock_tries=100", "lock_tries=2")
-    if not flock:
-        text = text.replace("have flock", "false")
     state.mkdir()
-    (state / "lock.d").mkdir()
-    with subprocess.Popen(["flock", str(state / "lock"), "sleep", "600"]) as holder:
-        try:
-            free = ["flock", "-n", str(state / "lock"), "true"]
-            deadline = time.monotonic() + 10
-            while subprocess.run(free, check=False).returncode == 0:  # until the holder has it
-                assert time.monotonic() < deadline
-            done = run(text, "user-remove")
-            assert done.returncode == 74
-            assert b"holds the lock" in done.stderr
-            assert not (state / GOOD["AMENDS_ALLOCATION"]).exists()
-        finally:
-            subprocess.run(["pkill", "-P", str(holder.pid)], check=False)
-            holder.kill()
-    (state / "lock.d").rmdir()
+    hold = ["flock", str(state / "lock"), "sh", "-c", "echo held; read -r _"]
+    with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        done = run(text, "user-remove")
+        assert done.returncode == 74
+        assert b"holds the lock" in done.stderr
+        assert not (state / GOOD["AMENDS_ALLOCATION"]).exists()
+        holder.communicate(timeout=PATIENCE_S)
     assert run(text, "user-remove").returncode == 0
-    assert not (state / "lock.d").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_step_that_was_killed_leaves_no_lock_behind(state: Path, how: signal.Signals) -> None:
+    # given a step that is killed while it holds the lock
+    never = state.parent / "never"
+    os.mkfifo(never)  # nobody writes to it, so whoever opens it waits
+    text = script("user-remove").replace("  operate\n", f"  echo held; read -r _ <'{never}'\n")
+    step = ["env", *settings("user-remove"), "sh", "-s"]
+    with subprocess.Popen(step, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdin is not None
+        assert held.stdout is not None
+        held.stdin.write(text.encode())
+        held.stdin.close()
+        assert held.stdout.readline() == b"held\n"
+        held.send_signal(how)
+        held.wait(PATIENCE_S)
+    # then the next one has it at once, and nothing stands for it on the disk but the file
+    assert run(script("user-remove").replace("lock_tries=100", "lock_tries=0"), "user-remove").returncode == 0
+    assert sorted(path.name for path in state.iterdir()) == [GOOD["AMENDS_ALLOCATION"], "lock"]
+
+
+@needs_root
+@pytest.mark.parametrize("op", ["probe", "user-remove"])
+def test_a_node_without_flock_is_refused_with_its_name(op: Op, state: Path) -> None:
+    text = script(op).replace("have() {", 'have() { [ "$1" != flock ] &&')
+    done = run(text, op, **(NOBODY if op == "probe" else {}))
+    assert done.returncode == 1
+    assert b"missing on the node: flock" in done.stderr
+
+
+def uid_given(state: Path, **login_defs: str) -> tuple[int, str]:
+    """Give the next uid with these values of /etc/login.defs; or 0, and what was said."""
+    given = script("user-create").replace("/etc/login.defs", str(state / "login.defs"))
+    given = given.replace("  operate\n", '  give_uid\n  echo "$new_uid"\n')
+    state.mkdir(exist_ok=True)
+    (state / "login.defs").write_text("".join(f"{name}\t\t {value}\n" for name, value in login_defs.items()))
+    done = run(given, "user-create")
+    return int(done.stdout or b"0"), done.stderr.decode()
+
+
+@needs_root
+def test_uids_are_given_upwards_in_the_nodes_own_range_past_those_in_use(state: Path) -> None:
+    # given ranges of the node's, one of them with the users and groups of this machine in it
+    used = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
+    free = [uid for uid in range(1, 65_536 + 9) if uid not in used and not 60_001 <= uid <= 65_535]
+    # then each is the next free one, and never one of the system's
+    assert uid_given(state, UID_MIN="1", UID_MAX="70000")[0] == next(uid for uid in free if uid >= 500)
+    assert uid_given(state, UID_MIN="2000", UID_MAX="70000")[0] == next(uid for uid in free if uid >= 2000)
+    assert uid_given(state, UID_MIN="1000")[0] == next(uid for uid in free if uid >= 2001)
+    (state / "last-uid").write_text("60000\n")
+    assert uid_given(state, UID_MAX="70000")[0] == next(uid for uid in free if uid >= 65_536)
+
+
+@needs_root
+def test_a_uid_or_gid_in_use_is_passed_over(state: Path) -> None:
+    # given a user with the first uid of the range, and a group with the second
+    state.mkdir()
+    text = script("user-create").replace('getent "$base" "$1"', 'fake_getent "$base" "$1"')
+    fake = 'fake_getent() { case $* in "passwd 1000" | "group 1001") ;; *) return 2 ;; esac; }\n'
+    text = text.replace("  operate\n", '  give_uid\n  echo "$new_uid"\n').replace("operation=", fake + "operation=", 1)
+    assert run(text, "user-create").stdout == b"1002\n"
+    # and a directory service that does not answer stops it
+    assert run(text.replace("return 2", "return 3"), "user-create").returncode == 74
+
+
+@needs_root
+def test_the_highest_uid_given_outlives_the_memory_of_every_allocation(state: Path) -> None:
+    first, _ = uid_given(state)
+    old = state / f"alloc_{'old'.ljust(26, '0')}"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    assert run(script("user-remove"), "user-remove").returncode == 0
+    assert not old.exists()
+    assert (state / "last-uid").read_text() == f"{first}\n"
+    assert uid_given(state)[0] > first
+
+
+@needs_root
+def test_no_uid_is_given_when_the_range_is_used_up_or_the_count_is_damaged(state: Path) -> None:
+    state.mkdir()
+    for last, why in (("60000", "no uid is left: raise UID_MAX (60000)"), ("70000", "no uid is left"),
+                      ("59999", ""), ("", "damaged"), ("1e3", "damaged"), ("-1", "damaged"),
+                      ("010", "damaged"), ("9" * 11, "damaged")):  # fmt: skip
+        (state / "last-uid").write_text(f"{last}\n")
+        uid, said = uid_given(state)
+        assert why in said
+        assert bool(uid) == (not why)
+        # and a probe says so too, before anybody is promised the node
+        if why:
+            done = run(script("probe"), "probe", **NOBODY)
+            assert (done.returncode, why.encode() in done.stderr) == (1, True)
 
 
 @needs_root
@@ -214,7 +305,8 @@ def test_a_home_below_names_with_blanks_and_backslashes_is_found_in_the_mount_ta
         .replace("amends_main </dev/null", "refuse_mounted")
     )
     assert run(check, "user-remove").returncode == 0
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "amends-test", str(place)], check=False, capture_output=True)
+    mount = ["mount", "-t", "tmpfs", "amends-test", str(place)]
+    mounted = subprocess.run(mount, check=False, capture_output=True, timeout=PATIENCE_S)
     if mounted.returncode != 0:
         pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
     try:
@@ -222,4 +314,4 @@ def test_a_home_below_names_with_blanks_and_backslashes_is_found_in_the_mount_ta
         sibling = check.replace("refuse_mounted\n", "AMENDS_USER=${AMENDS_USER%?}; refuse_mounted\n")
         assert run(sibling, "user-remove").returncode == 0
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(place)], check=True, timeout=PATIENCE_S)
