@@ -180,10 +180,12 @@ is_dir_of() { [ -n "$(find "$1" -prune -type d -user "$2" 2>/dev/null)" ]; } # n
 # Everything below a home belongs to the customer, who may turn any part of it into a symlink at any instant. No
 # check made by root beforehand holds, so root never opens a path in there: what must be done is done with the
 # customer's own rights, and then the worst that can be reached is the customer's. The lock is not inherited, and
-# the time is bounded, because the customer may also stop processes of its own uid.
+# the time is bounded, because the customer may also stop processes of its own uid. With own_mounts set, in a copy
+# of the mounts that nobody else sees or changes.
+own_mounts=
 as_customer() {
-  timeout -k 1 5 setpriv --reuid "$uid" --regid "$gid" --clear-groups --no-new-privs \
-    env -i PATH="$PATH" LC_ALL=C "$@" 9>&-
+  timeout -k 1 5 ${own_mounts:+unshare -m --propagation private} \
+    setpriv --reuid "$uid" --regid "$gid" --clear-groups --no-new-privs env -i PATH="$PATH" LC_ALL=C "$@" 9>&-
 }
 
 # The password is locked for daemons that ask for it, the account is expired for those that do not (PAM).

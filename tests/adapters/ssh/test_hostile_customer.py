@@ -251,6 +251,59 @@ async def test_a_customer_has_no_subordinate_uids(resident: Customer) -> None:
         assert resident.user not in Path(table).read_text()
 
 
+@pytest.fixture
+def shared(resident: Customer) -> Iterator[Path]:
+    """A folder of the customer's at the top of /tmp, with a file, a link, and a file of somebody else's."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="amends-test-"))
+    (folder / "deep").mkdir()
+    for path in (folder / "own", folder / "deep/own", folder / "others"):
+        path.write_text("written")
+    (folder / "link").symlink_to("/etc/passwd")
+    for path in (folder, folder / "own", folder / "deep", folder / "deep/own", folder / "link"):
+        own(resident, path)
+    yield folder
+    shutil.rmtree(folder)
+
+
+async def test_what_the_customer_left_in_tmp_goes_and_what_others_have_there_stays(
+    resident: Customer, shared: Path, victim: Path
+) -> None:
+    # given files of the customer's below others' folders, too, and a link to a folder that is its own elsewhere
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True, timeout=PATIENCE_S).returncode:
+        pytest.skip("mount namespaces are not permitted here")
+    single = Path(tempfile.mkstemp(dir="/var/tmp", prefix="amends-test-")[1])
+    (victim / "elsewhere").mkdir()
+    (victim / "elsewhere/kept").write_text("written")
+    (shared / "deep/way").symlink_to(victim / "elsewhere")
+    for path in (single, victim / "elsewhere", victim / "elsewhere/kept", shared / "deep/way"):
+        own(resident, path)
+    # when it is removed
+    assert await resident.exits("user-remove") == 0
+    # then what lies in its own folders or at the top is gone, and nothing else is
+    assert not single.exists()
+    assert sorted(path.name for path in shared.rglob("*")) == ["deep", "others"]
+    assert (victim / "elsewhere/kept").exists()
+    assert (victim / "authorized_keys").exists()
+
+
+async def test_no_shared_place_is_swept_while_something_is_mounted_below_it(
+    resident: Customer, shared: Path, victim: Path
+) -> None:
+    # given a folder of the same file system mounted there, with a file of the customer's uid
+    (victim / "thesis").write_text("a year's work")
+    own(resident, victim / "thesis")
+    mount = ["mount", "--bind", str(victim), str(shared / "deep")]
+    done = subprocess.run(mount, check=False, capture_output=True, timeout=PATIENCE_S)
+    if done.returncode != 0:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
+    try:
+        assert await resident.exits("user-remove") == 0
+    finally:
+        subprocess.run(["umount", str(shared / "deep")], check=True, timeout=PATIENCE_S)
+    assert (victim / "thesis").exists()
+    assert (shared / "own").exists()
+
+
 @both_daemons
 async def test_a_login_is_closed_by_the_removal(resident: Customer) -> None:
     await resident.exits("key-install")

@@ -295,6 +295,24 @@ def test_a_damaged_epoch_blocks_nothing(state: Path) -> None:
 
 
 @needs_root
+def test_the_customers_at_jobs_go_and_nobody_elses(tmp_path: Path, state: Path) -> None:
+    # given a spool with jobs of two uids, and things that are no jobs
+    spool = tmp_path / "spool"
+    (spool / "folder").mkdir(parents=True)
+    (spool / "link").symlink_to("/etc/passwd")
+    for path, uid in ((spool / "job", 12_345), (spool / "other", 12_346), (spool / "folder/job", 12_345)):
+        path.write_text("rm -rf ~")
+        os.chown(path, uid, uid)
+    os.lchown(spool / "link", 12_345, 12_345)
+    # when the schedules of the first are forgotten
+    text = script("user-remove").replace("/var/spool/at ", f"'{spool}' ")
+    assert run(text.replace("  operate\n", "  uid=12345; forget_schedules\n"), "user-remove").returncode == 0
+    # then its job is gone
+    assert sorted(path.name for path in spool.iterdir()) == ["folder", "link", "other"]
+    assert (spool / "folder/job").exists()
+
+
+@needs_root
 def test_a_home_below_names_with_blanks_and_backslashes_is_found_in_the_mount_table(tmp_path: Path) -> None:
     homes = tmp_path / "the homes\\of\ttwo"
     place = homes / GOOD["AMENDS_USER"] / "mnt"
