@@ -99,7 +99,14 @@ class _Step:
         """Run on the waiting connection, and once more on a fresh one if that turned out to be dead."""
         connection = self._connections.take(self._node_id, self._endpoint)
         if connection is not None:
-            outcome = await self._on(connection)
+            # A node that vanished without a word leaves us an open connection; a fresh one is given no longer.
+            give_up = asyncio.get_running_loop().call_later(
+                self._connections.connect_timeout_s, self._give_up, connection
+            )
+            try:
+                outcome = await self._on(connection)
+            finally:
+                give_up.cancel()
             if outcome.may_have_run:
                 return outcome
         try:
@@ -107,6 +114,10 @@ class _Step:
         except CannotConnectError as error:
             return _outcome("failed", error.code, error.message, None, ran=False)
         return await self._on(connection)
+
+    def _give_up(self, connection: asyncssh.SSHClientConnection) -> None:
+        if not self.may_have_run:
+            self._connections.discard(connection)
 
     async def _on(self, connection: asyncssh.SSHClientConnection) -> SshOutcome:
         session = self._session = StepSession()

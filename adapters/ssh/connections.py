@@ -47,7 +47,7 @@ class Connections:
 
     def __init__(self, key: asyncssh.SSHKey, connect_timeout_ms: int, max_idle: int, idle_ms: int) -> None:
         self._key = key
-        self._connect_timeout_s = connect_timeout_ms / 1000
+        self.connect_timeout_s = connect_timeout_ms / 1000
         self._max_idle = max_idle
         self._idle_s = idle_ms / 1000
         self._idle: dict[str, _Idle] = {}  # oldest first
@@ -91,7 +91,7 @@ class Connections:
         line, _ = canonical_host_key(endpoint.host_key)
         pinned = asyncssh.import_public_key(line)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with asyncio.timeout(self.connect_timeout_s):
                 connection = await self._connect(endpoint, pinned)
         except asyncssh.HostKeyNotVerifiable as error:
             raise CannotConnectError("ssh_host_key_mismatch", "the node shows another host key") from error
@@ -124,7 +124,7 @@ class Connections:
             agent_path=None,
             gss_host=None,
             preferred_auth="publickey",
-            login_timeout=self._connect_timeout_s,
+            login_timeout=self.connect_timeout_s,
             keepalive_interval=5,
             keepalive_count_max=3,
         )
