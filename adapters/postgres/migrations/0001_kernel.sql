@@ -202,6 +202,7 @@ CREATE TABLE recovery_run (
     jseq              bigint NOT NULL
 );
 CREATE INDEX recovery_run_entity ON recovery_run (entity);
+CREATE INDEX recovery_run_started ON recovery_run (started_us);
 CREATE INDEX recovery_run_original ON recovery_run (original_trace_id);
 CREATE INDEX recovery_run_jseq ON recovery_run (jseq);
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON recovery_run EXECUTE FUNCTION amends_guard();
@@ -261,6 +262,9 @@ CREATE TABLE ops_case (
     evidence          text   NOT NULL,
     jseq              bigint NOT NULL
 );
+CREATE INDEX ops_case_entity ON ops_case (entity);
+CREATE INDEX ops_case_target ON ops_case (target_ref);
+CREATE INDEX ops_case_recovery ON ops_case (recovery_trace_id);
 CREATE UNIQUE INDEX ops_case_open ON ops_case (target_ref, kind) WHERE state <> 'resolved';
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON ops_case EXECUTE FUNCTION amends_guard();
 
