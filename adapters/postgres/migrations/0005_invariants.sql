@@ -6,7 +6,7 @@
 CREATE INDEX outbox_unproved ON outbox (outbox_id)
     WHERE state = 'published' AND (attempts < 1 OR published_us IS NULL);
 CREATE INDEX recovery_run_endless ON recovery_run (recovery_id)
-    WHERE (ended_us IS NULL) = (final_outcome IN ('recovered', 'failed'));
+    WHERE (ended_us IS NULL) = coalesce(final_outcome IN ('recovered', 'failed'), false);
 
 -- The audit's last word on an entity. By aggregation, so that no planner walks the whole log backwards for it.
 CREATE VIEW last_audited AS
@@ -70,6 +70,27 @@ WHERE state = 'pending' AND due_us IS NULL AND NOT body ? 'cases'
   AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'notification:' || notification_id AND step.state = 'intended')
   AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'notification' AND to_id = notification_id)
 UNION ALL
+SELECT 'A3', 'allocation:' || allocation_id,
+    jsonb_build_object('what', 'nothing moves its cleanup on', 'debt_id', debt_id, 'state', allocations.state)
+FROM debts JOIN allocations USING (allocation_id)
+WHERE settled_us IS NULL AND kind = 'user' AND due_us IS NULL
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'allocation:' || allocation_id AND step.state = 'intended')
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'allocation' AND to_id = allocation_id)
+  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = 'allocation:' || allocation_id
+                  AND ops_case.state = 'open')
+UNION ALL
+-- A quarantined node whose way back is free (`try_return`): no reason that only an operator lifts, no debt.
+SELECT 'A3', 'node:' || node_id,
+    jsonb_build_object('what', 'nothing brings it back', 'reasons', body -> 'quarantine_reasons')
+FROM nodes
+WHERE state = 'quarantined' AND due_us IS NULL AND (
+    body -> 'returning' = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
+)
+  AND NOT EXISTS (SELECT FROM debts WHERE debts.node_id = nodes.node_id AND settled_us IS NULL)
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'node:' || node_id AND step.state = 'intended')
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'node' AND to_id = node_id)
+  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = 'node:' || node_id AND ops_case.state = 'open')
+UNION ALL
 SELECT 'A3', entity, jsonb_build_object('what', 'a step is intended for nobody', 'step_id', step_id, 'step', step.name)
 FROM step
 WHERE state = 'intended' AND CASE split_part(entity, ':', 1)
@@ -116,14 +137,20 @@ SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say w
 FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
 WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM allocations.body ->> 'billing_state'
 UNION ALL
--- C4: a run that failed is in somebody's hands.
+-- C1: one compensation a cause: an entity has one open run of a row at most.
+SELECT 'C1', entity, jsonb_build_object('what', 'several open runs of one row', 'matrix_row', matrix_row,
+                                        'runs', jsonb_agg(recovery_id))
+FROM recovery_run WHERE ended_us IS NULL GROUP BY entity, matrix_row HAVING count(*) > 1
+UNION ALL
+-- C4: a run that failed was put into somebody's hands: it names a case that was still open then.
 SELECT 'C4', run.entity, jsonb_build_object('what', 'a failed run without a case', 'recovery_id', run.recovery_id)
 FROM recovery_run AS run
-WHERE run.final_outcome = 'failed'
-  AND NOT EXISTS (SELECT FROM recovery_action AS action WHERE action.action_type = 'escalate'
-                  AND action.recovery_trace_id = run.recovery_trace_id)
-  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.recovery_trace_id = run.recovery_trace_id)
-  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.target_ref = run.entity)
+WHERE run.final_outcome = 'failed' AND NOT EXISTS (
+    SELECT FROM recovery_action AS action
+    JOIN ops_case ON ops_case.kind = action.what AND ops_case.target_ref = action.target_ref
+    WHERE action.recovery_trace_id = run.recovery_trace_id AND action.action_type = 'escalate'
+      AND ops_case.jseq >= run.jseq
+)
 UNION ALL
 -- C6: no success while an undo is failed; what is open is written by somebody.
 SELECT 'C6', run.entity,
@@ -146,7 +173,7 @@ FROM held_run AS held LEFT JOIN recovery_run AS run ON run.recovery_id = held.re
 WHERE run.recovery_id IS NULL OR run.ended_us IS NOT NULL
 UNION ALL
 SELECT 'C6', entity, jsonb_build_object('what', 'outcome and end do not fit', 'recovery_id', recovery_id)
-FROM recovery_run WHERE (ended_us IS NULL) = (final_outcome IN ('recovered', 'failed'))
+FROM recovery_run WHERE (ended_us IS NULL) = coalesce(final_outcome IN ('recovered', 'failed'), false)
 UNION ALL
 -- C7: nothing counts as published without an acknowledged publish.
 SELECT 'C7', 'outbox:' || outbox_id, jsonb_build_object('what', 'published without a publish', 'attempts', attempts)
@@ -177,7 +204,7 @@ FROM (
     SELECT audit_id, seq, prev_hash, lag(seq) OVER chain AS before_seq, lag(hash) OVER chain AS before_hash
     FROM audit_log WINDOW chain AS (ORDER BY seq)
 ) AS entry
-WHERE seq <> before_seq + 1 OR prev_hash <> before_hash OR (seq = 1 AND prev_hash <> repeat('0', 64))
+WHERE (seq, prev_hash) IS DISTINCT FROM (coalesce(before_seq, 0) + 1, coalesce(before_hash, repeat('0', 64)))
 UNION ALL
 SELECT 'U1', 'audit_log', jsonb_build_object('what', 'the chain does not end where the journal says',
                                              'journal', head.audit_seq, 'chain', last.seq)
