@@ -3,7 +3,8 @@
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from adapters.cli.settings import Connection
 
 PREFIX: Final = "amends.v1."
 CONNECT_WITHIN_S: Final = 5.0
+PAGE: Final = 500  # the most that a list gives at once
 
 # What to do about an error, by its code; `retryable` ones are sent again with the same key.
 ADVICE: Final = {
@@ -66,8 +68,30 @@ class Api:
         return await self._request(subject, data, headers, key)
 
     async def rows(self, table: str, *, limit: int = 100, **filters: Any) -> list[dict[str, Any]]:
-        """The first rows of a kind of entity that match."""
+        """The first rows of a kind of entity that match, in the order of their ids: the oldest."""
         return list((await self.ask(f"qry.{table}.list", {**filters, "limit": limit}))["items"])
+
+    async def newest(
+        self, table: str, keep: int, is_open: Callable[[dict[str, Any]], bool], **filters: Any
+    ) -> tuple[list[dict[str, Any]], int]:
+        """The newest `keep` rows that match and every older one that is still open; how many others there are.
+
+        Lists go from the oldest on, so all pages are read; what is not shown is not kept.
+        """
+        older: list[dict[str, Any]] = []
+        newest: deque[dict[str, Any]] = deque(maxlen=keep)
+        seen, question = 0, {**filters, "limit": PAGE}
+        while True:
+            page = await self.ask(f"qry.{table}.list", question)
+            for row in page["items"]:
+                seen += 1
+                if len(newest) == keep and is_open(newest[0]):
+                    older.append(newest[0])
+                newest.append(row)
+            if not page.get("cursor"):
+                break
+            question["cursor"] = page["cursor"]
+        return [*older, *newest], seen - len(older) - len(newest)
 
     async def row(self, entity: str, identifier: str) -> dict[str, Any] | None:
         """One row, None if there is none."""

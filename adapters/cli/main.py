@@ -91,20 +91,23 @@ async def _send(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
 async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> str:
     items: list[dict[str, Any]] = []
     cursor = None
-    for state in ("",) if typed.where or typed.cursor or not verb.states else verb.states:
+    states = () if typed.where or typed.cursor else verb.states
+    every_page = typed.all or (states and typed.limit is None)
+    for state in states or ("",):
         question = data | ({"state": state} if state else {})
         while True:
             page = await api.ask(verb.subject, question)
             items += page.get("items", [])
             cursor = page.get("cursor") or cursor
-            if not page.get("cursor") or not typed.all:
+            if not page.get("cursor") or not every_page:
                 break
             question["cursor"] = page["cursor"]
-    cursor = None if typed.all else cursor
+    if cursor and not every_page:
+        # A cursor is a place in one list: it would lead a page of several on without their states.
+        further = "" if states else f"--cursor {tables.printable(str(cursor))}, or "
+        print(f"amends: there are more: {further}--all", file=sys.stderr)
     if typed.json:
-        return _json({"items": items, "cursor": cursor})
-    if cursor:
-        print(f"amends: there are more: --cursor {tables.printable(str(cursor))}, or --all", file=sys.stderr)
+        return _json({"items": items, "cursor": None if every_page or states else cursor})
     return tables.table(items, verb.columns, _width())
 
 

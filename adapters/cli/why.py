@@ -16,6 +16,7 @@ from adapters.cli.verbs import VERBS
 
 RUNS: Final = 10
 STEPS: Final = 200
+CASES: Final = 20
 TRACE: Final = re.compile(r"[0-9a-f]{32}")
 # Prefix of an id → the entity that it is …
 PREFIXES: Final = {"alloc": "allocation", "ntf": "notification", "evt": "outbox", "meter": "meter"}
@@ -36,7 +37,10 @@ FIELD_OF: Final = {
 
 
 class Story(Struct):
-    """All that is known of an entity. `runs` hold their failures, actions and compensations."""
+    """What is known of an entity: all that is open, and the newest of the rest.
+
+    `runs` hold their failures, actions and compensations; `earlier` counts what is left out, by field.
+    """
 
     ref: str
     state: dict[str, Any]
@@ -45,6 +49,7 @@ class Story(Struct):
     debts: list[dict[str, Any]] = []
     cases: list[dict[str, Any]] = []
     settle: list[str] = []
+    earlier: dict[str, int] = {}
 
 
 async def tell(api: Api, identifier: str) -> Story | None:
@@ -55,16 +60,16 @@ async def tell(api: Api, identifier: str) -> Story | None:
     kind, name, row = found
     ref = f"{kind}:{name}"
     story = Story(ref, row)
-    story.steps = _by(await api.rows("step", entity=ref, limit=STEPS), "started_us")
-    runs = _by(await api.rows("recovery_run", entity=ref, limit=RUNS), "started_at")
-    cases = {case["case_id"]: case for case in await api.rows("ops_case", target_ref=ref, limit=STEPS)}
-    for run in runs:
-        of = {"recovery_trace_id": run["recovery_trace_id"], "limit": STEPS}
-        failures = _by(await api.rows("failure", **of), "timestamp")
-        actions = _by(await api.rows("recovery_action", **of), "sequence")
-        compensations = _by(await api.rows("compensation", **of), "sequence")
-        story.runs.append({**run, "failures": failures, "actions": actions, "compensations": compensations})
-        cases |= {case["case_id"]: case for case in await api.rows("ops_case", **of)}
+    steps, more_steps = await api.newest("step", STEPS, lambda step: step["state"] == "intended", entity=ref)
+    runs, more_runs = await api.newest("recovery_run", RUNS, lambda run: not run["ended_us"], entity=ref)
+    on_it, more_cases = await api.newest("ops_case", CASES, lambda case: case["state"] != "resolved", target_ref=ref)
+    story.earlier = {"steps": more_steps, "runs": more_runs, "cases": more_cases}
+    story.steps = _by(steps, "started_us")
+    cases = {case["case_id"]: case for case in on_it}
+    for run in _by(runs, "started_at"):
+        story.runs.append(await _told(api, run))
+        of = await api.rows("ops_case", recovery_trace_id=run["recovery_trace_id"])
+        cases |= {case["case_id"]: case for case in of}
     if kind in ("allocation", "node"):
         story.debts = await api.rows("debt", limit=STEPS, **{f"{kind}_id": name})
     if kind == "node":
@@ -74,6 +79,21 @@ async def tell(api: Api, identifier: str) -> Story | None:
     return story
 
 
+async def _told(api: Api, run: dict[str, Any]) -> dict[str, Any]:
+    """The run with what hangs on it, `earlier` counting what is left out."""
+    told: dict[str, Any] = {**run, "earlier": {}}
+    for name, table, order in (
+        ("failures", "failure", "timestamp"),
+        ("actions", "recovery_action", "sequence"),
+        ("compensations", "compensation", "sequence"),
+    ):
+        rows, told["earlier"][name] = await api.newest(
+            table, STEPS, lambda _: False, recovery_trace_id=run["recovery_trace_id"]
+        )
+        told[name] = _by(rows, order)
+    return told
+
+
 async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | None:
     """Kind, name and row of the entity that an id, a name or `kind:id` means."""
     kind, found, name = identifier.partition(":")
@@ -81,15 +101,16 @@ async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | 
         return await _existing(api, (kind,), name.partition("/")[0])
     if TRACE.fullmatch(identifier):
         return await _of_run(api, identifier)
-    prefix = identifier.partition("_")[0]
-    if prefix in PREFIXES:
-        return await _existing(api, (PREFIXES[prefix],), identifier)
-    if prefix in POINTERS and "_" in identifier:
+    prefix, made, _ = identifier.partition("_")
+    if made and prefix in POINTERS:
         entity, columns = POINTERS[prefix]
         row = await api.row(entity, identifier)
-        target = next((str(row[one]) for one in columns if row.get(one)), "") if row else ""
-        return await _find(api, target) if target else None
-    return await _existing(api, ("node", "account"), identifier)
+        if row is not None:
+            target = next((str(row[one]) for one in columns if row.get(one)), "")
+            return await _find(api, target) if target else None
+    # People name nodes and accounts, and may have chosen what begins like one of our ids.
+    minted = (PREFIXES[prefix],) if made and prefix in PREFIXES else ()
+    return await _existing(api, (*minted, "node", "account"), identifier)
 
 
 async def _existing(api: Api, kinds: Iterable[str], name: str) -> tuple[str, str, dict[str, Any]] | None:
@@ -136,7 +157,9 @@ def screen(story: Story, width: int | None) -> str:
     """The story as text."""
     parts = [f"{story.ref}", tables.record({k: v for k, v in story.state.items() if v not in (None, "", [])})]
     step_columns = ("started_us", "name", "attempt", "state", "step_id")
-    parts += ["", "Steps", tables.table(story.steps, step_columns, width)]
+    parts += ["", "Steps" + _left_out(story.earlier, "steps"), tables.table(story.steps, step_columns, width)]
+    if story.earlier.get("runs"):
+        parts += ["", "Recoveries" + _left_out(story.earlier, "runs")]
     if not story.runs:
         parts += ["", "No failure and no recovery run."]
     for run in story.runs:
@@ -146,7 +169,7 @@ def screen(story: Story, width: int | None) -> str:
         parts += ["", "Owed", tables.table(story.debts, columns, width)]
     if story.cases:
         listed = ("case_id", "kind", "target_ref", "state", "opened_us")
-        parts += ["", "Cases", tables.table(story.cases, listed, width)]
+        parts += ["", "Cases" + _left_out(story.earlier, "cases"), tables.table(story.cases, listed, width)]
     if story.settle:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)
@@ -158,13 +181,22 @@ def _run(run: Mapping[str, Any], width: int | None) -> list[str]:
     lines = [tables.printable(head)]
     if run["failures"]:
         columns = ("timestamp", "failure_type", "code", "component", "message")
-        lines += ["Failures", tables.table(run["failures"], columns, width)]
+        lines += ["Failures" + _left_out(run["earlier"], "failures"), tables.table(run["failures"], columns, width)]
     doings = ("sequence", "action_type", "target_ref", "outcome", "duration_ms")
-    lines += ["Actions", tables.table(run["actions"], doings, width)]
+    lines += ["Actions" + _left_out(run["earlier"], "actions"), tables.table(run["actions"], doings, width)]
     if run["compensations"]:
         undone = ("sequence", "compensation_type", "compensated_action_type", "target_ref", "outcome")
-        lines += ["Compensations", tables.table(run["compensations"], undone, width)]
+        lines += [
+            "Compensations" + _left_out(run["earlier"], "compensations"),
+            tables.table(run["compensations"], undone, width),
+        ]
     return lines
+
+
+def _left_out(earlier: Mapping[str, int], what: str) -> str:
+    """Behind a heading: how many there are beside those that follow."""
+    count = earlier.get(what, 0)
+    return f" ({count} earlier {what} left out)" if count else ""
 
 
 def _by(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,6 +93,18 @@ async def test_cases_are_listed_while_they_wait(runtime: FakeRuntime, amends: Am
     runtime.answers["ops.case.list"] = lambda data: {"items": [{"case_id": CASE, "state": data.get("state", "any")}]}
     said = await amends("case", "list", "--json")
     assert [row["state"] for row in json.loads(said.out)["items"]] == ["open", "retrying"]
+    # the lists of both states are shown whole: no cursor stands for two of them
+    pages = {None: {"items": [{"case_id": "case_1", "state": "open"}], "cursor": "c1"},
+             "c1": {"items": [{"case_id": "case_2", "state": "open"}], "cursor": None}}  # fmt: skip
+    runtime.answers["ops.case.list"] = lambda data: (
+        pages[data.get("cursor")] if data.get("state") == "open" else {"items": []}
+    )
+    said = await amends("case", "list", "--json")
+    found = json.loads(said.out)
+    assert ([row["case_id"] for row in found["items"]], found["cursor"]) == (["case_1", "case_2"], None)
+    said = await amends("case", "list", "--limit", "1")
+    assert ("case_2" in said.out, said.err) == (False, "amends: there are more: --all\n")
+    runtime.answers["ops.case.list"] = lambda data: {"items": [{"case_id": CASE, "state": data.get("state", "any")}]}
     said = await amends("case", "list", "--where", "kind=node_flapping", "--json")
     assert [row["state"] for row in json.loads(said.out)["items"]] == ["any"]
 
@@ -183,9 +197,8 @@ async def test_why_tells_an_allocations_story_on_one_screen(runtime: FakeRuntime
     answers = runtime.answers
     answers["qry.allocation.get"] = {"allocation_id": ALLOCATION, "state": "released", "node_id": "n1"}
     answers["qry.step.list"] = {"items": [{"step_id": "step_1", "name": "ssh.user-remove", "state": "failed"}]}
-    answers["qry.recovery_run.list"] = {
-        "items": [{"recovery_id": "recov_1", "recovery_trace_id": TRACE, "matrix_row": "R04", "final_outcome": None}]
-    }
+    run = {"recovery_id": "recov_1", "recovery_trace_id": TRACE, "matrix_row": "R04", "final_outcome": None}
+    answers["qry.recovery_run.list"] = {"items": [run]}
     answers["qry.failure.list"] = {"items": [{"code": "ssh_connect_failed", "message": "refused"}]}
     answers["qry.recovery_action.list"] = {"items": [{"sequence": 1, "action_type": "retry", "outcome": "failure"}]}
     answers["qry.compensation.list"] = {"items": [{"sequence": 2, "compensation_type": "compensate"}]}
@@ -198,9 +211,61 @@ async def test_why_tells_an_allocations_story_on_one_screen(runtime: FakeRuntime
     for words in (ref, "ssh.user-remove", "Recovery R04: open", "ssh_connect_failed", "retry", "compensate",
                   "debt_1", CASE, f'amends retry cleanup {ALLOCATION} --reason "…"'):  # fmt: skip
         assert words in said.out, words
-    assert ("qry.step.list", {"entity": ref, "limit": 200}) in [asked[:2] for asked in runtime.asked]
+    assert ("qry.step.list", {"entity": ref, "limit": 500}) in [asked[:2] for asked in runtime.asked]
+    assert "left out" not in said.out
     story = json.loads((await amends("why", ALLOCATION, "--json")).out)
     assert story["runs"][0]["actions"][0]["action_type"] == "retry"
+
+
+async def test_why_shows_what_is_open_and_the_newest_and_says_how_much_is_left_out(
+    runtime: FakeRuntime, amends: Amends
+) -> None:
+    # given a node with a long life, of which the first run, step and case are still open
+    def listed(made: Callable[[int], dict[str, Any]], count: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        def page(data: dict[str, Any]) -> dict[str, Any]:
+            begin = int(data.get("cursor", 0))
+            end = min(begin + 300, count)
+            return {"items": [made(n) for n in range(begin, end)], "cursor": str(end) if end < count else None}
+
+        return page
+
+    runtime.answers |= {
+        "qry.node.get": {"node_id": "n1", "state": "quarantined"},
+        "qry.step.list": listed(
+            lambda n: {"step_id": f"step_{n}.", "started_us": n, "state": "intended" if n == 0 else "done"}, 1000
+        ),
+        "qry.recovery_run.list": listed(
+            lambda n: {"recovery_trace_id": f"trace{n}.", "started_at": f"{n:04}", "ended_us": n or None,
+                       "final_outcome": "recovered" if n else None}, 40
+        ),
+        "qry.recovery_action.list": listed(lambda n: {"sequence": n, "action_type": "retry"}, 201),
+        "qry.ops_case.list": lambda data: {"items": []} if "recovery_trace_id" in data else listed(
+            lambda n: {"case_id": f"case_{n}.", "opened_us": n, "state": "resolved" if n else "retrying",
+                       "kind": "node_flapping", "target_ref": "node:n1", "commands": '["ops.node.retire"]'}, 25
+        )(data),
+    }  # fmt: skip
+    # when
+    said = await amends("why", "n1")
+    # then
+    assert said.status == 0, said.err
+    assert [n for n in range(1000) if f"step_{n}." in said.out] == [0, *range(800, 1000)]
+    assert [n for n in range(40) if f"trace{n}." in said.out] == [0, *range(30, 40)]
+    assert [n for n in range(25) if f"case_{n}." in said.out] == [0, *range(5, 25)]
+    for heading in ("Steps (799 earlier steps left out)", "Recoveries (29 earlier runs left out)",
+                    "Cases (4 earlier cases left out)", "Actions (1 earlier actions left out)"):  # fmt: skip
+        assert heading in said.out.splitlines()
+    assert '  amends node retire n1 --reason "…"' in said.out.splitlines()
+    story = json.loads((await amends("why", "n1", "--json")).out)
+    assert story["earlier"] == {"steps": 799, "runs": 29, "cases": 4}
+
+
+@pytest.mark.parametrize("name", ["meter", "alloc", "case_1", "evt_main"])
+async def test_why_finds_a_node_whose_name_begins_like_an_id(runtime: FakeRuntime, amends: Amends, name: str) -> None:
+    none = {"code": "not_found", "message": "none"}
+    runtime.answers |= {f"qry.{entity}.get": none for entity in ("meter", "allocation", "ops_case", "outbox")}
+    runtime.answers["qry.node.get"] = lambda data: {"node_id": data["id"], "state": "ready"}
+    said = await amends("why", name)
+    assert said.out.splitlines()[:1] == [f"node:{name}"], said.err
 
 
 async def test_why_of_a_node_leads_on_to_what_it_owes(runtime: FakeRuntime, amends: Amends) -> None:
