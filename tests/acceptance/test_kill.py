@@ -152,6 +152,7 @@ async def _the_records_are_whole(world: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_killed_thirty_times_under_load_everything_converges(state_dir: Path) -> None:
     # given customers on machines with faults
     seed = int(os.environ.get("AMENDS_TEST_SEED", "0")) or secrets.randbits(32)
