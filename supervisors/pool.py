@@ -60,6 +60,11 @@ class Pool:
         node = self._get("node", node_id)
         return node if isinstance(node, Node) and node.state != "retired" else None
 
+    def node_epoch(self, node_id: str) -> int | None:
+        """The committed node's epoch, if it lives."""
+        node = self.node(node_id)
+        return node.epoch if node is not None else None
+
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         """(allocation, `reserved` or `active`) of the node."""
         return self._assignments.get(node_id)

@@ -23,7 +23,7 @@ from nats.errors import Error as NatsError
 from adapters.nats.agent_link import AgentLink
 from adapters.nats.agent_machine import MountTable, NoMounts, customer_users, machine_boot_id
 from adapters.nats.agent_store import AgentStore
-from adapters.nats.agents import Heartbeat, TaskResult
+from adapters.nats.agents import MAX_INVENTORY, MAX_NAME, Heartbeat, Inventory, TaskResult
 
 log = logging.getLogger("amends.agent")
 MAX_TASK_BYTES: Final = 64 * 1024
@@ -32,7 +32,7 @@ MAX_NAMES: Final = 4096
 NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Names = Annotated[list[Annotated[str, Meta(max_length=255)]], Meta(max_length=MAX_NAMES)]
+Names = Annotated[list[Annotated[str, Meta(max_length=MAX_NAME)]], Meta(max_length=MAX_NAMES)]
 
 
 class Expected(Struct, frozen=True):
@@ -170,14 +170,15 @@ class NodeAgent:
             if attachment_id not in expected.mounts:
                 await self._mounts.unmount(attachment_id)
         users = await asyncio.to_thread(lambda: list(self._users()))
-        inventory: dict[str, Any] = {
-            "mounts": sorted(self._mounts.own())[:MAX_NAMES],
-            "users": sorted(users)[:MAX_NAMES],
-            "foreign": sorted(self._mounts.foreign())[:MAX_NAMES],
-        }
+        inventory = Inventory(_names(self._mounts.own()), _names(users), _names(self._mounts.foreign()))
         return TaskResult(task.task_id, "ok", "", "", [], {}, inventory)
+
+
+def _names(found: Sequence[str]) -> list[str]:
+    """As many, and as much of each, as the runtime takes."""
+    return [name[:MAX_NAME] for name in sorted(found)[:MAX_INVENTORY]]
 
 
 def failure(task: Task, code: str, message: str) -> TaskResult:
     """The result of a task that was not done."""
-    return TaskResult(task.task_id, "error", code, message, [], {}, {})
+    return TaskResult(task.task_id, "error", code, message, [], {})

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -16,29 +16,46 @@ from amends.ports import Outcome, StepCall
 
 log = logging.getLogger("amends.agents")
 RESEND_S = 0.5
-MAX_HEARTBEAT_BYTES = 16 * 1024
+MAX_HEARTBEAT_BYTES: Final = 16 * 1024
+MAX_RESULT_BYTES: Final = 512 * 1024
+MAX_INVENTORY: Final = 1024  # names of each kind
+MAX_NAME: Final = 255
+MALFORMED: Final = "agent_malformed"
+
+# An agent is believed about its own machine only, and its words go into rows: nothing unprintable, nothing endless.
+BootId = Annotated[str, Meta(pattern=r"^[ -~]{1,128}$(?!\n)")]
+Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,64}$(?!\n)")]
+Names = Annotated[list[Annotated[str, Meta(max_length=MAX_NAME)]], Meta(max_length=MAX_INVENTORY)]
 
 
 class Heartbeat(Struct, frozen=True):
     """`hb.<node_id>` (api.md 6). `health` is stored as is and reserved."""
 
-    boot_id: str
+    boot_id: BootId
     seq: int
     sent_us: int
     health: dict[str, Any] | None = None
     version: str | None = None
 
 
+class Inventory(Struct, frozen=True):
+    """What an agent found on its machine: attachment ids, user names, mounts that are not its own."""
+
+    mounts: Names
+    users: Names
+    foreign: Names = []
+
+
 class TaskResult(Struct, frozen=True):
     """`result.<node_id>` (api.md 6)."""
 
     task_id: str
-    status: str
-    code: str | None = None
+    status: Literal["ok", "error", "noop"]
+    code: Code | None = None
     message: str | None = None
     holders: list[Any] | None = None
     observed: dict[str, Any] | None = None
-    inventory: dict[str, Any] | None = None
+    inventory: Inventory | None = None
 
 
 class Heartbeats:
@@ -60,8 +77,6 @@ class Heartbeats:
             if len(message.data) > MAX_HEARTBEAT_BYTES:
                 raise msgspec.ValidationError("too large")
             beat = self._decoder.decode(message.data)
-            if not 0 < len(beat.boot_id) <= 128:
-                raise msgspec.ValidationError("boot_id must have 1 to 128 characters")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return
@@ -69,11 +84,16 @@ class Heartbeats:
 
 
 class AgentTasks:
-    """The step runner `agent`: publishes a task until its result comes or its time is over."""
+    """The step runner `agent`: publishes a task until its result comes or its time is over.
 
-    def __init__(self, client: Client, runtime_epoch: int, now_us: Callable[[], int]) -> None:
-        self._client, self._epoch, self._now = client, runtime_epoch, now_us
-        self._waiting: dict[str, asyncio.Future[TaskResult]] = {}
+    `node_epoch` gives a node's present epoch, None if there is no such node: a task of an older one is not sent.
+    """
+
+    def __init__(
+        self, client: Client, runtime_epoch: int, now_us: Callable[[], int], node_epoch: Callable[[str], int | None]
+    ) -> None:
+        self._client, self._epoch, self._now, self._node_epoch = client, runtime_epoch, now_us, node_epoch
+        self._waiting: dict[str, dict[str, asyncio.Future[TaskResult]]] = {}  # by node and task
         self._decoder = msgspec.json.Decoder(TaskResult)
 
     async def start(self) -> None:
@@ -81,38 +101,70 @@ class AgentTasks:
         await self._client.subscribe("amends.v1.result.*", cb=self._on_result)
 
     async def run(self, call: StepCall) -> Outcome:
-        """Send the task, unchanged, until the agent answers."""
+        """Send the task, unchanged, until the agent answers, the time is over or the node is another one."""
         args = call.args
+        node_id, op = args["node_id"], call.name.removeprefix("agent.")
         task_id = "task_" + call.step_id.partition("_")[2]
         task = {
-            "task_id": task_id, "op": call.name.removeprefix("agent."), "node_epoch": args["node_epoch"],
+            "task_id": task_id, "op": op, "node_epoch": args["node_epoch"],
             "runtime_epoch": self._epoch, "deadline_us": self._now() + call.timeout_ms * 1000,
             "expected": args["expected"],
         }  # fmt: skip
         payload = msgspec.json.encode(task)
         headers = {"traceparent": traceparent((call.trace_id, call.span_id))}
         future: asyncio.Future[TaskResult] = asyncio.get_running_loop().create_future()
-        self._waiting[task_id] = future
+        self._waiting.setdefault(node_id, {})[task_id] = future
         try:
             async with asyncio.timeout(call.timeout_ms / 1000):
                 while not future.done():
-                    await self._client.publish(f"amends.v1.task.{args['node_id']}", payload, headers=headers)
+                    if self._node_epoch(node_id) != args["node_epoch"]:
+                        return Outcome("failed", "stale_epoch", "the node was retired or begun anew meanwhile")
+                    await self._client.publish(f"amends.v1.task.{node_id}", payload, headers=headers)
                     await asyncio.wait({future}, timeout=RESEND_S)
-            result = future.result()
         except TimeoutError:
             return Outcome("unknown", "agent_timeout", "the node's agent gave no result in time")
         finally:
-            del self._waiting[task_id]
-        if result.status == "error":
-            return Outcome("failed", result.code or "agent_error", result.message or "")
-        return Outcome("done", data=result.inventory or {})
+            del self._waiting[node_id][task_id]
+            if not self._waiting[node_id]:
+                del self._waiting[node_id]
+        return _outcome(op, future.result())
 
     async def _on_result(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiting is None:
+            return  # nobody asked this node: not worth reading
         try:
+            if len(message.data) > MAX_RESULT_BYTES:
+                raise msgspec.ValidationError(f"larger than {MAX_RESULT_BYTES} bytes")
             result = self._decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("a result on %s cannot be read: %s", message.subject, error)
+            # Which task it answers cannot be told; all are asked again, and what follows unasked is not even read.
+            bad = TaskResult("", "error", MALFORMED, f"the result cannot be read: {error}")
+            for future in waiting.values():
+                _answer(future, bad)
             return
-        future = self._waiting.get(result.task_id)
-        if future is not None and not future.done():
-            future.set_result(result)
+        if result.task_id in waiting:
+            _answer(waiting[result.task_id], result)
+
+
+def _answer(future: asyncio.Future[TaskResult], result: TaskResult) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _outcome(op: str, result: TaskResult) -> Outcome:
+    if result.status == "error":
+        return Outcome("failed", result.code or "agent_error", _printable(result.message or ""))
+    if result.inventory is None:
+        if op == "reconcile":
+            return Outcome("failed", MALFORMED, "the result says ok and has no inventory")
+        return Outcome("done")
+    names = {
+        kind: [_printable(name) for name in found] for kind, found in msgspec.to_builtins(result.inventory).items()
+    }
+    return Outcome("done", data=names)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:1000])

@@ -117,7 +117,7 @@ class Runtime:
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
                 self.detector.on_node(node_id, node)
-        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us)
+        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch)
         self.heartbeats = Heartbeats(self.nats, self.detector.heard)
         self.ssh = SshClient(
             self._client_key(), connect_timeout_ms=self.settings.ssh.connect_timeout_ms,

@@ -10,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
-from adapters.nats.agents import AgentTasks, Heartbeat, TaskResult
+from adapters.nats.agents import AgentTasks, Heartbeat, Inventory, TaskResult
 from adapters.nats.service import PREFIX
 from amends.ports import StepCall
 from supervisors.boot.demo.world import World
@@ -134,7 +134,7 @@ class Recorder:
 
 async def test_a_task_as_it_is_sent_fits_its_schema() -> None:
     recorder = Recorder()
-    tasks = AgentTasks(cast(Any, recorder), 7, lambda: 1)
+    tasks = AgentTasks(cast(Any, recorder), 7, lambda: 1, lambda node_id: 1)
     args = {"node_id": "n1", "node_epoch": 1, "expected": {"mounts": [], "users": ["am-x"]}}
     call = StepCall("step_0", "agent.reconcile", "node:n1", "agent:n1", args, 1, "k", 7, 1, "0" * 32, "0" * 16)
     assert (await tasks.run(call)).code == "agent_timeout"
@@ -149,7 +149,7 @@ async def test_a_task_as_it_is_sent_fits_its_schema() -> None:
 
 def test_heartbeats_and_results_fit_their_schemas() -> None:
     check("Heartbeat", msgspec.to_builtins(Heartbeat("boot", 1, 1)))
-    check("TaskResult", msgspec.to_builtins(TaskResult("task_0", "ok", inventory={"users": []})))
+    check("TaskResult", msgspec.to_builtins(TaskResult("task_0", "ok", inventory=Inventory([], []))))
     with pytest.raises(jsonschema.ValidationError):
         check("Heartbeat", {"boot_id": "boot"})
 

@@ -14,8 +14,8 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_machine import customer_users
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
-from adapters.nats.agents import AgentTasks, TaskResult
-from amends.ports import StepCall
+from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, AgentTasks, Heartbeats, TaskResult
+from amends.ports import Outcome, StepCall
 
 USER = "am-" + "0" * 26
 Ask = Callable[..., Awaitable[dict[str, Any]]]
@@ -179,20 +179,129 @@ async def test_it_waits_for_a_server_and_finds_a_restarted_one_again(
     await server.start()
 
 
-async def test_the_runtimes_own_side_understands_the_agent(
-    server: EmbeddedNats, client: Client, tmp_path: Path
-) -> None:
-    tasks = AgentTasks(client, 3, lambda: 1_000_000)
-    await tasks.start()
-    args = {"node_id": "n1", "node_epoch": 1, "expected": {"mounts": [], "users": [USER]}}
-    call = StepCall(
+def reconcile_call(timeout_ms: int = 5000, node_id: str = "n1") -> StepCall:
+    args = {"node_id": node_id, "node_epoch": 1, "expected": {"mounts": [], "users": [USER]}}
+    return StepCall(
         step_id="step_1", name="agent.reconcile", entity="node:n1", target="agent:n1", attempt=1,
-        idempotency_key="k", epoch=3, args=args, trace_id="0" * 32, span_id="0" * 16, timeout_ms=5000,
+        idempotency_key="k", epoch=3, args=args, trace_id="0" * 32, span_id="0" * 16, timeout_ms=timeout_ms,
     )  # fmt: skip
+
+
+@pytest.fixture
+async def tasks(client: Client) -> AgentTasks:
+    """The runtime's side, for nodes of epoch 1."""
+    tasks = AgentTasks(client, 3, lambda: 1_000_000, lambda node_id: 1)
+    await tasks.start()
+    return tasks
+
+
+async def answered(tasks: AgentTasks, client: Client, *answers: tuple[str, bytes]) -> Outcome:
+    """What becomes of a reconcile of n1 that is answered so, each answer under its node's name."""
+
+    async def answer(message: Any) -> None:
+        for node_id, data in answers:
+            await client.publish(f"amends.v1.result.{node_id}", data)
+
+    await client.subscribe("amends.v1.task.n1", cb=answer)
+    return await tasks.run(reconcile_call())
+
+
+def result(**fields: Any) -> bytes:
+    inventory = {"mounts": [], "users": [USER], "foreign": []}
+    return json.dumps({"task_id": "task_1", "status": "ok", "inventory": inventory} | fields).encode()
+
+
+async def test_the_runtimes_own_side_understands_the_agent(
+    server: EmbeddedNats, tasks: AgentTasks, tmp_path: Path
+) -> None:
     async with running(agent_in(server, tmp_path)):
-        outcome = await tasks.run(call)
+        outcome = await tasks.run(reconcile_call())
     assert outcome.kind == "done"
     assert outcome.data == {"mounts": [], "users": [USER], "foreign": []}
+
+
+async def test_an_agent_that_finds_more_than_fits_reports_what_does(
+    server: EmbeddedNats, tasks: AgentTasks, tmp_path: Path
+) -> None:
+    mounts = Mounts()
+    mounts.foreign = lambda: [f"/mnt/{number:05}/" + "x" * 300 for number in range(5000)]  # type: ignore[method-assign]
+    async with running(agent_in(server, tmp_path, mounts=mounts)):
+        outcome = await tasks.run(reconcile_call())
+    assert (outcome.kind, len(outcome.data["foreign"])) == ("done", MAX_INVENTORY)
+
+
+async def test_a_result_is_believed_only_under_the_name_of_the_node_that_was_asked(
+    tasks: AgentTasks, client: Client
+) -> None:
+    forged = result(inventory={"mounts": [], "users": [], "foreign": []})
+    outcome = await answered(tasks, client, ("n2", forged), ("n1", result(task_id="task_0")), ("n1", result()))
+    assert outcome.data["users"] == [USER]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        result(status="fine"),
+        result(status=None),
+        result(inventory=None),
+        result(status="noop", inventory=None),
+        result(inventory={"mounts": []}),
+        result(inventory={"mounts": [], "users": [["deep"]]}),
+        result(inventory={"mounts": [], "users": ["u"] * (MAX_INVENTORY + 1)}),
+        result(inventory={"mounts": [], "users": ["u" * 256]}),
+        result(message="m" * MAX_RESULT_BYTES),
+        result(status="error", code="no\x00code"),
+        b'{"task_id":"task_1","status":"ok","inventory":' + b'{"users":' * 5000 + b"0" + b"}" * 5001,
+    ],
+)
+async def test_a_malformed_result_is_an_error_and_no_empty_node(tasks: AgentTasks, client: Client, data: bytes) -> None:
+    outcome = await answered(tasks, client, ("n1", data))
+    assert (outcome.kind, outcome.code, outcome.data) == ("failed", "agent_malformed", {})
+
+
+async def test_what_an_agent_says_reaches_rows_printable_bounded_and_without_fields_of_its_own(
+    tasks: AgentTasks, client: Client
+) -> None:
+    nested: Any = 0
+    for _ in range(100):
+        nested = [nested]
+    inventory = {"mounts": [], "users": [USER], "foreign": ["/mnt/a\x00b"], "more": nested}
+    outcome = await answered(tasks, client, ("n1", result(inventory=inventory, holders=nested, observed={"a": nested})))
+    assert outcome.data == {"mounts": [], "users": [USER], "foreign": ["/mnt/a?b"]}
+
+
+async def test_an_agents_error_is_told_printable_and_short(tasks: AgentTasks, client: Client) -> None:
+    outcome = await answered(tasks, client, ("n1", result(status="error", message="no\x00\n" + "x" * 5000)))
+    assert (outcome.kind, outcome.code, outcome.message[:5]) == ("failed", "agent_error", "no??x")
+    assert len(outcome.message) == 1000
+
+
+async def test_a_task_of_a_node_that_was_retired_or_begun_anew_ends_at_once(client: Client) -> None:
+    epochs: dict[str, int] = {"n2": 2}
+    tasks = AgentTasks(client, 3, lambda: 1_000_000, epochs.get)
+    sent = await client.subscribe("amends.v1.task.*")
+    await client.flush()
+    for node_id in ("n1", "n2"):
+        outcome = await tasks.run(reconcile_call(60_000, node_id))
+        assert (outcome.kind, outcome.code) == ("failed", "stale_epoch")
+    await client.flush()
+    assert sent.pending_msgs == 0, "nothing was sent to a machine that is another one"
+
+
+@pytest.mark.parametrize("boot_id", ["", "b" * 129, "b\x00", "b\n", "b\u2028", "\ud800"])
+async def test_a_boot_that_no_row_can_carry_is_malformed(client: Client, boot_id: str) -> None:
+    heard: list[tuple[str, str]] = []
+    heartbeats = Heartbeats(client, lambda *beat: heard.append(beat))
+    await heartbeats.start()
+    for name in (boot_id, "boot-1"):
+        await client.publish("amends.v1.hb.n1", json.dumps({"boot_id": name, "seq": 1, "sent_us": 1}).encode())
+    async with asyncio.timeout(5):
+        while heartbeats.received < 2:
+            await client.flush()
+    assert (heartbeats.malformed, heard) == (1, [("n1", "boot-1")])
 
 
 def test_the_store_keeps_a_bounded_number_of_results(tmp_path: Path) -> None:
