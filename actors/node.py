@@ -1,10 +1,10 @@
 """The node actor: heard, probed, ready; suspect when silent; quarantined when it cannot be trusted. Its automaton.
 
-What operators do to it stands in `node_ops`. It learns of heartbeats only when something changes. Verdicts on
-silence belong to the node-loss rows and are not taken here.
+What operators do to it stands in `node_ops`, its way back in `node_return`. It learns of heartbeats only when
+something changes. Verdicts on silence belong to the node-loss rows and are not taken here.
 """
 
-from actors import node_ops
+from actors import node_ops, node_return
 from actors.node_state import DebtSettled, HeartbeatSeen, Node, Silent, Suspicion, view_node
 from actors.wire import (
     DrainNode,
@@ -19,7 +19,7 @@ from amends.runtime.decision import Decision
 from amends.runtime.domain import ActorKind
 from amends.runtime.messages import StepDone, TimerFired
 
-PROBE, RECONCILE = "ssh.probe", "agent.reconcile"
+PROBE = "ssh.probe"
 
 
 def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
@@ -37,7 +37,7 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
     else:
         d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
     if s.state == "registered":
-        _probe(d)
+        node_ops.probe(d)
     elif s.state == "suspect":
         _back(d)
 
@@ -66,41 +66,36 @@ def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
 
 
 def _debt_settled(s: Node, m: DebtSettled, d: Decision) -> None:
-    node_ops.try_return(d)
-
-
-def _probe(d: Decision) -> None:
-    s: Node = d.state
-    if not s.probing:
-        d.set(probing=True)
-        d.step(PROBE, f"node:{d.id}", {"node_id": d.id}, attempt=s.probe_tries + 1)
+    node_return.try_return(d)
 
 
 def _step_done(s: Node, m: StepDone, d: Decision) -> None:
-    if m.name == RECONCILE:
-        node_ops.reconciled(s, m, d)
-    elif m.name == PROBE and s.state == "registered":
+    if m.name == node_return.RECONCILE:
+        node_return.reconciled(s, m, d)
+    elif m.name == node_return.REMOVE:
+        node_return.removed(s, m, d)
+    elif m.name == PROBE and m.step_id == s.probing:
         _probed(s, m, d)
-    elif m.name == PROBE:
-        d.set(probing=False, probe_tries=0)
 
 
 def _probed(s: Node, m: StepDone, d: Decision) -> None:
-    d.set(probing=False, probe_tries=s.probe_tries + 1)
-    if m.ok:
-        d.to("ready", cause="probe", probe_tries=0)
-    elif m.outcome.code == "ssh_host_key_mismatch":
+    d.set(probing="", probe_tries=s.probe_tries + 1 if s.state == "registered" and not m.ok else 0)
+    if m.outcome.code == "ssh_host_key_mismatch":
         node_ops.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
-    else:
+    elif s.state != "registered":
+        return
+    elif not m.ok:
         d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
+    elif s.boot_id is not None:  # else it is probed again when it is heard
+        d.to("ready", cause="probe")
 
 
 def _timer(s: Node, m: TimerFired, d: Decision) -> None:
     if m.name == "probe" and s.state == "registered":
         if d.facts.is_heard(d.id):
-            _probe(d)
+            node_ops.probe(d)
     elif m.name == "reconcile":
-        node_ops.begin_reconcile(d)
+        node_return.begin_reconcile(d)
 
 
 NODE = ActorKind(

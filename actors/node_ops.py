@@ -1,15 +1,12 @@
-"""What operators do to a node, and its ways into and out of quarantine.
-
-A node leaves quarantine by itself only when nothing but `offline` or `cleanup_exhausted` stands against it and its
-agent's inventory has been read; otherwise an operator lets it out, and then it is reconciled too.
-"""
+"""What operators do to a node, and its ways into quarantine; the way out is `node_return`."""
 
 from typing import Any
 
 import msgspec
 
 from actors.cleanup import CleanupLost
-from actors.node_state import SELF_HEALING, Node
+from actors.node_return import begin_reconcile
+from actors.node_state import Node
 from actors.wire import (
     DrainNode,
     QuarantineNode,
@@ -20,10 +17,7 @@ from actors.wire import (
     UpdateNode,
 )
 from amends.runtime.decision import Decision
-from amends.runtime.messages import StepDone
 from amends.runtime.notifications import notify
-
-STALLED_AFTER = 5
 
 
 def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
@@ -67,57 +61,21 @@ def ops_quarantine(s: Node, m: QuarantineNode, d: Decision) -> None:
 
 
 def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evidence: Any = None) -> None:
-    """Add a reason; into quarantine if it is not there yet."""
+    """Add a reason; into quarantine if it is not there yet. A way back under way ends: it was begun without it."""
     s: Node = d.state
-    known = why in s.quarantine_reasons
-    reasons = sorted({*s.quarantine_reasons, why})
+    changes: dict[str, Any] = {
+        "quarantine_reasons": sorted({*s.quarantine_reasons, why}), "returning": False, "dirty_acknowledged": False,
+    }  # fmt: skip
     if s.state != "quarantined":
-        d.to("quarantined", cause=why, reason=reason, quarantine_reasons=reasons, before_suspect="")
+        d.to("quarantined", cause=why, reason=reason, before_suspect="", **changes)
         notify(d, "node.quarantined", state="quarantined", cause=why)
-    elif not known:
-        d.set(quarantine_reasons=reasons)
-        d.audit("node.quarantine_reason", reason=reason, details={"cause": why})
+    elif reason or s.returning or why not in s.quarantine_reasons:  # an operator's word is audited in any case
+        d.set(**changes)
+        d.audit("node.quarantine_reason", reason=reason, details={"cause": why, "was_returning": s.returning})
+        d.cancel("reconcile")
+        d.resolve_case("reconcile_stalled", "the node is no longer on its way back")
     if case and case not in d.state.cases:
         d.case(case, evidence=evidence)
-
-
-def try_return(d: Decision) -> None:
-    """Begin the way out of quarantine where nothing stands against it."""
-    s: Node = d.state
-    allowed = s.returning or set(s.quarantine_reasons) <= SELF_HEALING
-    if s.state == "quarantined" and allowed and not d.facts.is_dirty(d.id):
-        begin_reconcile(d)
-
-
-def begin_reconcile(d: Decision) -> None:
-    """Ask the node's agent to compare what it holds with what is expected."""
-    s: Node = d.state
-    if s.state != "quarantined" or s.reconciling:
-        return
-    d.set(reconciling=True)
-    expected = {"mounts": [], "users": d.facts.expected_users(d.id)}
-    args = {"node_id": d.id, "node_epoch": s.epoch, "expected": expected}
-    d.step("agent.reconcile", f"agent:{d.id}", args, attempt=s.reconcile_tries + 1)
-
-
-def reconciled(s: Node, m: StepDone, d: Decision) -> None:
-    """The agent's inventory is in, or it did not answer in time."""
-    d.set(reconciling=False, reconcile_tries=0 if m.ok else s.reconcile_tries + 1)
-    if s.state != "quarantined":
-        return
-    if not m.ok:
-        d.timer("reconcile", d.now_us + d.limits.us("offline_after_ms"))
-        if d.state.reconcile_tries >= STALLED_AFTER and "reconcile_stalled" not in s.cases:
-            d.case("reconcile_stalled", evidence={"code": m.outcome.code, "tries": d.state.reconcile_tries})
-        return
-    d.resolve_case("reconcile_stalled")
-    d.audit("node.reconciled", details={"inventory": m.outcome.data})
-    if (s.returning or set(s.quarantine_reasons) <= SELF_HEALING) and (
-        s.dirty_acknowledged or not d.facts.is_dirty(d.id)
-    ):
-        d.to("ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False)
-        for kind in ("node_flapping", "host_key_mismatch"):
-            d.resolve_case(kind)
 
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
@@ -140,7 +98,10 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     debtors = d.facts.debtors(d.id)
     if debtors and not m.acknowledge_lost:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")
-    d.to("retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[])
+    d.to(
+        "retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[],
+        returning=False, dirty_acknowledged=False, probing="", reconciling="",
+    )  # fmt: skip
     d.cancel("probe", "reconcile")
     for kind in list(s.cases):
         d.resolve_case(kind, m.reason)
@@ -163,9 +124,18 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         d.refuse("invalid_request", "nothing to update: give ssh or labels", field="ssh")
     d.set(**changes)
     d.audit("node.update", reason=m.reason, details={"fields": sorted(changes)})
-    if m.ssh is not None and not s.probing:
-        d.set(probing=True)
-        d.step("ssh.probe", f"node:{d.id}", {"node_id": d.id}, attempt=1, key=f"{d.id}:update:{d.state.version}")
+    if m.ssh is not None:  # what was asked of the old machine says nothing about this one
+        d.set(probing="", probe_tries=0, reconciling="")
+        probe(d)
+        if s.reconciling:
+            begin_reconcile(d)
+
+
+def probe(d: Decision) -> None:
+    """Try the node's SSH server, unless that is under way."""
+    s: Node = d.state
+    if not s.probing:
+        d.set(probing=d.step("ssh.probe", f"node:{d.id}", {"node_id": d.id}, attempt=s.probe_tries + 1))
 
 
 def _illegal(s: Node, d: Decision, verb: str) -> None:

@@ -10,7 +10,10 @@ SELF_HEALING = frozenset(("offline", "cleanup_exhausted"))
 
 
 class Node(ActorState, frozen=True, kw_only=True):
-    """A machine that can be rented. Times in microseconds; `flaps` are the times of suspicion in the window."""
+    """A machine that can be rented. Times in microseconds; `flaps` are the times of suspicion in the window.
+
+    `probing` and `reconciling` name the step whose outcome is waited for; any other answers an older question.
+    """
 
     ssh_host: str
     ssh_port: int
@@ -25,9 +28,9 @@ class Node(ActorState, frozen=True, kw_only=True):
     flap_count: int = 0
     flaps: list[int] = []
     quarantine_reasons: list[str] = []
-    probing: bool = False
+    probing: str = ""
     probe_tries: int = 0
-    reconciling: bool = False
+    reconciling: str = ""
     reconcile_tries: int = 0
     dirty_acknowledged: bool = False
     returning: bool = False  # an operator has released it; it goes back once it is reconciled

@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+import asyncssh
 import pytest
 
 from adapters.embedded.ports import free_port
+from adapters.simulated.node_users import NodeCommand
 from tests.acceptance.machine import CUSTOMER_KEY, Machine, user_of
 from tests.acceptance.records import all_is_well, audit, cases, events, notifications, runs
 from tests.acceptance.world import World, until
@@ -163,6 +165,39 @@ async def test_a_node_comes_back_only_when_its_agent_has_answered(world: World, 
     assert (await world.node(machine.node_id))["state"] == "quarantined"
     machine.answers = True
     await world.node_is(machine.node_id, "ready")
+
+
+async def test_a_node_comes_back_only_without_users_that_nobody_rents(world: World, machine: Machine) -> None:
+    # given a user of a rental that nobody knows any more, and one that was not made by Amends
+    left, foreign = "0" * 26, "am-" + "9" * 26
+    machine.ssh.table.apply(NodeCommand("user-create", f"am-{left}", f"alloc_{left}", "task_1", 1))
+    machine.ssh.table.add_foreign(foreign)
+    # when the node is let back
+    await world.ok("ops.node.quarantine", about(machine))
+    await world.ok("ops.node.return_to_service", about(machine))
+
+    # then the first is removed, and for the other a person is called
+    async def called() -> Any:
+        return await cases(world, f"node:{machine.node_id}")
+
+    (case,) = await until(called, "a person is called", 20)
+    assert (case["kind"], case["state"]) == ("reconcile_stalled", "open")
+    assert list(case["evidence"]["users"]) == [foreign]
+    assert machine.users == [foreign]
+    assert (await world.node(machine.node_id))["state"] == "quarantined"
+    assert await audit(world, f"node:{machine.node_id}/user:am-{left}") == ["node.user_removed"]
+    # when it is gone, then the node is back
+    del machine.ssh.table.users[foreign]
+    await world.node_is(machine.node_id, "ready")
+    assert [row["state"] for row in await cases(world, f"node:{machine.node_id}")] == ["resolved"]
+
+
+async def test_a_host_key_that_does_not_fit_an_update_quarantines_at_once(world: World, machine: Machine) -> None:
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+    ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": other}
+    await world.ok("ops.node.update", about(machine, ssh=ssh))
+    await world.node_is(machine.node_id, "quarantined")
+    assert [row["kind"] for row in await cases(world, f"node:{machine.node_id}")] == ["host_key_mismatch"]
 
 
 async def test_a_machine_that_moved_is_reached_at_its_new_address(world: World, machine: Machine) -> None:

@@ -1,0 +1,302 @@
+"""The node's decisions one by one, without a world: late answers, stopped ways back, left-over users."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.node import NODE
+from actors.node_return import STALLED_AFTER
+from actors.node_state import HeartbeatSeen, Node, Suspicion
+from actors.wire import QuarantineNode, RegisterNode, RetireNode, ReturnNode, SshAddress, UpdateNode
+from amends.ports import Outcome
+from amends.runtime.decision import Context, Decision
+from amends.runtime.messages import Envelope, StepDone, TimerFired
+from amends.values.limits import Limits
+from amends.values.records import StepRow
+from supervisors.matrix import MATRIX
+from supervisors.timing import timing
+
+SSH = SshAddress(host="127.0.0.1", port=22, host_key="ssh-ed25519 AAAA")
+ONE, TWO = "am-" + "1" * 26, "am-" + "2" * 26
+EMPTY: dict[str, Any] = {"mounts": [], "users": [], "foreign": []}
+DONE = Outcome("done")
+OTHER_KEY = Outcome("failed", "ssh_host_key_mismatch", may_have_run=False)
+
+
+class Facts:
+    """What a node's decisions may ask of others."""
+
+    def __init__(self) -> None:
+        self.expected: list[str] = []
+        self.dirty = False
+        self.assignment: tuple[str, str] | None = None
+
+    def expected_users(self, node_id: str) -> list[str]:
+        return self.expected
+
+    def is_dirty(self, node_id: str) -> bool:
+        return self.dirty
+
+    def debtors(self, node_id: str) -> list[str]:
+        return []
+
+    def assignment_of(self, node_id: str) -> tuple[str, str] | None:
+        return self.assignment
+
+    def is_heard(self, node_id: str) -> bool:
+        return True
+
+
+class Life:
+    """One node, turn after turn."""
+
+    def __init__(self) -> None:
+        self.facts = Facts()
+        limits = Limits(timing("acceptance", {}))
+        self.context = Context(epoch=1, limits=limits, matrix=MATRIX, facts=self.facts)
+        self.state: Node | None = None
+        self.turn: Decision
+        self.asked: list[StepRow] = []
+        self.audits: list[str] = []
+        self.now = 1_000_000
+
+    def take(self, message: Any, actor: str = "runtime") -> None:
+        """One turn, committed."""
+        self.now += 1_000_000
+        env = Envelope(message, actor=actor)
+        self.turn = Decision(NODE, "n1", self.state, env, self.context, self.now, self.now.to_bytes(16, "big"))
+        if isinstance(message, TimerFired):
+            self.turn.cancel(message.name)
+        NODE.handlers[type(message)](self.turn.state, message, self.turn)
+        self.turn.build()
+        self.state = self.turn.state
+        self.asked = [step for step in self.turn.steps if step.entity == "node:n1"]  # not what notifications ask for
+        self.audits += [f"{audit.action} {audit.target_ref}".removesuffix(" node:n1") for audit in self.turn.audits]
+
+    def end(self, step: StepRow, outcome: Outcome) -> None:
+        """The outcome of a step arrives."""
+        args = msgspec.json.decode(step.args)
+        done = StepDone(step.step_id, step.name, step.attempt, step.target, args, outcome, 1, 2, "t" * 32, "s" * 16)
+        self.take(done)
+
+    def next(self, name: str) -> StepRow:
+        """The one step that the last turn intended."""
+        (step,) = self.asked
+        assert step.name == name
+        return step
+
+    def inventory(self, *users: str) -> Outcome:
+        return Outcome("done", data=EMPTY | {"users": list(users)})
+
+    @property
+    def node(self) -> Node:
+        assert self.state is not None
+        return self.state
+
+
+@pytest.fixture
+def life() -> Life:
+    """A node that is ready."""
+    life = Life()
+    life.take(RegisterNode(node_id="n1", ssh=SSH))
+    life.take(HeartbeatSeen("b1", 1))
+    life.end(life.next("ssh.probe"), DONE)
+    assert life.node.state == "ready"
+    return life
+
+
+def returning(life: Life) -> StepRow:
+    """An operator has quarantined the node and lets it back; what its agent is asked."""
+    life.take(QuarantineNode(node_id="n1", reason="odd noises"), "operator:o")
+    life.take(ReturnNode(node_id="n1", reason="silence"), "operator:o")
+    return life.next("agent.reconcile")
+
+
+def move(life: Life) -> StepRow:
+    life.take(UpdateNode(node_id="n1", ssh=SSH, reason="moved"), "operator:o")
+    (probe,) = [step for step in life.asked if step.name == "ssh.probe"]
+    return probe
+
+
+# --- the way back is stopped -----------------------------------------------------------------------------
+
+
+def test_a_node_quarantined_on_its_way_back_stays_and_the_operators_word_is_audited(life: Life) -> None:
+    asked = returning(life)
+    life.audits.clear()
+    life.take(QuarantineNode(node_id="n1", reason="not yet"), "operator:o")
+    assert life.audits == ["node.quarantine_reason"]
+    assert life.turn.audits[0].reason == "not yet"
+    life.end(asked, life.inventory())
+    assert (life.node.state, life.node.quarantine_reasons, life.node.returning) == ("quarantined", ["operator"], False)
+    # and an operator may let it back once more
+    life.take(ReturnNode(node_id="n1", reason="now"), "operator:o")
+    life.end(life.next("agent.reconcile"), life.inventory())
+    assert life.node.state == "ready"
+
+
+def test_a_wrong_host_key_seen_on_the_way_back_stops_it_and_keeps_its_case(life: Life) -> None:
+    asked = returning(life)
+    life.take(Suspicion("host_key_mismatch"))
+    life.end(asked, life.inventory())
+    assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["host_key_mismatch", "operator"])
+    assert list(life.node.cases) == ["host_key_mismatch"]
+
+
+def test_acknowledged_debts_are_forgotten_with_the_way_back_they_were_acknowledged_for(life: Life) -> None:
+    life.facts.dirty = True
+    life.take(QuarantineNode(node_id="n1", reason="odd noises"), "operator:o")
+    life.take(ReturnNode(node_id="n1", reason="silence", acknowledge_dirty=True), "operator:o")
+    life.take(Suspicion("cleanup_exhausted"))
+    assert not life.node.dirty_acknowledged
+
+
+def test_a_stopped_way_back_asks_no_more_and_closes_the_case_that_said_so(life: Life) -> None:
+    life.end(returning(life), Outcome("unknown", "agent_timeout"))
+    for _ in range(STALLED_AFTER - 1):
+        life.take(TimerFired("reconcile"))
+        life.end(life.next("agent.reconcile"), Outcome("unknown", "agent_timeout"))
+    assert list(life.node.cases) == ["reconcile_stalled"]
+    life.take(QuarantineNode(node_id="n1", reason="leave it"), "operator:o")
+    assert (life.node.cases, life.node.timers) == ({}, {})
+
+
+# --- late answers ----------------------------------------------------------------------------------------
+
+
+def test_an_answer_of_the_old_machine_does_not_let_a_new_registration_in(life: Life) -> None:
+    asked = returning(life)
+    life.take(RetireNode(node_id="n1", reason="gone"))
+    life.take(RegisterNode(node_id="n1", ssh=SSH))
+    life.take(QuarantineNode(node_id="n1", reason="wait"))
+    life.take(ReturnNode(node_id="n1", reason="go"))
+    own = life.next("agent.reconcile")
+    life.end(asked, life.inventory())
+    assert life.node.state == "quarantined"
+    life.end(own, life.inventory())
+    assert life.node.state == "ready"
+
+
+def test_a_probe_of_the_old_machine_does_not_make_a_new_registration_ready() -> None:
+    life = Life()
+    life.take(RegisterNode(node_id="n1", ssh=SSH))
+    life.take(HeartbeatSeen("b1", 1))
+    old = life.next("ssh.probe")
+    life.take(RetireNode(node_id="n1", reason="gone"))
+    life.take(RegisterNode(node_id="n1", ssh=SSH))
+    life.take(HeartbeatSeen("b2", 1))
+    own = life.next("ssh.probe")
+    life.end(old, DONE)
+    assert life.node.state == "registered"
+    life.end(own, DONE)
+    assert life.node.state == "ready"
+
+
+def test_an_inventory_of_before_a_reboot_is_asked_for_again(life: Life) -> None:
+    asked = returning(life)
+    life.facts.assignment = ("alloc_1", "reserved")
+    life.take(HeartbeatSeen("b2", 2))
+    assert life.node.epoch == 2
+    life.end(asked, life.inventory())
+    assert life.node.state == "quarantined"
+    again = life.next("agent.reconcile")
+    assert msgspec.json.decode(again.args)["node_epoch"] == 2
+    life.end(again, life.inventory())
+    assert life.node.state == "ready"
+
+
+def test_a_machine_that_moved_on_its_way_back_is_asked_anew(life: Life) -> None:
+    asked = returning(life)
+    move(life)
+    assert [step.name for step in life.asked] == ["ssh.probe", "agent.reconcile"]
+    own = life.asked[1]
+    life.end(asked, life.inventory())
+    assert life.node.state == "quarantined"
+    life.end(own, life.inventory())
+    assert life.node.state == "ready"
+
+
+def test_an_update_during_a_probe_is_probed_itself_and_only_its_own_answer_counts() -> None:
+    life = Life()
+    life.take(RegisterNode(node_id="n1", ssh=SSH))
+    life.take(HeartbeatSeen("b1", 1))
+    old = life.next("ssh.probe")
+    own = move(life)
+    life.end(old, OTHER_KEY)
+    assert life.node.state == "registered"
+    life.end(own, DONE)
+    assert life.node.state == "ready"
+
+
+@pytest.mark.parametrize("state", ["ready", "quarantined"])
+def test_a_wrong_host_key_after_an_update_is_not_left_for_the_next_customer(life: Life, state: str) -> None:
+    if state == "quarantined":
+        life.take(QuarantineNode(node_id="n1", reason="moving it"))
+    life.end(move(life), OTHER_KEY)
+    assert life.node.state == "quarantined"
+    assert "host_key_mismatch" in life.node.quarantine_reasons
+    assert list(life.node.cases) == ["host_key_mismatch"]
+
+
+def test_a_good_probe_alone_makes_no_node_ready() -> None:
+    life = Life()
+    life.take(RegisterNode(node_id="n1", ssh=SSH))
+    life.end(move(life), DONE)
+    assert life.node.state == "registered"
+    life.take(HeartbeatSeen("b1", 1))
+    life.end(life.next("ssh.probe"), DONE)
+    assert life.node.state == "ready"
+
+
+# --- left-over users -------------------------------------------------------------------------------------
+
+
+def test_left_over_users_are_removed_one_by_one_and_the_inventory_is_read_again(life: Life) -> None:
+    life.facts.expected = ["am-" + "3" * 26]
+    life.end(returning(life), life.inventory(ONE, TWO, "am-" + "3" * 26, "root"))
+    for user, digit in ((ONE, "1"), (TWO, "2")):
+        assert life.node.state == "quarantined"
+        step = life.next("ssh.user-remove")
+        args = msgspec.json.decode(step.args)
+        assert (step.target, args["user"], args["allocation"]) == ("node:n1", user, "alloc_" + digit * 26)
+        life.end(step, DONE)
+        assert life.audits[-1] == f"node.user_removed node:n1/user:{user}"
+    life.end(life.next("agent.reconcile"), life.inventory("am-" + "3" * 26, "root"))
+    assert (life.node.state, life.node.reconcile_tries) == ("ready", 0)
+
+
+def test_a_node_whose_left_over_user_cannot_be_removed_stays_and_a_person_is_called(life: Life) -> None:
+    step = returning(life)
+    for number in range(STALLED_AFTER):
+        life.end(step, life.inventory(ONE, TWO))
+        life.end(life.next("ssh.user-remove"), Outcome("failed", "ssh_step_failed"))
+        life.end(life.next("ssh.user-remove"), DONE)  # one that cannot go does not keep the others
+        assert life.node.state == "quarantined"
+        assert ("reconcile_stalled" in life.node.cases) == (number == STALLED_AFTER - 1)
+        life.take(TimerFired("reconcile"))
+        step = life.next("agent.reconcile")
+    # when it is gone at last, then the node is back and the case closed
+    life.end(step, life.inventory())
+    assert (life.node.state, life.node.cases) == ("ready", {})
+
+
+def test_an_agent_that_names_users_for_ever_is_not_asked_without_pause(life: Life) -> None:
+    step = returning(life)
+    for _ in range(STALLED_AFTER - 1):
+        life.end(step, life.inventory(ONE))
+        life.end(life.next("ssh.user-remove"), DONE)
+        step = life.next("agent.reconcile")
+    life.end(step, life.inventory(ONE))
+    life.end(life.next("ssh.user-remove"), DONE)
+    assert life.asked == []
+    assert (list(life.node.cases), list(life.node.timers)) == (["reconcile_stalled"], ["reconcile"])
+
+
+def test_a_removal_that_ends_after_the_way_back_was_stopped_is_audited_and_nothing_follows(life: Life) -> None:
+    life.end(returning(life), life.inventory(ONE, TWO))
+    step = life.next("ssh.user-remove")
+    life.take(QuarantineNode(node_id="n1", reason="leave it"), "operator:o")
+    life.end(step, DONE)
+    assert life.audits[-1] == f"node.user_removed node:n1/user:{ONE}"
+    assert (life.asked, life.node.state, life.node.reconciling) == ([], "quarantined", "")
