@@ -29,3 +29,24 @@ def test_each_outage_is_counted_once_and_waits_by_itself() -> None:
         breaker.succeeded()
         assert breaker.opened == outage
     assert len(waits) > 10, "jitter: processes that fell together do not come back together"
+
+
+def test_its_waits_follow_from_the_seed_alone() -> None:
+    def waits(seed: int) -> list[float]:
+        breaker = Breaker("nats:EVENTS", Backoff(1000, 60_000), lambda: 0, seed=seed)
+        found = []
+        for _ in range(6):
+            breaker.failed()
+            found.append(breaker.wait_s)
+        return found
+
+    assert waits(1) == waits(1)
+    assert waits(1) != waits(2)
+
+
+def test_an_outage_that_began_before_the_start_goes_on_where_it_was() -> None:
+    before, after = (Breaker("nats:EVENTS", Backoff(1000, 60_000), lambda: 0, seed=3) for _ in range(2))
+    for _ in range(5):
+        before.failed()
+    after.resume(5)
+    assert (after.closed, after.opened, after.wait_s) == (False, 1, before.wait_s)

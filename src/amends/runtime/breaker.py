@@ -13,8 +13,8 @@ from amends.values.backoff import Backoff
 class Breaker:
     """One shared thing. Who owns the breaker makes the probes; `waits` lie between them."""
 
-    def __init__(self, name: str, waits: Backoff, now_us: Callable[[], int]) -> None:
-        self.name, self._waits, self._now = name, waits, now_us
+    def __init__(self, name: str, waits: Backoff, now_us: Callable[[], int], *, seed: int = 0) -> None:
+        self.name, self._waits, self._now, self._seed = name, waits, now_us, seed
         self.failures = self.opened = 0  # in a row now; how often it has opened
         self._since_us = 0
 
@@ -26,7 +26,9 @@ class Breaker:
     @property
     def wait_s(self) -> float:
         """Seconds to let pass before the next probe; 0 while closed."""
-        return self._waits.delay_us(self.failures, f"{self.name}/{self.opened}") / 1e6 if self.failures else 0.0
+        if not self.failures:
+            return 0.0
+        return self._waits.delay_us(self.failures, f"{self.name}/{self.opened}", self._seed) / 1e6
 
     def failed(self) -> None:
         """The shared thing did not answer: open, or stay so."""
@@ -34,6 +36,11 @@ class Breaker:
             self.opened += 1
             self._since_us = self._now()
         self.failures += 1
+
+    def resume(self, failures: int) -> None:
+        """An outage that began before this start goes on, `failures` in a row by now."""
+        self.failed()
+        self.failures = failures
 
     def succeeded(self) -> None:
         """It has answered: closed."""
