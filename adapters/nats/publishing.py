@@ -81,6 +81,8 @@ class JetStreamPublisher:
             return Published("down", "ack_timeout", str(error) or "no acknowledgement in time")
         except (NatsError, OSError) as error:
             return Published("down", "bus_unavailable", str(error) or type(error).__name__)
+        except (ValueError, TypeError) as error:  # somebody else has answered the subject: no acknowledgement
+            return Published("down", "bad_ack", f"{type(error).__name__}: {error}")
         return Published("duplicate" if ack.duplicate else "ok")
 
     async def run(self, call: StepCall) -> Outcome:
