@@ -127,10 +127,14 @@ FROM unnest(
 WHERE step.step_id = row.step_id AND step.state = 'intended';
 
 -- name: write_outbox_mark
--- What publishing came to; published is final.
+-- What publishing came to: of several marks of one commit the last; published is final.
 UPDATE outbox SET state = row.state, attempts = row.attempts, published_us = row.published_us
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
-    AS row (outbox_id, state, attempts, published_us, jseq)
+FROM (
+    SELECT DISTINCT ON (outbox_id) *
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+        AS mark (outbox_id, state, attempts, published_us, jseq)
+    ORDER BY outbox_id, jseq DESC
+) AS row
 WHERE outbox.outbox_id = row.outbox_id AND outbox.state <> 'published';
 
 -- name: write_recovery_run_end
