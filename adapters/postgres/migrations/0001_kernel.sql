@@ -155,9 +155,10 @@ CREATE TABLE outbox (
     published_us bigint,
     jseq         bigint  NOT NULL
 );
-CREATE INDEX outbox_waiting ON outbox (jseq, outbox_id) WHERE state IN ('pending', 'parked');
+CREATE INDEX outbox_waiting ON outbox (jseq, outbox_id) WHERE state = 'pending';
+CREATE INDEX outbox_parked ON outbox (entity) WHERE state = 'parked';
 CREATE INDEX outbox_entity ON outbox (entity);
-CREATE INDEX outbox_created ON outbox (created_us);
+CREATE INDEX outbox_created ON outbox (created_us, outbox_id);
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON outbox EXECUTE FUNCTION amends_guard();
 
 CREATE TABLE failure (

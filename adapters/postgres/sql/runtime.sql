@@ -12,9 +12,22 @@ SELECT message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request
 FROM message ORDER BY jseq, message_id;
 
 -- name: waiting_outbox
--- Events not yet acknowledged, in the order they were committed.
-SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
-FROM outbox WHERE state IN ('pending', 'parked') ORDER BY jseq, outbox_id;
+-- The next events to publish, up to a place in the journal, in the order they were committed. What stands behind a
+-- parked one waits for it.
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, attempts
+FROM outbox
+WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND NOT EXISTS (
+    SELECT FROM outbox AS parked WHERE parked.state = 'parked' AND parked.entity = outbox.entity
+)
+ORDER BY jseq, outbox_id LIMIT $3;
+
+-- name: parked_outbox
+-- Events the broker refuses, which wait for a person.
+SELECT outbox_id, entity FROM outbox WHERE state = 'parked' AND stream = $1;
+
+-- name: count_waiting_outbox
+-- How many events are not yet acknowledged.
+SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1;
 
 -- name: read_outbox_row
 -- One event.
@@ -124,11 +137,11 @@ FROM recovery_run GROUP BY matrix_row;
 SELECT recovery_trace_id, original_trace_id FROM recovery_run ORDER BY started_us DESC LIMIT $1;
 
 -- name: published_since
--- What was published from then on, a page at a time, in order.
-SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts, jseq
+-- What was published, after a place in the order of time and up to an instant, a page at a time.
+SELECT outbox_id, subject, payload, trace_id, span_id, created_us
 FROM outbox
-WHERE stream = $1 AND created_us >= $2 AND state = 'published' AND (jseq, outbox_id) > ($3, $4)
-ORDER BY jseq, outbox_id LIMIT 500;
+WHERE stream = $1 AND (created_us, outbox_id) > ($2, $3) AND created_us <= $4 AND state = 'published'
+ORDER BY created_us, outbox_id LIMIT $5;
 
 -- name: role_exists
 -- Whether there is such a role.

@@ -2,13 +2,16 @@
 
 Entities go out side by side, an entity's own rows one after another. While the stream refuses, only its oldest row
 is tried (R01), and each real publish counts. Nothing is marked published without an acknowledgement (C7).
+
+At most `READ_AHEAD` rows are in memory. What does not fit, what was there before the start, and what an operator lets
+go again stays in Postgres: once the memory has drained it is read from there, in the order of the commits.
 """
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -17,12 +20,14 @@ from amends.runtime.breaker import Breaker
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
-from amends.runtime.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered
+from amends.runtime.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered, SettleOutbox, Stream
 from amends.runtime.writer import Pending
+from amends.values.errors import TurnFailed, Unavailable
 from amends.values.records import OutboxMarkRow, OutboxRow
 
 log = logging.getLogger("amends.relay")
 CONCURRENCY = 64
+READ_AHEAD = 10_000
 MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 
 
@@ -43,36 +48,70 @@ class Publisher(Protocol):
 
 
 class Relay:
-    """The relay of one stream."""
+    """The relay of one stream. `fetch` is a named read of committed rows, `may_act` whether the lease is fresh."""
 
-    def __init__(self, engine: Engine, publisher: Publisher, stream: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, engine: Engine, publisher: Publisher, stream: str, now_us: Callable[[], int], *,
+        fetch: Callable[..., Awaitable[Sequence[Any]]], may_act: Callable[[], bool],
+    ) -> None:  # fmt: skip
         self._engine, self._publisher, self.stream, self._now = engine, publisher, stream, now_us
-        self._entities: dict[str, deque[OutboxRow]] = {}
+        self._fetch, self._may_act = fetch, may_act
+        self._rows: OrderedDict[str, OutboxRow] = OrderedDict()  # what is in memory, oldest commit first
+        self._entities: dict[str, deque[OutboxRow]] = {}  # the same rows by entity
         self._attempts: dict[str, int] = {}
         self._ready: deque[str] = deque()
         self._queued: set[str] = set()  # what stands in `_ready`: an entity is there once, or in flight, or neither
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._parked: dict[str, str] = {}  # entity → its poisoned row; what follows it waits in Postgres
+        self._behind, self._left = True, 0  # whether rows wait in Postgres beyond those in memory, and how many
+        self._met: list[OutboxRow] | None = None  # committed while a page is being read; None while none is
+        self._started = False
         self._stuck: OutboxRow | None = None
-        self.breaker = Breaker(f"nats:{stream}", engine.context.limits.backoff("outbox_backoff_ms"), now_us)
+        self._try_at_us = self._look_at_us = 0
+        limits = engine.context.limits
+        self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed)
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
-        self._parked: dict[str, deque[OutboxRow]] = {}  # by entity, what waits behind a poisoned row
-        self._marks: list[OutboxMarkRow] = []
+        self._marks: dict[str, OutboxMarkRow] = {}
+        self._marking = self._flush_later = False  # whether marks are on their way; whether a flush is due
+        self._told: set[str] = set()  # left memory; the stream's actor has yet to commit what became of them
         self._wake = asyncio.Event()
         self._lagging = False
-        self._flushed_us, self._flush_later = now_us(), False
+        self._flushed_us = now_us()
         self.published = 0
 
+    # --- intake --------------------------------------------------------------------------------------
+
     def follow(self, decision: Decision) -> None:
-        """A committed turn's events."""
+        """A committed turn's events, and what became of parked ones."""
+        message = decision.env.message
         for row in decision.rows:
             if type(row) is OutboxRow and row.stream == self.stream:
-                self.accept(row)
+                if self._met is not None:
+                    self._met.append(row)
+                else:
+                    self._take(row)
+            elif type(row) is OutboxMarkRow and row.state == "published":
+                self._told.discard(row.outbox_id)
+        if isinstance(message, SettleOutbox):
+            self._parked = {entity: row_id for entity, row_id in self._parked.items() if row_id != message.outbox_id}
+            self._behind = True
+            self._wake.set()
 
-    def accept(self, row: OutboxRow, attempts: int = 0) -> None:
-        """Take over a pending row; rows of one entity must come in their order."""
-        if attempts:
-            self._attempts[row.outbox_id] = attempts
-        queue = self._parked.get(row.entity, self._entities.get(row.entity))
+    @property
+    def pending(self) -> int:
+        """Events that can go out and are not yet acknowledged, in memory and beyond."""
+        return len(self._rows) + self._left
+
+    def _take(self, row: OutboxRow) -> None:
+        if self._behind or len(self._rows) >= READ_AHEAD:
+            self._behind = True
+            self._left += 1
+        elif row.entity not in self._parked:
+            self._accept(row)
+
+    def _accept(self, row: OutboxRow) -> None:
+        self._rows[row.outbox_id] = row
+        queue = self._entities.get(row.entity)
         if queue is None:
             self._entities[row.entity] = deque((row,))
             self._make_ready(row.entity)
@@ -80,56 +119,91 @@ class Relay:
         else:
             queue.append(row)
 
-    def resume_stuck(self, outbox_id: str) -> None:
-        """After a start: the row a run is open for is the one that is tried alone.
+    async def _read_on(self) -> None:
+        """Read the next rows, oldest commit first. What commits meanwhile is met beside them: none is lost or twice.
 
-        It had come to the head of its entity's queue. A row before it now is one whose mark was lost, or one of the
-        same turn; it follows.
+        All up to the head as it is now can be seen by the read; all after it comes through `follow`.
         """
-        for queue in self._entities.values():
-            for row in queue:
-                if row.outbox_id == outbox_id:
-                    queue.remove(row)
-                    queue.appendleft(row)
-                    self._stuck = row
-                    return
+        self._met, page, head = [], None, self._engine.writer.head.seq
+        try:
+            if not self._started:
+                await self._begin()
+            page = await self._fetch("waiting_outbox", self.stream, head, READ_AHEAD)
+        except Unavailable as error:
+            log.warning("the outbox cannot be read: %s", error)
+        finally:
+            met, self._met = self._met, None
+            if page is not None:
+                self._behind = len(page) == READ_AHEAD
+                self._left = max(0, self._left - len(page)) if self._behind else 0
+                for found in page:
+                    self._accept_read(found)
+            for row in met:
+                self._take(row)
+        if not self._started and page is not None:
+            self._started = True
+            self._resume_stuck()
 
-    def settle(self, row: OutboxRow, *, skip: bool) -> None:
-        """An operator has settled a parked row."""
-        self.release(row.entity, None if skip else row)
+    async def _begin(self) -> None:
+        """At the start: which entities wait behind a parked row, and how much waits."""
+        parked = await self._fetch("parked_outbox", self.stream)
+        self._parked = {row["entity"]: row["outbox_id"] for row in parked}
+        self._left = (await self._fetch("count_waiting_outbox", self.stream))[0]["waiting"]
 
-    @property
-    def pending(self) -> int:
-        """Rows not yet acknowledged."""
-        return sum(len(queue) for queue in self._entities.values())
+    def _accept_read(self, found: Any) -> None:
+        row = OutboxRow(**{name: found[name] for name in OutboxRow.__struct_fields__})
+        if row.outbox_id in self._told or row.entity in self._parked:
+            return
+        if found["attempts"]:
+            self._attempts[row.outbox_id] = found["attempts"]
+        self._accept(row)
+
+    def _resume_stuck(self) -> None:
+        """The row that a run is open for is the one that is tried alone, with the waits it had come to."""
+        stream = self._engine.store.get("stream", self.stream)
+        if isinstance(stream, Stream) and stream.state == "blocked" and stream.outbox_id in self._rows:
+            self._stuck = self._rows[stream.outbox_id]
+            self.breaker.resume(max(1, self._attempts.get(stream.outbox_id, 0)))
+            self._try_later()
+
+    # --- the service ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        limits = self._engine.context.limits
         try:
             while True:
                 self._wake.clear()
-                self._check_lag(limits.us("outbox_lag_alarm_ms"))
+                self._check_lag()
+                if self._behind and not (self._rows or self._marks or self._marking):
+                    await self._read_on()
                 if self._refusals and not self._in_flight:
                     self._choose_stuck()
                 if self._stuck is not None:
-                    await self._try_stuck()
+                    await self._try_stuck(self._stuck)
                 elif not self._refusals:
                     self._start()
                 self._flush()
-                if not self._wake.is_set():
-                    busy = self._entities or self._lagging
-                    try:
-                        async with asyncio.timeout(limits("outbox_poll_ms") / 1000 if busy else None):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        continue
+                await self._pause()
         finally:
             for task in self._in_flight:
                 task.cancel()
 
+    async def _pause(self) -> None:
+        """Until something has happened, or it is time to look again."""
+        wait_us: int | None = None
+        if self._rows or self._behind or self._lagging:
+            wait_us = self._engine.context.limits.us("outbox_poll_ms")
+            due_us = self._try_at_us - self._now()
+            if self._stuck is not None and 0 < due_us < wait_us:
+                wait_us = due_us
+        try:
+            async with asyncio.timeout(None if wait_us is None else wait_us / 1e6):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
     def _start(self) -> None:
-        while self._ready and len(self._in_flight) < CONCURRENCY and not self._refusals:
+        while self._ready and len(self._in_flight) < CONCURRENCY and not self._refusals and self._may_act():
             entity = self._ready.popleft()
             self._queued.discard(entity)
             if entity not in self._entities:
@@ -141,10 +215,17 @@ class Relay:
     def _choose_stuck(self) -> None:
         """All that was under way has landed: the oldest row is the one that a run belongs to."""
         refusals, self._refusals = self._refusals, {}
-        self._stuck = self._oldest()
+        self._stuck = next(iter(self._rows.values()))
         self.breaker.failed()
-        if self._stuck.outbox_id in refusals:
-            self._tell(self._stuck, refusals[self._stuck.outbox_id])
+        self._try_later()
+        for outbox_id, refused in refusals.items():
+            if outbox_id == self._stuck.outbox_id:
+                self._tell(self._stuck, refused)
+            else:
+                self._marks[outbox_id] = OutboxMarkRow(outbox_id, "pending", refused.attempts, None)
+
+    def _try_later(self) -> None:
+        self._try_at_us = self._now() + int(self.breaker.wait_s * 1e6)
 
     def _make_ready(self, entity: str) -> None:
         if entity not in self._queued:
@@ -155,7 +236,7 @@ class Relay:
         self._in_flight.discard(task)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a publish raised", exc_info=error)
+            log.error("a publish could not be taken in", exc_info=error)
 
     async def _publish_next(self, entity: str) -> None:
         """Publish one row of the entity; the next one follows when this one is acknowledged."""
@@ -163,12 +244,12 @@ class Relay:
         started = self._now()
         try:
             result = await self._send(row)
-        except BaseException:
+        except asyncio.CancelledError:
             self._make_ready(entity)
             raise
         attempts = self._attempts.pop(row.outbox_id, 0) + 1
         if result.kind in ("ok", "duplicate"):
-            self._marks.append(OutboxMarkRow(row.outbox_id, "published", attempts, self._now()))
+            self._marks[row.outbox_id] = OutboxMarkRow(row.outbox_id, "published", attempts, self._now())
             self._done_with(row)
         elif result.kind == "poison":
             self._park(row, attempts, result)
@@ -177,18 +258,16 @@ class Relay:
             self._make_ready(entity)
             self._refusals[row.outbox_id] = self._failed(row, attempts, started, result)
 
-    async def _try_stuck(self) -> None:
+    async def _try_stuck(self, row: OutboxRow) -> None:
         """Only the oldest row is tried while the stream refuses; one back-off, for ever."""
-        row = self._stuck
-        assert row is not None
-        attempts = self._attempts.get(row.outbox_id, 0)
-        await asyncio.sleep(self.breaker.wait_s)
+        if self._now() < self._try_at_us or not self._may_act():
+            return
         started = self._now()
         result = await self._send(row)
-        attempts += 1
-        self._attempts[row.outbox_id] = attempts
+        attempts = self._attempts[row.outbox_id] = self._attempts.get(row.outbox_id, 0) + 1
         if result.kind == "down":
             self.breaker.failed()
+            self._try_later()
             self._tell(row, self._failed(row, attempts, started, result))
             return
         self.breaker.succeeded()
@@ -198,17 +277,20 @@ class Relay:
             self._park(row, attempts, result)
             return
         self._done_with(row)
+        self._told.add(row.outbox_id)
         self._tell(row, PublishRecovered(row.outbox_id, attempts, started, self._now(), self.pending))
 
     async def _send(self, row: OutboxRow) -> Published:
         trace = (row.trace_id, row.span_id)
-        return await self._publisher.publish(row.subject, row.payload.encode(), row.outbox_id, trace)
-
-    def _oldest(self) -> OutboxRow:
-        return min((queue[0] for queue in self._entities.values()), key=lambda row: (row.created_us, row.outbox_id))
+        try:
+            return await self._publisher.publish(row.subject, row.payload.encode(), row.outbox_id, trace)
+        except Exception as error:  # a publisher's fault waits like an outage instead of being repeated at once
+            log.exception("a publish raised")
+            return Published("down", "internal", f"{type(error).__name__}: {error}")
 
     def _done_with(self, row: OutboxRow) -> None:
         self.published += 1
+        del self._rows[row.outbox_id]
         queue = self._entities[row.entity]
         queue.popleft()
         if queue:
@@ -219,20 +301,12 @@ class Relay:
 
     def _park(self, row: OutboxRow, attempts: int, result: Published) -> None:
         """Poison: behind it its entity's later rows wait for a person; others go on."""
+        self._parked[row.entity] = row.outbox_id
+        for each in self._entities.pop(row.entity):
+            del self._rows[each.outbox_id]
+            self._attempts.pop(each.outbox_id, None)
+        self._wake.set()
         self._tell(row, PublishPoisoned(row.outbox_id, attempts, result.code, result.message))
-        queue = self._entities.pop(row.entity)
-        queue.popleft()
-        self._parked[row.entity] = queue
-
-    def hold(self, entity: str) -> None:
-        """After a start: this entity has a parked row; what follows it waits."""
-        self._parked.setdefault(entity, deque())
-
-    def release(self, entity: str, row: OutboxRow | None) -> None:
-        """An operator settled a parked row: it (unless skipped) and what waits behind it go on."""
-        waiting = self._parked.pop(entity, deque())
-        for each in ([row] if row is not None else []) + list(waiting):
-            self.accept(each)
 
     def _failed(self, row: OutboxRow, attempts: int, started: int, result: Published) -> PublishFailed:
         return PublishFailed(row.outbox_id, attempts, started, self._now(), result.code, result.message)
@@ -241,12 +315,14 @@ class Relay:
         env = Envelope(message, trace_id=row.trace_id, span_id=row.span_id, priority=True)
         self._engine.tell("stream", self.stream, env)
 
+    # --- marks and lag -------------------------------------------------------------------------------
+
     def _flush(self) -> None:
         """Mark what was acknowledged; a lost mark only means one more publish with the same id.
 
         Marks wait a moment for one another: a commit of their own would stand in the way of an actor's turn.
         """
-        if not self._marks:
+        if not self._marks or self._marking:
             return
         now = self._now()
         if len(self._marks) < MARKS_AT_ONCE and now - self._flushed_us < MARKS_EVERY_US:
@@ -254,20 +330,30 @@ class Relay:
                 self._flush_later = True
                 asyncio.get_running_loop().call_later(MARKS_EVERY_US / 1e6, self._flush_now)
             return
-        self._flushed_us = now
+        self._flushed_us, self._marking = now, True
         turn = Turn()
-        turn.rows, self._marks = list(self._marks), []
-        self._engine.writer.submit(Pending(turn, lambda error: None))
+        turn.rows, self._marks = list(self._marks.values()), {}
+        self._engine.writer.submit(Pending(turn, self._marked))
 
     def _flush_now(self) -> None:
         self._flush_later = False
         self._flushed_us = 0
         self._flush()
 
-    def _check_lag(self, alarm_us: int) -> None:
-        now = self._now()
-        age = now - self._oldest().created_us if self._entities else 0
-        if (age > alarm_us) != self._lagging:
-            self._lagging = age > alarm_us
+    def _marked(self, error: TurnFailed | None) -> None:
+        self._marking = False
+        self._wake.set()
+        if error is not None:
+            log.error("the database refuses what became of published events: %s", error)
+
+    def _check_lag(self) -> None:
+        """Tell of an episode's beginning and end; looked at no more often than the poll says."""
+        now, limits = self._now(), self._engine.context.limits
+        if now < self._look_at_us:
+            return
+        self._look_at_us = now + limits.us("outbox_poll_ms")
+        age = now - next(iter(self._rows.values())).created_us if self._rows else 0
+        if (age > limits.us("outbox_lag_alarm_ms")) != self._lagging:
+            self._lagging = not self._lagging
             env = Envelope(Lag(age, over=not self._lagging), priority=True)
             self._engine.tell("stream", self.stream, env)

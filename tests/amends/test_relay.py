@@ -1,0 +1,330 @@
+"""The outbox relay: order kept, memory bounded, the lease looked at, a publisher that raises waited out."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from amends.ports import Head
+from amends.runtime import relay as module
+from amends.runtime.relay import Published, Relay
+from amends.runtime.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered, SettleOutbox, Stream
+from amends.runtime.writer import Pending
+from amends.values.errors import Unavailable
+from amends.values.limits import Limits
+from amends.values.records import OutboxMarkRow, OutboxRow
+
+STREAM = "EVENTS"
+LIMITS = Limits({"outbox_backoff_ms": (1, 4), "outbox_poll_ms": 5, "outbox_lag_alarm_ms": 60_000}, seed=7)
+
+
+class World:
+    """Outbox table, journal writer and broker in memory, and a relay over them."""
+
+    def __init__(self) -> None:
+        self.table: dict[str, dict[str, Any]] = {}  # in the order of the commits
+        self.writer = SimpleNamespace(head=Head(1, 0, 0, ""), submit=self._commit_marks)
+        self.told: list[Any] = []
+        self.sent: list[str] = []
+        self.answer: Callable[[str], Published] = lambda outbox_id: Published("ok")
+        self.fresh = True
+        self.fetches = 0
+        self.meanwhile: list[str] = []  # one is committed before each read looks, and one after it has looked
+        self.database_away = False
+        self.stream = Stream(state="flowing")
+        store = SimpleNamespace(get=lambda kind, identifier: self.stream)
+        engine: Any = SimpleNamespace(
+            context=SimpleNamespace(limits=LIMITS), writer=self.writer, store=store,
+            tell=lambda kind, identifier, env: self.told.append(env.message),
+        )  # fmt: skip
+        self.relay = Relay(engine, self, STREAM, self._now, fetch=self.fetch, may_act=lambda: self.fresh)
+
+    def _now(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    def commit(self, *names: str) -> None:
+        """A turn's events; `n1.3` is the third of the entity n1."""
+        seq = self.writer.head.seq + 1
+        rows = [OutboxRow(name, name.partition(".")[0], STREAM, name, "{}", "t", "s", self._now()) for name in names]
+        for row in rows:
+            self.table[row.outbox_id] = {"row": row, "state": "pending", "attempts": 0, "jseq": seq}
+        self.writer.head = Head(1, seq, 0, "")
+        self.follow(rows, None)
+
+    def settle(self, outbox_id: str, skip: bool) -> None:
+        """An operator's word on a parked row."""
+        self.table[outbox_id]["state"] = "skipped" if skip else "pending"
+        self.writer.head = Head(1, self.writer.head.seq + 1, 0, "")
+        self.follow([], SettleOutbox(outbox_id, "because", skip))
+
+    def follow(self, rows: list[Any], message: Any) -> None:
+        decision: Any = SimpleNamespace(rows=rows, env=SimpleNamespace(message=message))
+        self.relay.follow(decision)
+
+    def _commit_marks(self, pending: Pending) -> None:
+        self.writer.head = Head(1, self.writer.head.seq + 1, 0, "")
+        self.mark(pending.turn.rows)
+        asyncio.get_running_loop().call_soon(pending.done, None)
+
+    def mark(self, rows: list[Any]) -> None:
+        for mark in rows:
+            assert isinstance(mark, OutboxMarkRow)
+            self.table[mark.outbox_id] |= {"state": mark.state, "attempts": mark.attempts}
+
+    async def fetch(self, name: str, stream: str, *args: Any) -> list[dict[str, Any]]:
+        """The relay's named reads; the answer is as old as a slow one's would be."""
+        self.fetches += 1
+        if self.database_away:
+            raise Unavailable("away")
+        if self.meanwhile:
+            self.commit(self.meanwhile.pop(0))
+        parked = {each["row"].entity: name for name, each in self.table.items() if each["state"] == "parked"}
+        waiting = [each for each in self.table.values() if each["state"] == "pending"]
+        if name == "waiting_outbox":
+            upto, limit = args
+            found = [each for each in waiting if each["jseq"] <= upto and each["row"].entity not in parked][:limit]
+            fields = OutboxRow.__struct_fields__
+            page = [{f: getattr(e["row"], f) for f in fields} | {"attempts": e["attempts"]} for e in found]
+        elif name == "parked_outbox":
+            page = [{"entity": entity, "outbox_id": outbox_id} for entity, outbox_id in parked.items()]
+        else:
+            page = [{"waiting": len(waiting)}]
+        if self.meanwhile:
+            self.commit(self.meanwhile.pop(0))
+        await asyncio.sleep(0)
+        return page
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        """The broker."""
+        self.sent.append(message_id)
+        await asyncio.sleep(0)
+        return self.answer(message_id)
+
+    def states(self) -> set[str]:
+        return {each["state"] for each in self.table.values()}
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[World]:
+    task = asyncio.create_task(world.relay.run())
+    try:
+        yield world
+    finally:
+        assert not task.done(), task
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+def in_order(sent: list[str]) -> bool:
+    """Whether each entity's rows went out in their order, each once."""
+    entities: dict[str, list[int]] = {}
+    for name in sent:
+        entity, _, number = name.partition(".")
+        entities.setdefault(entity, []).append(int(number))
+    return all(numbers == list(range(len(numbers))) for numbers in entities.values())
+
+
+async def test_a_backlog_beyond_the_window_goes_out_once_in_order_and_memory_stays_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a stream that is away while far more is committed than the relay keeps in memory
+    monkeypatch.setattr(module, "READ_AHEAD", 20)
+    world = World()
+    world.answer = lambda outbox_id: Published("down", "no_stream")
+    async with running(world):
+        for number in range(50):
+            for entity in ("a", "b", "c", "d"):
+                world.commit(f"{entity}.{number}")
+            await asyncio.sleep(0.0005)
+        await until(lambda: any(isinstance(message, PublishFailed) for message in world.told))
+        assert len(world.relay._rows) <= 20
+        assert world.relay.pending == 200
+        world.sent.clear()
+        # when the stream is back and more is committed all the while
+        world.answer = lambda outbox_id: Published("ok")
+        for number in range(50, 70):
+            for entity in ("a", "b", "c", "d"):
+                world.commit(f"{entity}.{number}")
+            await asyncio.sleep(0.002)
+        await until(lambda: len(set(world.sent)) == 280 and world.relay.pending == 0)
+        # then each row went out once, in its entity's order, and the relay follows without reading again
+        assert in_order(world.sent)
+        assert len(world.sent) == 280
+        before = world.fetches
+        world.commit("a.70", "b.70")
+        await until(lambda: len(world.sent) == 282)
+        assert world.fetches == before
+
+
+async def test_what_was_committed_before_the_start_goes_out_before_what_follows() -> None:
+    # given a table with rows of an earlier life, read while turns of the same entity commit
+    world = World()
+    world.commit("a.0", "a.1", "b.0")
+    world.commit("a.2")
+    world.meanwhile = [f"a.{number}" for number in range(3, 9)]
+    async with running(world):
+        await until(lambda: len(world.sent) >= 10 and world.relay.pending == 0)
+        world.commit("a.9", "b.1")
+        await until(lambda: len(world.sent) >= 12)
+        # then none is lost, sent twice or out of its order
+        assert in_order(world.sent)
+        await until(lambda: world.states() == {"published"})
+
+
+async def test_a_row_whose_run_is_open_is_tried_alone_after_a_start_with_the_waits_it_had_come_to() -> None:
+    world = World()
+    world.commit("a.0")
+    world.commit("b.0")
+    world.table["a.0"]["attempts"] = 6
+    world.stream = Stream(state="blocked", outbox_id="a.0", attempts=6)
+    world.answer = lambda outbox_id: Published("down", "no_stream")
+    async with running(world):
+        await until(lambda: len([m for m in world.told if isinstance(m, PublishFailed)]) >= 2)
+        assert set(world.sent) == {"a.0"}
+        assert world.relay.breaker.failures >= 7
+        assert [m.attempts for m in world.told if isinstance(m, PublishFailed)][:2] == [7, 8]
+        world.answer = lambda outbox_id: Published("ok")
+        await until(lambda: "b.0" in world.sent)
+        (recovered,) = [m for m in world.told if isinstance(m, PublishRecovered)]
+        assert (recovered.outbox_id, recovered.released) == ("a.0", 1)
+
+
+@pytest.mark.parametrize(("skip", "expected"), [(False, ["a.1", "a.2", "a.3", "a.4"]), (True, ["a.2", "a.3", "a.4"])])
+async def test_behind_a_poisoned_row_its_entity_waits_until_an_operator_settles_it(
+    skip: bool, expected: list[str]
+) -> None:
+    world = World()
+    world.answer = lambda outbox_id: Published("poison" if outbox_id == "a.1" else "ok", "too_large")
+    async with running(world):
+        world.commit("a.0", "a.1", "a.2", "b.0")
+        await until(lambda: any(isinstance(message, PublishPoisoned) for message in world.told))
+        world.mark([OutboxMarkRow("a.1", "parked", 1, None)])
+        world.commit("a.3", "b.1")
+        await until(lambda: "b.1" in world.sent)
+        assert not {"a.2", "a.3"} & set(world.sent)
+        # when
+        world.sent.clear()
+        world.answer = lambda outbox_id: Published("ok")
+        world.settle("a.1", skip)
+        world.commit("a.4")
+        # then
+        await until(lambda: len(world.sent) == len(expected))
+        assert world.sent == expected
+
+
+async def test_what_follows_a_poisoned_row_is_not_read_on_before_its_parking_has_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a window that ends behind the poisoned row
+    monkeypatch.setattr(module, "READ_AHEAD", 2)
+    world = World()
+    world.answer = lambda outbox_id: Published("poison" if outbox_id == "a.0" else "ok", "too_large")
+    world.commit("a.0", "b.0", "a.1", "a.2", "b.1")
+    async with running(world):
+        # when the memory has drained and more is read while the row still stands as pending
+        await until(lambda: world.fetches >= 6)
+        assert not {"a.1", "a.2"} & set(world.sent)
+        # then others go on as soon as it is parked
+        world.mark([OutboxMarkRow("a.0", "parked", 1, None)])
+        await until(lambda: "b.1" in world.sent)
+        assert world.sent == ["a.0", "b.0", "b.1"]
+
+
+async def test_after_a_start_an_entity_waits_behind_its_parked_row() -> None:
+    world = World()
+    world.commit("a.0", "a.1", "b.0")
+    world.table["a.0"]["state"] = "parked"
+    async with running(world):
+        await until(lambda: world.sent == ["b.0"] and world.relay.pending == 0)
+        world.commit("a.2", "b.1")
+        await until(lambda: world.sent == ["b.0", "b.1"])
+
+
+async def test_nothing_is_published_while_the_lease_is_old() -> None:
+    world = World()
+    world.fresh = False
+    async with running(world):
+        world.commit("a.0")
+        await until(lambda: world.fetches >= 3)
+        await asyncio.sleep(0.02)
+        assert world.sent == []
+        # when it is renewed and the stream refuses, then the stuck row waits for the lease too
+        world.answer = lambda outbox_id: Published("down", "no_stream")
+        world.fresh = True
+        await until(lambda: len(world.sent) >= 2)
+        world.fresh = False
+        await asyncio.sleep(0.01)
+        count = len(world.sent)
+        await asyncio.sleep(0.02)
+        assert len(world.sent) == count
+
+
+async def test_a_publisher_that_raises_is_waited_out_like_an_outage() -> None:
+    world = World()
+
+    def broken(outbox_id: str) -> Published:
+        raise ValueError("not JSON")
+
+    world.answer = broken
+    async with running(world):
+        world.commit("a.0")
+        world.commit("b.0")
+        await until(lambda: len([m for m in world.told if isinstance(m, PublishFailed)]) >= 3)
+        failed = [m for m in world.told if isinstance(m, PublishFailed)]
+        assert {(m.outbox_id, m.code, m.message) for m in failed} == {("a.0", "internal", "ValueError: not JSON")}
+        assert world.sent.count("b.0") <= 1, "only the oldest row is tried"
+        world.answer = lambda outbox_id: Published("ok")
+        await until(lambda: world.relay.pending == 0)
+
+
+async def test_each_real_publish_counts_also_of_rows_refused_beside_the_oldest() -> None:
+    world = World()
+    world.answer = lambda outbox_id: Published("down", "no_stream")
+    async with running(world):
+        world.commit("a.0", "b.0", "c.0")
+        await until(lambda: any(isinstance(message, PublishFailed) for message in world.told))
+        await until(lambda: world.table["b.0"]["attempts"] == world.table["c.0"]["attempts"] == 1)
+        assert world.table["b.0"]["state"] == "pending"
+
+
+async def test_a_database_that_is_away_delays_the_backlog_and_loses_nothing() -> None:
+    world = World()
+    world.database_away = True
+    world.commit("a.0")
+    async with running(world):
+        await until(lambda: world.fetches >= 3)
+        world.commit("a.1")
+        world.database_away = False
+        await until(lambda: len(world.sent) == 2)
+        assert in_order(world.sent)
+
+
+async def test_lag_is_looked_at_by_the_clock_and_not_at_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    look = Relay._check_lag
+
+    def counted(relay: Relay) -> None:
+        before = relay._look_at_us
+        look(relay)
+        looks.append(relay._look_at_us != before)
+
+    monkeypatch.setattr(Relay, "_check_lag", counted)
+    monkeypatch.setitem(LIMITS._values, "outbox_poll_ms", 60_000)
+    world = World()
+    async with running(world):
+        for number in range(200):
+            world.commit(f"a.{number}")
+        await until(lambda: len(world.sent) == 200)
+        assert sum(looks) == 1
+        assert len(looks) > 20
+    assert not [message for message in world.told if isinstance(message, Lag)]
