@@ -346,6 +346,15 @@ class Decision:
     def _case_state(self, case_id: str) -> str:
         return "retrying" if case_id in self.state.retrying else "open"
 
+    def open_case(self, kind: str, target_ref: str = "") -> str:
+        """The id of the open case of that kind (and target), "" if there is none."""
+        found: str = self.state.cases.get(_case_key(kind, target_ref, self.ref), "")
+        return found
+
+    def leave_intended(self) -> None:
+        """The try that this message reports does not end its step: the same intent is tried again (R07)."""
+        self.rows = [row for row in self.rows if type(row) is not StepEndRow]
+
     def event(self, name: str, *, cause: str = "") -> None:
         """An event of this entity that is no transition."""
         self._events.append((name, None, None, cause))

@@ -1,5 +1,8 @@
 """Notifications as actors: made by the turn that causes them, published by a step, parked while the bus is down (R07).
 
+The oldest parked one probes the bus. Its probe is one intent, committed once and tried until it is acknowledged: what
+fails of it leaves no record.
+
 Knows no account rule and no broker: what one says is fixed by its cause, and publishing is an adapter's work.
 """
 
@@ -10,7 +13,7 @@ from msgspec import Struct
 
 from amends.runtime.domain import ActorKind, ActorState
 from amends.runtime.messages import StepDone
-from amends.values.records import StepRow
+from amends.values.records import StepEndRow, StepRow
 
 if TYPE_CHECKING:
     from amends.runtime.decision import Decision
@@ -32,13 +35,11 @@ class Notification(ActorState, frozen=True, kw_only=True):
     sent_us: int | None = None
     first_ref: str = ""  # span of the first failed publish: what the compensation compensates
     budget_from: int = 0  # attempts made before the present budget of tries began
+    probe_step: str = ""  # the intent under which it probes the bus
 
 
-class SentLate(Struct, frozen=True):
-    """A parked notification went out: the stream acknowledges again (R07)."""
-
-    started_us: int
-    ended_us: int
+class Probe(Struct, frozen=True):
+    """Try the bus with this parked notification: whether the stream acknowledges again (R07)."""
 
 
 class Redispatch(Struct, frozen=True):
@@ -83,25 +84,37 @@ def notify(
 
 def _publish(d: "Decision", ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
              late: bool = False) -> None:  # fmt: skip
-    body = {**state.body, "late": late}
-    args = {"subject": subject_of(state), "body": body, "message_id": ntf_id}
-    step_id = d.mint("step")
-    due = d.now_us + after_us if after_us else None
-    row = StepRow(
-        step_id, f"notification:{ntf_id}", PUBLISH_NOTIFICATION, attempt, "intended", ntf_id, f"notification:{ntf_id}",
-        msgspec.json.encode(args).decode(), "{}", d.trace_id, d.span_id, d.now_us, None, due, "", "", d.context.epoch,
-    )  # fmt: skip
+    row = _intent(d, d.mint("step"), ntf_id, state, attempt, after_us=after_us, late=late)
     d.steps.append(row)
     d.rows.append(row)
 
 
+def _intent(d: "Decision", step_id: str, ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
+            late: bool = False) -> StepRow:  # fmt: skip
+    body = {**state.body, "late": late}
+    args = {"subject": subject_of(state), "body": body, "message_id": ntf_id}
+    due = d.now_us + after_us if after_us else None
+    return StepRow(
+        step_id, f"notification:{ntf_id}", PUBLISH_NOTIFICATION, attempt, "intended", ntf_id, f"notification:{ntf_id}",
+        msgspec.json.encode(args).decode(), "{}", d.trace_id, d.span_id, d.now_us, None, due, "", "", d.context.epoch,
+    )  # fmt: skip
+
+
 def _published(s: Notification, m: StepDone, d: "Decision") -> None:
-    if s.state != "pending":
-        return  # cancelled meanwhile
+    probe = m.step_id == s.probe_step
+    if s.state not in ("pending", "parked"):
+        return  # sent or cancelled meanwhile
     attempts = s.attempts + 1
     if m.ok:
+        if s.state == "parked":
+            d.to("pending", cause="bus_healthy")
         d.to("sent", attempts=attempts, sent_us=m.ended_us)
+        if not probe:
+            _end_probe(s, d)
         _settle(s, d, m.args["body"].get("late", False), m.duration_ms)
+        return
+    if probe:
+        d.leave_intended()
         return
     run, _ = d.failed_step(m, "R07")
     run.retry("publish", d.ref, False, attempt=attempts, duration_ms=m.duration_ms, code=m.outcome.code)
@@ -117,6 +130,25 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
             cause=run.id, metadata={"attempts": attempts, "code": m.outcome.code},
         )  # fmt: skip
     run.degrade()
+
+
+def _probe(s: Notification, m: Probe, d: "Decision") -> None:
+    """Have the bus tried under the one intent of this outage, committed by the first probe (B8)."""
+    if s.state != "parked":
+        return
+    d.trace_id, _, d.span_id = s.first_ref.partition(":")
+    row = _intent(d, s.probe_step or d.mint("step"), d.id, s, s.attempts + 1, late=True)
+    d.steps.append(row)
+    if not s.probe_step:
+        d.rows.append(row)
+        d.set(probe_step=row.step_id)
+
+
+def _end_probe(s: Notification, d: "Decision") -> None:
+    """What settles the notification by another way ends the intent of its probe with it."""
+    if s.probe_step:
+        code, text = "superseded", "the notification was settled by another way"
+        d.rows.append(StepEndRow(s.probe_step, "failed", d.now_us, d.now_us, code, text, d.context.epoch))
 
 
 def run_last(s: ActorState, key: str) -> dict[str, str]:
@@ -138,14 +170,6 @@ def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> Non
     run.end("recovered")
 
 
-def _sent_late(s: Notification, m: SentLate, d: "Decision") -> None:
-    if s.state != "parked":
-        return
-    d.to("pending", cause="bus_healthy")
-    d.to("sent", attempts=s.attempts + 1, sent_us=m.ended_us)
-    _settle(s, d, True, max(0, (m.ended_us - m.started_us) // 1000))
-
-
 def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
     if s.state != "parked":
         if m.reason:
@@ -162,6 +186,7 @@ def _cancel(s: Notification, m: CancelNotification, d: "Decision") -> None:
     if s.state == "cancelled":
         d.refuse("illegal_transition", "the notification is cancelled already")
     d.to("cancelled", reason=m.reason)
+    _end_probe(s, d)
     run = d.run("R07")
     if run is not None:
         run.action("fallback", "cancelled by an operator", d.ref, "success")
@@ -192,7 +217,7 @@ NOTIFICATION = ActorKind(
     },
     handlers={
         StepDone: _published,
-        SentLate: _sent_late,
+        Probe: _probe,
         Redispatch: _redispatch,
         CancelNotification: _cancel,
     },
