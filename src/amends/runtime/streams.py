@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PUBLISH_OUTBOX = "outbox.publish"
 CREATE_STREAMS, REPUBLISH = "streams.create", "outbox.republish"
+POISON = "outbox_poison"
+REPUBLISH_TRIES = 10  # of one page without progress
 RECORD_EVERY = 100  # of an unlimited budget, the first, every hundredth and the last try are recorded (rule 8)
 
 
@@ -180,11 +182,12 @@ def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
 def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
     d.row(OutboxMarkRow(m.outbox_id, "parked", m.attempts, None))
     d.audit("outbox.parked", f"outbox:{m.outbox_id}", details={"code": m.code, "message": m.message[:300]})
-    d.case("outbox_poison", f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
+    d.case(POISON, f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
+    d.set(owing=True)
     if s.state == "blocked" and s.outbox_id == m.outbox_id:
         run = d.run("R01")
         if run is not None:
-            run.action("escalate", "outbox_poison", f"outbox:{m.outbox_id}", "success")
+            run.action("escalate", POISON, f"outbox:{m.outbox_id}", "success")
             run.end("failed")
         d.to("flowing", outbox_id="", attempts=0, first_ref="")
 
@@ -221,21 +224,45 @@ def _create_streams(s: Stream, m: CreateStreams, d: "Decision") -> None:
 
 def _republish(s: Stream, m: Republish, d: "Decision") -> None:
     d.audit("outbox.republish", reason=m.reason, details={"since_us": m.since_us})
-    d.step(REPUBLISH, d.ref, {"stream": d.id, "since_us": m.since_us}, attempt=1, key=d.env.request_id)
+    args = {"stream": d.id, "until_us": d.now_us, "place": [m.since_us, ""], "sent": 0, "request_id": d.env.request_id}
+    d.step(REPUBLISH, d.ref, args, attempt=1, key=d.env.request_id)
     d.reply_entity = False
     d.reply(accepted=True)
 
 
 def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
     """An operator's step on the bus has ended; what became of it stands in its row and span."""
+    if m.name == REPUBLISH and _next_page(m, d):
+        return
     d.audit(f"{m.name}.{m.outcome.kind}", details={"code": m.outcome.code, **m.outcome.data})
 
 
+def _next_page(m: StepDone, d: "Decision") -> bool:
+    """Intend the next page of a republish, or this one's rest again; False when all is sent or its tries are spent.
+
+    The place stands in the step's arguments, so a crash, a drain or an outage costs one page at most.
+    """
+    found = m.outcome.data
+    if m.ok and found["complete"]:
+        return False
+    place, sent = found.get("place", m.args["place"]), found.get("sent", m.args["sent"])
+    attempt = 1 if sent > m.args["sent"] else m.attempt + 1
+    if attempt > REPUBLISH_TRIES:
+        return False
+    wait = 0 if m.ok else d.limits.delay_us("outbox_backoff_ms", attempt, d.id)
+    d.step(REPUBLISH, d.ref, {**m.args, "place": place, "sent": sent}, attempt=attempt, after_us=wait,
+           key=m.args["request_id"])  # fmt: skip
+    return True
+
+
 def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
+    if not d.open_case(POISON, f"outbox:{m.outbox_id}"):
+        d.refuse("illegal_transition", "the outbox row is not parked any more")
     action = "outbox.skipped" if m.skip else "outbox.redispatch"
     d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
     d.audit(action, f"outbox:{m.outbox_id}", reason=m.reason)
-    d.resolve_case("outbox_poison", m.reason, f"outbox:{m.outbox_id}")
+    d.resolve_case(POISON, m.reason, f"outbox:{m.outbox_id}")
+    d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
     d.reply_entity = False
     d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
 

@@ -1,0 +1,314 @@
+"""Delivery as decided: probes of parked notifications, settling parked events, republishing by pages."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from amends.ports import Outcome, OutcomeKind, StepCall
+from amends.runtime import parked as parked_module
+from amends.runtime.decision import Context, Decision
+from amends.runtime.delivery import DELIVERY_KINDS
+from amends.runtime.messages import Envelope, ResolveCase, StepDone
+from amends.runtime.notifications import CancelNotification, Notification, Probe, Redispatch
+from amends.runtime.parked import ParkedNotifications
+from amends.runtime.policy import RUNTIME_HANDLERS
+from amends.runtime.relay import Published
+from amends.runtime.streams import PublishPoisoned, Republish, SettleOutbox, Stream
+from amends.values.errors import Rejected
+from amends.values.limits import Limits
+from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, StepEndRow, StepRow
+from supervisors.boot import bus_admin
+from supervisors.boot.bus_admin import BusAdmin
+from supervisors.rental import RENTAL
+
+KINDS = {kind.name: kind for kind in DELIVERY_KINDS}
+LIMITS = Limits({"notification_tries": 3, "notification_backoff_ms": (10, 20), "outbox_backoff_ms": (1, 2)})
+TRACE, SPAN = "ab" * 16, "cd" * 8
+PENDING = Notification(
+    state="pending", version=1, audience="account", account_id="acme", kind="allocation.released",
+    entity="allocation:a1", body={"kind": "allocation.released"}, dedupe_key="k", created_us=1,
+)  # fmt: skip
+
+
+class Actor:
+    """One actor, told messages one after another; each turn's decision is kept."""
+
+    def __init__(self, kind: str, identifier: str, state: Any) -> None:
+        self.kind, self.id, self.state, self.now_us = KINDS[kind], identifier, state, 1_000_000
+        self.context = Context(epoch=1, limits=LIMITS, matrix=RENTAL.matrix)
+        self.intended: dict[str, StepRow] = {}
+
+    def tell(self, message: Any) -> Decision:
+        self.now_us += 1000
+        env = Envelope(message, trace_id=TRACE, span_id=SPAN, request_id="req_1")
+        decision = Decision(
+            self.kind, self.id, self.state, env, self.context, self.now_us, self.now_us.to_bytes(16, "big")
+        )
+        handler = RUNTIME_HANDLERS.get(type(message)) or self.kind.handlers[type(message)]
+        handler(self.state, message, decision)
+        if decision.changed:
+            decision.build()
+        self.state = decision.state
+        for row in decision.rows:
+            if type(row) is StepRow:
+                self.intended[row.step_id] = row
+            elif type(row) is StepEndRow:
+                del self.intended[row.step_id]
+        return decision
+
+    def end(self, row: StepRow, outcome: Outcome) -> Decision:
+        args = msgspec.json.decode(row.args)
+        return self.tell(
+            StepDone(
+                row.step_id, row.name, row.attempt, row.target, args, outcome, 1, self.now_us, row.trace_id, SPAN, "R07"
+            )
+        )
+
+    def fail(self, row: StepRow, kind: OutcomeKind = "failed") -> Decision:
+        return self.end(row, Outcome(kind, "no_stream", "no stream takes it"))
+
+
+def parked() -> Actor:
+    """A notification whose tries are spent."""
+    actor = Actor("notification", "ntf_1", PENDING)
+    step = StepRow(
+        "step_1", actor.state.entity, "notification.publish", 1, "intended", "ntf_1", "notification:ntf_1",
+        '{"body":{"late":false}}', "{}", TRACE, SPAN, 1, None, None, "", "", 1,
+    )  # fmt: skip
+    actor.intended[step.step_id] = step
+    for _ in range(3):
+        actor.fail(next(iter(actor.intended.values())))
+    assert (actor.state.state, actor.intended) == ("parked", {})
+    return actor
+
+
+def test_a_probe_is_one_committed_intent_however_often_the_bus_is_tried() -> None:
+    # given a parked notification, when it probes the bus for the first time, then its intent commits
+    actor = parked()
+    first = actor.tell(Probe())
+    (row,) = actor.intended.values()
+    assert first.changed
+    assert first.steps == [row]
+    assert msgspec.json.decode(row.args)["body"]["late"] is True
+    # when the bus stays down, then nothing more is written, and the same step runs again
+    for _ in range(20):
+        failed = actor.fail(row)
+        assert (failed.changed, failed.state.state, failed.state.attempts) == (False, "parked", 3)
+        again = actor.tell(Probe())
+        assert not again.changed
+        assert [step.step_id for step in again.steps] == [row.step_id]
+    # when it is acknowledged, then it is sent, by one record that supersedes the one of the parking
+    sent = actor.end(row, Outcome("done"))
+    assert (actor.state.state, actor.state.runs, actor.intended) == ("sent", {}, {})
+    assert [row.outcome for row in sent.rows if type(row) is CompensationRow] == ["success"]
+
+
+@pytest.mark.parametrize("word", ["cancel", "redispatch"])
+def test_who_settles_a_notification_by_another_way_ends_the_intent_of_its_probe(word: str) -> None:
+    actor = parked()
+    actor.tell(Probe())
+    (probe,) = actor.intended.values()
+    if word == "cancel":
+        actor.tell(CancelNotification("told by telephone"))
+    else:
+        # an operator's try is another step; the probe's outcome is none of its tries
+        (step,) = actor.tell(Redispatch("customer asks")).steps
+        actor.fail(probe)
+        assert (actor.state.state, actor.state.attempts) == ("pending", 3)
+        actor.end(step, Outcome("done"))
+    assert actor.state.state == ("cancelled" if word == "cancel" else "sent")
+    assert actor.intended == {}
+    # what the probe still brings changes nothing
+    before = actor.state
+    actor.intended[probe.step_id] = probe
+    actor.end(probe, Outcome("done"))
+    assert actor.state == before
+
+
+def test_of_two_operators_only_the_first_settles_a_parked_event() -> None:
+    actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
+    for outbox_id in ("evt_1", "evt_2"):
+        actor.tell(PublishPoisoned(outbox_id, 1, "too_large", "too large"))
+    # its case cannot be talked away while it is owed
+    case_id = actor.state.cases["outbox_poison outbox:evt_1"]
+    with pytest.raises(Rejected, match="still owed"):
+        actor.tell(ResolveCase("outbox_poison", case_id, "never mind"))
+    # when both pass the look at the row before either has committed, then the second one is refused
+    done = actor.tell(SettleOutbox("evt_1", "larger now"))
+    assert [row.state for row in done.rows if type(row) is OutboxMarkRow] == ["pending"]
+    for skip in (False, True):
+        with pytest.raises(Rejected, match="not parked"):
+            actor.tell(SettleOutbox("evt_1", "me too", skip))
+    assert actor.state.owing
+    actor.tell(SettleOutbox("evt_2", "agreed", skip=True))
+    assert (actor.state.owing, actor.state.cases) == (False, {})
+
+
+# --- republish -------------------------------------------------------------------------------------------
+
+
+class Broker:
+    """A stream that takes what it is given, or not; and the table behind it."""
+
+    def __init__(self, count: int) -> None:
+        self.table = [
+            {"outbox_id": f"evt_{n:04}", "created_us": 100 + n // 3, "subject": "s", "payload": "{}", "trace_id": TRACE,
+             "span_id": SPAN} for n in range(count)
+        ]  # fmt: skip
+        self.sent: list[str] = []
+        self.takes = 10**9
+        self.fresh = True
+
+    async def fetch(self, name: str, stream: str, since: int, after: str, until: int, limit: int) -> list[Any]:
+        assert (name, stream) == ("published_since", "AMENDS_EVT")
+        rows: list[Any] = self.table
+        key = (since, after)
+        return [r for r in rows if key < (r["created_us"], r["outbox_id"]) and r["created_us"] <= until][:limit]
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        if len(self.sent) >= self.takes:
+            return Published("down", "no_stream", "gone")
+        self.sent.append(message_id)
+        return Published("ok")
+
+    async def create_streams(self) -> list[str]:
+        return []
+
+
+async def ended(actor: Actor, admin: BusAdmin) -> Decision:
+    """Run the step that is intended."""
+    (row,) = actor.intended.values()
+    call = StepCall(
+        row.step_id, row.name, row.entity, row.target, msgspec.json.decode(row.args), 1, "k", 1, 60_000, TRACE, SPAN
+    )
+    return actor.end(row, await admin.run(call))
+
+
+async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_last_one_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bus_admin, "PAGE", 10)
+    broker = Broker(35)
+    broker.table.append({**broker.table[0], "outbox_id": "evt_later", "created_us": 10**12})
+    admin = BusAdmin(broker, broker.fetch, lambda: broker.fresh)
+    actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
+    actor.tell(Republish(102, "disk lost"))
+    # given a first page, then a stream that goes away in the middle of the second
+    await ended(actor, admin)
+    broker.takes = 14
+    await ended(actor, admin)
+    (row,) = actor.intended.values()
+    place = [broker.table[6 + 13]["created_us"], broker.table[6 + 13]["outbox_id"]]
+    assert (msgspec.json.decode(row.args)["place"], row.attempt) == (place, 1)
+    assert row.next_attempt_us is not None
+    # when a page ends without an outcome, and the next one finds the lease old
+    broker.takes = 10**9
+    actor.end(row, Outcome("unknown", "timeout"))
+    broker.fresh = False
+    await ended(actor, admin)
+    broker.fresh = True
+    # then each event of before the command goes out once, and one audit entry says how many
+    audits: list[AuditDraft] = []
+    async with asyncio.timeout(5):
+        while actor.intended:
+            audits += (await ended(actor, admin)).audits
+    assert broker.sent == [row["outbox_id"] for row in broker.table[6:35]]
+    (entry,) = audits
+    assert (entry.action, entry.details["sent"]) == ("outbox.republish.done", 29)
+
+
+async def test_a_republish_without_progress_gives_up_and_says_where_it_stands() -> None:
+    broker = Broker(5)
+    broker.takes = 2
+    admin = BusAdmin(broker, broker.fetch, lambda: True)
+    actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
+    actor.tell(Republish(0, "disk lost"))
+    decisions = []
+    async with asyncio.timeout(5):
+        while actor.intended:
+            decisions.append(await ended(actor, admin))
+    (entry,) = decisions[-1].audits
+    assert (entry.action, entry.details["sent"]) == ("outbox.republish.failed", 2)
+    assert 5 < len(decisions) < 20
+
+
+# --- the probe of the bus --------------------------------------------------------------------------------
+
+
+class Told:
+    """An engine that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Any]] = []
+        self.now = 0
+        self.context = SimpleNamespace(limits=LIMITS)
+
+    def now_us(self) -> int:
+        return self.now
+
+    def tell(self, kind: str, identifier: str, env: Envelope) -> None:
+        self.messages.append((identifier, env.message))
+
+
+def turn(ntf_id: str, state: str, message: Any = None) -> Any:
+    """A turn of a notification as its followers see it."""
+    kind, after = SimpleNamespace(name="notification"), SimpleNamespace(state=state)
+    return SimpleNamespace(kind=kind, id=ntf_id, state=after, env=SimpleNamespace(message=message))
+
+
+def done() -> StepDone:
+    return StepDone("s", "notification.publish", 1, "t", {}, Outcome("failed"), 1, 2, TRACE, SPAN)
+
+
+async def told(engine: Told, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(engine.messages) < count:
+            await asyncio.sleep(0.001)
+
+
+async def test_only_the_oldest_parked_one_probes_one_try_at_a_time_and_the_others_follow_an_acknowledgement() -> None:
+    engine: Any = Told()
+    service = ParkedNotifications(engine)
+    for ntf_id in ("ntf_2", "ntf_1", "ntf_3"):
+        service.follow(turn(ntf_id, "parked"))
+    task = asyncio.create_task(service.run())
+    try:
+        await told(engine, 1)
+        await asyncio.sleep(0.08)
+        assert engine.messages == [("ntf_1", Probe())], "it has not answered yet"
+        service.follow(turn("ntf_1", "parked", done()))
+        await told(engine, 2)
+        assert engine.messages[1] == ("ntf_1", Probe())
+        # an answer that was set aside is waited for two minutes, no longer
+        engine.now += parked_module.ANSWER_US + 1
+        await told(engine, 3)
+        # when the stream acknowledges one, then the others follow
+        service.follow(turn("ntf_1", "sent", done()))
+        await told(engine, 5)
+        assert engine.messages[3:] == [("ntf_2", Redispatch()), ("ntf_3", Redispatch())]
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_when_one_comes_back_parked_the_others_wait_for_the_next_acknowledgement() -> None:
+    engine: Any = Told()
+    service = ParkedNotifications(engine)
+    names = [f"ntf_{n}" for n in range(9)]
+    for ntf_id in names:
+        service.follow(turn(ntf_id, "parked"))
+    task = asyncio.create_task(service.run())
+    try:
+        await told(engine, 1)
+        service.follow(turn("ntf_0", "sent", done()))
+        await told(engine, 3)
+        service.follow(turn("ntf_1", "pending"))
+        service.follow(turn("ntf_1", "parked"))
+        await asyncio.sleep(0.15)
+        assert sum(message == Redispatch() for _, message in engine.messages) <= 3
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
