@@ -8,22 +8,23 @@ from typing import Any
 
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.lease import Lease
+from adapters.postgres.reading import ReadSide
 from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
 from amends.runtime.clock import Clock
-from amends.runtime.decision import EVENTS, Context, Decision
+from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 from amends.runtime.parked import ParkedNotifications
 from amends.runtime.relay import Publisher, Relay
-from amends.runtime.streams import Anchor, ClockStepped, RelayStarts, SettleOutbox
+from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
-from amends.values.records import TABLES, OutboxRow, StepRow
+from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
 
 READ_RETRY_S = 0.2
@@ -66,6 +67,7 @@ class Kernel:
         self.lease = lease
         state_tables = {kind.name: kind.table for kind in kinds.values()}
         self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()))
+        self.read = ReadSide(dsn)  # long reads: the journal's own reader answers each command
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
         self.clock = Clock(lambda: time.time_ns() // 1000, lambda: time.monotonic_ns() // 1000, floor)
@@ -98,10 +100,11 @@ class Kernel:
     ) -> None:
         """Join the engine to the adapters of this process."""
         specs = {step.name: step for domain in self.domains for step in domain.steps}
-        self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us)
-        self.parked = ParkedNotifications(self.engine, publisher, self.clock.now_us)
-        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=self.lease.may_act, gate=gate)
-        self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow, self._settled_outbox]
+        may_act = self.lease.may_act
+        self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, fetch=self.read.rows, may_act=may_act)
+        self.parked = ParkedNotifications(self.engine)
+        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate)
+        self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
 
     def children(self) -> list[ChildSpec]:
         """The kernel's services, in start order."""
@@ -131,7 +134,7 @@ class Kernel:
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
                 self.parked.accept(notification_id)
-        self.recovered = resume(self.engine, self.dispatcher, self.relay, self._left)
+        self.recovered = resume(self.engine, self.dispatcher, self._left)
         self._left = NOTHING_LEFT
 
     async def drain(self, budget_s: float) -> bool:
@@ -152,6 +155,7 @@ class Kernel:
             task.cancel()
         if self._journal is not None:
             await self._journal.aclose()
+            await self.read.aclose()
             await self.lease.aclose()
 
     # --- reading -------------------------------------------------------------------------------------
@@ -185,16 +189,6 @@ class Kernel:
                     return
 
         self._background(read(), "read-actor")
-
-    def _settled_outbox(self, decision: Decision) -> None:
-        message = decision.env.message
-        if isinstance(message, SettleOutbox):
-            self._background(self._readmit(message), "readmit-outbox")
-
-    async def _readmit(self, message: SettleOutbox) -> None:
-        row = (await self.journal.fetch("read_outbox_row", message.outbox_id))[0]
-        event = OutboxRow(**{name: row[name] for name in OutboxRow.__struct_fields__})
-        self.relay.settle(event, skip=message.skip)
 
     def _background(self, work: Any, name: str) -> None:
         task = asyncio.create_task(work, name=f"{name}-{secrets.token_hex(2)}")

@@ -1,4 +1,4 @@
-"""Recovery at start: what the database says becomes actors, timers, steps, messages and outbox rows in memory."""
+"""Recovery at start: what the database says becomes actors, timers, steps and messages in memory."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,8 +11,7 @@ from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope, Pause
-from amends.runtime.relay import Relay
-from amends.values.records import OutboxRow, StepRow
+from amends.values.records import StepRow
 from supervisors.pool import Pool
 
 LOAD_SLICE = 10_000  # actors loaded before others get the loop: some 20 ms
@@ -48,38 +47,28 @@ class Left(Struct, frozen=True):
 
     steps: list[StepRow]
     messages: Sequence[Any]
-    outbox: Sequence[Any]
 
 
-NOTHING_LEFT = Left([], (), ())
+NOTHING_LEFT = Left([], ())
 
 
 async def read_left(fetch: Fetch) -> Left:
     """To be read while nothing commits: whatever a turn of ours adds is delivered by that turn, and only once."""
     step_fields = [field.name for field in fields(StepRow)]
     steps = [StepRow(**{name: row[name] for name in step_fields}) for row in await fetch("intended_steps")]
-    return Left(steps, await fetch("waiting_messages"), await fetch("waiting_outbox"))
+    return Left(steps, await fetch("waiting_messages"))
 
 
-def resume(engine: Engine, dispatcher: Dispatcher, relay: Relay, left: Left) -> dict[str, int]:
-    """Hand it to those who do it, before anything newer reaches them; returns how many of each."""
+def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]:
+    """Hand it to those who do it, before anything newer reaches them; returns how many of each.
+
+    The relay finds its events by itself.
+    """
     for step in left.steps:
         dispatcher.accept(step)
     for row in left.messages:
         _deliver(engine, row)
-    outbox_fields = [field.name for field in fields(OutboxRow)]
-    for row in left.outbox:
-        event = OutboxRow(**{name: row[name] for name in outbox_fields})
-        if event.stream != relay.stream:
-            continue
-        if row["state"] == "parked":
-            relay.hold(event.entity)
-        else:
-            relay.accept(event, row["attempts"])
-    stream = engine.store.get("stream", relay.stream)
-    if stream is not None and stream.state == "blocked":
-        relay.resume_stuck(getattr(stream, "outbox_id", ""))
-    return {"steps": len(left.steps), "messages": len(left.messages), "outbox": len(left.outbox)}
+    return {"steps": len(left.steps), "messages": len(left.messages)}
 
 
 def _deliver(engine: Engine, row: Any) -> None:

@@ -125,7 +125,7 @@ class Runtime:
         )  # fmt: skip
         self._opened.push_async_callback(self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
-        admin = BusAdmin(publisher, self.kernel.journal.fetch)
+        admin = BusAdmin(publisher, self.kernel.read.rows, self.kernel.lease.may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
         self.kernel.wire(runners, publisher, self._gate)
 
