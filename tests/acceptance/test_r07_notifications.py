@@ -33,6 +33,12 @@ async def stored(world: World, notification_id: str) -> list[dict[str, Any]]:
     return [m for m in await world.stored(NOTIFICATIONS) if m["msg_id"] == notification_id]
 
 
+async def tries(world: World, notification_id: str) -> list[str]:
+    """What became of each of its steps, in their order."""
+    query = "SELECT state FROM step WHERE entity = $1 ORDER BY step_id"
+    return [row["state"] for row in await world.rows(query, f"notification:{notification_id}")]
+
+
 async def released_unheard(world: World, machine: Machine) -> tuple[str, str]:
     """An allocation of an account of its own, released while nobody can be told; with its parked notification."""
     account_id = await world.account()
@@ -90,6 +96,8 @@ async def test_a_release_nobody_can_be_told_of_is_over_and_told_late(world: Worl
             assert (await reaches(world, ntf_id, "parked"))["attempts"] == 3
         again = await run_of(world, target, "R07")
         assert len(again.actions) == len(run.actions)
+        # and what probes the bus is one intent, however often it is tried
+        assert await tries(world, ntf_id) == ["failed"] * 3 + ["intended"]
         assert not await world.has_stream(NOTIFICATIONS)
     finally:
         await world.restore_stream(NOTIFICATIONS)
@@ -102,6 +110,7 @@ async def test_a_release_nobody_can_be_told_of_is_over_and_told_late(world: Worl
     assert run.shape() == [f"compensate·external_call·{target}·{end}" for end in ("partial", "success")]
     assert run.supersedes() == [None, 0]
     assert run.outcome == "recovered"
+    assert await tries(world, ntf_id) == ["failed"] * 3 + ["done"]
 
 
 async def test_all_that_was_parked_goes_out_when_the_stream_is_back(world: World) -> None:
