@@ -1,6 +1,7 @@
 """The demo's story, scene by scene. Exit status 0 only if all ended as the matrix says."""
 
 import asyncio
+import shlex
 import shutil
 import sys
 import tempfile
@@ -26,7 +27,6 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
     tell = Teller(slow=slow)
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
     state_dir.mkdir(parents=True, exist_ok=True)
-    state_dir.chmod(0o755)  # the embedded Postgres of a root user runs under another account
     world = World(state_dir, nodes)
     try:
         await _start(world, tell, nodes)
@@ -35,7 +35,7 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         results = await _rows(world, tell, row)
         if not row:
             results.append(await _crash(world, tell))
-            results.append(await _case(world, tell))
+            results.append(await _case(world, tell, stays=keep or bool(state)))
         good = await prove(world, tell, results)
         tell.say("")
         tell.tick(f"done in {tell.elapsed_s:.1f} s", good=good)
@@ -123,8 +123,8 @@ async def _crash(world: World, tell: Teller) -> Result:
     return result
 
 
-async def _case(world: World, tell: Teller) -> Result:
-    """A failure that retries cannot settle, and the command that does."""
+async def _case(world: World, tell: Teller, *, stays: bool) -> Result:
+    """A failure that retries cannot settle, and the command that does; `stays`: somebody may want to repeat it."""
     assert world.fleet is not None
     tell.scene("What retries cannot settle: an operator case")
     began = time.monotonic()
@@ -139,10 +139,10 @@ async def _case(world: World, tell: Teller) -> Result:
     tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
     tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")
     await world.fleet.ssh_start(node)
-    argv = ["retry", "cleanup", allocation, "--reason", "SSH is back", "--state-dir", str(world.state_dir)]
-    tell.command("amends " + " ".join(f"'{part}'" if " " in part else part for part in argv[:5]))
+    argv, place = ["retry", "cleanup", allocation, "--reason", "SSH is back"], ["--state-dir", str(world.state_dir)]
+    tell.command(shlex.join(["amends", *argv, *(place if stays else ())]))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "supervisors.boot", *argv, stdout=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", "supervisors.boot", *argv, *place, stdout=asyncio.subprocess.DEVNULL
     )
     if await process.wait() != 0:
         raise DemoFailed("the command that settles the case was refused")
@@ -158,6 +158,6 @@ async def _case(world: World, tell: Teller) -> Result:
 
 
 async def _keep(world: World, tell: Teller) -> None:
-    tell.say(f"kept running; state in {world.state_dir}. Try: amends tree --state-dir {world.state_dir}")
+    tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(world.state_dir)])}")
     tell.say("Ctrl-C ends it.")
     await asyncio.Event().wait()

@@ -16,6 +16,7 @@ import asyncpg
 import asyncssh
 import nats
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
@@ -122,11 +123,14 @@ class World:
     # --- asking --------------------------------------------------------------------------------------
 
     async def ask(self, subject: str, data: dict[str, Any], *, key: str = "") -> dict[str, Any]:
-        """The data of the reply; raises `DemoFailed` when it is an error."""
+        """The data of the reply; raises `DemoFailed` when it is an error, or none comes."""
         headers, client = {"Idempotency-Key": key or secrets.token_hex(8)}, self.front
         if subject.startswith("ops."):
             headers["Authorization"], client = f"Bearer {self.endpoints['operator_token']}", self.operator
-        reply = await client.request(f"amends.v1.{subject}", json.dumps(data).encode(), timeout=5, headers=headers)
+        try:
+            reply = await client.request(f"amends.v1.{subject}", json.dumps(data).encode(), timeout=5, headers=headers)
+        except NatsError as error:  # nobody answers, or not in time
+            raise DemoFailed(f"{subject} had no answer: {str(error) or type(error).__name__}") from error
         body = json.loads(reply.data)
         if not body["ok"]:
             raise DemoFailed(f"{subject} was refused: {body['error']}")
