@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from nats.errors import NoRespondersError
 
 from adapters.embedded.nats import EmbeddedNats
@@ -29,38 +30,49 @@ async def under_way(world: World, allocation_id: str, name: str) -> None:
     await until(check, f"{name} is under way", pause_s=0.005)
 
 
-async def drained(world: World, *, signals: int = 1) -> tuple[int, float]:
+async def drained(world: World, *, signals: int = 1, number: int = signal.SIGTERM) -> tuple[int, float]:
     """Ask the runtime to end; its exit status, and how many seconds it took."""
     assert world.process is not None
     begun = time.monotonic()
     for _ in range(signals):
-        world.process.send_signal(signal.SIGTERM)
+        world.process.send_signal(number)
         await asyncio.sleep(0.05)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         status = await world.process.wait()
     return status, time.monotonic() - begun
 
 
-async def test_an_idle_runtime_ends_at_once(world: World, machine: Machine) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def idle_s(world: World) -> float:
+    """Seconds in which a runtime with nothing to do ends, servers included: a drain is measured from there."""
     status, took = await drained(world)
     assert status == 0
-    assert took < DRAIN_S
+    await world.restart()
+    return took
+
+
+async def test_an_idle_runtime_ends_at_once(world: World, machine: Machine, idle_s: float) -> None:
+    # given a runtime with machines but no work
+    status, took = await drained(world)
+    # then it waits for nothing: it takes what another that was idle took, and not the time of a drain
+    assert status == 0
+    assert took < idle_s + DRAIN_S / 2
     await world.restart()
     await world.node_is(machine.node_id, "ready")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_short_step_ends_before_the_runtime_does(world: World, machine: Machine, number: int) -> None:
+async def test_a_short_step_ends_before_the_runtime_does(
+    world: World, machine: Machine, idle_s: float, number: int
+) -> None:
     # given a step that takes a moment
     machine.fault("user-create", "delay", seconds=0.5)
     allocation_id = await world.request(node_id=machine.node_id)
     await under_way(world, allocation_id, "ssh.user-create")
     # when the runtime is asked to end
-    assert world.process is not None
-    begun = time.monotonic()
-    world.process.send_signal(number)
-    assert await world.process.wait() == 0
-    assert time.monotonic() - begun <= DRAIN_S
+    status, took = await drained(world, number=number)
+    assert status == 0
+    assert took < DRAIN_S + idle_s
     assert machine.ops(allocation_id) == ["user-create"]
     # then the next start goes on behind it
     await world.restart()
@@ -71,7 +83,9 @@ async def test_a_short_step_ends_before_the_runtime_does(world: World, machine: 
     await world.cleaned(allocation_id)
 
 
-async def test_a_long_step_is_left_to_the_next_start_which_resumes_it(world: World, machine: Machine) -> None:
+async def test_a_long_step_is_left_to_the_next_start_which_resumes_it(
+    world: World, machine: Machine, idle_s: float
+) -> None:
     # given a step that takes longer than the runtime may stay
     machine.fault("key-install", "delay", seconds=8)
     allocation_id = await world.request(node_id=machine.node_id)
@@ -81,7 +95,7 @@ async def test_a_long_step_is_left_to_the_next_start_which_resumes_it(world: Wor
     status, took = await drained(world)
     # then it ends in time
     assert status == 0
-    assert took <= DRAIN_S + 0.5
+    assert took < DRAIN_S + idle_s
     # and the step is resumed under the same attempt
     await world.restart()
     row = await world.allocation_is(allocation_id, "active")
@@ -92,7 +106,7 @@ async def test_a_long_step_is_left_to_the_next_start_which_resumes_it(world: Wor
     await world.cleaned(allocation_id)
 
 
-async def test_an_undo_under_way_is_finished_by_the_next_start(world: World, machine: Machine) -> None:
+async def test_an_undo_under_way_is_finished_by_the_next_start(world: World, machine: Machine, idle_s: float) -> None:
     # given an undo that hangs
     machine.fault("key-install", "exit")
     machine.fault("user-remove", "hang")
@@ -100,7 +114,7 @@ async def test_an_undo_under_way_is_finished_by_the_next_start(world: World, mac
     await under_way(world, allocation_id, "ssh.user-remove")
     # when
     status, took = await drained(world)
-    assert (status, took <= DRAIN_S + 0.5) == (0, True)
+    assert (status, took < DRAIN_S + idle_s) == (0, True), (took, idle_s)
     await world.restart()
     # then
     row = await world.cleaned(allocation_id)
@@ -114,7 +128,9 @@ async def test_an_undo_under_way_is_finished_by_the_next_start(world: World, mac
     assert machine.users == []
 
 
-async def test_while_it_drains_it_takes_no_new_work_and_loses_no_answer(world: World, machine: Machine) -> None:
+async def test_while_it_drains_it_takes_no_new_work_and_loses_no_answer(
+    world: World, machine: Machine, idle_s: float
+) -> None:
     # given a runtime that drains with a step under way
     machine.fault("user-create", "delay", seconds=0.8)
     allocation_id = await world.request(node_id=machine.node_id)
@@ -127,7 +143,7 @@ async def test_while_it_drains_it_takes_no_new_work_and_loses_no_answer(world: W
     replies = [*await asyncio.gather(*asking), *await asyncio.gather(*late)]
     # then each request was answered ok, refused as draining, or never taken
     status, took = await draining
-    assert (status, took <= DRAIN_S) == (0, True)
+    assert (status, took < DRAIN_S + idle_s) == (0, True), (took, idle_s)
     assert {reply["ok"] or reply["error"]["code"] for reply in replies} <= {True, "draining", "nobody"}
     await world.restart()
     for reply in replies:
@@ -143,15 +159,17 @@ async def test_while_it_drains_it_takes_no_new_work_and_loses_no_answer(world: W
     await world.cleaned(allocation_id)
 
 
-async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(world: World, machine: Machine) -> None:
+async def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(
+    world: World, machine: Machine, idle_s: float
+) -> None:
     # given a step that would hold the drain up
     machine.fault("key-install", "delay", seconds=8)
     allocation_id = await world.request(node_id=machine.node_id)
     await under_way(world, allocation_id, "ssh.key-install")
     # when it is asked twice
     _, took = await drained(world, signals=2)
-    # then it is gone at once
-    assert took < 1.0
+    # then it is gone at once, without the wait of a drain
+    assert took < idle_s + DRAIN_S / 2
     # and the next start finishes what it began
     await world.restart()
     await world.allocation_is(allocation_id, "active")
@@ -172,7 +190,7 @@ async def _ask(world: World, name: str) -> dict[str, Any]:
         return {"ok": False, "error": {"code": "nobody"}}
 
 
-async def test_without_its_broker_it_drains_in_time_too(state_dir: Path) -> None:
+async def test_without_its_broker_it_drains_in_time_too(state_dir: Path, idle_s: float) -> None:
     # given a runtime whose broker, which is not its own, goes away
     broker = EmbeddedNats(state_dir.parent / "broker")
     await broker.start()
@@ -185,6 +203,6 @@ async def test_without_its_broker_it_drains_in_time_too(state_dir: Path) -> None
             # when it is asked to end
             status, took = await drained(world)
             # then
-            assert (status, took <= DRAIN_S + 0.5) == (0, True), took
+            assert (status, took < DRAIN_S + idle_s) == (0, True), (took, idle_s)
     finally:
         await broker.stop()

@@ -114,18 +114,25 @@ async def test_an_activation_that_is_refused_once_succeeds_without_compensation(
     await world.cleaned(allocation_id)
 
 
+async def not_delayed(world: World, took: float, before: float) -> None:
+    """Others lived about as fast as they did shortly `before`, and do now: a busy machine is slow all the time."""
+    usual = max(before, await others_live(world))
+    assert took < usual * 3 + 1.5, f"{OTHERS} others took {took:.2f} s, usually {usual:.2f} s"
+
+
 async def test_a_refused_activation_delays_nobody_else(world: World, machine: Machine) -> None:
     usual = await others_live(world)
     async with refusing_activation(world, f"NEW.body ->> 'node_id' = '{machine.node_id}'"):
         allocation_id = await world.request(node_id=machine.node_id)
         took = await others_live(world)
         await world.allocation_is(allocation_id, "failed")
-    assert took < usual * 3 + 1.0, f"{OTHERS} others took {took:.2f} s, usually {usual:.2f} s"
+    await not_delayed(world, took, usual)
     await world.cleaned(allocation_id)
 
 
 async def test_a_row_that_a_foreign_session_has_locked_is_only_delayed(world: World, machine: Machine) -> None:
     # given a set-up whose row is locked before it can become active
+    usual = await others_live(world)
     machine.fault("key-install", "delay", seconds=0.3)
     allocation_id = await world.request(node_id=machine.node_id)
     await world.allocation_is(allocation_id, "provisioning")
@@ -138,7 +145,7 @@ async def test_a_row_that_a_foreign_session_has_locked_is_only_delayed(world: Wo
         # when others live meanwhile, then they are not delayed
         took = await others_live(world)
         assert (await world.allocation(allocation_id))["state"] == "provisioning"
-        assert took < 4.0, f"{OTHERS} others took {took:.2f} s"
+    await not_delayed(world, took, usual)
     # then it goes on where it stood, and nothing has failed
     await world.allocation_is(allocation_id, "active")
     assert await runs(world, f"allocation:{allocation_id}") == []
@@ -158,8 +165,8 @@ async def test_a_locked_row_of_a_release_delays_that_release_alone(world: World,
         took = await others_live(world)
         # then they all have their answers while the row is still locked
         assert (await world.allocation(allocation_id))["state"] in {"active", "releasing"}
-        assert took < usual * 3 + 1.5, f"{OTHERS} others took {took:.2f} s, usually {usual:.2f} s"
     await releasing
+    await not_delayed(world, took, usual)
     await world.cleaned(allocation_id)
     assert await runs(world, f"allocation:{allocation_id}") == []
 

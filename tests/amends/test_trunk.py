@@ -1,7 +1,7 @@
 """Trunk supervision in the manner of OTP: order, strategies, budgets, fencing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -125,11 +125,11 @@ async def test_a_transient_child_that_ends_well_is_left_alone() -> None:
 
 async def test_the_next_child_waits_until_the_one_before_is_ready() -> None:
     log: Log = []
-    ready = asyncio.Event()
-    wait: Callable[[], Awaitable[object]] = ready.wait
+    asked, ready = asyncio.Event(), asyncio.Event()
 
     async def is_ready() -> None:
-        await wait()
+        asked.set()
+        await ready.wait()
 
     first = child("a", log)
     spec = SupervisorSpec(
@@ -137,7 +137,9 @@ async def test_the_next_child_waits_until_the_one_before_is_ready() -> None:
     )
     supervisor = Supervisor(spec)
     task = asyncio.create_task(supervisor.run())
-    await asyncio.sleep(0.02)
+    await asked.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
     assert log == ["+a"]
     ready.set()
     await supervisor.started.wait()

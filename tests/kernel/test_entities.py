@@ -107,8 +107,9 @@ async def test_an_actor_that_keeps_failing_is_paused_until_its_case_is_resolved(
         info = CommandInfo("me", "k1", "h", "cmd.x", "req_1", "t" * 32, "s" * 16, "", 1)
         rename = Envelope(Rename("m3"), command=info, reply=lambda data, error: refused.append(error))
         kernel.engine.tell("port", "p1", rename)
-        await asyncio.sleep(0.05)
-        assert refused
+        async with asyncio.timeout(10):
+            while not refused:
+                await asyncio.sleep(0.01)
         assert refused[0] is not None
         assert refused[0].code == "illegal_transition"
         # when an operator resolves the case, what waited is handled

@@ -135,15 +135,28 @@ async def test_a_receiver_that_is_down_delays_and_changes_nothing(database: Data
     assert set(receiver.copies().values()) == {1}
 
 
-async def test_new_commits_go_out_soon_after_they_are_told(database: Database, receiver: Receiver) -> None:
-    async with running(exporter_of(database, receiver.url)) as exporter:
-        await until(lambda: exporter.up)
-        await asyncio.sleep(0.2)
+async def test_new_commits_go_out_when_they_are_told_and_not_at_the_next_poll(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given an exporter that has nothing to do, and would look again by itself only in an hour
+    monkeypatch.setattr("adapters.otel.exporter.POLL_S", 3600)
+    pauses = 0
+    exporter = exporter_of(database, receiver.url)
+    pause = exporter._pause
+
+    async def counted() -> None:
+        nonlocal pauses
+        pauses += 1
+        await pause()
+
+    monkeypatch.setattr(exporter, "_pause", counted)
+    async with running(exporter):
+        await until(lambda: pauses == 1)
+        # when something commits
         await ready_node(database.book, "n7")
         exporter.notify()
-        async with asyncio.timeout(0.7):
-            while exporter.exported < 2:
-                await asyncio.sleep(0.01)
+        # then
+        await until(lambda: exporter.exported >= 2)
 
 
 async def test_a_batch_that_is_too_large_is_divided(database: Database, receiver: Receiver) -> None:
