@@ -15,6 +15,7 @@ from amends.ports import Turn
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 from amends.runtime.writer import Pending
+from amends.values.errors import TurnFailed
 
 STALL_S = 0.1
 
@@ -38,6 +39,7 @@ class Detector:
         self._known: set[str] = set()
         self._heap: list[tuple[float, str]] = []
         self._dirty: set[str] = set()
+        self._saving = False
         self._canary = monotonic()
         self._sight_since = monotonic()
         self._blind = False
@@ -119,16 +121,28 @@ class Detector:
         period = self._engine.context.limits("last_seen_checkpoint_ms") / 1000
         while True:
             await asyncio.sleep(period)
-            rows = [
-                NodeSeenRow(node_id, seen.boot_id, seen.us)
-                for node_id in self._dirty
-                if (seen := self._seen.get(node_id)) is not None and seen.us
-            ]
-            self._dirty.clear()
-            if rows and not self._engine.stopping:
-                turn = Turn()
-                turn.rows = list(rows)
-                self._engine.writer.submit(Pending(turn, lambda error: None))
+            if not self._engine.stopping:
+                self.save()
+
+    def save(self) -> None:
+        """Write what was heard since the last time, unless that is still on its way: a row per node, never two."""
+        if self._saving:
+            return
+        heard, self._dirty = self._dirty, set()
+        turn = Turn()
+        turn.rows = [
+            NodeSeenRow(node_id, seen.boot_id, seen.us)
+            for node_id in heard
+            if (seen := self._seen.get(node_id)) is not None and seen.us
+        ]
+        if turn.rows:
+            self._saving = True
+            self._engine.writer.submit(Pending(turn, lambda error: self._saved(heard, error)))
+
+    def _saved(self, heard: set[str], error: TurnFailed | None) -> None:
+        self._saving = False
+        if error is not None:
+            self._dirty |= heard
 
     def _look(self, now: float) -> None:
         sees = self._linked() and now - self._canary <= self._suspect_s

@@ -6,6 +6,9 @@ from typing import Any, cast
 import pytest
 
 from actors.node_state import HeartbeatSeen, Node, Silent
+from actors.rows import NodeSeenRow
+from amends.runtime.writer import Pending
+from amends.values.errors import Refused
 from amends.values.limits import Limits
 from supervisors.detector import Detector
 from supervisors.timing import timing
@@ -19,6 +22,8 @@ class Told:
         self.messages: list[tuple[str, Any]] = []
         self.now = 0.0
         self.linked = True
+        self.submitted: list[Pending] = []
+        self.writer = SimpleNamespace(submit=self.submitted.append)
 
     def now_us(self) -> int:
         return int(self.now * 1_000_000)
@@ -143,3 +148,43 @@ def test_a_suspect_node_that_is_drained_is_suspected_again_as_draining(watch: Wa
     watch.node("n1", "draining")
     watch.run(0.1)
     assert watch.told.silent() == ["n1", "n1"]
+
+
+def saved(watch: Watch) -> list[dict[str, int]]:
+    """Last-seen times by node of each checkpoint so far."""
+    return [
+        {row.node_id: row.last_heartbeat_us for row in cast(list[NodeSeenRow], pending.turn.rows)}
+        for pending in watch.told.submitted
+    ]
+
+
+def test_while_one_checkpoint_waits_for_the_database_no_other_is_begun_and_nothing_heard_is_forgotten(
+    watch: Watch,
+) -> None:
+    # given two nodes, and a checkpoint that waits
+    watch.node("n1")
+    watch.node("n2")
+    watch.run(0.1, "n1", "n2")
+    watch.detector.save()
+    # when they are heard on, and more checkpoints fall due
+    watch.run(0.1, "n1")
+    watch.detector.save()
+    watch.run(0.1, "n1")
+    watch.detector.save()
+    # then there is one, and the next has the latest of what came meanwhile
+    assert saved(watch) == [{"n1": 100_000, "n2": 100_000}]
+    watch.told.submitted[0].done(None)
+    watch.detector.save()
+    assert saved(watch)[1:] == [{"n1": 300_000}]
+    watch.told.submitted[1].done(None)
+    watch.detector.save()
+    assert len(watch.told.submitted) == 2, "nothing was heard since"
+
+
+def test_a_checkpoint_that_the_database_refuses_is_gathered_again(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(0.1, "n1")
+    watch.detector.save()
+    watch.told.submitted[0].done(Refused("P0001", "no"))
+    watch.detector.save()
+    assert saved(watch) == [{"n1": 100_000}] * 2
