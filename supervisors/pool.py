@@ -5,8 +5,9 @@ assignable if and only if it is `ready`, without assignment and without debt.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from msgspec import Struct
 
@@ -37,9 +38,11 @@ class Pool:
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
-        self._waiting: dict[str, Allocation] = {}
-        self._free: dict[str, Node] = {}
-        self._offered: set[str] = set()
+        # Ordered dicts: taking the first again and again costs a plain one a walk over all that were taken before.
+        self._waiting: OrderedDict[str, Allocation] = OrderedDict()
+        self._free: OrderedDict[str, Node] = OrderedDict()
+        self._offers: dict[str, str] = {}  # allocation → the node it was offered, which is not free meanwhile
+        self._offered: dict[str, str] = {}  # and the other way
         self.is_heard: Callable[[str], bool] = lambda node_id: True
         self.on_node: Callable[[str, Node], None] = lambda node_id, node: None
 
@@ -100,7 +103,7 @@ class Pool:
             if isinstance(node, Node):
                 self._index_node(node_id, node)
         for allocation_id, allocation in self._engine.store.items("allocation"):
-            if isinstance(allocation, Allocation) and allocation.state == "requested":
+            if _waits(allocation):
                 self._waiting[allocation_id] = allocation
         for allocation_id in list(self._waiting):
             self._match_allocation(allocation_id)
@@ -115,16 +118,20 @@ class Pool:
                 self.on_node(decision.id, state)
             touched.add(decision.id)
         elif isinstance(state, Allocation):
-            if state.state != "requested":
-                self._waiting.pop(decision.id, None)
-            elif decision.before is None:
-                self._waiting[decision.id] = state
-                self._match_allocation(decision.id)
+            self._follow_allocation(decision.id, decision.before, state)
         for node_id in touched:
             node = self.node(node_id)
             if node is not None:
                 self._index_node(node_id, node)
                 self._match_node(node_id)
+
+    def _follow_allocation(self, allocation_id: str, before: Any, state: Allocation) -> None:
+        if not _waits(state):
+            self._waiting.pop(allocation_id, None)
+            self._withdraw(allocation_id)  # taken up, or never to be answered: a paused one holds its messages
+        elif before is None or before.paused:
+            self._waiting[allocation_id] = state
+            self._match_allocation(allocation_id)
 
     def _take_in(self, row: Struct) -> str:
         """An assignment or debt as it now stands; the node it concerns."""
@@ -144,7 +151,8 @@ class Pool:
         return ""
 
     def _index_node(self, node_id: str, node: Node) -> None:
-        if node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id):
+        assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
+        if assignable and node_id not in self._offered:
             self._free[node_id] = node
         else:
             self._free.pop(node_id, None)
@@ -155,13 +163,13 @@ class Pool:
         wants = self._waiting[allocation_id]
         candidates = [wants.wanted_node] if wants.wanted_node is not None else self._free
         for node_id in candidates:
-            if node_id in self._free and node_id not in self._offered and _fits(wants, node_id, self._free[node_id]):
+            if node_id in self._free and _fits(wants, node_id, self._free[node_id]):
                 self._offer(allocation_id, node_id)
                 return
 
     def _match_node(self, node_id: str) -> None:
         """First come, first served, among those it fits."""
-        if node_id not in self._free or node_id in self._offered:
+        if node_id not in self._free:
             return
         for allocation_id, wants in self._waiting.items():
             if _fits(wants, node_id, self._free[node_id]):
@@ -170,32 +178,45 @@ class Pool:
 
     def _offer(self, allocation_id: str, node_id: str) -> None:
         assert self._engine is not None
-        self._offered.add(node_id)
-        wants = self._waiting.pop(allocation_id)
-        node = self._free[node_id]
+        wants, node = self._waiting.pop(allocation_id), self._free.pop(node_id)
+        self._offers[allocation_id], self._offered[node_id] = node_id, allocation_id
 
         def settled(_: bool) -> None:
-            self._offered.discard(node_id)
-            allocation = self._get("allocation", allocation_id)
-            if isinstance(allocation, Allocation) and allocation.state == "requested":
+            if self._offers.get(allocation_id) == node_id:
+                self._withdraw(allocation_id)
+            if _waits(self._get("allocation", allocation_id)):
                 # The offer was refused; not at once again, or a refusing database would be asked without pause.
                 asyncio.get_running_loop().call_later(OFFER_AGAIN_S, self._look_again, allocation_id)
-            self._match_node(node_id)
 
         env = Envelope(
             Offer(node_id, node.epoch), trace_id=wants.trace_id, span_id=wants.span_id, priority=True, done=settled
         )
         self._engine.tell("allocation", allocation_id, env)
 
+    def _withdraw(self, allocation_id: str) -> None:
+        """The offer is over, however it ended: whether its node is free is what its committed rows say."""
+        node_id = self._offers.pop(allocation_id, None)
+        if node_id is None:
+            return
+        del self._offered[node_id]
+        node = self.node(node_id)
+        if node is not None:
+            self._index_node(node_id, node)
+            self._match_node(node_id)
+
     def _look_again(self, allocation_id: str) -> None:
         """The offer was not taken up: the allocation, if it still waits, is matched again."""
         allocation = self._get("allocation", allocation_id)
-        if isinstance(allocation, Allocation) and allocation.state == "requested":
+        if allocation_id not in self._offers and _waits(allocation):
             self._waiting[allocation_id] = allocation
             self._match_allocation(allocation_id)
 
     def _get(self, kind: str, identifier: str) -> Any:
         return self._engine.store.get(kind, identifier) if self._engine is not None else None
+
+
+def _waits(allocation: object) -> TypeGuard[Allocation]:
+    return isinstance(allocation, Allocation) and allocation.state == "requested" and not allocation.paused
 
 
 def _fits(wants: Allocation, node_id: str, node: Node) -> bool:

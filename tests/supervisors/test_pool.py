@@ -1,0 +1,142 @@
+"""The pool alone: offers, what becomes of a node whose offer is never answered, and how much is looked at."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+import supervisors.pool
+from actors.allocation_state import Allocation
+from actors.node_state import Node
+from actors.rows import AssignmentRow
+from amends.runtime.messages import Envelope
+from supervisors.pool import Policy, Pool
+
+
+class Engine:
+    """An engine that keeps what was told, and whose turns commit when the test says so."""
+
+    def __init__(self) -> None:
+        self.states: dict[tuple[str, str], Any] = {}
+        self.store = SimpleNamespace(get=lambda kind, name: self.states.get((kind, name)))
+        self.listeners: list[Any] = []
+        self.offers: list[tuple[str, Envelope]] = []
+
+    def tell(self, kind: str, identifier: str, env: Envelope) -> None:
+        assert kind == "allocation"
+        self.offers.append((identifier, env))
+
+    def commit(self, kind: str, identifier: str, state: Any, *rows: Any) -> None:
+        """A turn has committed."""
+        before = self.states.get((kind, identifier))
+        self.states[kind, identifier] = state
+        for listener in self.listeners:
+            listener(SimpleNamespace(id=identifier, before=before, state=state, rows=list(rows)))
+
+    def node(self, node_id: str, state: str = "ready", **labels: str) -> None:
+        node = Node(state=state, ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1, labels=labels)
+        self.commit("node", node_id, node)
+
+    def request(self, allocation_id: str, **more: Any) -> None:
+        allocation = Allocation(
+            state="requested", account_id="a", rate_uminor_per_hour=1, key_line="k", requested_us=1, trace_id="t",
+            span_id="s", **more,
+        )  # fmt: skip
+        self.commit("allocation", allocation_id, allocation)
+
+    def change(self, allocation_id: str, *rows: Any, **changes: Any) -> None:
+        state = self.states["allocation", allocation_id]
+        self.commit("allocation", allocation_id, msgspec.structs.replace(state, **changes), *rows)
+
+    def offered(self) -> list[tuple[str, str]]:
+        return [(allocation_id, env.message.node_id) for allocation_id, env in self.offers]
+
+    def answer(self, number: int, ok: bool) -> None:
+        """The offer of that number is settled."""
+        done = self.offers[number][1].done
+        assert done is not None
+        done(ok)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    engine = Engine()
+    Pool(Policy("1", "0" * 64, "usd")).attach(cast(Any, engine))
+    return engine
+
+
+def test_a_node_is_offered_once_and_again_only_when_the_offer_is_over(engine: Engine) -> None:
+    engine.node("n1")
+    engine.request("a1")
+    engine.request("a2")
+    engine.node("n1")  # it is heard of meanwhile
+    assert engine.offered() == [("a1", "n1")]
+    # when the first takes it, then the second waits for its end
+    engine.change("a1", AssignmentRow("a1", "n1", "reserved", 1, None), state="provisioning", node_id="n1")
+    engine.answer(0, ok=True)
+    assert engine.offered() == [("a1", "n1")]
+    engine.change("a1", AssignmentRow("a1", "n1", "ended", 1, 2), state="failed")
+    assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+
+
+@pytest.mark.parametrize("change", [{"paused": True}, {"state": "failed"}])
+def test_an_offer_that_its_allocation_will_never_answer_gives_the_node_back(
+    engine: Engine, change: dict[str, Any]
+) -> None:
+    engine.node("n1")
+    engine.request("a1")
+    engine.request("a2")
+    engine.change("a1", **change)
+    assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+
+
+async def test_a_paused_allocation_is_offered_nothing_and_waits_again_once_it_is_let_go(engine: Engine) -> None:
+    engine.node("n1")
+    engine.request("a1")
+    engine.change("a1", paused=True)
+    engine.node("n2")
+    assert engine.offered() == [("a1", "n1")]
+    engine.change("a1", paused=False)
+    assert len(engine.offers) == 2
+    # the offer that was held meanwhile ends late, and takes nothing from the one that stands
+    engine.request("a2")
+    engine.request("a3")
+    taken = [node_id for _, node_id in engine.offered()]
+    engine.answer(0, ok=True)
+    assert [node_id for _, node_id in engine.offered()] == taken
+    assert sorted(taken[1:]) == ["n1", "n2"]
+
+
+async def test_a_refused_offer_leaves_the_node_to_the_next_and_comes_back_later(engine: Engine) -> None:
+    engine.node("n1")
+    engine.request("a1")
+    engine.request("a2")
+    engine.answer(0, ok=False)
+    assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+    engine.node("n2")
+    async with asyncio.timeout(5):
+        while len(engine.offers) < 3:
+            await asyncio.sleep(0.01)
+    assert engine.offered()[2] == ("a1", "n2")
+
+
+def test_a_burst_looks_at_each_node_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given many free nodes
+    looked: list[str] = []
+    fits = supervisors.pool._fits
+
+    def counted(wants: Allocation, node_id: str, node: Node) -> bool:
+        looked.append(node_id)
+        return fits(wants, node_id, node)
+
+    monkeypatch.setattr(supervisors.pool, "_fits", counted)
+    for number in range(300):
+        engine.node(f"n{number}")
+    # when as many ask before any offer is answered
+    for number in range(300):
+        engine.request(f"a{number}")
+    # then each is offered another, and none is passed over again and again
+    assert len({node_id for _, node_id in engine.offered()}) == 300
+    assert len(looked) == 300
