@@ -13,6 +13,7 @@ are, and nothing else changes (R3). Without an endpoint it does nothing.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ BATCH = 512
 POLL_S = 1.0
 LINGER_S = 0.05  # commits come in bursts: a moment's wait makes one request of many
 TIMEOUT_S = 10.0
+SAY_AGAIN_S = 300.0  # while spans wait, the log says so this often
+REFUSED = (400, 413)  # of the spans' own making: not to be sent again as they are
 BACKOFF = Backoff(200, 15_000)
 KEEP_PLACE_EVERY = 20_000  # turns without spans after which the place is kept all the same
 
@@ -37,11 +40,14 @@ Read = Callable[[int, int], Awaitable[tuple[Sequence[SpanRow], int]]]
 
 
 class NotAccepted(Exception):
-    """The receiver did not take the spans; the message says why. They stay where they are."""
+    """The receiver did not take the spans; the message says why. They stay where they are.
 
-    def __init__(self, message: str, *, too_large: bool = False) -> None:
+    `for_good`: the same request would be refused again (OTLP forbids to repeat it), a smaller one perhaps not.
+    """
+
+    def __init__(self, message: str, *, for_good: bool = False) -> None:
         super().__init__(message)
-        self.too_large = too_large
+        self.for_good = for_good
 
 
 def traces_url(endpoint: str) -> str:
@@ -99,8 +105,11 @@ class SpanExporter:
         """One batch; how many spans it had."""
         rows, upto = await self._read(self.cursor, self._batch)
         if rows:
-            await self._send(session, rows)
-            self.exported += len(rows)
+            refused = await self._send(session, rows)
+            if len(refused) == len(rows) and not self.exported:
+                raise refused[0]  # it has never taken anything from us: that is no receiver, or not ours
+            self._pass_over(refused)
+            self.exported += len(rows) - len(refused)
             self._owed = True
         # What was acknowledged is not sent again by this process, even if keeping the place fails now.
         self.cursor = max(self.cursor, upto)
@@ -109,15 +118,26 @@ class SpanExporter:
             self.kept, self._owed = self.cursor, False
         return len(rows)
 
-    async def _send(self, session: aiohttp.ClientSession, rows: Sequence[SpanRow]) -> None:
+    async def _send(self, session: aiohttp.ClientSession, rows: Sequence[SpanRow]) -> list[NotAccepted]:
+        """Send them, divided as far as the receiver needs it; the refusal of each span that it takes in no way."""
         try:
             await self._post(session, await encode_rows(rows))
         except NotAccepted as error:
-            if not error.too_large or len(rows) == 1:
+            if not error.for_good:
                 raise
+            if len(rows) == 1:
+                span = rows[0]
+                what = f"span {span['span_id']} ({span['name']}) of trace {span['trace_id']}: {error}"
+                return [NotAccepted(what, for_good=True)]
             half = len(rows) // 2
-            await self._send(session, rows[:half])
-            await self._send(session, rows[half:])
+            return await self._send(session, rows[:half]) + await self._send(session, rows[half:])
+        return []
+
+    def _pass_over(self, refused: Sequence[NotAccepted]) -> None:
+        """Nothing behind a span that is refused for good waits for it."""
+        self.rejected += len(refused)
+        for error in refused:
+            log.error("the receiver refuses a span for good: %s", error)
 
     async def _post(self, session: aiohttp.ClientSession, body: bytes) -> None:
         headers = {"Content-Type": "application/x-protobuf"}
@@ -125,7 +145,7 @@ class SpanExporter:
             answer = await response.content.read(4096)
             if response.status // 100 != 2:
                 text = answer[:200].decode(errors="replace")
-                raise NotAccepted(f"{response.status} {text}".strip(), too_large=response.status == 413)
+                raise NotAccepted(f"{response.status} {text}".strip(), for_good=response.status in REFUSED)
         self._note_rejected(answer)
 
     def _note_rejected(self, answer: bytes) -> None:
@@ -140,14 +160,17 @@ class SpanExporter:
 
     async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
         """Do it, however long the receiver or Postgres is away."""
+        said = 0.0
         while True:
             try:
                 done = await action()
             except (NotAccepted, Unavailable, TurnFailed, aiohttp.ClientError, OSError, TimeoutError) as error:
                 self.failures += 1
                 self.last_error = f"{type(error).__name__}: {error}"
-                if self.failures == 1:
-                    log.warning("spans wait: %s", self.last_error)
+                now = time.monotonic()
+                if self.failures == 1 or now - said >= SAY_AGAIN_S:
+                    log.warning("spans wait, %d attempts: %s", self.failures, self.last_error)
+                    said = now
                 await asyncio.sleep(self._backoff.delay_us(self.failures, "spans") / 1e6)
             else:
                 if self.failures:

@@ -14,6 +14,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
     """The samples of this moment."""
     kernel = runtime.kernel
     engine, writer, policy = kernel.engine, kernel.writer, kernel.engine.policy
+    exporter = runtime.front.traces.exporter
 
     def one(name: str, kind: str, purpose: str, value: Number) -> Metric:
         return (f"amends_{name}", kind, purpose, [({}, value)])
@@ -52,6 +53,8 @@ def metrics(runtime: "Runtime") -> list[Metric]:
             "spans_exported_total",
             "counter",
             "Spans acknowledged by the receiver.",
-            runtime.front.traces.exporter.exported,
+            exporter.exported,
         ),
+        one("spans_rejected_total", "counter", "Spans the receiver refuses for good.", exporter.rejected),
+        one("span_export_failures", "gauge", "Failed attempts in a row to send spans.", exporter.failures),
     ]

@@ -169,6 +169,35 @@ async def test_a_batch_that_is_too_large_is_divided(database: Database, receiver
     assert receiver.refused > 0
 
 
+async def test_a_span_that_is_refused_for_good_does_not_hold_up_the_others(
+    database: Database, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.poison = "ssh.probe"
+    await whole_story(database.book)
+    total = await all_spans(database)
+    async with running(exporter_of(database, receiver.url)) as exporter:
+        await until(lambda: exporter.kept == exporter.cursor == database.book.head.seq)
+        assert (exporter.exported, exporter.rejected) == (total - 2, 2)
+        assert exporter.up
+    assert set(receiver.copies().values()) == {1}
+    assert caplog.text.count("(ssh.probe)") == 2
+
+
+async def test_whoever_refuses_everything_is_waited_for(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("adapters.otel.exporter.SAY_AGAIN_S", 0.0)
+    receiver.status = 400
+    await ready_node(database.book, "n8")
+    total = await all_spans(database)
+    async with running(exporter_of(database, receiver.url)) as exporter:
+        await until(lambda: exporter.failures > 2)
+        assert (exporter.exported, exporter.rejected, exporter.kept) == (0, 0, 0)
+        receiver.status = 200
+        await until(lambda: exporter.exported == total)
+    assert caplog.text.count("spans wait") > 1
+
+
 async def test_spans_a_receiver_rejects_for_good_are_counted(database: Database, receiver: Receiver) -> None:
     receiver.rejects = 2
     await ready_node(database.book, "n8")
