@@ -12,6 +12,7 @@ from adapters.embedded.account import Account
 from adapters.embedded.ownership import PROC, processes_in
 from adapters.embedded.process import ServerFailed, ServerProcess, death_signal_prefix
 
+PROGRAM = "postgres"
 INITDB_WITHIN_S = 120.0
 DO = "If the log does not say what to do, name a Postgres of your own: [postgres] dsn"
 
@@ -43,7 +44,7 @@ def forget_dead_postmaster(data: Path, sockets: Path) -> None:
 
     Only after `end_leftovers`: nothing runs in `data`, which is what the files would protect.
     """
-    if PROC.is_dir() and not processes_in(data):
+    if PROC.is_dir() and not processes_in(data, PROGRAM):
         for file in (data / "postmaster.pid", sockets / ".s.PGSQL.5432", sockets / ".s.PGSQL.5432.lock"):
             file.unlink(missing_ok=True)
 

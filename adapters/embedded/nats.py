@@ -6,6 +6,8 @@
 import asyncio
 import json
 import logging
+import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,21 +19,25 @@ from adapters.embedded.programs import nats_server
 
 logger = logging.getLogger("amends.embedded")
 
+PROGRAM = "nats-server"
 ANY_PORT = -1
 READY_WITHIN_S = 30.0
 DO = "Free some disk or memory if the log says so, or name servers of your own: [nats] servers"
+
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 
 
 class EmbeddedNats:
     """A nats-server of our own below `state_dir`/nats. Start in the main thread; start and stop may repeat.
 
-    `config_extra` is appended to the configuration, for accounts and permissions.
+    `config_extra` is appended to the configuration, for accounts and permissions; variables that it names are taken
+    from our environment. `drain_s`: how long an owner that was told to stop may keep the directory.
     """
 
-    def __init__(self, state_dir: Path, *, config_extra: str = "") -> None:
+    def __init__(self, state_dir: Path, *, config_extra: str = "", drain_s: float = 0.0) -> None:
         self._home = state_dir.absolute() / "nats"
         self._config_extra = config_extra
-        self._lock = OwnerLock(self._home / "owner.lock")
+        self._lock = OwnerLock(self._home / "owner.lock", drain_s)
         self._server = ServerProcess("NATS", self._home / "server.log", [(signal.SIGTERM, 10.0)])
         self._changing = asyncio.Lock()
         self._ports: dict[str, list[str]] = {}
@@ -62,7 +68,7 @@ class EmbeddedNats:
                 return
             await self._lock.acquire()
             try:
-                await end_leftovers("NATS", self._home, quit_signal=signal.SIGTERM)
+                await end_leftovers("NATS", self._home, program=PROGRAM, quit_signal=signal.SIGTERM)
                 if not await self._serve_again() and not await self._serve(free_port()):
                     raise self._server.failure("did not start", DO)
             except BaseException:
@@ -97,7 +103,7 @@ class EmbeddedNats:
         config.touch(mode=0o600)  # the extra part may hold passwords
         config.write_text(_configuration(self._home, port) + self._config_extra, encoding="utf-8")
         command = [*death_signal_prefix(None), str(nats_server()), "--config", str(config)]
-        await self._server.spawn(command, self._home)
+        await self._server.spawn(command, self._home, _variables(self._config_extra))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + READY_WITHIN_S
         while self.alive() and loop.time() < deadline:
@@ -125,6 +131,11 @@ def _configuration(home: Path, port: int) -> str:
         f"ports_file_dir: {quoted(home)}\n"
         f"jetstream {{ store_dir: {quoted(home / 'jetstream')}, sync_interval: always }}\n"
     )
+
+
+def _variables(text: str) -> dict[str, str]:
+    """The environment variables that a configuration names, as far as they are set."""
+    return {name: os.environ[name] for name in _VARIABLE.findall(text) if name in os.environ}
 
 
 def _remembered_port(file: Path) -> int | None:

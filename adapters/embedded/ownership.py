@@ -1,7 +1,8 @@
 """Who owns a state directory: one runtime at a time, and no server of a dead one.
 
 The lock is held by the open file and falls with our process, also on kill -9; so whoever has it may end what
-an earlier owner left behind. Servers run in their own directory, which is how they are recognised.
+an earlier owner left behind. Servers are recognised by their program and by the directory they run in: an operator's
+shell in the same directory is none.
 """
 
 import asyncio
@@ -15,20 +16,24 @@ from adapters.embedded.process import ServerFailed, logger
 
 PROC = Path("/proc")
 POLL_S = 0.02
-PATIENCE_S = 3.0  # an owner that was killed is gone by then
+PATIENCE_S = 3.0  # an owner that was killed is gone by then; one that drains takes longer
+LAUNCHER = "setpriv"  # what a server's process is for a moment, before it is the server
 
 
 class OwnerLock:
-    """An exclusive lock on a file. The file says who has it; what counts is the lock."""
+    """An exclusive lock on a file. The file says who has it; what counts is the lock.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `drain_s`: how long its owner may take to let go once it was told to stop.
+    """
+
+    def __init__(self, path: Path, drain_s: float = 0.0) -> None:
+        self._path, self._drain_s = path, drain_s
         self._descriptor: int | None = None
 
     async def acquire(self) -> None:
         """Take the lock, making its directory; idempotent.
 
-        Raises ServerFailed when another process keeps it for `PATIENCE_S` or the directory cannot be used.
+        Raises ServerFailed when another process keeps it for that and `PATIENCE_S`, or the directory cannot be used.
         """
         if self._descriptor is not None:
             return
@@ -49,13 +54,17 @@ class OwnerLock:
 
     async def _locked(self, descriptor: int) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE_S
+        deadline = loop.time() + PATIENCE_S + self._drain_s
+        said = False
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                if not said:
+                    logger.warning("waiting for the process %s, which has %s", owner, self._path.parent)
+                said = True
                 if loop.time() > deadline:
-                    owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
                     what = f"{self._path.parent} is in use by the process {owner}"
                     raise ServerFailed(f"{what}; stop that one or use another state_dir") from None
                 await asyncio.sleep(POLL_S)
@@ -69,8 +78,8 @@ class OwnerLock:
             self._descriptor = None
 
 
-def processes_in(directory: Path) -> dict[int, str]:
-    """Live processes (no zombies) whose working directory is `directory`: pid → command line.
+def processes_in(directory: Path, program: str) -> dict[int, str]:
+    """Live processes (no zombies) of `program` whose working directory is `directory`: pid → command line.
 
     Read from /proc; where there is none, or for other users' processes, nothing is found.
     """
@@ -81,13 +90,20 @@ def processes_in(directory: Path) -> dict[int, str]:
     for entry in PROC.iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if str((entry / "cwd").readlink()) == wanted:
+                if str((entry / "cwd").readlink()) == wanted and _program(entry) in (program, LAUNCHER):
                     command = (entry / "cmdline").read_bytes()
                     found[int(entry.name)] = command.replace(b"\0", b" ").decode("utf-8", "surrogateescape")
     return found
 
 
-async def end_leftovers(name: str, directory: Path, *, grace_s: float = 5.0, quit_signal: signal.Signals) -> None:
+def _program(process: Path) -> str:
+    """The name of the file that it runs; one that an upgrade has replaced is marked by the kernel."""
+    return (process / "exe").readlink().name.removesuffix(" (deleted)")
+
+
+async def end_leftovers(
+    name: str, directory: Path, *, program: str, grace_s: float = 5.0, quit_signal: signal.Signals
+) -> None:
     """Wait for servers that an earlier owner left in `directory`, and end those that stay after `grace_s`.
 
     Only to be called with the owner's lock. A process is signalled only when its working directory is ours
@@ -101,7 +117,7 @@ async def end_leftovers(name: str, directory: Path, *, grace_s: float = 5.0, qui
     left: dict[int, str] = {}
     for number, seconds in steps:
         deadline = loop.time() + seconds
-        left = processes_in(directory)
+        left = processes_in(directory, program)
         for pid, command in left.items():
             if number is not None and str(directory) in command:
                 logger.warning("ending the embedded %s of an earlier run, process %d, by %s", name, pid, number.name)
@@ -109,7 +125,7 @@ async def end_leftovers(name: str, directory: Path, *, grace_s: float = 5.0, qui
                     os.kill(pid, number)
         while left and loop.time() < deadline:
             await asyncio.sleep(POLL_S)
-            left = processes_in(directory)
+            left = processes_in(directory, program)
         if not left:
             return
     raise ServerFailed(f"processes {sorted(left)} still run in {directory}; end them and start again")

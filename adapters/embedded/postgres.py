@@ -50,14 +50,18 @@ READY_WITHIN_S = 300.0  # replaying a full log after a crash; the wait ends at o
 class EmbeddedPostgres:
     """A Postgres of our own below `state_dir`/postgres. Start in the main thread; start and stop may repeat.
 
-    `settings` override `SETTINGS` (names and values as in postgresql.conf).
+    `settings` override `SETTINGS` (names and values as in postgresql.conf). `drain_s`: how long an owner that was told
+    to stop may keep the directory.
     """
 
-    def __init__(self, state_dir: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, state_dir: Path, *, settings: Mapping[str, str] = MappingProxyType({}), drain_s: float = 0.0
+    ) -> None:
         self._state_dir = state_dir.absolute()
         self._settings = {**SETTINGS, **settings}
         # The state directory's, and the data's own: a copied state directory may lead to the same data.
-        self._locks = [OwnerLock(self._state_dir / "postgres.lock")]
+        self._drain_s = drain_s
+        self._locks = [OwnerLock(self._state_dir / "postgres.lock", drain_s)]
         self._server: ServerProcess | None = None
         self._sockets: Path | None = None
         self._changing = asyncio.Lock()
@@ -114,12 +118,14 @@ class EmbeddedPostgres:
         as_other = os.geteuid() == 0
         home = choose_home(self._state_dir, as_other)
         if len(self._locks) == 1:
-            self._locks.append(OwnerLock(home / "owner.lock"))
+            self._locks.append(OwnerLock(home / "owner.lock", self._drain_s))
         await self._locks[1].acquire()
         data = home / "data"
         account = server_account(data)
         programs = await asyncio.to_thread(postgres_programs, home, as_other)
-        await end_leftovers("Postgres", data, grace_s=LEFTOVER_GRACE_S, quit_signal=signal.SIGQUIT)
+        await end_leftovers(
+            "Postgres", data, program=cluster.PROGRAM, grace_s=LEFTOVER_GRACE_S, quit_signal=signal.SIGQUIT
+        )
         if not (data / "PG_VERSION").exists():
             await cluster.create(home, data, programs, account)
         self._sockets = socket_directory(home, account)

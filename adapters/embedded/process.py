@@ -11,8 +11,9 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from amends.values.errors import Unavailable
 
@@ -80,8 +81,10 @@ class ServerProcess:
         """The exit status, negative for a signal; None while it runs or before the start."""
         return None if self._process is None else self._process.returncode
 
-    async def spawn(self, command: Sequence[str], directory: Path) -> None:
-        """Start `command` in `directory`; its output is appended to the log."""
+    async def spawn(
+        self, command: Sequence[str], directory: Path, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Start `command` in `directory`; its output is appended to the log. `variables` join its environment."""
         if threading.current_thread() is not threading.main_thread():
             logger.warning("the embedded %s is started outside the main thread and ends with that thread", self.name)
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
@@ -90,7 +93,7 @@ class ServerProcess:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=directory,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+                env={**variables, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

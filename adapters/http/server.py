@@ -103,7 +103,8 @@ class HttpServer:
 
         async def checked(request: web.Request) -> web.StreamResponse:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            operator = self._authorise(token.strip()) if scheme.lower() == "bearer" and token else None
+            token = token.strip()
+            operator = self._authorise(token) if scheme.lower() == "bearer" and token else None
             if operator is None:
                 raise Rejected("unauthenticated", "this needs an operator's bearer token")
             request[OPERATOR] = operator

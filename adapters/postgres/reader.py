@@ -18,6 +18,11 @@ def dsn_for(dsn: str, password: str = "") -> str:
     return urlunsplit(parts._replace(netloc=f"{login}@{host}"))
 
 
+def read_only_dsn(dsn: str) -> str:
+    """The same login in read-only transactions, as every client of libpq and asyncpg understands it."""
+    return f"{dsn}{'&' if '?' in dsn else '?'}options=-c%20default_transaction_read_only%3Don"
+
+
 async def let_in(dsn: str, password: str) -> str:
     """Give the reader that password; its DSN, or "" where the owner may not make roles. Raises `Unavailable`."""
     connection = await connect(dsn, name="amends-setup")

@@ -17,6 +17,7 @@ from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Rejected
 from amends.values.records import AuditDraft
+from supervisors.boot.files import kept_secret
 from supervisors.settings import Operator, Settings
 
 TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
@@ -26,12 +27,8 @@ def operators(settings: Settings, state_dir: Path) -> tuple[dict[str, Operator],
     """The configured operators, or one generated in the state directory; and that one's token."""
     if settings.operators:
         return settings.operators, ""
-    file = state_dir / TOKEN_FILE
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(32), encoding="ascii")
-    token = file.read_text(encoding="ascii").strip()
-    return {"local": Operator(token_sha256=hashlib.sha256(token.encode()).hexdigest(), role="operator")}, token
+    token = kept_secret(state_dir / TOKEN_FILE, lambda: secrets.token_urlsafe(32))
+    return {"local": Operator(token_sha256=_digest(token), role="operator")}, token
 
 
 class Gatekeeper:
@@ -52,7 +49,7 @@ class Gatekeeper:
             return Identity("anonymous")
         if not token:
             self._refuse("anonymous", "unauthenticated", "a bearer token is required")
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = _digest(token)
         for name, caller in self._callers.items():
             if hmac.compare_digest(caller.token_sha256, digest):
                 return Identity(name, tuple(caller.accounts))
@@ -67,7 +64,7 @@ class Gatekeeper:
             self._refuse("anonymous", "unauthenticated", "an operator's bearer token is required")
         name = self._match_operator(token)
         if not name:
-            digest = hashlib.sha256(token.encode()).hexdigest()
+            digest = _digest(token)
             for caller, entry in self._callers.items():
                 if hmac.compare_digest(entry.token_sha256, digest):
                     self._refuse(caller, "forbidden", "this token is a caller's, not an operator's")
@@ -77,9 +74,9 @@ class Gatekeeper:
         return Identity(name, role=self._operators[name].role)
 
     def _match_operator(self, token: str) -> str:
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = _digest(token)
         for name, operator in self._operators.items():
-            if hmac.compare_digest(operator.token_sha256, digest):
+            if token and hmac.compare_digest(operator.token_sha256, digest):
                 return name
         return ""
 
@@ -119,6 +116,11 @@ class Gatekeeper:
             for (source, code), count in sorted(counted.items())
         ]
         engine.writer.submit(Pending(turn, lambda error: None))
+
+
+def _digest(token: str) -> str:
+    """What a token is known by. A header may hold bytes that are no text; they are no token of ours either."""
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def _bearer(headers: Headers) -> str:

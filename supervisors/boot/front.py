@@ -13,6 +13,7 @@ from amends.runtime.requests import Endpoint, Identity
 from amends.runtime.trunk import ChildSpec
 from amends.values.errors import Rejected
 from supervisors import endpoints as wire
+from supervisors.boot.files import write_private
 from supervisors.boot.metrics import metrics
 from supervisors.boot.traces import Traces
 from supervisors.runbooks import runbook
@@ -170,12 +171,7 @@ class Front:
             "ssh_public_key": runtime.ssh_public_key,
             "pid": os.getpid(),
         }
-        path = runtime.state_dir / "endpoints.json"
-        draft = path.with_suffix(".tmp")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(body, file, indent=1)
-        draft.replace(path)
+        write_private(runtime.state_dir / "endpoints.json", json.dumps(body, indent=1))
 
 
 NOT_BUILT = frozenset(("attachment", "namespace", "provider_grant"))

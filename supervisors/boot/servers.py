@@ -1,19 +1,30 @@
-"""The embedded servers, where none are configured: started first, watched, started again when they die."""
+"""The embedded servers, where none are configured: started first, watched, started again when they die.
+
+One that cannot come back is tried for ever and costs nothing but itself: what it served waits, as for any server that
+is away.
+"""
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
-from adapters.postgres.reader import dsn_for, let_in
+from adapters.postgres.reader import dsn_for, let_in, read_only_dsn
 from amends.runtime.trunk import ChildSpec
+from amends.values.backoff import Backoff
+from amends.values.errors import Unavailable
+from supervisors.boot.files import kept_secret
 from supervisors.settings import Settings
 
+log = logging.getLogger("amends.boot")
 WATCH_S = 0.25
+AGAIN = Backoff(500, 30_000)  # between tries to start a server that does not come back
+CLOSE_S = 5.0  # what a runtime takes at most after its drain
 
 
 class Server(Protocol):
@@ -37,8 +48,11 @@ class Servers:
 
     def __init__(self, settings: Settings, state_dir: Path) -> None:
         self._settings = settings
-        self.postgres = None if settings.postgres.dsn else EmbeddedPostgres(state_dir)
-        self.nats = None if settings.nats.servers else _nats(settings, state_dir)
+        drain_ms = settings.limits()["drain_timeout_ms"]
+        assert isinstance(drain_ms, int)
+        drain_s = drain_ms / 1000 + CLOSE_S
+        self.postgres = None if settings.postgres.dsn else EmbeddedPostgres(state_dir, drain_s=drain_s)
+        self.nats = None if settings.nats.servers else _nats(settings, state_dir, drain_s)
 
     async def start(self) -> None:
         """Start what is embedded."""
@@ -64,11 +78,8 @@ class Servers:
         """
         if self.postgres is not None:
             return dsn_for(self.dsn)
-        if not password_file.exists():
-            password_file.touch(mode=0o600)
-            password_file.write_text(secrets.token_urlsafe(24), encoding="ascii")
-        found = await let_in(self.dsn, password_file.read_text(encoding="ascii").strip())
-        return found or f"{self.dsn}{'&' if '?' in self.dsn else '?'}default_transaction_read_only=on"
+        password = kept_secret(password_file, lambda: secrets.token_urlsafe(24))
+        return await let_in(self.dsn, password) or read_only_dsn(self.dsn)
 
     @property
     def nats_urls(self) -> list[str]:
@@ -85,26 +96,42 @@ class Servers:
 
     def children(self) -> list[ChildSpec]:
         """Watchers for the supervision tree."""
-        embedded: list[tuple[str, Server | None]] = [("postgres", self.postgres), ("nats", self.nats)]
-        return [
-            ChildSpec(name=f"embedded-{name}", run=_watch(server), restart="permanent")
-            for name, server in embedded
-            if server is not None
-        ]
+        children = []
+        if (postgres := self.postgres) is not None:
+            watch = watched("Postgres", postgres, lambda: postgres.dsn)
+            children.append(ChildSpec(name="embedded-postgres", run=watch, fatal=True))
+        if (nats := self.nats) is not None:
+            watch = watched("NATS", nats, lambda: nats.url)
+            children.append(ChildSpec(name="embedded-nats", run=watch, fatal=True))
+        return children
 
 
-def _nats(settings: Settings, state_dir: Path) -> EmbeddedNats | None:
-    if settings.nats.servers:
-        return None
+def _nats(settings: Settings, state_dir: Path, drain_s: float) -> EmbeddedNats:
     users = settings.nats.users_file
-    return EmbeddedNats(state_dir, config_extra=Path(users).read_text(encoding="utf-8") if users else "")
+    extra = Path(users).read_text(encoding="utf-8") if users else ""
+    return EmbeddedNats(state_dir, config_extra=extra, drain_s=drain_s)
 
 
-def _watch(server: Server) -> Callable[[], Awaitable[None]]:
+def watched(name: str, server: Server, address: Callable[[], str]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A service that starts the server again whenever it has died; it fails only where the server came back elsewhere.
+
+    Then everybody who knows its address, this process too, has to be told another: that is a new start's work.
+    """
+
     async def run() -> None:
+        known, failures = address(), 0
         while True:
-            await asyncio.sleep(WATCH_S)
-            if not server.alive():
+            await asyncio.sleep(AGAIN.delay_us(failures, name) / 1e6 if failures else WATCH_S)
+            if server.alive():
+                continue
+            try:
                 await server.start()
+            except (Unavailable, OSError) as error:
+                failures += 1
+                log.warning("the embedded %s does not come back, attempt %d: %s", name, failures, error)
+                continue
+            failures = 0
+            if address() != known:
+                raise Unavailable(f"the embedded {name} had to come back at {address()} instead of {known}")
 
     return run

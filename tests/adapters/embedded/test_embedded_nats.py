@@ -72,7 +72,7 @@ async def test_kill_nine_of_the_parent_ends_the_server_and_the_next_start_keeps_
     await parent.wait()
     server = EmbeddedNats(state_dir)
     await server.start()
-    assert processes_in(state_dir / "nats").keys() == {server.pid}
+    assert processes_in(state_dir / "nats", "nats-server").keys() == {server.pid}
     assert server.url == url
     assert await publish(url) == 2
     await server.stop()
@@ -140,6 +140,49 @@ async def test_extra_configuration_is_used(state_dir: Path) -> None:
     await client.close()
     assert (state_dir / "nats" / "server.conf").stat().st_mode & 0o077 == 0
     await server.stop()
+
+
+async def test_variables_that_the_extra_configuration_names_come_from_our_environment(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_PASSWORD", "secret-1")
+    monkeypatch.setenv("OF_NO_CONCERN", "secret-2")
+    extra = "authorization { users: [ { user: runtime, password: $RUNTIME_PASSWORD } ] }\n"
+    server = EmbeddedNats(state_dir, config_extra=extra)
+    await server.start()
+    client = await nats.connect(server.url, user="runtime", password="secret-1")
+    await client.close()
+    assert b"secret-2" not in Path(f"/proc/{server.pid}/environ").read_bytes()
+    await server.stop()
+    monkeypatch.delenv("RUNTIME_PASSWORD")
+    with pytest.raises(ServerFailed, match="RUNTIME_PASSWORD"):
+        await EmbeddedNats(state_dir, config_extra=extra).start()
+
+
+async def test_somebody_s_shell_in_the_directory_neither_stops_a_start_nor_is_ended(state_dir: Path) -> None:
+    home = state_dir / "nats"
+    home.mkdir(parents=True)
+    (home / "server.log").touch()
+    reading = await asyncio.create_subprocess_exec("tail", "-f", str(home / "server.log"), cwd=home, stdout=-3)
+    server = EmbeddedNats(state_dir)
+    async with asyncio.timeout(10):
+        await server.start()
+    assert reading.returncode is None
+    reading.kill()
+    await reading.wait()
+    await server.stop()
+
+
+async def test_an_owner_that_drains_is_waited_for(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.embedded.ownership.PATIENCE_S", 0.0)
+    first, second = EmbeddedNats(state_dir), EmbeddedNats(state_dir, drain_s=30)
+    await first.start()
+    taking_over = asyncio.create_task(second.start())
+    await asyncio.sleep(0)
+    assert not taking_over.done()
+    await first.stop()
+    await taking_over
+    await second.stop()
 
 
 async def test_a_wrong_configuration_fails_with_the_log_and_frees_the_directory(state_dir: Path) -> None:

@@ -208,7 +208,7 @@ async def test_a_crash_inside_initdb_leaves_nothing_that_a_start_would_take_for_
 async def test_a_wrong_setting_fails_with_the_log_and_the_next_start_works(state_dir: Path) -> None:
     with pytest.raises(ServerFailed, match=r"did not start(.|\n)*server\.log(.|\n)*no_such_setting"):
         await EmbeddedPostgres(state_dir, settings={"no_such_setting": "1"}).start()
-    assert not processes_in(state_dir / "postgres" / "data")
+    assert not processes_in(state_dir / "postgres" / "data", "postgres")
     server = EmbeddedPostgres(state_dir)
     await server.start()
     await server.stop()

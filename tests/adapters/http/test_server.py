@@ -52,7 +52,7 @@ async def server(behind: Behind) -> AsyncIterator[HttpServer]:
         "127.0.0.1:0",
         checks=lambda: behind.checks,
         metrics=lambda: [("amends_turns_total", "counter", "Turns committed", [({}, 3)])],
-        authorise=lambda token: "ada" if token == "secret" else None,
+        authorise=lambda token: "ada" if token in ("secret", "") else None,
         traces=behind.traces,
         trace=behind.trace,
         routes=[("GET", "/slow", slow)],
@@ -91,7 +91,7 @@ async def test_metrics_are_prometheus_text(server: HttpServer) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/traces", f"/api/traces/{TRACE}", "/api/services"])
-@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic secret", "secret"])
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Bearer   ", "Basic secret", "secret"])
 async def test_traces_need_an_operator_s_token(server: HttpServer, path: str, header: str | None) -> None:
     status, body, _ = await get(server, path, {"Authorization": header} if header else {})
     assert (status, body["error"]["code"]) == (401, "unauthenticated")

@@ -1,0 +1,56 @@
+"""Embedded servers that die: started again for ever, and the end of the runtime only where they come back elsewhere."""
+
+import asyncio
+
+import pytest
+
+from adapters.embedded.process import ServerFailed
+from amends.values.backoff import Backoff
+from amends.values.errors import Unavailable
+from supervisors.boot import servers
+from supervisors.boot.servers import watched
+
+
+class Dead:
+    """A server that has died, and comes back with the try of that number."""
+
+    def __init__(self, comes_back_with: int, at: str) -> None:
+        self.address, self._at, self._needed = "here", at, comes_back_with
+        self.tries = 0
+        self.back = asyncio.Event()
+
+    async def start(self) -> None:
+        self.tries += 1
+        if self.tries < self._needed:
+            raise ServerFailed("the disk is full")
+        self.address = self._at
+        self.back.set()
+
+    async def stop(self) -> None:
+        self.back.clear()
+
+    def alive(self) -> bool:
+        return self.back.is_set()
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "WATCH_S", 0.001)
+    monkeypatch.setattr(servers, "AGAIN", Backoff(1, 2))
+
+
+async def test_a_server_that_does_not_come_back_is_tried_until_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    server = Dead(comes_back_with=20, at="here")
+    watching = asyncio.create_task(watched("NATS", server, lambda: server.address)())
+    async with asyncio.timeout(10):
+        await server.back.wait()
+    assert not watching.done()
+    assert "attempt 19: the disk is full" in caplog.text
+    watching.cancel()
+
+
+async def test_a_server_that_comes_back_elsewhere_ends_its_watcher() -> None:
+    server = Dead(comes_back_with=2, at="there")
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable, match="at there instead of here"):
+            await watched("NATS", server, lambda: server.address)()
