@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.lease import Lease
@@ -33,6 +33,8 @@ ANCHOR_S = 180.0
 CLOCK_S = 5.0
 FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
+
+T = TypeVar("T")
 
 
 class Kernel:
@@ -179,14 +181,8 @@ class Kernel:
 
     def _read_actor(self, kind: str, identifier: str, then: Callable[[bytes | None], None]) -> None:
         async def read() -> None:
-            while True:
-                try:
-                    found = await self.journal.read_actor(kind, identifier)
-                except Unavailable:
-                    await asyncio.sleep(READ_RETRY_S)
-                else:
-                    then(found.body if found is not None else None)
-                    return
+            found = await _patiently(lambda: self.journal.read_actor(kind, identifier))
+            then(found.body if found is not None else None)
 
         self._background(read(), "read-actor")
 
@@ -218,3 +214,12 @@ class Kernel:
             await asyncio.sleep(ANCHOR_S)
             head = self.writer.head
             self.engine.tell("stream", EVENTS, Envelope(Anchor(head.audit_seq, head.hash), priority=True))
+
+
+async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """Read it, however long the database is away."""
+    while True:
+        try:
+            return await read()
+        except Unavailable:
+            await asyncio.sleep(READ_RETRY_S)

@@ -42,6 +42,11 @@ async def load_pool(pool: Pool, fetch: Fetch) -> None:
         pool.load_debt(row["debt_id"], row["node_id"], row["allocation_id"] or "")
 
 
+async def load_seen(fetch: Fetch) -> dict[str, int]:
+    """When each node was last heard, as checkpointed: its own state knows only of the last change."""
+    return {row["node_id"]: row["last_heartbeat_us"] for row in await fetch("seen_nodes")}
+
+
 class Left(Struct, frozen=True):
     """What a crash or a drain left to be done, each in the order it was committed."""
 

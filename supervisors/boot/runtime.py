@@ -30,14 +30,14 @@ from adapters.ssh.runner import SshRunner
 from amends.ports import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
-from amends.values.errors import BadConfiguration
+from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin
 from supervisors.boot.front import Front
 from supervisors.boot.kernel import Kernel
-from supervisors.boot.loading import load_pool
+from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
 from supervisors.detector import Detector
 from supervisors.endpoints import commands, delivery_commands
@@ -70,6 +70,8 @@ class Runtime:
             has_runbook=lambda name: runbook(name) is not None,
         )
         self.ssh_public_key = ""
+        self._nats_closed = asyncio.Event()
+        self._closed_why = ""
         self._opened = AsyncExitStack()
         self._tree: Supervisor | None = None
         self._tree_task: asyncio.Task[None] | None = None
@@ -79,6 +81,7 @@ class Runtime:
     async def start(self) -> None:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        client_key = self._client_key()
         self._opened.push_async_callback(self.servers.stop)
         await self.servers.start()
         lease = Lease(self.servers.dsn, self.instance_id)
@@ -95,16 +98,16 @@ class Runtime:
         self.pool.attach(kernel.engine)
         count = await kernel.load()
         await load_pool(self.pool, kernel.journal.fetch)
-        await self._connect()
+        await self._connect(client_key)
         await self._serve()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
 
-    async def _connect(self) -> None:
+    async def _connect(self, client_key: Path) -> None:
         urls, options = self.servers.nats_urls, nats_options(self.settings)
         epoch = self.kernel.lease.epoch
-        self.nats = await connection.connect(urls, name=f"amends-{epoch}", **options)
+        self.nats = await connection.connect(urls, name=f"amends-{epoch}", closed=self._on_closed, **options)
         self._opened.push_async_callback(connection.close, self.nats)
-        self._canary = await connection.connect(urls, name=f"amends-canary-{epoch}", **options)
+        self._canary = await connection.connect(urls, name=f"amends-canary-{epoch}", closed=self._on_closed, **options)
         self._opened.push_async_callback(connection.close, self._canary)
         publisher = JetStreamPublisher(self.nats)
         if self.settings.nats.auto_create_streams == "startup":
@@ -114,13 +117,15 @@ class Runtime:
         self.detector = Detector(engine, monotonic=time.monotonic, linked=lambda: self.nats.is_connected)
         self.pool.is_heard = self.detector.is_heard
         self.pool.on_node = self._on_node
+        seen = await load_seen(self.kernel.journal.fetch)
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
-                self.detector.on_node(node_id, node)
+                last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
+                self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
         self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch)
         self.heartbeats = Heartbeats(self.nats, self.detector.heard)
         self.ssh = SshClient(
-            self._client_key(), connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
+            client_key, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
             customer_key_options=self.settings.ssh.customer_key_options,
         )  # fmt: skip
         self._opened.push_async_callback(self.ssh.close)
@@ -166,6 +171,8 @@ class Runtime:
         return [
             *self.servers.children(),
             *self.kernel.children(),
+            ChildSpec(name="nats", run=self._until_closed, fatal=True, detail=lambda: {
+                "connected": self.nats.is_connected}),
             ChildSpec(name="canary", run=self._send_canary),
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
@@ -215,10 +222,14 @@ class Runtime:
     # --- hooks ---------------------------------------------------------------------------------------
 
     def _client_key(self) -> Path:
-        if self.settings.ssh.client_key:
-            return Path(self.settings.ssh.client_key)
-        path = self.state_dir / "ssh_client_key"
-        self.ssh_public_key = generate_client_key(path)
+        configured = self.settings.ssh.client_key
+        path = Path(configured) if configured else self.state_dir / "ssh_client_key"
+        if configured and not path.is_file():
+            raise BadConfiguration(f"[ssh].client_key is no file: {configured!r}")
+        try:
+            self.ssh_public_key = generate_client_key(path)
+        except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
+            raise BadConfiguration(f"[ssh].client_key: {path} holds no usable private key: {error}") from None
         return path
 
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
@@ -238,6 +249,16 @@ class Runtime:
         self.detector.on_node(node_id, node)
         if node.state in CLEANUP_STATES:
             self.kernel.dispatcher.wake(f"node:{node_id}")
+
+    async def _until_closed(self) -> None:
+        """A runtime whose connection is not sought again hears nothing and keeps the lease: it must end."""
+        await self._nats_closed.wait()
+        why = self._closed_why or "it did not say why"
+        raise Unavailable(f"the NATS server has closed a connection of the runtime for good: {why}")
+
+    def _on_closed(self, why: str) -> None:
+        self._closed_why = self._closed_why or why
+        self._nats_closed.set()
 
     async def _on_canary(self, message: Any) -> None:
         self.detector.canary()
