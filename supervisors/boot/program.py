@@ -75,7 +75,10 @@ async def agent(options: argparse.Namespace) -> int:
     servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
     state = Path(options.state or "./.amends-agent")
     credentials = nats_options(load(None, os.environ))
-    node = NodeAgent(options.node, servers, state, interval_ms=options.interval_ms, **credentials)
+    try:
+        node = NodeAgent(options.node, servers, state, interval_ms=options.interval_ms, **credentials)
+    except ValueError as error:
+        raise BadConfiguration(str(error)) from None
     await node.start()
     ended = asyncio.create_task(node.wait())
     stopping = asyncio.create_task(stop.wait())

@@ -63,3 +63,14 @@ async def test_a_wrong_password_is_said_and_never_shown(server: EmbeddedNats, tm
         assert "a-wrong-one" not in said
         process.terminate()
         assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("wrong", [["--node", "Not_A_Node"], ["--node", "n1", "--interval-ms", "5"]])
+async def test_what_is_no_node_or_no_interval_is_a_question_of_usage(wrong: list[str], tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "supervisors.boot", "agent", "--state", str(tmp_path), *wrong),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 2, said
+    assert b"Traceback" not in said
