@@ -9,6 +9,7 @@ from typing import Any
 from actors import activation, cleanup, release, setup
 from actors.allocation_state import Allocation, Offer, view_allocation
 from actors.cleanup import CleanupLost
+from actors.node_state import Suspicion
 from actors.wire import ReleaseAllocation, RequestAllocation, RetryCleanup
 from amends.runtime.decision import Decision
 from amends.runtime.domain import ActorKind
@@ -16,6 +17,8 @@ from amends.runtime.messages import StepDone, TimerFired, TurnRefused
 
 
 def _step_done(s: Allocation, m: StepDone, d: Decision) -> None:
+    if m.outcome.code == "ssh_host_key_mismatch" and s.node_id is not None:
+        d.tell("node", s.node_id, Suspicion("host_key_mismatch"))
     if s.state == "provisioning" or (s.state == "activating" and s.failing):
         setup.step_done(s, m, d)
     elif s.state == "releasing":

@@ -33,7 +33,7 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
         d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "reserved_by": held[0]})
     elif rebooted and held is not None:
         d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "allocated_to": held[0]})
-        d.set(last_heartbeat_us=m.at_us)
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
     else:
         d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
     if s.state == "registered":
@@ -47,9 +47,11 @@ def _back(d: Decision) -> None:
     s: Node = d.state
     since = d.now_us - d.limits.us("flap_window_ms")
     flaps = [at for at in s.flaps if at > since] + [d.now_us]
-    d.to(s.before_suspect or "ready", cause="heartbeat", flap_count=s.flap_count + 1, flaps=flaps, before_suspect="")
+    d.set(flap_count=s.flap_count + 1, flaps=flaps)
     if len(flaps) >= d.limits("flap_limit"):
         node_ops.quarantine(d, "flapping", case="node_flapping", evidence={"flaps": len(flaps)})
+    else:
+        d.to(s.before_suspect or "ready", cause="heartbeat", before_suspect="")
 
 
 def _silent(s: Node, m: Silent, d: Decision) -> None:
@@ -120,9 +122,9 @@ NODE = ActorKind(
         ("ready", "draining"): "ops.node.drain",
         ("draining", "ready"): "ops.node.undrain",
         ("registered", "quarantined"): "host key mismatch, ops.node.quarantine",
-        ("ready", "quarantined"): "flapping, exhausted cleanup, host key mismatch, ops.node.quarantine",
-        ("suspect", "quarantined"): "exhausted cleanup, host key mismatch, ops.node.quarantine",
-        ("draining", "quarantined"): "flapping, exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("ready", "quarantined"): "exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("suspect", "quarantined"): "flapping, exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("draining", "quarantined"): "exhausted cleanup, host key mismatch, ops.node.quarantine",
         ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
         ("quarantined", "retired"): "ops.node.retire",
         ("registered", "retired"): "ops.node.retire",

@@ -68,11 +68,13 @@ def view_node(s: Node, identifier: str, d: Any) -> dict[str, Any]:
     """Row of `public_v1.node`; assignment and debts stand beside the node's own state."""
     held = d.facts.assignment_of(identifier) if d.facts is not None else None
     allocation, state = held or (None, None)
+    seen_us = d.facts.last_seen_us(identifier) if d.facts is not None else 0
     return {
         "node_id": identifier, "state": s.state, "labels": s.labels,
         "dirty": d.facts.is_dirty(identifier) if d.facts is not None else False,
         "reserved_by": allocation if state == "reserved" else None,
         "allocated_to": allocation if state == "active" else None,
-        "epoch": s.epoch, "boot_id": s.boot_id, "last_heartbeat_us": s.last_heartbeat_us,
+        "epoch": s.epoch, "boot_id": s.boot_id,
+        "last_heartbeat_us": max(s.last_heartbeat_us or 0, seen_us) or None,
         "flap_count": s.flap_count, "quarantine_reasons": s.quarantine_reasons, "version": s.version,
     }  # fmt: skip

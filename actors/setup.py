@@ -4,7 +4,6 @@ from typing import Any
 
 from actors.allocation_state import Allocation, Offer, ssh_args, user_ref
 from actors.cleanup import begin_cleanup
-from actors.node_state import Suspicion
 from actors.rows import AssignmentRow
 from actors.wire import RequestAllocation
 from amends.runtime.decision import Decision
@@ -72,8 +71,6 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     if not m.ok:
         run, _ = d.failed_step(m, "R02")
         code = m.outcome.code if m.outcome.code in STEP_CODES else "ssh_step_failed"
-        if code == "ssh_host_key_mismatch" and s.node_id is not None:
-            d.tell("node", s.node_id, Suspicion("host_key_mismatch"))
         undo(d, run, code)
     elif s.leaving:
         run = d.open_run("R02", trigger_type="policy", trigger_ref=d.ref, original=(s.trace_id, s.span_id))

@@ -75,6 +75,11 @@ class Detector:
         seen = self._seen.get(node_id)
         return seen is not None and not seen.silent
 
+    def last_seen_us(self, node_id: str) -> int:
+        """When the node was last heard; 0 if never."""
+        seen = self._seen.get(node_id)
+        return seen.us if seen is not None else 0
+
     @property
     def blind(self) -> bool:
         """Whether it judges nobody now."""
@@ -86,20 +91,21 @@ class Detector:
         return len(self._known)
 
     def on_node(self, node_id: str, node: Node) -> None:
-        """A node's state has changed, or it was loaded."""
+        """A node's state has changed, or it was loaded. Whoever may be rented is watched, however it came to that."""
         if node.state == "retired":
             self._known.discard(node_id)
             self._seen.pop(node_id, None)
-        elif node.state == "draining" and (seen := self._seen.get(node_id)) is not None and seen.silent:
-            seen.silent = False  # taken from suspect to draining while silent: it is suspected again, as draining
-            heapq.heappush(self._heap, (self._mono(), node_id))
-        elif node_id not in self._known:
-            self._known.add(node_id)
-            if node.state in ("ready", "draining") and node_id not in self._seen:
-                # Loaded at start: it has a full deadline from now on to be heard.
-                now = self._mono()
-                self._seen[node_id] = _Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=False)
-                heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+            return
+        self._known.add(node_id)
+        if node.state not in ("ready", "draining"):
+            return
+        now, seen = self._mono(), self._seen.get(node_id)
+        if seen is None:  # not heard since the start: a full deadline from now on
+            self._seen[node_id] = _Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=False)
+            heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+        elif seen.silent:  # known to be silent, and its new state does not say so: it is suspected at the next look
+            seen.silent = False
+            heapq.heappush(self._heap, (now, node_id))
 
     # --- watching ------------------------------------------------------------------------------------
 

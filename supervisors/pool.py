@@ -44,6 +44,7 @@ class Pool:
         self._offers: dict[str, str] = {}  # allocation → the node it was offered, which is not free meanwhile
         self._offered: dict[str, str] = {}  # and the other way
         self.is_heard: Callable[[str], bool] = lambda node_id: True
+        self.last_seen_us: Callable[[str], int] = lambda node_id: 0
         self.on_node: Callable[[str, Node], None] = lambda node_id, node: None
 
     def attach(self, engine: Engine) -> None:

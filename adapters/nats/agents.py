@@ -111,7 +111,7 @@ class AgentTasks:
             "expected": args["expected"],
         }  # fmt: skip
         payload = msgspec.json.encode(task)
-        headers = {"traceparent": traceparent((call.trace_id, call.span_id))}
+        headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}
         future: asyncio.Future[TaskResult] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(node_id, {})[task_id] = future
         try:

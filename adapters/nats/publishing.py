@@ -14,6 +14,7 @@ from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from amends.ports import Outcome, StepCall
 from amends.runtime.relay import Published
+from amends.values import ids
 from amends.values.errors import Unavailable
 
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
@@ -24,9 +25,9 @@ DUPLICATE_WINDOW_S = 600
 POISON_CODES = (400, 10054, 10077)  # bad request, message larger than the stream takes
 
 
-def traceparent(trace: tuple[str, str]) -> str:
-    """The W3C header of a (trace id, span id)."""
-    return f"00-{trace[0]}-{trace[1]}-01"
+def traceparent(trace: tuple[str, str], message_id: str) -> str:
+    """The W3C header of a (trace id, span id). What no span has caused gets an id of its own: none may be empty."""
+    return f"00-{trace[0]}-{trace[1] or ids.span_id('message', message_id)}-01"
 
 
 class JetStreamPublisher:
@@ -67,7 +68,7 @@ class JetStreamPublisher:
         """Publish and wait for the acknowledgement; one marked duplicate counts as published (R01)."""
         if not self._client.is_connected:
             return Published("down", "bus_unavailable", "not connected to NATS")
-        headers = {"Nats-Msg-Id": message_id, "traceparent": traceparent(trace)}
+        headers = {"Nats-Msg-Id": message_id, "traceparent": traceparent(trace, message_id)}
         try:
             ack = await self._js.publish(subject, payload, headers=headers, timeout=ACK_S)
         except MaxPayloadError as error:

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from nats.js.api import StreamConfig
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 
 RATE = 249_000_000
+TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 
 
@@ -260,6 +262,7 @@ class World:
             message = await js.get_msg(stream, seq)
             headers = message.headers or {}
             body = json.loads(message.data or b"null")
+            assert TRACEPARENT.fullmatch(headers.get("traceparent", "")), headers  # W3C: no id may be empty
             found.append({"subject": message.subject, "msg_id": headers.get("Nats-Msg-Id"), "body": body})
         return found
 

@@ -44,6 +44,9 @@ class Facts:
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         return self.assignment
 
+    def last_seen_us(self, node_id: str) -> int:
+        return 0
+
     def is_heard(self, node_id: str) -> bool:
         return True
 

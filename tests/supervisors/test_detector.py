@@ -188,3 +188,25 @@ def test_a_checkpoint_that_the_database_refuses_is_gathered_again(watch: Watch) 
     watch.told.submitted[0].done(Refused("P0001", "no"))
     watch.detector.save()
     assert saved(watch) == [{"n1": 100_000}] * 2
+
+
+@pytest.mark.parametrize("state", ["ready", "draining"])
+@pytest.mark.parametrize("before", ["registered", "quarantined", "suspect"])
+def test_a_node_that_may_be_rented_is_watched_however_it_came_to_that(watch: Watch, before: str, state: str) -> None:
+    # given one that fell silent where nobody minds, and one not heard since the start
+    watch.node("heard", "registered")
+    watch.run(1, "heard")
+    watch.node("heard", before)
+    watch.run(1)
+    assert watch.told.silent() == ["heard"]
+    watch.node("loaded", before)
+    # when both go into service
+    watch.node("heard", state)
+    watch.node("loaded", state)
+    watch.run(0.1)
+    # then the silent one is suspected at once, the other after a full deadline
+    assert watch.told.silent() == ["heard", "heard"]
+    watch.run(0.4)
+    assert watch.told.silent() == ["heard", "heard"]
+    watch.run(0.3)
+    assert watch.told.silent() == ["heard", "heard", "loaded"]

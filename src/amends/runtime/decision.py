@@ -104,6 +104,7 @@ class Decision:
         self.audits: list[AuditDraft] = []
         self.data: dict[str, Any] | None = None
         self.reply_entity = True
+        self._moved = False
         self.recovery_trace_id = ""
         self._events: list[tuple[str, str | None, str | None, str]] = []
         self._requires: list[tuple[str, str, tuple[str, ...], int | None]] = []
@@ -143,6 +144,8 @@ class Decision:
     def to(self, state: str, *, cause: str = "", reason: str = "", details: Any = None, **changes: Any) -> None:
         """Move to `state` and change fields: audited, and an event unless the kind says otherwise (U2)."""
         old = cast(ActorState, self._state)
+        if self._moved:
+            raise Bug(f"{self.ref}: a second transition in one turn, to {state} (A2: version + 1 each)")
         self._check_transition(old.state, state)
         self.set(state=state, **changes)
         self._transition(old.state, state, cause, reason, details or {})
@@ -406,6 +409,7 @@ class Decision:
             raise Bug(f"{self.ref}: {source or '(nothing)'} → {target} is not in its table (A2)")
 
     def _transition(self, source: str | None, target: str, cause: str, reason: str, details: Any) -> None:
+        self._moved = True
         if cause:
             details = {**details, "cause": cause}
         self._audit(f"{self.kind.name}.{target}", self.ref, source, target, reason, details)

@@ -57,7 +57,7 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
 
 def _refusal(error: Refused) -> Rejected:
     """What the sender of a command hears when the database refuses its turn."""
-    if error.constraint == "command_pkey":
+    if error.constraint == "command_key":
         # The first request under this key took so long that it was asked again, and has committed since.
         return Rejected("deadline_exceeded", "the first request under this key has just ended; ask again")
     code = "already_exists" if error.code == "23505" else "internal"
