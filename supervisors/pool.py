@@ -41,8 +41,8 @@ class Pool:
         # Ordered dicts: taking the first again and again costs a plain one a walk over all that were taken before.
         self._waiting: OrderedDict[str, Allocation] = OrderedDict()
         self._free: OrderedDict[str, Node] = OrderedDict()
-        self._offers: dict[str, str] = {}  # allocation → the node it was offered, which is not free meanwhile
-        self._offered: dict[str, str] = {}  # and the other way
+        self._offers: dict[str, Offer] = {}  # by allocation; the node is not free meanwhile
+        self._offered: set[str] = set()
         self.is_heard: Callable[[str], bool] = lambda node_id: True
         self.last_seen_us: Callable[[str], int] = lambda node_id: 0
         self.on_node: Callable[[str, Node], None] = lambda node_id, node: None
@@ -180,30 +180,29 @@ class Pool:
     def _offer(self, allocation_id: str, node_id: str) -> None:
         assert self._engine is not None
         wants, node = self._waiting.pop(allocation_id), self._free.pop(node_id)
-        self._offers[allocation_id], self._offered[node_id] = node_id, allocation_id
+        offer = self._offers[allocation_id] = Offer(node_id, node.epoch)
+        self._offered.add(node_id)
 
         def settled(_: bool) -> None:
-            if self._offers.get(allocation_id) == node_id:
+            if self._offers.get(allocation_id) is offer:
                 self._withdraw(allocation_id)
             if _waits(self._get("allocation", allocation_id)):
                 # The offer was refused; not at once again, or a refusing database would be asked without pause.
                 asyncio.get_running_loop().call_later(OFFER_AGAIN_S, self._look_again, allocation_id)
 
-        env = Envelope(
-            Offer(node_id, node.epoch), trace_id=wants.trace_id, span_id=wants.span_id, priority=True, done=settled
-        )
+        env = Envelope(offer, trace_id=wants.trace_id, span_id=wants.span_id, priority=True, done=settled)
         self._engine.tell("allocation", allocation_id, env)
 
     def _withdraw(self, allocation_id: str) -> None:
         """The offer is over, however it ended: whether its node is free is what its committed rows say."""
-        node_id = self._offers.pop(allocation_id, None)
-        if node_id is None:
+        offer = self._offers.pop(allocation_id, None)
+        if offer is None:
             return
-        del self._offered[node_id]
-        node = self.node(node_id)
+        self._offered.discard(offer.node_id)
+        node = self.node(offer.node_id)
         if node is not None:
-            self._index_node(node_id, node)
-            self._match_node(node_id)
+            self._index_node(offer.node_id, node)
+            self._match_node(offer.node_id)
 
     def _look_again(self, allocation_id: str) -> None:
         """The offer was not taken up: the allocation, if it still waits, is matched again."""
