@@ -13,6 +13,13 @@ from tests.acceptance.records import all_is_well, audit, cases, events, notifica
 from tests.acceptance.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+# A stall of this process is a real silence to the runtime: what is not about a short one gets room for it.
+CONFIG = """
+[timing]
+suspect_after_ms = 2000
+flap_window_ms = 60000
+allocation_deadline_ms = 30000
+"""
 
 
 def about(machine: Machine, reason: str = "a test", **more: Any) -> dict[str, Any]:
