@@ -45,7 +45,7 @@ class Pool:
         self._offered: set[str] = set()
         self.is_heard: Callable[[str], bool] = lambda node_id: True
         self.last_seen_us: Callable[[str], int] = lambda node_id: 0
-        self.on_node: Callable[[str, Node], None] = lambda node_id, node: None
+        self.on_node: Callable[[str, Node, str], None] = lambda node_id, node, before: None
 
     def attach(self, engine: Engine) -> None:
         """Follow this engine's committed turns."""
@@ -116,7 +116,7 @@ class Pool:
         if isinstance(state, Node):
             self._index_node(decision.id, state)
             if decision.before is None or decision.before.state != state.state:
-                self.on_node(decision.id, state)
+                self.on_node(decision.id, state, decision.before.state if decision.before is not None else "")
             touched.add(decision.id)
         elif isinstance(state, Allocation):
             self._follow_allocation(decision.id, decision.before, state)

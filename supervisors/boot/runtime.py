@@ -47,6 +47,7 @@ from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
+AWAY_STATES = ("suspect", "offline", "quarantined")
 CLEANUP_STATES = ("ready", "draining", "quarantined", "registered")
 
 
@@ -203,13 +204,17 @@ class Runtime:
     # --- stop ----------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """Drain within `drain_timeout_ms`: no new work, running steps finish or stay intended, all is committed."""
+        """Drain within `drain_timeout_ms`: no new work, running steps finish or stay intended, all is committed.
+
+        Commands are refused with `draining` until the end; only then does nobody answer any more.
+        """
         budget_s = self.kernel.limits("drain_timeout_ms") / 1000
         self.kernel.engine.stopping = True
-        await self.service.stop(budget_s * 0.2)
         self.gate.flush(self.kernel.engine)
+        self.detector.save()
         if not await self.kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", self.kernel.writer.waiting)
+        await self.service.stop(budget_s * 0.2)
         await self.close()
 
     async def close(self) -> None:
@@ -245,9 +250,9 @@ class Runtime:
         node = self.pool.node(row.target.partition(":")[2])
         return node is None or node.state in CLEANUP_STATES
 
-    def _on_node(self, node_id: str, node: Node) -> None:
+    def _on_node(self, node_id: str, node: Node, before: str) -> None:
         self.detector.on_node(node_id, node)
-        if node.state in CLEANUP_STATES:
+        if before in AWAY_STATES and node.state in CLEANUP_STATES:  # a return, and not a word of an operator (R04)
             self.kernel.dispatcher.wake(f"node:{node_id}")
 
     async def _until_closed(self) -> None:

@@ -43,7 +43,8 @@ SELECT
     nodes.version
 FROM nodes
 LEFT JOIN assignments ON assignments.node_id = nodes.node_id AND assignments.state <> 'ended'
-LEFT JOIN node_seen ON node_seen.node_id = nodes.node_id;
+LEFT JOIN node_seen ON node_seen.node_id = nodes.node_id
+    AND node_seen.last_heartbeat_us >= (nodes.body ->> 'registered_us')::bigint;  -- not of an earlier one of that name
 
 -- What is still owed; a settled debt is no debt.
 CREATE VIEW public_v1.debt AS

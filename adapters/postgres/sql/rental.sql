@@ -51,7 +51,9 @@ WHERE known.last_heartbeat_us < excluded.last_heartbeat_us;
 
 -- name: seen_nodes
 -- Last-seen times as checkpointed.
-SELECT node_id, boot_id, last_heartbeat_us FROM node_seen;
+SELECT node_seen.node_id, node_seen.boot_id, node_seen.last_heartbeat_us
+FROM node_seen JOIN nodes USING (node_id)
+WHERE node_seen.last_heartbeat_us >= (nodes.body ->> 'registered_us')::bigint;
 
 -- name: statement_entries
 -- An account's ledger entries of a time.

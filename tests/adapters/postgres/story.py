@@ -57,6 +57,9 @@ class Facts:
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         return self.held.get(node_id)
 
+    def last_seen_us(self, node_id: str) -> int:
+        return 0
+
     def is_dirty(self, node_id: str) -> bool:
         return bool(self.debts.get(node_id))
 
