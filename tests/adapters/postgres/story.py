@@ -143,14 +143,14 @@ class Book:
         return next(row for row in self.intended.values() if row.entity == entity and row.name == name)
 
     async def end(
-        self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = ""
+        self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = "", **data: Any
     ) -> Decision:
         """The intended step of that name has ended."""
         row = self.intended.pop(self.step(entity, name).step_id)
         kind, identifier = ids.split_ref(row.entity)
         done = StepDone(
             row.step_id, row.name, row.attempt, row.target, msgspec.json.decode(row.args),
-            Outcome(outcome, code, message), self.now_us - 12_345, self.now_us, row.trace_id,
+            Outcome(outcome, code, message, data=data), self.now_us - 12_345, self.now_us, row.trace_id,
             ids.span_id("step", row.step_id),
         )  # fmt: skip
         return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=done.span_id))

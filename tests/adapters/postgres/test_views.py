@@ -317,7 +317,7 @@ async def test_a_node_on_its_way_back_is_no_violation_at_any_instant(database: D
     # given a node that has been cleaned, whose agent does not answer at first
     await book.end("node:n2", "agent.reconcile", "failed", "agent_timeout", "no answer")
     await book.timer("node", "n2", "reconcile")
-    await book.end("node:n2", "agent.reconcile")
+    await book.end("node:n2", "agent.reconcile", users=[], mounts=[], foreign=[])
     assert book.state("node", "n2").state == "ready"
 
 
