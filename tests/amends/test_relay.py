@@ -199,6 +199,17 @@ async def test_a_row_whose_run_is_open_is_tried_alone_after_a_start_with_the_wai
         assert (recovered.outbox_id, recovered.released) == ("a.0", 1)
 
 
+async def test_the_row_whose_run_is_open_is_found_behind_one_whose_mark_was_lost() -> None:
+    world = World()
+    world.commit("a.0", "a.1", "a.2")
+    world.stream = Stream(state="blocked", outbox_id="a.1", attempts=1)
+    async with running(world):
+        await until(lambda: world.relay.pending == 0)
+        (recovered,) = [m for m in world.told if isinstance(m, PublishRecovered)]
+        assert recovered.outbox_id == "a.1"
+        assert world.sent == ["a.1", "a.0", "a.2"], "each once"
+
+
 @pytest.mark.parametrize(("skip", "expected"), [(False, ["a.1", "a.2", "a.3", "a.4"]), (True, ["a.2", "a.3", "a.4"])])
 async def test_behind_a_poisoned_row_its_entity_waits_until_an_operator_settles_it(
     skip: bool, expected: list[str]

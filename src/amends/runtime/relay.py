@@ -159,10 +159,16 @@ class Relay:
         self._accept(row)
 
     def _resume_stuck(self) -> None:
-        """The row that a run is open for is the one that is tried alone, with the waits it had come to."""
+        """The row that a run is open for is the one that is tried alone, with the waits it had come to.
+
+        It had come to the head of its entity. A row before it now is one whose mark was lost: it follows.
+        """
         stream = self._engine.store.get("stream", self.stream)
         if isinstance(stream, Stream) and stream.state == "blocked" and stream.outbox_id in self._rows:
             self._stuck = self._rows[stream.outbox_id]
+            queue = self._entities[self._stuck.entity]
+            queue.remove(self._stuck)
+            queue.appendleft(self._stuck)
             self.breaker.resume(max(1, self._attempts.get(stream.outbox_id, 0)))
             self._try_later()
 
