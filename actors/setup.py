@@ -129,7 +129,7 @@ def fail(s: Allocation, d: Decision, code: str) -> None:
     """Into `failed`, the assignment over, the customer told."""
     if s.node_id is not None:
         d.row(AssignmentRow(d.id, s.node_id, "ended", d.now_us, d.now_us))
-    changes: dict[str, Any] = {"release_cause": s.leaving} if code == "cancelled" and s.leaving else {}
+    changes: dict[str, Any] = {"release_cause": s.leaving} if s.leaving else {}  # accepted, however it ended
     d.to("failed", cause=code, failure_code=code, ended_us=d.now_us, failing="", **changes)
     d.cancel("deadline", "activate")
     notify(d, "allocation.failed", account_id=s.account_id, state="failed", cause=code, failure_code=code)

@@ -1,6 +1,7 @@
 """From the tables of verbs to an argument parser, and from what was typed to a request's data object."""
 
 import argparse
+import json
 from collections.abc import Container, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +64,13 @@ def _add(made: argparse.ArgumentParser, verb: Verb | LocalVerb) -> None:
     if isinstance(verb, LocalVerb):
         return
     if verb.show == "rows":
-        made.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these rows")
+        made.add_argument(
+            "--where",
+            action="append",
+            default=[],
+            metavar="COLUMN=VALUE",
+            help="only these rows; null for none, JSON for JSON columns",
+        )
         made.add_argument("--limit", type=int, metavar="N", help="at most 500")
         made.add_argument("--cursor", help="go on where the last page ended")
         made.add_argument("--all", action="store_true", help="all pages")
@@ -127,8 +134,15 @@ def filters_of(typed: argparse.Namespace) -> dict[str, Any]:
     return data
 
 
-def typed_value(column: str, text: str) -> str | int | bool:
-    """A filter's value as its column has it. Raises `Usage`."""
+def typed_value(column: str, text: str) -> Any:
+    """A filter's value as its column has it; `null` is none, `{…}` and `[…]` are JSON. Raises `Usage`."""
+    if text == "null":
+        return None
+    if text[:1] in ("{", "["):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise Usage(f"--where {column}: no JSON: {error}") from None
     if column in BOOLEANS:
         if text not in ("true", "false"):
             raise Usage(f"--where {column}: true or false, not {text!r}")

@@ -130,7 +130,7 @@ def _reply(reply: dict[str, Any], typed: argparse.Namespace) -> str:
             plain |= {key: one for key, one in value.items() if one not in (None, "", [], {})}
         else:
             plain[name] = value
-    plain["trace_id"] = reply.get("trace_id")
+    plain.setdefault("trace_id", reply.get("trace_id"))  # an entity has its own
     if reply.get("duplicate"):
         plain["duplicate"] = True
     return tables.record(plain)

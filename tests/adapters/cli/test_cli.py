@@ -296,6 +296,14 @@ async def test_why_of_nothing_known_is_refused(runtime: FakeRuntime, amends: Ame
     assert (said.status, said.err[:28]) == (1, "amends: not_found: nothing i")
 
 
+async def test_filters_may_be_null_or_json(runtime: FakeRuntime, amends: Amends) -> None:
+    said = await amends("node", "list", "--where", 'labels={"zone": "a"}', "--where", "boot_id=null", "--json")
+    assert said.status == 0
+    assert runtime.asked[-1][1] == {"labels": {"zone": "a"}, "boot_id": None}
+    said = await amends("node", "list", "--where", "labels={zone}")
+    assert (said.status, "no JSON" in said.err) == (2, True)
+
+
 async def test_a_verification_that_fails_is_a_refusal(runtime: FakeRuntime, amends: Amends) -> None:
     runtime.answers["ops.audit.verify"] = {"valid": False, "entries": 3, "problem": "gap"}
     said = await amends("audit", "verify")
