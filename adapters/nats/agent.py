@@ -88,10 +88,11 @@ class NodeAgent:
 
     async def wait(self) -> None:
         """Wait for the end, which comes with `stop` or with an error; raises that error."""
-        if self._running is not None:
-            await asyncio.wait({self._running})
-            if not self._running.cancelled():
-                self._running.result()
+        running = self._running  # `stop` may take it away meanwhile
+        if running is not None:
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.result()
 
     async def stop(self) -> None:
         """End it, and the connection if it is its own."""

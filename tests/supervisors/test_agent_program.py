@@ -51,7 +51,8 @@ async def test_it_beats_as_the_user_that_the_environment_names(server: EmbeddedN
     async with agent(server, tmp_path, "node-n1-password") as process:
         assert json.loads((await beats.next_msg(timeout=20)).data)["seq"] >= 1
         process.terminate()
-        assert await process.wait() == 0
+        _, said = await process.communicate()
+        assert (process.returncode, said) == (0, b"")
     await runtime.close()
 
 
