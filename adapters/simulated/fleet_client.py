@@ -61,6 +61,11 @@ class Fleet:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.returncode is not None
+
     async def tell(self, command: str, node: str, **fields: Any) -> dict[str, Any]:
         """One command on one node and its answer. Raises ValueError if refused, Unavailable if it is gone."""
         answer = await self._exchange({"cmd": command, "node": node, **fields}, ANSWER_WITHIN_S)

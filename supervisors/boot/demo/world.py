@@ -159,6 +159,8 @@ class World:
             found = await check()
             if found:
                 return found
+            if self.fleet is not None and self.fleet.ended:
+                raise DemoFailed(f"{what}: the simulated machines' process has ended; see {self.state_dir}/fleet.log")
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{what}: did not come within {timeout_s:.0f} s")
             await asyncio.sleep(0.01)
