@@ -133,9 +133,14 @@ async def test_a_refused_activation_delays_nobody_else(world: World, machine: Ma
 async def test_a_row_that_a_foreign_session_has_locked_is_only_delayed(world: World, machine: Machine) -> None:
     # given a set-up whose row is locked before it can become active
     usual = await others_live(world)
-    machine.fault("key-install", "delay", seconds=0.3)
+    machine.fault("key-install", "delay", seconds=1.0)
     allocation_id = await world.request(node_id=machine.node_id)
-    await world.allocation_is(allocation_id, "provisioning")
+
+    async def installing() -> Any:
+        query = "SELECT FROM public_v1.step WHERE entity = $1 AND name = 'ssh.key-install'"
+        return await world.rows(query, f"allocation:{allocation_id}")
+
+    await until(installing, "the key is being installed")  # earlier the lock would hold up the user's own turn
     async with locking(world, "SELECT FROM allocations WHERE allocation_id = $1", allocation_id):
 
         async def installed() -> bool:
