@@ -15,21 +15,11 @@ import pytest
 from tests.acceptance.machine import CUSTOMER, user_of
 from tests.acceptance.records import all_is_well
 from tests.acceptance.world import World, until
-from tests.adapters.ssh.machines import HOMES, OpenSsh, why_no_openssh
+from tests.adapters.ssh.machines import HOMES, OpenSsh, steps_of, why_no_openssh
 
 NODE_STATE = Path("/var/lib/amends")
 # A real login costs more than the acceptance profile's 300 ms on a busy machine; the machine is not what is tested.
 CONFIG = "[timing]\nprobe_timeout_ms = 5000\nssh_step_timeout_ms = 20000\n"
-
-
-def steps_of(allocation_id: str) -> list[int]:
-    """The processes of steps for this allocation that run on the machine."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if f"AMENDS_ALLOCATION={allocation_id}".encode() in environ.read_bytes().split(b"\0"):
-                found.append(int(environ.parent.name))
-    return found
 
 
 class RealNode:

@@ -119,10 +119,6 @@ INSERT INTO schema_migration VALUES ($1, $2, $3);
 SELECT case_id, kind, target_ref, state, opened_us, resolved_us, recovery_trace_id, commands, evidence, entity
 FROM ops_case WHERE case_id = $1;
 
--- name: parked_notifications
--- Notifications waiting for the bus, oldest first.
-SELECT notification_id FROM notifications WHERE state = 'parked' ORDER BY notification_id LIMIT $1;
-
 -- name: matrix_counts
 -- Runs by row and outcome.
 SELECT matrix_row, count(*) AS runs,
