@@ -5,7 +5,16 @@ something changes. Verdicts on silence belong to the node-loss rows and are not 
 """
 
 from actors import node_ops, node_return
-from actors.node_state import DebtSettled, HeartbeatSeen, Node, Silent, Suspicion, view_node
+from actors.node_state import (
+    DebtSettled,
+    HeartbeatSeen,
+    Node,
+    SetupFailed,
+    SetupWorked,
+    Silent,
+    Suspicion,
+    view_node,
+)
 from actors.wire import (
     DrainNode,
     QuarantineNode,
@@ -25,6 +34,11 @@ PROBE = "ssh.probe"
 def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
     if s.state == "retired":
         return
+    if "identity_conflict" in s.quarantine_reasons:
+        return  # it is known; whose heartbeat this is nobody can tell
+    if m.rival:
+        _two_machines(s, m, d)
+        return
     held = d.facts.assignment_of(d.id)
     rebooted = s.boot_id is not None and m.boot_id != s.boot_id
     if rebooted and held is not None and held[1] == "reserved":
@@ -40,6 +54,30 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
         node_ops.probe(d)
     elif s.state == "suspect":
         _back(d)
+
+
+def _two_machines(s: Node, m: HeartbeatSeen, d: Decision) -> None:
+    """Boot ids that alternate are no reboots: two machines claim the name. What runs on the node goes on."""
+    d.set(last_heartbeat_us=m.at_us)
+    evidence = {"boot_ids": sorted((m.boot_id, m.rival))}
+    node_ops.quarantine(d, "identity_conflict", case="identity_conflict", evidence=evidence)
+
+
+def _setup_failed(s: Node, m: SetupFailed, d: Decision) -> None:
+    """Customer after customer fails on it: a bad node must not eat a queue of them."""
+    if s.state == "retired":
+        return
+    fails = [*s.setup_fails, m.allocation_id]
+    d.set(setup_fails=fails)
+    if len(fails) >= d.limits("setup_fail_limit"):
+        d.set(setup_fails=[])
+        evidence = {"allocations": fails, "code": m.code}
+        node_ops.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
+
+
+def _setup_worked(s: Node, m: SetupWorked, d: Decision) -> None:
+    if s.setup_fails:
+        d.set(setup_fails=[])
 
 
 def _back(d: Decision) -> None:
@@ -118,13 +156,19 @@ NODE = ActorKind(
         ("ready", "suspect"): "no heartbeat for suspect_after_ms",
         ("draining", "suspect"): "no heartbeat for suspect_after_ms",
         ("suspect", "ready"): "heartbeat with the same boot id",
-        ("suspect", "draining"): "heartbeat with the same boot id; ops.node.drain",
+        ("suspect", "draining"): "heartbeat with the same boot id",
         ("ready", "draining"): "ops.node.drain",
         ("draining", "ready"): "ops.node.undrain",
-        ("registered", "quarantined"): "host key mismatch, ops.node.quarantine",
-        ("ready", "quarantined"): "exhausted cleanup, host key mismatch, ops.node.quarantine",
-        ("suspect", "quarantined"): "flapping, exhausted cleanup, host key mismatch, ops.node.quarantine",
-        ("draining", "quarantined"): "exhausted cleanup, host key mismatch, ops.node.quarantine",
+        ("registered", "quarantined"): "host key mismatch, identity conflict, ops.node.quarantine",
+        ("ready", "quarantined"): (
+            "exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+        ),
+        ("suspect", "quarantined"): (
+            "flapping, exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+        ),
+        ("draining", "quarantined"): (
+            "exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+        ),
         ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
         ("quarantined", "retired"): "ops.node.retire",
         ("registered", "retired"): "ops.node.retire",
@@ -134,6 +178,8 @@ NODE = ActorKind(
         HeartbeatSeen: _heard,
         Silent: _silent,
         Suspicion: _suspicion,
+        SetupFailed: _setup_failed,
+        SetupWorked: _setup_worked,
         DebtSettled: _debt_settled,
         DrainNode: node_ops.drain,
         UndrainNode: node_ops.undrain,

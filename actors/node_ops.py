@@ -24,6 +24,7 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
     """A new node, or a retired id put to use again."""
     if s is not None and s.state != "retired":
         d.refuse("already_exists", f"the node {m.node_id!r} exists")
+    _claim_key(m.ssh.host_key, d)
     fresh = Node(
         state="registered", ssh_host=m.ssh.host, ssh_port=m.ssh.port, ssh_host_key=m.ssh.host_key,
         ssh_user=m.ssh.user, labels=m.labels, registered_us=d.now_us,
@@ -34,10 +35,20 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
         d.create(msgspec.structs.replace(fresh, epoch=s.epoch + 1))
 
 
+def _claim_key(host_key: str, d: Decision) -> None:
+    """One machine is one node: its host key may stand with one only (A1). The database holds it in a race."""
+    other = d.facts.node_with_key(host_key)
+    if other is not None and other != d.id:
+        d.refuse("already_exists", f"the machine with this host key is the node {other!r}", field="ssh.host_key")
+
+
 def drain(s: Node, m: DrainNode, d: Decision) -> None:
-    """No new rentals; what runs goes on."""
-    if s.state in ("ready", "suspect"):
-        d.to("draining", reason=m.reason, before_suspect="")
+    """No new rentals; what runs goes on. Of a suspect node it is noted for its return."""
+    if s.state == "ready":
+        d.to("draining", reason=m.reason)
+    elif s.state == "suspect":
+        d.set(before_suspect="draining")
+        d.audit("node.drain", reason=m.reason)
     elif s.state != "draining":
         _illegal(s, d, "drained")
 
@@ -117,6 +128,7 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
     if m.labels is not None:
         changes["labels"] = m.labels
     if m.ssh is not None:
+        _claim_key(m.ssh.host_key, d)
         changes |= {
             "ssh_host": m.ssh.host, "ssh_port": m.ssh.port, "ssh_host_key": m.ssh.host_key, "ssh_user": m.ssh.user,
         }  # fmt: skip

@@ -108,6 +108,9 @@ def _clean(s: Node, d: Decision) -> None:
     d.set(reconcile_tries=0)
     d.resolve_case("reconcile_stalled")
     if s.dirty_acknowledged or not d.facts.is_dirty(d.id):
-        d.to("ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False)
-        for kind in ("node_flapping", "host_key_mismatch"):
+        d.to(
+            "ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False,
+            setup_fails=[], boot_id=d.facts.heard_boot(d.id) or s.boot_id,
+        )  # fmt: skip
+        for kind in ("node_flapping", "host_key_mismatch", "setup_failing", "identity_conflict"):
             d.resolve_case(kind)

@@ -33,14 +33,19 @@ class Node(ActorState, frozen=True, kw_only=True):
     reconciling: str = ""
     reconcile_tries: int = 0
     dirty_acknowledged: bool = False
+    setup_fails: list[str] = []  # allocations in a row that failed in their set-up here
     returning: bool = False  # an operator has released it; it goes back once it is reconciled
 
 
 class HeartbeatSeen(Struct, frozen=True):
-    """The detector has heard the node: for the first time, again after silence, or with a new boot id."""
+    """The detector has heard the node: for the first time, again after silence, or with a new boot id.
+
+    `rival`: a boot id that was heard between two beats with `boot_id`, within `flap_window_ms`; "" if none was.
+    """
 
     boot_id: str
     at_us: int
+    rival: str = ""
 
 
 class Silent(Struct, frozen=True):
@@ -53,6 +58,17 @@ class Suspicion(Struct, frozen=True):
     """An allocation found the node unfit: quarantine it for that reason."""
 
     reason: str
+
+
+class SetupFailed(Struct, frozen=True):
+    """The set-up of an allocation failed on this node, through no word of its customer's (R02)."""
+
+    allocation_id: str
+    code: str
+
+
+class SetupWorked(Struct, frozen=True):
+    """A set-up ended well on a node that had failed before."""
 
 
 class DebtSettled(Struct, frozen=True):

@@ -4,6 +4,7 @@ from typing import Any
 
 from actors.allocation_state import Allocation, Offer, ssh_args, user_ref
 from actors.cleanup import begin_cleanup
+from actors.node_state import SetupFailed, SetupWorked
 from actors.rows import AssignmentRow
 from actors.wire import RequestAllocation
 from amends.runtime.decision import Decision
@@ -27,6 +28,8 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
             "invalid_request", f"the account is kept in {account.currency}, the policy in {d.facts.policy.currency}",
             field="account_id",
         )  # fmt: skip
+    if m.node_id is not None and d.facts.node(m.node_id) is None:
+        d.refuse("not_found", f"there is no node {m.node_id!r}", field="node_id")
     d.create(
         Allocation(
             state="requested",
@@ -79,7 +82,14 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
         _ssh(d, "ssh.key-install", key=s.key_line)
     else:
         d.to("activating")
+        _worked(s, d)
         d.timer("activate", d.now_us)
+
+
+def _worked(s: Allocation, d: Decision) -> None:
+    node = d.facts.node(s.node_id)
+    if node is not None and node.setup_fails:
+        d.tell("node", s.node_id or "", SetupWorked())
 
 
 def undo(d: Decision, run: Run, code: str) -> None:
@@ -118,6 +128,8 @@ def rolled_back(d: Decision, run: Run, code: str, *, owed: bool) -> None:
         cause=s.attempt_id or "", metadata={"assignment": d.id},
     )  # fmt: skip
     fail(s, d, code)
+    if code in STEP_CODES and s.node_id is not None:
+        d.tell("node", s.node_id, SetupFailed(d.id, code))
     if owed:
         begin_cleanup(d, "R02")
         run.degrade()

@@ -35,7 +35,13 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class SshAddress(Request, frozen=True):
     """Where a node's SSH server is, and the host key it must show (an OpenSSH public key line)."""
 
-    host: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$(?!\n)")]
+    host: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,252}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,15})?)$(?!\n)",
+            description="a host name, an IPv4 or an IPv6 address without brackets",
+        ),
+    ]
     port: Annotated[int, Meta(ge=1, le=65535)]
     host_key: KeyText
     user: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}$(?!\n)")] | None = None

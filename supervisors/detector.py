@@ -16,6 +16,7 @@ from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 from amends.runtime.writer import Pending
 from amends.values.errors import TurnFailed
+from supervisors.boots import BootIds
 
 STALL_S = 0.1
 
@@ -35,6 +36,7 @@ class Detector:
     ) -> None:  # fmt: skip
         self._engine, self._mono, self._linked = engine, monotonic, linked
         self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
+        self._boots = BootIds(engine.context.limits("flap_window_ms") / 1000)
         self._seen: dict[str, _Seen] = {}
         self._known: set[str] = set()
         self._heap: list[tuple[float, str]] = []
@@ -54,17 +56,30 @@ class Detector:
             return
         now, us = self._mono(), self._engine.now_us()
         seen = self._seen.get(node_id)
-        changed = seen is None or seen.silent or seen.boot_id != boot_id
+        again, moved = seen is None or seen.silent, False
         if seen is None:
             self._seen[node_id] = _Seen(boot_id, now, us, silent=False)
             heapq.heappush(self._heap, (now + self._suspect_s, node_id))
         else:
             if seen.silent:
                 heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+            moved = seen.boot_id not in ("", boot_id)
+            if moved:
+                self._boots.changed(node_id, seen.boot_id, boot_id, now)
+            again = again or not seen.boot_id
             seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
         self._dirty.add(node_id)
-        if changed:
+        if moved:
+            self._tell_boots(now, node_id)
+        elif again:
             self._engine.tell("node", node_id, Envelope(HeartbeatSeen(boot_id, us), priority=True))
+
+    def _tell_boots(self, now: float, node_id: str = "") -> None:
+        for each, rival in self._boots.due(now, node_id):
+            seen = self._seen.get(each)
+            if seen is not None:
+                beat = HeartbeatSeen(seen.boot_id, seen.us, rival)
+                self._engine.tell("node", each, Envelope(beat, priority=True))
 
     def canary(self) -> None:
         """Our own heartbeat came back through the broker."""
@@ -74,6 +89,11 @@ class Detector:
         """Whether the node is heard and not silent."""
         seen = self._seen.get(node_id)
         return seen is not None and not seen.silent
+
+    def heard_boot(self, node_id: str) -> str:
+        """The boot id of the node's last heartbeat, "" if it was not heard since the start."""
+        seen = self._seen.get(node_id)
+        return seen.boot_id if seen is not None else ""
 
     def last_seen_us(self, node_id: str) -> int:
         """When the node was last heard; 0 if never."""
@@ -95,6 +115,7 @@ class Detector:
         if node.state == "retired":
             self._known.discard(node_id)
             self._seen.pop(node_id, None)
+            self._boots.forget(node_id)
             return
         self._known.add(node_id)
         if node.state not in ("ready", "draining"):
@@ -157,6 +178,7 @@ class Detector:
             return
         if self._blind:
             self._blind, self._sight_since = False, now
+        self._tell_boots(now)
         while self._heap and self._heap[0][0] <= now:
             _, node_id = heapq.heappop(self._heap)
             seen = self._seen.get(node_id)

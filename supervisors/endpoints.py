@@ -1,5 +1,6 @@
 """The API as one table: subject → request type, role, actor. Commands and operators' commands of what is built."""
 
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -98,6 +99,11 @@ def _checked(check: KeyCheck, text: str, field: str) -> str:
 def _host_key(request: Any, check: KeyCheck) -> Any:
     if request.ssh is None:
         return request
+    if ":" in request.ssh.host:
+        try:
+            ipaddress.IPv6Address(request.ssh.host)
+        except ValueError as error:
+            raise Rejected("invalid_request", f"ssh.host is no IPv6 address: {error}", field="ssh.host") from None
     ssh = msgspec.structs.replace(request.ssh, host_key=_checked(check, request.ssh.host_key, "ssh.host_key"))
     return msgspec.structs.replace(request, ssh=ssh)
 

@@ -22,7 +22,7 @@ ROWS = (
         entity="allocation", covers=("ssh.user-create", "ssh.key-install"),
         compensations=("reverse·side_effect", "rollback·state_change"), budget=("ssh_step_tries", "cleanup_tries"),
         billing="no meter, no ledger entry", exhaustion="as R04", failure_types=("error", "timeout"),
-        cases=("cleanup_exhausted", "host_key_mismatch"),
+        cases=("cleanup_exhausted", "host_key_mismatch", "setup_failing"),
     ),
     MatrixRow(
         id="R03", name="activation",

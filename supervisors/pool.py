@@ -13,13 +13,14 @@ from msgspec import Struct
 
 from actors.accounts import Account
 from actors.allocation_state import Allocation, Offer, user_of
-from actors.node_state import Node
+from actors.node_state import Node, SetupFailed, Suspicion
 from actors.rows import AssignmentRow, DebtRow
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
 
 OFFER_AGAIN_S = 0.05
+ACCUSING = (Suspicion, SetupFailed)  # until the node has taken these in, nobody else is sent there
 
 
 class Policy(Struct, frozen=True):
@@ -43,7 +44,10 @@ class Pool:
         self._free: OrderedDict[str, Node] = OrderedDict()
         self._offers: dict[str, Offer] = {}  # by allocation; the node is not free meanwhile
         self._offered: set[str] = set()
+        self._accused: dict[str, set[str]] = {}  # node → messages it has yet to take in, which may end its service
+        self._by_key: dict[str, str] = {}  # SSH host key → node
         self.is_heard: Callable[[str], bool] = lambda node_id: True
+        self.heard_boot: Callable[[str], str] = lambda node_id: ""
         self.last_seen_us: Callable[[str], int] = lambda node_id: 0
         self.on_node: Callable[[str, Node, str], None] = lambda node_id, node, before: None
 
@@ -63,6 +67,10 @@ class Pool:
         """The committed node, if it lives."""
         node = self._get("node", node_id)
         return node if isinstance(node, Node) and node.state != "retired" else None
+
+    def node_with_key(self, host_key: str) -> str | None:
+        """The living node that shows this SSH host key."""
+        return self._by_key.get(host_key)
 
     def node_epoch(self, node_id: str) -> int | None:
         """The committed node's epoch, if it lives."""
@@ -102,6 +110,7 @@ class Pool:
         assert self._engine is not None
         for node_id, node in self._engine.store.items("node"):
             if isinstance(node, Node):
+                self._index_key(node_id, None, node)
                 self._index_node(node_id, node)
         for allocation_id, allocation in self._engine.store.items("allocation"):
             if _waits(allocation):
@@ -113,7 +122,13 @@ class Pool:
         """A turn has committed."""
         touched = {node_id for row in decision.rows if (node_id := self._take_in(row))}
         state = decision.state
+        for sent in decision.sent:
+            if isinstance(sent.message, ACCUSING):
+                self._accused.setdefault(sent.id, set()).add(sent.row.message_id)
+        if decision.kind.name == "node":
+            self._acquit(decision.id, decision.env.message_id)
         if isinstance(state, Node):
+            self._index_key(decision.id, decision.before, state)
             self._index_node(decision.id, state)
             if decision.before is None or decision.before.state != state.state:
                 self.on_node(decision.id, state, decision.before.state if decision.before is not None else "")
@@ -151,9 +166,23 @@ class Pool:
             return row.node_id
         return ""
 
+    def _acquit(self, node_id: str, message_id: str) -> None:
+        """The node has taken the message in, whatever it made of it."""
+        messages = self._accused.get(node_id)
+        if messages is not None:
+            messages.discard(message_id)
+            if not messages:
+                del self._accused[node_id]
+
+    def _index_key(self, node_id: str, before: Any, node: Node) -> None:
+        if isinstance(before, Node) and self._by_key.get(before.ssh_host_key) == node_id:
+            del self._by_key[before.ssh_host_key]
+        if node.state != "retired":
+            self._by_key[node.ssh_host_key] = node_id
+
     def _index_node(self, node_id: str, node: Node) -> None:
         assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
-        if assignable and node_id not in self._offered:
+        if assignable and node_id not in self._offered and node_id not in self._accused:
             self._free[node_id] = node
         else:
             self._free.pop(node_id, None)

@@ -28,6 +28,8 @@ CASES = tuple(
         ("unknown_step", ("ops.case.resolve",)),
         ("host_key_mismatch", ("ops.node.update", "ops.node.return_to_service", "ops.node.retire")),
         ("node_flapping", ("ops.node.return_to_service", "ops.node.retire")),
+        ("setup_failing", ("ops.node.return_to_service", "ops.node.update", "ops.node.retire")),
+        ("identity_conflict", ("ops.node.return_to_service", "ops.node.retire")),
         ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
     )
 )

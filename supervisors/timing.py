@@ -19,6 +19,7 @@ TIMING: dict[str, tuple[LimitValue, LimitValue]] = {
     "last_seen_checkpoint_ms": (10000, 200),
     "flap_limit": (4, 4),
     "flap_window_ms": (1800000, 10000),
+    "setup_fail_limit": (3, 3),
     "outbox_poll_ms": (500, 50),
     "outbox_lag_alarm_ms": (10000, 500),
     "outbox_backoff_ms": ((500, 30000), (50, 500)),

@@ -10,9 +10,11 @@ from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
 COMMAND_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_MS = 50  # a foreign session's lock delays one attempt of one batch by this much, no more
 
-# Trouble of the server or the way to it, not of the rows (SQLSTATE classes): 08 connection, 53 resources,
-# 57 operator intervention, 58 system error, XX internal.
-_UNAVAILABLE_CLASSES = ("08", "53", "57", "58", "XX")
+# Trouble of the server or the way to it, not of the rows (SQLSTATE classes): 08 connection, 25 transaction state
+# (a read-only server: 25006), 26 a prepared statement that is gone (a pooler), 40 rolled back by the server, 53
+# resources (disk full, connections), 57 operator intervention, 58 system error, XX internal.
+_UNAVAILABLE_CLASSES = ("08", "25", "26", "40", "53", "57", "58", "XX")
+_NO_MORE_XIDS = "not accepting commands"  # of 54000, which is otherwise said of a row that is too big
 _UNREACHABLE = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, asyncio.IncompleteReadError)
 _LOCKED = ("55P03", "40P01", "40001")
 
@@ -52,7 +54,9 @@ def classify(error: BaseException) -> TurnFailed | Unavailable:
         state = str(error.sqlstate or "XX000")
         if state in _LOCKED:
             return Locked(str(error))
-        if state[:2] in _UNAVAILABLE_CLASSES:
+        if state[:2] in _UNAVAILABLE_CLASSES or isinstance(error, asyncpg.InvalidCachedStatementError):
+            return Unavailable(f"Postgres: {error}")
+        if state == "54000" and _NO_MORE_XIDS in str(error):
             return Unavailable(f"Postgres: {error}")
         return Refused(state, str(error), str(getattr(error, "constraint_name", None) or ""))
     if isinstance(error, _UNREACHABLE):

@@ -54,9 +54,7 @@ class Fault(msgspec.Struct):
 
 
 class SimulatedNode:
-    """A machine on 127.0.0.1. `client_keys`: the OpenSSH public lines that may log in as root; none: any."""
-
-    address: Final = "127.0.0.1"
+    """A machine on a loopback address. `client_keys`: the OpenSSH public lines that may log in as root; none: any."""
 
     def __init__(
         self,
@@ -65,9 +63,11 @@ class SimulatedNode:
         file: Path | None = None,
         host_key: asyncssh.SSHKey | None = None,
         port: int = 0,
+        address: str = "127.0.0.1",
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.port = port  # 0: the kernel chooses at the first start; the same ever after
+        self.address = address
         self.table = UserTable(file)
         self.calls: list[Call] = []
         self.faults: dict[str, list[Fault]] = {}

@@ -117,6 +117,7 @@ class Runtime:
         engine = self.kernel.engine
         self.detector = Detector(engine, monotonic=time.monotonic, linked=lambda: self.nats.is_connected)
         self.pool.is_heard, self.pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
+        self.pool.heard_boot = self.detector.heard_boot
         self.pool.on_node = self._on_node
         seen = await load_seen(self.kernel.journal.fetch)
         for node_id, node in engine.store.items("node"):

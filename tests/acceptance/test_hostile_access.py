@@ -187,19 +187,21 @@ async def test_a_key_answers_for_one_request_over_all_subjects(world: World) -> 
     assert not (await world.ask("cmd.account.create", own, key=key, headers=bearer("corner")))["duplicate"]
 
 
-async def test_404_409_and_422_are_kept_and_400_is_not(world: World) -> None:
+async def test_a_collision_is_kept_and_every_other_refusal_is_judged_anew(world: World) -> None:
     # given a release of nobody
     key = world.new_key()
     first = await world.ask("cmd.allocation.release", {"allocation_id": NOBODY}, key=key)
     assert (first["error"]["code"], first["error"]["http"]) == ("not_found", 404)
     again = await world.ask("cmd.allocation.release", {"allocation_id": NOBODY}, key=key)
     assert again["error"] == first["error"]
-    assert again["request_id"] == first["request_id"]
+    assert again["request_id"] != first["request_id"]
+    assert await world.rows("SELECT 1 FROM command WHERE key = $1", key) == []  # refusals are not rows for ever
     # given an account that exists
     exists = {"account_id": "acme", "currency": "usd"}
     key = world.new_key()
-    await world.refused("cmd.account.create", exists, "already_exists", key=key)
-    await world.refused("cmd.account.create", exists, "already_exists", key=key)
+    kept = await world.ask("cmd.account.create", exists, key=key)
+    assert kept["error"]["code"] == "already_exists"
+    assert (await world.ask("cmd.account.create", exists, key=key))["request_id"] == kept["request_id"]
     # given a malformed one, then its key is free for a good one
     key, name = world.new_key(), world.new_name("acct")
     await world.refused("cmd.account.create", {"account_id": name, "currency": "USD"}, "invalid_request", key=key)

@@ -247,18 +247,18 @@ async def test_a_retired_node_is_gone_and_its_id_may_be_used_again(world: World,
     for verb in ("drain", "undrain", "quarantine", "return_to_service", "retire"):
         await world.refused(f"ops.node.{verb}", about(machine), "illegal_transition")
     await world.refused("ops.node.update", about(machine, labels={}), "illegal_transition")
-    # and a request for it waits, as for any node that is not there
-    waiting = await world.request(node_id=machine.node_id)
-    assert (await world.allocation(waiting))["state"] == "requested"
+    # and a request for it is refused, as for any node that is not there
+    wanted = {"account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": 1}
+    await world.refused("cmd.allocation.request", wanted | {"node_id": machine.node_id}, "not_found")
     # but a new machine may have its name, with a higher epoch
     ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
     await world.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh})
     row = await world.node_is(machine.node_id, "ready")
     assert row["epoch"] == 2
     await world.refused("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh}, "already_exists")
-    await world.allocation_is(waiting, "active")
-    await world.release(waiting)
-    await world.cleaned(waiting)
+    again = await world.rent(node_id=machine.node_id)
+    await world.release(again)
+    await world.cleaned(again)
 
 
 async def test_what_does_not_fit_a_nodes_state_is_refused(world: World, machine: Machine) -> None:

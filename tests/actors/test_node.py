@@ -7,11 +7,12 @@ import pytest
 
 from actors.node import NODE
 from actors.node_return import STALLED_AFTER
-from actors.node_state import HeartbeatSeen, Node, Suspicion
-from actors.wire import QuarantineNode, RegisterNode, RetireNode, ReturnNode, SshAddress, UpdateNode
+from actors.node_state import HeartbeatSeen, Node, SetupFailed, SetupWorked, Silent, Suspicion
+from actors.wire import DrainNode, QuarantineNode, RegisterNode, RetireNode, ReturnNode, SshAddress, UpdateNode
 from amends.ports import Outcome
 from amends.runtime.decision import Context, Decision
 from amends.runtime.messages import Envelope, StepDone, TimerFired
+from amends.values.errors import Rejected
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.matrix import MATRIX
@@ -31,6 +32,8 @@ class Facts:
         self.expected: list[str] = []
         self.dirty = False
         self.assignment: tuple[str, str] | None = None
+        self.boot_id = ""
+        self.keys: dict[str, str] = {}
 
     def expected_users(self, node_id: str) -> list[str]:
         return self.expected
@@ -49,6 +52,12 @@ class Facts:
 
     def is_heard(self, node_id: str) -> bool:
         return True
+
+    def heard_boot(self, node_id: str) -> str:
+        return self.boot_id
+
+    def node_with_key(self, host_key: str) -> str | None:
+        return self.keys.get(host_key)
 
 
 class Life:
@@ -303,3 +312,55 @@ def test_a_removal_that_ends_after_the_way_back_was_stopped_is_audited_and_nothi
     life.end(step, DONE)
     assert life.audits[-1] == f"node.user_removed node:n1/user:{ONE}"
     assert (life.asked, life.node.state, life.node.reconciling) == ([], "quarantined", "")
+
+
+def quarantined_by(life: Life, *messages: Any) -> list[str]:
+    """The reasons after these messages."""
+    for message in messages:
+        life.take(message)
+    return life.node.quarantine_reasons
+
+
+def test_boot_ids_that_alternate_are_two_machines_and_no_reboot(life: Life) -> None:
+    life.facts.assignment = ("alloc_x", "active")
+    assert quarantined_by(life, HeartbeatSeen("b1", 3, rival="b2")) == ["identity_conflict"]
+    assert "identity_conflict" in life.node.cases
+    # and what they go on to say changes nothing and writes nothing
+    life.take(HeartbeatSeen("b2", 4))
+    assert not life.turn.changed
+    # and an operator lets the one back that is heard then
+    life.facts.boot_id = "b1"
+    life.take(ReturnNode(node_id="n1", reason="the clone has its own name now"), "operator:kim")
+    life.end(life.next("agent.reconcile"), Outcome("done", data=EMPTY))
+    assert (life.node.state, life.node.boot_id, life.node.cases) == ("ready", "b1", {})
+
+
+def test_set_ups_that_fail_in_a_row_take_the_node_out_of_service(life: Life) -> None:
+    failed = [SetupFailed(f"alloc_{number}", "ssh_auth_failed") for number in range(3)]
+    assert quarantined_by(life, *failed[:2]) == []
+    assert quarantined_by(life, failed[2]) == ["setup_failing"]
+    assert "setup_failing" in life.node.cases
+    life.take(ReturnNode(node_id="n1", reason="its key was wrong"), "operator:kim")
+    life.end(life.next("agent.reconcile"), Outcome("done", data=EMPTY))
+    assert (life.node.state, life.node.setup_fails, life.node.cases) == ("ready", [], {})
+
+
+def test_a_good_set_up_between_them_forgives_the_failed_ones(life: Life) -> None:
+    failed = SetupFailed("alloc_1", "ssh_step_failed")
+    assert quarantined_by(life, failed, failed, SetupWorked(), failed, failed) == []
+
+
+def test_the_key_of_another_node_is_refused_and_its_name_is_told(life: Life) -> None:
+    life.facts.keys["ssh-ed25519 BBBB"] = "n7"
+    other = SshAddress(host="10.0.0.9", port=22, host_key="ssh-ed25519 BBBB")
+    with pytest.raises(Rejected, match="n7") as refused:
+        life.take(UpdateNode(node_id="n1", reason="moved", ssh=other), "operator:kim")
+    assert (refused.value.code, refused.value.details) == ("already_exists", {"field": "ssh.host_key"})
+
+
+def test_a_suspect_node_that_is_drained_stays_suspect_and_returns_to_draining(life: Life) -> None:
+    life.take(Silent(2))
+    life.take(DrainNode(node_id="n1", reason="maintenance"), "operator:kim")
+    assert life.node.state == "suspect"
+    life.take(HeartbeatSeen("b1", 9))
+    assert life.node.state == "draining"

@@ -71,6 +71,24 @@ def test_a_node_is_told_of_its_first_heartbeat_and_of_no_other_while_nothing_cha
     assert [type(message) for _, message in watch.told.messages] == [HeartbeatSeen]
 
 
+def test_two_machines_under_one_name_are_told_as_rivals_and_no_more_than_once_a_second(watch: Watch) -> None:
+    watch.node("n1")
+    watch.run(0.1, "n1")
+    watch.told.messages.clear()
+    # when another machine beats under the name as well, in turn, for five seconds
+    for _ in range(25):
+        watch.detector.heard("n1", "b2")
+        watch.run(0.1)
+        watch.detector.heard("n1", "b1")
+        watch.run(0.1)
+    # then
+    beats = [message for _, message in watch.told.messages]
+    assert 2 <= len(beats) <= 6
+    assert beats[0].rival == ""
+    assert all(beat.rival for beat in beats[1:])
+    assert watch.detector.heard_boot("n1") == "b1"
+
+
 def test_a_silent_node_is_suspected_once_and_heard_again_when_it_returns(watch: Watch) -> None:
     watch.node("n1")
     watch.node("n2")

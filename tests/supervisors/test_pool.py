@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from actors.allocation_state import Allocation
-from actors.node_state import Node
+from actors.node_state import Node, SetupFailed
 from actors.rows import AssignmentRow
 from amends.runtime.messages import Envelope
 from supervisors.pool import Policy, Pool
@@ -28,15 +29,27 @@ class Engine:
         assert kind == "allocation"
         self.offers.append((identifier, env))
 
-    def commit(self, kind: str, identifier: str, state: Any, *rows: Any) -> None:
-        """A turn has committed."""
+    def commit(
+        self, kind: str, identifier: str, state: Any, *rows: Any, sent: Sequence[Any] = (), took: str = ""
+    ) -> None:
+        """A turn has committed, with the messages it sends; `took` is the id of the one it took in."""
         before = self.states.get((kind, identifier))
         self.states[kind, identifier] = state
         for listener in self.listeners:
-            listener(SimpleNamespace(id=identifier, before=before, state=state, rows=list(rows)))
+            listener(
+                SimpleNamespace(
+                    kind=SimpleNamespace(name=kind),
+                    id=identifier,
+                    before=before,
+                    state=state,
+                    rows=list(rows),
+                    sent=sent,
+                    env=Envelope(None, message_id=took),
+                )
+            )
 
-    def node(self, node_id: str, state: str = "ready", **labels: str) -> None:
-        node = Node(state=state, ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1, labels=labels)
+    def node(self, node_id: str, state: str = "ready", key: str = "k", **labels: str) -> None:
+        node = Node(state=state, ssh_host="h", ssh_port=22, ssh_host_key=key, registered_us=1, labels=labels)
         self.commit("node", node_id, node)
 
     def request(self, allocation_id: str, **more: Any) -> None:
@@ -79,6 +92,32 @@ def test_a_node_is_offered_once_and_again_only_when_the_offer_is_over(engine: En
     assert engine.offered() == [("a1", "n1")]
     engine.change("a1", AssignmentRow("a1", "n1", "ended", 1, 2), state="failed")
     assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+
+
+def test_nobody_is_sent_to_a_node_that_has_yet_to_hear_of_a_failed_set_up(engine: Engine) -> None:
+    # given a set-up that failed, with others waiting
+    engine.node("n1")
+    engine.request("a1")
+    engine.request("a2")
+    state = msgspec.structs.replace(engine.states["allocation", "a1"], state="failed")
+    message = SetupFailed("a1", "ssh_auth_failed")
+    sent = SimpleNamespace(kind="node", id="n1", message=message, row=SimpleNamespace(message_id="m1"))
+    engine.commit("allocation", "a1", state, AssignmentRow("a1", "n1", "ended", 1, 2), sent=(sent,))
+    engine.answer(0, ok=True)
+    assert engine.offered() == [("a1", "n1")]
+    # when the node has taken it in and stays, then the next one gets it
+    engine.commit("node", "n1", engine.states["node", "n1"], took="m1")
+    assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+
+
+def test_which_living_node_shows_a_host_key_is_known(engine: Engine) -> None:
+    pool = engine.listeners[0].__self__
+    engine.node("n1", key="one")
+    assert (pool.node_with_key("one"), pool.node_with_key("two")) == ("n1", None)
+    engine.node("n1", key="two")
+    assert (pool.node_with_key("one"), pool.node_with_key("two")) == (None, "n1")
+    engine.node("n1", "retired", key="two")
+    assert pool.node_with_key("two") is None
 
 
 @pytest.mark.parametrize("change", [{"paused": True}, {"state": "failed"}])

@@ -18,7 +18,7 @@ from amends.runtime.decision import Context, Decision, Sent, command_row
 from amends.runtime.domain import ActorKind, ActorState
 from amends.runtime.mailbox import Mailbox
 from amends.runtime.messages import Envelope, TimerFired, TurnRefused
-from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy
+from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy, command_refused
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
 from amends.runtime.writer import JournalWriter, Pending, Requirement
@@ -233,7 +233,7 @@ class Engine:
             self._mailboxes.pop(key, None)
 
     def _reject(self, key: Key, box: Mailbox, env: Envelope, error: Rejected) -> None:
-        if env.command is None or error.http not in KEPT:
+        if env.command is None or error.code not in KEPT:
             self._answer(env, error)
             self.proceed(key, box)
             return
@@ -242,7 +242,7 @@ class Engine:
         turn.rows = [command_row(env, ref, self.now_us(), self.context.epoch, None, error)]
 
         def settled(failed: TurnFailed | None) -> None:
-            self._answer(env, error)
+            self._answer(env, error if failed is None else command_refused(failed))
             self.proceed(key, box)
 
         self.writer.submit(Pending(turn, settled))

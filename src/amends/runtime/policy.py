@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("amends.entities")
 CRASH_TRIES = 3  # of one message, before the message is quarantined
 REFUSED_TRIES = 8
+UNIQUE, COMMAND_KEY = "23505", "command_key"  # SQLSTATE of a unique violation; the constraint on kept replies
 QUARANTINES = 3  # messages of one actor in a row, before the actor is paused
 HELD_MAX = 1000
 PAUSING = frozenset(("actor_quarantined", "unknown_step"))  # kinds of case that hold their entity
@@ -55,12 +56,14 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
     d.reply(ops_case={**message.row, "state": "resolved", "resolved_us": d.now_us})
 
 
-def _refusal(error: Refused) -> Rejected:
+def command_refused(error: TurnFailed) -> Rejected:
     """What the sender of a command hears when the database refuses its turn."""
-    if error.constraint == "command_key":
+    if not isinstance(error, Refused):
+        return Rejected("db_unavailable", "the database did not take the change; ask again with the same key")
+    if error.constraint == COMMAND_KEY:
         # The first request under this key took so long that it was asked again, and has committed since.
         return Rejected("deadline_exceeded", "the first request under this key has just ended; ask again")
-    code = "already_exists" if error.code == "23505" else "internal"
+    code = "already_exists" if error.code == UNIQUE else "internal"
     return Rejected(code, "the database refused the change; nothing was written")
 
 
@@ -121,11 +124,14 @@ class EntityPolicy:
     def refused(self, key: "Key", box: Mailbox, env: Envelope, error: Refused) -> None:
         """The database refuses the turn and the kind has no answer of its own to that."""
         env.tries += 1
+        if env.command is not None and error.code == UNIQUE and env.tries == 1 and error.constraint != COMMAND_KEY:
+            self._again(key, box, env, 0.0)  # what it collided with has committed: decided anew, it can be named
+            return
         log.warning("the database refuses a turn of %s:%s (%s)", *key, error)
         if env.command is not None:
             if env.done is not None:
                 env.done(False)
-            self._answer(env, _refusal(error))
+            self._answer(env, command_refused(error))
             self._engine.proceed(key, box)
         elif env.tries < REFUSED_TRIES or isinstance(env.message, Pause):
             self._again(key, box, env, min(0.05 * 2 ** min(env.tries, 10), 5.0))

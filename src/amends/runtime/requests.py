@@ -1,7 +1,7 @@
 """Requests from outside: checked, authenticated, told from their repeats, and handed to an actor. No transport here.
 
 A reply means committed. The same key and body gets the first reply again, a concurrent one waits for it; another
-body under the key is refused. What may be kept (2xx, 404, 409, 422) is kept in the transaction of its turn.
+body under the key is refused. What may be kept (`KEPT`, and what is ok) is kept in the transaction of its turn.
 """
 
 import asyncio
@@ -14,18 +14,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from amends.ports import Turn
-from amends.runtime.decision import command_row
 from amends.runtime.engine import Engine
 from amends.runtime.messages import CommandInfo, Envelope
-from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.canonical import canonical, sha256
-from amends.values.errors import KEPT, Rejected, TurnFailed, Unavailable
+from amends.values.errors import KEPT, Rejected, Unavailable
 
 log = logging.getLogger("amends.requests")
 MAX_BYTES = 64 * 1024
 REPLY_TIMEOUT_S = 30.0
+AWAY_TIMEOUT_S = 3.0  # while the database is known to be away, or to refuse all writes
 _KEY = re.compile(r"[\x20-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 
@@ -66,6 +64,7 @@ class Reply(Struct):
 
 
 Headers = Mapping[str, str]
+Answer = Reply | tuple[dict[str, Any] | None, Rejected | None]  # kept, or an actor's data or refusal
 KeptReply = Callable[[str, str], Awaitable[dict[str, Any] | None]]
 
 
@@ -134,36 +133,39 @@ class Requests:
         place = (info.caller, key)
         flying = self._flying.get(place)
         if flying is not None:
-            return _repeat(await asyncio.shield(flying[1]), flying[0], info)
+            return _repeat(await self._in_time(flying[1]), flying[0], info)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._flying[place] = (info.body_hash, future)
-        try:
-            reply = await self._first(endpoint, request, info, identity)
-            future.set_result(reply)
-        except BaseException as error:
-            future.set_result(_failed(error, request_id, trace_id))
-            raise
-        finally:
-            del self._flying[place]
-        return reply
 
-    async def _first(self, endpoint: Endpoint, request: Any, info: CommandInfo, identity: Identity) -> Reply:
+        def landed(reply: Reply) -> None:
+            del self._flying[place]
+            future.set_result(reply)
+
+        try:
+            result = await self._first(endpoint, request, info, identity)
+        except BaseException as error:
+            landed(_failed(error, request_id, trace_id))
+            raise
+        # A repeat waits for the turn itself, also when the first one to ask was told that it takes too long.
+        result.add_done_callback(lambda done: landed(_answered(done.result(), info)))
+        return await self._in_time(future)
+
+    async def _first(
+        self, endpoint: Endpoint, request: Any, info: CommandInfo, identity: Identity
+    ) -> "asyncio.Future[Answer]":
+        """What the request will come to: kept from before, or of a turn that is now under way."""
+        result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         kept = await self._kept(info.caller, info.key)
         if kept is not None:
             if kept["body_hash"] != info.body_hash:
                 raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
-            return Reply(_stored(kept), None)
+            result.set_result(Reply(_stored(kept), None))
+            return result
         if self._engine.stopping:
             raise Rejected("draining", "the runtime is being stopped; try again")
         if self._engine.writer.full:
             raise Rejected("throttled", "too many turns wait for the database; try again later")
-        try:
-            kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
-        except Rejected as error:
-            await self._keep_refusal(info, error)
-            raise
-        result: asyncio.Future[tuple[dict[str, Any] | None, Rejected | None]]
-        result = asyncio.get_running_loop().create_future()
+        kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
 
         def reply(data: dict[str, Any] | None, error: Rejected | None) -> None:
             if not result.done():
@@ -175,18 +177,19 @@ class Requests:
             command=info, reply=reply, fresh=fresh,
         )  # fmt: skip
         self._engine.tell(kind, identifier, env)
-        try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
-                data, refused = await result
-        except TimeoutError:
-            writer = self._engine.writer
-            code = "deadline_exceeded" if writer.breaker.closed else "db_unavailable"
-            raise Rejected(code, "not committed in time; ask again with the same key") from None
-        if refused is not None:
-            return _refusal(refused, info.request_id, info.trace_id)
-        return Reply(
-            {"ok": True, "request_id": info.request_id, "trace_id": info.trace_id, "duplicate": False, "data": data}
-        )
+        return result
+
+    async def _in_time(self, result: "asyncio.Future[Reply]") -> Reply:
+        """The reply; raises `Rejected` when it takes too long, sooner while the database is away."""
+        breaker, waited_s = self._engine.writer.breaker, 0.0
+        while True:
+            await asyncio.wait({result}, timeout=AWAY_TIMEOUT_S)
+            if result.done():
+                return result.result()
+            waited_s += AWAY_TIMEOUT_S
+            if not breaker.closed or waited_s >= REPLY_TIMEOUT_S:
+                code = "deadline_exceeded" if breaker.closed else "db_unavailable"
+                raise Rejected(code, "not committed in time; ask again with the same key")
 
     async def _addressed(self, endpoint: Endpoint, request: Any, identity: Identity) -> tuple[str, str, bool, Any]:
         """(kind, id, fresh, message) of the actor that is to answer."""
@@ -209,22 +212,6 @@ class Requests:
         account = endpoint.account(request)
         if account is not None and account not in identity.accounts:
             raise Rejected("forbidden", "this caller may not act for that account")
-
-    async def _keep_refusal(self, info: CommandInfo, error: Rejected) -> None:
-        """Keep the reply of a command that no actor handled."""
-        if error.http not in KEPT:
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def settled(failed: TurnFailed | None) -> None:
-            if not done.done():  # whoever asked may be gone
-                done.set_result(None)
-
-        turn = Turn()
-        env = Envelope(None, command=info)
-        turn.rows = [command_row(env, "", self._engine.now_us(), self._engine.context.epoch, None, error)]
-        self._engine.writer.submit(Pending(turn, settled))
-        await done
 
 
 def decode_any(data: bytes) -> Any:
@@ -282,10 +269,20 @@ def _failed(error: BaseException, request_id: str, trace_id: str) -> Reply:
     return _refusal(Rejected("internal", "the first request under this key ended early"), request_id, trace_id)
 
 
+def _answered(answer: Answer, info: CommandInfo) -> Reply:
+    if isinstance(answer, Reply):
+        return answer
+    data, refused = answer
+    if refused is not None:
+        return _refusal(refused, info.request_id, info.trace_id)
+    body = {"ok": True, "request_id": info.request_id, "trace_id": info.trace_id, "duplicate": False, "data": data}
+    return Reply(body)
+
+
 def _repeat(first: Reply, body_hash: str, info: CommandInfo) -> Reply:
     if body_hash != info.body_hash:
         raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
-    kept = first.error is None or first.error.http in KEPT
+    kept = first.error is None or first.error.code in KEPT
     return Reply({**first.body, "duplicate": True} if kept else first.body, first.error)
 
 

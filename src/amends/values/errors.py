@@ -5,7 +5,7 @@ The table of codes is `api.md` section 3; drivers' errors are mapped to these on
 
 from typing import Any
 
-# code → HTTP number (api.md 3). Kept replies: 404, 409 and 422; retryable: 429, 503, 504.
+# code → HTTP number (api.md 3). Retryable: 429, 503, 504.
 CODES: dict[str, int] = {
     "invalid_request": 400, "bad_signature": 400, "unauthenticated": 401, "forbidden": 403,
     "not_found": 404, "already_exists": 409, "illegal_transition": 409, "debt_open": 409,
@@ -13,7 +13,8 @@ CODES: dict[str, int] = {
     "throttled": 429, "internal": 500, "db_unavailable": 503, "bus_unavailable": 503, "draining": 503,
     "deadline_exceeded": 504,
 }  # fmt: skip
-KEPT = frozenset((404, 409, 422))
+# Refusals that a repeat of the same key gets again for 7 days; every other one is judged anew (api.md 3).
+KEPT = frozenset(("already_exists", "idempotency_mismatch", "window_after_stop", "window_not_due"))
 RETRYABLE = frozenset((429, 503, 504))
 
 
