@@ -5,16 +5,21 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
+from adapters.nats.agents import Heartbeat, TaskResult
+from adapters.nats.service import REPLY_SCHEMA
 from adapters.postgres.reading import ENTITIES
 from amends.runtime.requests import Endpoint, decode
 from supervisors.boot.front import NOT_BUILT
 from supervisors.matrix import ROWS
 from tests.adapters.postgres.database import Database
 from tests.house.test_house import project_files
+from tools import asyncapi_schemas as schemas
 from tools import reference
 from tools.asyncapi import endpoints
 from tools.reference_examples import COMMANDS, FILTERS, NOTES, QUESTIONS, example
@@ -149,6 +154,26 @@ def test_every_page_and_section_that_the_code_cites_is_there() -> None:
 def test_the_api_has_its_ten_sections() -> None:
     text = (reference.FOLDER / "api.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\d+)\. ", text, re.MULTILINE) == [str(number) for number in range(1, 11)]
+
+
+def shown(section: int) -> list[Any]:
+    """The JSON that a section of api.md shows, in order."""
+    text = (reference.FOLDER / "api.md").read_text(encoding="utf-8")
+    own = text.partition(f"\n## {section}. ")[2].partition("\n## ")[0]
+    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", own, re.DOTALL)]
+
+
+def test_what_the_api_shows_of_replies_and_messages_fits_the_schemas() -> None:
+    for reply in shown(3):
+        jsonschema.validate(reply, json.loads(REPLY_SCHEMA))
+    assert [reply["ok"] for reply in shown(3)] == [True, False]
+    for message, schema in zip(shown(5), (schemas.EVENT, schemas.NOTIFICATION), strict=True):
+        jsonschema.validate(message, schema)
+        assert set(message) <= set(schema["properties"])
+    beat, task, result = shown(6)
+    jsonschema.validate(task, schemas.TASK)
+    for body, kind in ((beat, Heartbeat), (result, TaskResult)):
+        assert set(body) <= set(msgspec.structs.asdict(msgspec.convert(body, kind)))
 
 
 @pytest.mark.parametrize(
