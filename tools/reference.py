@@ -74,7 +74,8 @@ def described(kind: Any) -> str:
         case inspect.DictType():
             most = f" of at most {kind.max_length}" if kind.max_length is not None else ""
             return f"object{most}: keys {described(kind.key_type)}; values {described(kind.value_type)}"
-    raise TypeError(f"a field of {kind!r} has no words yet: add them to tools/reference.py")
+        case _:
+            raise TypeError(f"a field of {kind!r} has no words yet: add them to tools/reference.py")
 
 
 def _text(kind: inspect.StrType) -> str:
