@@ -88,18 +88,18 @@ def _text(kind: inspect.StrType) -> str:
     return f"text{size}, {code(pattern)}"
 
 
-def fields(kind: inspect.StructType, prefix: str = "", *, optional: bool = False) -> Iterator[str]:
-    """Rows of the table of a request's fields; an object's own fields follow it."""
+def fields(kind: inspect.StructType, inside: str = "", *, may_miss: bool = False) -> Iterator[str]:
+    """Rows of the table of a request's fields; an object's own fields follow it, under its name."""
     for field in kind.fields:
-        name, inner = prefix + field.encode_name, field.type
-        may_miss = optional or not field.required
+        name, inner = inside + field.encode_name, field.type
+        required = "no" if not field.required else f"with `{inside[:-1]}`" if may_miss else "yes"
         if isinstance(inner, inspect.UnionType):
             inner = next((one for one in inner.types if isinstance(one, inspect.StructType)), inner)
         if isinstance(inner, inspect.StructType):
-            yield f"`{name}` | {'no' if may_miss else 'yes'} | object"
-            yield from fields(inner, f"{name}.", optional=False)
-            continue
-        yield f"`{name}` | {'no' if may_miss else 'yes'} | {described(inner)}"
+            yield f"`{name}` | {required} | object"
+            yield from fields(inner, f"{name}.", may_miss=not field.required)
+        else:
+            yield f"`{name}` | {required} | {described(inner)}"
 
 
 def compact(value: Any, indent: int = 0) -> str:
@@ -206,7 +206,8 @@ def matrix_row(row: MatrixRow) -> list[str]:
         "budget": listed(row.budget), "billing": row.billing, "exhaustion": row.exhaustion, "cases": listed(row.cases),
     }  # fmt: skip
     rows = table(f"{row.id} | {row.step}", [f"{name} | {text}" for name, text in cells.items()])
-    return [f"### {row.id} · {row.name}", "", *rows, ""]
+    built = "" if row.status == "built" else " · not built"
+    return [f"### {row.id} · {row.name}{built}", "", *rows, ""]
 
 
 def matrix() -> list[str]:

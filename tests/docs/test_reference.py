@@ -11,6 +11,7 @@ import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
+from actors.wire import UpdateNode
 from adapters.nats.agents import Heartbeat, TaskResult
 from adapters.nats.service import REPLY_SCHEMA
 from adapters.postgres.reading import ENTITIES
@@ -111,6 +112,18 @@ def test_an_entity_in_a_reply_has_columns_of_its_view_only() -> None:
         for entity, row in answered.items():
             if isinstance(row, dict):
                 assert set(row) <= set(reference.views()[entity]), subject
+
+
+def test_a_field_of_an_object_that_may_be_left_out_is_required_with_it_only() -> None:
+    kind = msgspec.inspect.type_info(UpdateNode)
+    assert isinstance(kind, msgspec.inspect.StructType)
+    rows = dict(row.split(" | ")[:2] for row in reference.fields(kind))
+    assert (rows["`reason`"], rows["`ssh`"], rows["`ssh.host`"], rows["`ssh.user`"]) == (
+        "yes",
+        "no",
+        "with `ssh`",
+        "no",
+    )
 
 
 def test_a_field_of_a_kind_without_words_is_not_passed_over() -> None:
