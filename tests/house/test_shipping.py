@@ -1,9 +1,11 @@
 """What is shipped and how it is started: the wheel, and the scripts `run` and `.ci/run`."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -29,6 +31,8 @@ def test_the_wheel_ships_every_file_of_the_four_packages(tmp_path: Path) -> None
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
+        beside = {name.partition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
+        metadata = archive.read(beside["METADATA"]).decode()
     expected = {
         str(path.relative_to(package.parent))
         for package in PACKAGES
@@ -39,6 +43,34 @@ def test_the_wheel_ships_every_file_of_the_four_packages(tmp_path: Path) -> None
     runbooks = {f"supervisors/runbooks/{path.name}" for path in (ROOT / "docs" / "runbooks").glob("*.md")}
     assert shipped == expected | runbooks
     assert {name.partition("/")[0] for name in shipped} == {"amends", "actors", "supervisors", "adapters"}
+    assert "licenses/NOTICE" in beside
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+
+
+def test_the_notice_names_the_license_of_the_package() -> None:
+    license_of = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["license"]
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert f"(SPDX: {license_of})" in notice
+
+
+def test_every_verb_is_in_the_usage_and_on_the_page_for_contributors_or_the_readme() -> None:
+    text = (ROOT / "run").read_text(encoding="utf-8")
+    usage = text.partition("<<'TEXT'\n")[2].partition("\nTEXT\n")[0]
+    listed = set(re.findall(r"^  (\w+)(?:, (\w+))? ", usage, re.MULTILINE))
+    known = re.findall(r"^    (\w+)(?: \| (\w+))?\) ?(?:setup|lock|$)", text, re.MULTILINE)
+    assert listed == set(known)
+    pages = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
+    for verb in ("setup", "demo", "test", "check", "fix", "pages", "bench"):
+        assert f"./run {verb}" in pages
+
+
+def test_the_hooks_before_a_commit_are_our_own_verbs() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"repo: (.+)", text)) == {"local"}
+    assert set(re.findall(r"language: (.+)", text)) == {"system"}
+    entries = re.findall(r"entry: \./run (\w+)\n", text)
+    assert entries == ["fix", "pages"]
+    assert text.count("entry:") == len(entries)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -1,0 +1,289 @@
+"""Write the generated parts of docs/reference: subjects, matrix, timing, automata, views, from the tables of the code.
+
+`python -m tools.reference` (`./run pages`) writes what stands between `<!-- generated: NAME -->` and
+`<!-- /generated -->`; the rest of a page is written by hand. tests/docs/test_reference.py compares.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import inspect
+
+from adapters.postgres.reading import ENTITIES
+from adapters.postgres.statements import migrations
+from amends.runtime.domain import MatrixRow
+from amends.runtime.requests import Endpoint
+from amends.values.errors import CODES, RETRYABLE
+from supervisors.boot.front import NOT_BUILT
+from supervisors.endpoints import ById
+from supervisors.matrix import MATRIX
+from supervisors.rental import CASES, STEPS
+from supervisors.timing import TIMING
+from tools import states
+from tools.asyncapi import endpoints
+from tools.reference_examples import NOTES, example
+
+FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
+BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+WIDTH: Final = 118
+PLACES: Final = {"cmd": "api-commands.md", "ops": "api-operators.md", "qry": "api-queries.md"}
+RECORDS: Final = frozenset(
+    ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case")
+)  # fmt: skip
+ROLES: Final = {
+    "caller": "callers", "operator": "operators", "viewer": "operators and viewers",
+    "reader": "callers, operators, viewers",
+}  # fmt: skip
+
+
+def table(head: str, rows: Iterator[str] | list[str]) -> list[str]:
+    """A table of Markdown from its head and rows, each already with its inner bars."""
+    return [f"| {head} |", f"|{'---|' * (head.count(' | ') + 1)}", *(f"| {row} |" for row in rows)]
+
+
+def code(text: str) -> str:
+    """Text as code in a table's cell."""
+    return "`" + text.replace("|", r"\|") + "`"
+
+
+def listed(names: Any) -> str:
+    """Names as code, or a dash."""
+    return ", ".join(f"`{name}`" for name in names) or "–"
+
+
+# --- subjects ----------------------------------------------------------------------------------------
+
+
+def described(kind: Any) -> str:
+    """A field's type and bounds in words."""
+    match kind:
+        case inspect.Metadata():
+            return described(kind.type)
+        case inspect.UnionType():
+            (one,) = (one for one in kind.types if not isinstance(one, inspect.NoneType))
+            return f"{described(one)}; or null"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            return f"whole number, {kind.ge} to {kind.le}"
+        case inspect.StrType():
+            return _text(kind)
+        case inspect.DictType():
+            most = f" of at most {kind.max_length}" if kind.max_length is not None else ""
+            return f"object{most}: keys {described(kind.key_type)}; values {described(kind.value_type)}"
+        case _:
+            raise TypeError(f"a field of {kind!r} has no words yet: add them to tools/reference.py")
+
+
+def _text(kind: inspect.StrType) -> str:
+    size = ""
+    if kind.max_length is not None:
+        size = f" of {kind.min_length or 0} to {kind.max_length} characters"
+    if not kind.pattern:
+        return f"text{size}"
+    pattern = kind.pattern.replace(r"$(?!\n)", "$")  # how Python and ECMA-262 both say what `$` says here
+    return f"text{size}, {code(pattern)}"
+
+
+def fields(kind: inspect.StructType, inside: str = "", *, may_miss: bool = False) -> Iterator[str]:
+    """Rows of the table of a request's fields; an object's own fields follow it, under its name."""
+    for field in kind.fields:
+        name, inner = inside + field.encode_name, field.type
+        required = "no" if not field.required else f"with `{inside[:-1]}`" if may_miss else "yes"
+        if isinstance(inner, inspect.UnionType):
+            inner = next((one for one in inner.types if isinstance(one, inspect.StructType)), inner)
+        if isinstance(inner, inspect.StructType):
+            yield f"`{name}` | {required} | object"
+            yield from fields(inner, f"{name}.", may_miss=not field.required)
+        else:
+            yield f"`{name}` | {required} | {described(inner)}"
+
+
+def compact(value: Any, indent: int = 0) -> str:
+    """JSON in as few lines as fit the page."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if len(flat) + indent <= WIDTH or not isinstance(value, dict | list) or not value:
+        return flat
+    pad = " " * (indent + 2)
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {compact(one, indent + 2)}" for key, one in value.items()]
+    else:
+        parts = [compact(one, indent + 2) for one in value]
+    lines, line = [], pad
+    for number, part in enumerate(parts):
+        piece = part + ("," if number + 1 < len(parts) else "")
+        if "\n" in piece or len(line) + len(piece) + 1 > WIDTH:
+            if line.strip():
+                lines.append(line.rstrip())
+            line = pad
+        line += piece + " "
+        if "\n" in piece:
+            lines.append(line.rstrip())
+            line = pad
+    if line.strip():
+        lines.append(line.rstrip())
+    opened, closed = ("{", "}") if isinstance(value, dict) else ("[", "]")
+    return "\n".join([opened, *lines, " " * indent + closed])
+
+
+def subject(endpoint: Endpoint) -> list[str]:
+    """The section of one subject."""
+    kind = "a question" if endpoint.answer is not None else "a change"
+    lines = [f"### {endpoint.subject}", "", f"For {ROLES[endpoint.role]}; {kind}."]
+    if endpoint.subject in NOTES:
+        lines.append(NOTES[endpoint.subject])
+    if endpoint.request is ById:
+        lines.append("Fields: `id`, text of 1 to 255 characters.")
+    elif isinstance(endpoint.request, type):
+        known = inspect.type_info(endpoint.request)
+        assert isinstance(known, inspect.StructType)
+        rows = list(fields(known))
+        lines += ["", *table("field | required | type and bounds", rows)] if rows else ["No fields."]
+    else:
+        lines.append("Fields: any column of the view, `limit` (1 to 500, default 100), `cursor`.")
+    asked, answered = example(endpoint.subject)
+    return [*lines, "", "```json", compact(asked), "```", "```json", compact(answered), "```", ""]
+
+
+def _subjects(where: str) -> Callable[[], list[str]]:
+    """The sections of the subjects that begin so; of `qry.` those of records stand on a page of their own."""
+
+    def sections() -> list[str]:
+        chosen = [one for one in endpoints() if one.subject.startswith(where.removesuffix("records"))]
+        if where.startswith("qry."):
+            chosen = [one for one in chosen if (one.subject.split(".")[1] in RECORDS) == where.endswith("records")]
+        return [line for endpoint in chosen for line in subject(endpoint)][:-1]
+
+    return sections
+
+
+def index() -> list[str]:
+    """All subjects with who may use them."""
+    rows = []
+    for endpoint in endpoints():
+        where, _, verb = endpoint.subject.partition(".")
+        if where != "qry" or verb == "account.statement":
+            anchor = endpoint.subject.replace(".", "")
+            what = "change" if endpoint.answer is None else "question"
+            rows.append(f"[`{endpoint.subject}`]({PLACES[where]}#{anchor}) | {ROLES[endpoint.role]} | {what}")
+    answered = [entity for entity in ENTITIES if entity not in NOT_BUILT]
+    rows.append(f"`qry.<entity>.get`, `qry.<entity>.list` of {listed(answered)} | {ROLES['reader']} | question")
+    return table("subject | for | kind", rows)
+
+
+def errors() -> list[str]:
+    """Error codes with their numbers."""
+    rows = [f"{http} | `{name}` | {'yes' if http in RETRYABLE else 'no'}" for name, http in CODES.items()]
+    return table("http | code | retryable", rows)
+
+
+def cases() -> list[str]:
+    """Operator cases with their commands."""
+    return table("kind | commands that may settle it", [f"`{one.kind}` | {listed(one.commands)}" for one in CASES])
+
+
+# --- matrix ------------------------------------------------------------------------------------------
+
+
+def undo_of(name: str) -> str:
+    """What undoes a step that a row covers, in words."""
+    for step in STEPS:
+        if step.name == name:
+            return f"`{step.undo}`" if step.undo else f"none: {step.no_undo}" if step.no_undo else "no effect"
+    return "not built"
+
+
+def matrix_row(row: MatrixRow) -> list[str]:
+    """The section of one row."""
+    steps = "; ".join(f"`{name}` (undo: {undo_of(name)})" for name in row.covers)
+    cells = {
+        "status": f"**{row.status}**", "entity": f"`{row.entity}`", "owner": row.owner,
+        "failure point": row.failure_point, "detection": row.detection, "action": row.action, "steps": steps,
+        "failure types": listed(row.failure_types), "records": listed(row.compensations),
+        "budget": listed(row.budget), "billing": row.billing, "exhaustion": row.exhaustion, "cases": listed(row.cases),
+    }  # fmt: skip
+    rows = table(f"{row.id} | {row.step}", [f"{name} | {text}" for name, text in cells.items()])
+    built = "" if row.status == "built" else " · not built"
+    return [f"### {row.id} · {row.name}{built}", "", *rows, ""]
+
+
+def matrix() -> list[str]:
+    """All rows."""
+    head = [f"Version `{MATRIX.version}`.", ""]
+    return [*head, *[line for row in MATRIX.rows for line in matrix_row(row)]][:-1]
+
+
+def timing() -> list[str]:
+    """The limits of both profiles."""
+
+    def shown(value: Any) -> str:
+        return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+    rows = [f"`{key}` | {shown(first)} | {shown(second)}" for key, (first, second) in TIMING.items()]
+    return table("key | production | acceptance", rows)
+
+
+# --- views -------------------------------------------------------------------------------------------
+
+VIEW: Final = re.compile(r"CREATE (?:OR REPLACE )?VIEW public_v1\.(\w+) AS\s+SELECT\s(.*?);", re.DOTALL)
+
+
+def _items(text: str) -> list[str]:
+    """The parts of a SELECT's list: split at commas of its own, up to its FROM."""
+    parts, depth, start = [], 0, 0
+    for found in re.finditer(r"[(),]|'[^']*'|\bFROM\b|\bCASE\b|\bEND\b", text):
+        token = found[0]
+        depth += {"(": 1, ")": -1, "CASE": 1, "END": -1}.get(token, 0)
+        if depth == 0 and token in (",", "FROM"):
+            parts.append(text[start : found.start()])
+            start = found.end()
+            if token == "FROM":  # noqa: S105 - a word of SQL
+                return parts
+    raise ValueError(f"a view without FROM: {text[:60]}")
+
+
+def views() -> dict[str, list[str]]:
+    """View → its columns in order, as the newest migration that makes it says."""
+    found: dict[str, list[str]] = {}
+    for _, _, migration in migrations():
+        text = re.sub(r"--[^\n]*", "", migration)
+        for name, body in VIEW.findall(text):
+            found[name] = [re.findall(r"\w+", item)[-1] for item in _items(body)]
+    return found
+
+
+def columns() -> list[str]:
+    """Each view with its columns."""
+    return table("view | columns", [f"`{view}` | {', '.join(names)}" for view, names in views().items()])
+
+
+# --- the pages ---------------------------------------------------------------------------------------
+
+PARTS: Final[dict[str, Callable[[], list[str]]]] = {
+    "subjects": index,
+    "errors": errors,
+    "cases": cases,
+    "commands": _subjects("cmd."),
+    "operators": _subjects("ops."),
+    "queries": _subjects("qry."),
+    "records": _subjects("qry.records"),
+    "matrix": matrix,
+    "timing": timing,
+    "states": states.sections,
+    "views": columns,
+}
+
+
+def page(path: Path) -> str:
+    """A page as it should be; KeyError for a part that nobody makes."""
+    text = path.read_text(encoding="utf-8")
+    return BLOCK.sub(lambda found: found[1] + "\n".join(PARTS[found[2]]()) + "\n" + found[3], text)
+
+
+if __name__ == "__main__":
+    for one in sorted(FOLDER.glob("*.md")):
+        one.write_text(page(one), encoding="utf-8")
+    print(f"{FOLDER.name} written")

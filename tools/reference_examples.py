@@ -1,0 +1,266 @@
+"""One example of request and reply data for each subject that the service answers; tools/reference.py prints them.
+
+A made-up morning: acme rents node-1, gives it back, and the removal of the customer's user fails until an operator
+helps. Ids are of the real shape and derive from their prefix, so that the pages stay as they are.
+"""
+
+import hashlib
+from typing import Any, Final
+
+from adapters.postgres.reading import ENTITIES
+from amends.values import ids
+from supervisors.matrix import MATRIX
+
+Json = dict[str, Any]
+T0: Final = 1_768_464_000_000_000  # 2026-01-15 08:00 UTC
+
+
+def _id(prefix: str) -> str:
+    return ids.type_id(prefix, T0, hashlib.sha256(prefix.encode()).digest())
+
+
+def _hex(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+ALLOCATION, ATTEMPT, METER, DEBT = _id("alloc"), _id("task"), _id("meter"), _id("debt")
+CASE, NOTIFICATION, EVENT, STEP = _id("case"), _id("ntf"), _id("evt"), _id("step")
+FAILURE, RUN, ACTION, COMPENSATION, AUDIT = _id("fail"), _id("recov"), _id("act"), _id("comp"), _id("aud")
+ENTITY, USER = f"allocation:{ALLOCATION}", f"node:node-1/user:am-{ids.suffix(ALLOCATION)}"
+COMMAND_TRACE, RUN_TRACE = _hex("command", 32), _hex("run", 32)
+SPAN = _hex("span", 16)
+HOST_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkGFP6jA35xzb5GpLR0RjjfxvWdGB3K2YxsVvvH5ZcS"
+CUSTOMER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGn2q0yRkD1zVZQ7eF2p8mT4bLqv0sXhW3uJ6cN9tYwE"
+SSH: Final[Json] = {"host": "10.0.0.11", "port": 22, "host_key": HOST_KEY}
+
+# One row of each view that can be asked for, as it stands at the end of the morning.
+ROWS: Final[dict[str, Json]] = {
+    "account": {
+        "account_id": "acme", "currency": "usd", "stripe_customer_id": None, "created_us": T0, "state": "open",
+        "version": 1,
+    },
+    "node": {
+        "node_id": "node-1", "state": "quarantined", "labels": {"site": "here"}, "dirty": True, "reserved_by": None,
+        "allocated_to": None, "epoch": 1, "boot_id": "5a1d2c1e-7f0b-4a52-9d53-0c6f8f2b7a11",
+        "last_heartbeat_us": T0 + 7_200_000_000, "flap_count": 0, "quarantine_reasons": ["cleanup_exhausted"],
+        "version": 9,
+    },
+    "allocation": {
+        "allocation_id": ALLOCATION, "account_id": "acme", "node_id": "node-1", "state": "released",
+        "failure_code": None, "release_cause": "user", "cleanup_pending": True, "cleanup_attempts": 8,
+        "billing_state": "stopped", "rate_uminor_per_hour": 249000000, "attempt_id": ATTEMPT,
+        "external_ref": "order-7731", "requested_us": T0 + 60_000_000, "activated_us": T0 + 60_090_000,
+        "ended_us": T0 + 3_660_040_000, "trace_id": COMMAND_TRACE, "version": 21,
+    },
+    "debt": {
+        "debt_id": DEBT, "node_id": "node-1", "kind": "user", "target_ref": USER, "allocation_id": ALLOCATION,
+        "attachment_id": None, "attempts": 8, "since_us": T0 + 3_660_040_000,
+    },
+    "meter": {
+        "meter_id": METER, "allocation_id": ALLOCATION, "account_id": "acme", "state": "stopped",
+        "rate_uminor_per_hour": 249000000, "policy_version": "2026-01-01.1", "policy_sha256": _hex("policy", 64),
+        "started_us": T0 + 60_090_000, "stopped_us": T0 + 3_660_000_000, "stop_cause": "release",
+        "posted_through_us": T0 + 60_090_000,
+    },
+    "ledger_entry": {
+        "entry_id": _id("ent"), "account_id": "acme", "meter_id": METER, "entry_type": "debit", "amount_minor": 244,
+        "currency": "usd", "idempotency_key": f"debit:{METER}:{T0}", "payload_hash": _hex("payload", 64),
+        "rule_id": None, "window_start_us": T0, "created_us": T0 + 3_700_000_000,
+    },
+    "notification": {
+        "notification_id": NOTIFICATION, "audience": "account", "account_id": "acme", "kind": "allocation.released",
+        "entity": ENTITY, "state": "parked", "attempts": 6, "dedupe_key": f"{ENTITY}:allocation.released:14:0",
+        "created_us": T0 + 3_660_040_000, "sent_us": None, "version": 7,
+    },
+    "outbox": {
+        "outbox_id": EVENT, "entity": ENTITY, "subject": f"amends.v1.evt.allocation.{ALLOCATION}.released",
+        "state": "published", "attempts": 1, "created_us": T0 + 3_660_040_000, "published_us": T0 + 3_660_042_000,
+        "stream": "AMENDS_EVT", "trace_id": COMMAND_TRACE,
+    },
+    "step": {
+        "step_id": STEP, "entity": ENTITY, "name": "ssh.user-remove", "attempt": 8, "state": "failed",
+        "idempotency_key": f"{ALLOCATION}:cleanup:ssh.user-remove", "started_us": T0 + 5_000_000_000,
+        "ended_us": T0 + 5_003_000_000, "next_attempt_us": T0 + 5_000_000_000, "target": "node:node-1",
+        "code": "ssh_connect_failed", "message": "connection refused", "trace_id": RUN_TRACE, "span_id": SPAN,
+    },
+    "failure": {
+        "failure_id": FAILURE, "trace_id": RUN_TRACE, "span_id": SPAN, "timestamp": "2026-01-15T09:23:23.000000Z",
+        "failure_type": "error", "severity": "medium", "ref": f"step:{STEP}", "message": "connection refused",
+        "code": "ssh_connect_failed", "component": "ssh.user-remove", "cause_ref": None, "propagation_hop": 0,
+        "recovery_trace_id": RUN_TRACE, "at_us": T0 + 5_003_000_000,
+    },
+    "recovery_run": {
+        "recovery_id": RUN, "recovery_trace_id": RUN_TRACE, "matrix_row": "R04", "matrix_version": MATRIX.version,
+        "matrix_sha256": _hex("matrix", 64), "policy_sha256": _hex("policy", 64),
+        "started_at": "2026-01-15T09:01:03.000000Z", "ended_at": "2026-01-15T09:23:23.000000Z",
+        "trigger_type": "failure", "trigger_ref": f"failure:{FAILURE}", "original_trace_id": COMMAND_TRACE,
+        "final_outcome": "failed", "entity": ENTITY, "name": "release cleanup", "net": {},
+        "original_span_id": SPAN, "started_us": T0 + 3_663_000_000, "ended_us": T0 + 5_003_000_000,
+    },
+    "recovery_action": {
+        "action_id": ACTION, "recovery_trace_id": RUN_TRACE, "sequence": 10,
+        "timestamp": "2026-01-15T09:23:23.000000Z", "action_type": "compensation", "target_ref": USER,
+        "outcome": "failure", "duration_ms": None, "metadata": {"code": "ssh_connect_failed", "tries": 8},
+        "what": "compensate user-create", "operator": None, "at_us": T0 + 5_003_000_000,
+    },
+    "compensation": {
+        "compensation_id": COMPENSATION, "recovery_trace_id": RUN_TRACE, "sequence": 10,
+        "timestamp": "2026-01-15T09:23:23.000000Z", "compensated_action_ref": f"{COMMAND_TRACE}:{SPAN}",
+        "compensated_action_type": "side_effect", "compensation_type": "compensate", "target_ref": USER,
+        "outcome": "failure", "duration_ms": None, "metadata": {"code": "ssh_connect_failed", "tries": 8},
+        "matrix_row": "R04", "comp_key": f"R04:{USER}:{RUN}:compensate:8", "action_id": ACTION,
+        "at_us": T0 + 5_003_000_000,
+    },
+    "audit_log": {
+        "audit_id": AUDIT, "seq": 114, "at_us": T0 + 5_003_000_000, "actor": "runtime", "action": "case.open",
+        "target_ref": f"case:{CASE}", "from_state": None, "to_state": "open", "reason": "cleanup_exhausted",
+        "request_id": None, "trace_id": RUN_TRACE, "recovery_trace_id": RUN_TRACE, "epoch": 1,
+        "details": {"kind": "cleanup_exhausted", "target_ref": ENTITY}, "prev_hash": _hex("113", 64),
+        "hash": _hex("114", 64),
+    },
+    "ops_case": {
+        "case_id": CASE, "kind": "cleanup_exhausted", "target_ref": ENTITY, "state": "open",
+        "opened_us": T0 + 5_003_000_000, "resolved_us": None, "recovery_trace_id": RUN_TRACE,
+        "commands": ["ops.cleanup.retry", "ops.node.retire"],
+        "evidence": {"node_id": "node-1", "tries": 8, "code": "ssh_connect_failed"}, "entity": ENTITY,
+    },
+}  # fmt: skip
+
+# What a list is asked for beside its limit: one of the view's columns.
+FILTERS: Final[dict[str, str]] = {
+    "account": "currency", "node": "state", "allocation": "account_id", "debt": "node_id", "meter": "account_id",
+    "ledger_entry": "account_id", "notification": "state", "outbox": "state", "step": "entity",
+    "failure": "recovery_trace_id", "recovery_run": "entity", "recovery_action": "recovery_trace_id",
+    "compensation": "recovery_trace_id", "audit_log": "target_ref", "ops_case": "state",
+}  # fmt: skip
+
+
+def _node(**changes: Any) -> Json:
+    clean = {"dirty": False, "quarantine_reasons": []}
+    return {"node": {**ROWS["node"], **clean, **changes}}
+
+
+def _allocation(**changes: Any) -> Json:
+    return {"allocation": {**ROWS["allocation"], **changes}}
+
+
+def _notification(**changes: Any) -> Json:
+    row = {**ROWS["notification"], **changes}
+    del row["version"]
+    return {"notification": row}
+
+
+_BEGUN: Final[Json] = {
+    "state": "requested", "node_id": None, "attempt_id": None, "release_cause": None, "cleanup_pending": False,
+    "cleanup_attempts": 0, "billing_state": "none", "activated_us": None, "ended_us": None, "version": 1,
+}  # fmt: skip
+_REGISTERED: Final[Json] = {"state": "registered", "boot_id": None, "last_heartbeat_us": None, "version": 1}
+_SENT_AGAIN: Final[Json] = {"notification_id": NOTIFICATION, "reason": "the receiver is back"}
+_ABOUT_NODE: Final[Json] = {"node_id": "node-1", "reason": "a fan is replaced"}
+
+COMMANDS: Final[dict[str, tuple[Json, Json]]] = {
+    "cmd.account.create": ({"account_id": "acme", "currency": "usd"}, {"account": ROWS["account"]}),
+    "cmd.node.register": (
+        {"node_id": "node-1", "ssh": SSH, "labels": {"site": "here"}}, _node(**_REGISTERED),
+    ),
+    "cmd.allocation.request": (
+        {"account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": 249000000,
+         "node_labels": {"site": "here"}, "external_ref": "order-7731"},
+        _allocation(**_BEGUN),
+    ),
+    "cmd.allocation.release": (
+        {"allocation_id": ALLOCATION},
+        {**_allocation(state="releasing", cleanup_pending=False, cleanup_attempts=0, ended_us=None, version=13),
+         "accepted_us": T0 + 3_660_000_000},
+    ),
+    "ops.cleanup.retry": (
+        {"allocation_id": ALLOCATION, "reason": "sshd is back"}, _allocation(cleanup_attempts=0, version=22),
+    ),
+    "ops.node.update": (
+        {"node_id": "node-1", "reason": "moved to another rack", "labels": {"site": "there"}},
+        _node(state="ready", labels={"site": "there"}),
+    ),
+    "ops.node.drain": (_ABOUT_NODE, _node(state="draining")),
+    "ops.node.undrain": (_ABOUT_NODE, _node(state="ready")),
+    "ops.node.quarantine": (_ABOUT_NODE, _node(quarantine_reasons=["operator"])),
+    "ops.node.return_to_service": (
+        {**_ABOUT_NODE, "acknowledge_dirty": False}, _node(quarantine_reasons=["operator"]),
+    ),
+    "ops.node.retire": ({**_ABOUT_NODE, "acknowledge_lost": True}, _node(state="retired", dirty=True)),
+    "ops.notification.redispatch": (_SENT_AGAIN, _notification(state="pending")),
+    "ops.notification.cancel": (
+        {"notification_id": NOTIFICATION, "reason": "told by telephone"}, _notification(state="cancelled"),
+    ),
+    "ops.outbox.redispatch": (
+        {"outbox_id": EVENT, "reason": "the stream takes 2 MiB now"}, {"outbox_id": EVENT, "state": "pending"},
+    ),
+    "ops.outbox.skip": (
+        {"outbox_id": EVENT, "reason": "nobody can take it"}, {"outbox_id": EVENT, "state": "skipped"},
+    ),
+    "ops.streams.create": ({"reason": "JetStream was wiped"}, {"accepted": True}),
+    "ops.outbox.republish": ({"since_us": T0, "reason": "JetStream was wiped"}, {"accepted": True}),
+    "ops.case.resolve": (
+        {"case_id": CASE, "reason": "looked at, nothing is owed"},
+        {"ops_case": {**ROWS["ops_case"], "state": "resolved", "resolved_us": T0 + 7_200_000_000}},
+    ),
+    "ops.case.acknowledge": (
+        {"case_id": CASE, "reason": "on my way to the machine"}, {"ops_case": ROWS["ops_case"]},
+    ),
+}  # fmt: skip
+
+QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
+    "ops.tree.show": ({}, {"tree": {
+        "name": "amends", "strategy": "one_for_one",
+        "children": [
+            {"name": "journal", "state": "running", "restarts": 0},
+            {"name": "entities", "strategy": "one_for_one", "crashes": 0, "quarantined_messages": 0, "mailboxes": 0,
+             "children": [{"name": "node", "state": "supervised", "in_memory": 20, "restarts": 0}]},
+        ],
+    }}),
+    "ops.matrix.show": ({}, {
+        "version": MATRIX.version, "sha256": _hex("matrix", 64),
+        "rows": [
+            {"id": "R04", "name": "release cleanup", "status": "built", "entity": "allocation", "runs": 1,
+             "recovered": 0, "degraded": 0, "failed": 1, "open": 0},
+            {"id": "R05", "name": "debit replay", "status": "not_built", "entity": "meter", "runs": 0, "recovered": 0,
+             "degraded": 0, "failed": 0, "open": 0},
+        ],
+    }),
+    "ops.audit.verify": ({}, {"valid": True, "entries": 114, "head_hash": _hex("114", 64)}),
+    "ops.trace.verify": ({}, {"valid": True, "compensations": 14, "spans": 168, "differences": []}),
+    "ops.trace.export": (
+        {"limit": 1}, {"traces": {"data": [], "total": 0, "limit": 0, "offset": 0, "errors": None}, "recoveries": 0},
+    ),
+    "ops.case.list": ({"state": "open", "limit": 20}, {"items": [ROWS["ops_case"]], "cursor": None}),
+    "ops.case.show": ({"case_id": CASE}, {"case": ROWS["ops_case"], "runbook": "# cleanup_exhausted\n…"}),
+    "qry.account.statement": (
+        {"account_id": "acme", "since_us": T0, "until_us": T0 + 86_400_000_000},
+        {"entries": [], "balance_minor": 0, "currency": "usd"},
+    ),
+}  # fmt: skip
+
+# What a reader of the example must know beside it.
+NOTES: Final[dict[str, str]] = {
+    "ops.outbox.republish": "The work goes on after the reply; the audit entry at its end counts what was `stored`, "
+    "`duplicate` and `refused`.",
+    "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",
+    "qry.account.statement": "Nothing is debited or credited in this release, so there are no entries.",
+    "qry.ledger_entry.get": "Nothing writes the ledger in this release: every id is 404, and this is the row's shape.",
+    "qry.ledger_entry.list": "Nothing writes the ledger in this release.",
+    "ops.trace.export": "`traces` is a document of Jaeger's JSON; here of a runtime that has recovered nothing.",
+    "ops.tree.show": "Shortened; services add fields of their own.",
+    "ops.matrix.show": "Shortened: the reply has all 14 rows.",
+}
+
+
+def example(subject: str) -> tuple[Json, Json]:
+    """Request and reply data of a subject; KeyError if there is none."""
+    for table in (COMMANDS, QUESTIONS):
+        if subject in table:
+            return table[subject]
+    _, entity, verb = subject.split(".")
+    row = ROWS[entity]
+    if verb == "get":
+        return {"id": row[ENTITIES[entity]]}, row
+    items = [] if entity == "ledger_entry" else [row]
+    return {FILTERS[entity]: row[FILTERS[entity]], "limit": 20}, {"items": items, "cursor": None}
