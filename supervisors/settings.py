@@ -46,6 +46,7 @@ class NatsSettings(Section, frozen=True):
     tls_key_file: str = ""
     auto_create_streams: Literal["startup", "never"] = "startup"
     users_file: str = ""
+    inbox_prefixes: list[str] = []
 
 
 class OtlpSettings(Section, frozen=True):

@@ -19,20 +19,45 @@ class Permissions(Struct, frozen=True):
     subscribe: tuple[str, ...]
 
 
-# The runtime alone has none: it serves commands, drives JetStream and speaks to everybody.
+STREAMS: Final = ("AMENDS_EVT", "AMENDS_NTF")
+
+# The runtime too may say only what it says: an answer is published with its rights (`answers.py`).
 ROLES: Final[Mapping[str, Permissions]] = {
+    "runtime": Permissions(
+        (
+            "amends.v1.evt.>",
+            "amends.v1.ntf.>",
+            "amends.v1.task.*",
+            "amends.v1.provider.>",
+            "amends.v1.canary.*",
+            *(f"$JS.API.STREAM.{verb}.{name}" for name in STREAMS for verb in ("INFO", "CREATE")),
+            INBOX,
+            "_R_.>",
+        ),
+        (
+            "amends.v1.cmd.>",
+            "amends.v1.qry.>",
+            "amends.v1.ops.>",
+            "amends.v1.ingress.stripe",
+            "amends.v1.hb.*",
+            "amends.v1.result.*",
+            "amends.v1.canary.*",
+            "$SRV.>",
+            INBOX,
+        ),
+    ),
     "node": Permissions(("amends.v1.hb.{id}", "amends.v1.result.{id}"), ("amends.v1.task.{id}",)),
     "provider": Permissions((), ("amends.v1.provider.{id}.>",)),
     "front": Permissions(("amends.v1.cmd.>", "amends.v1.qry.>", "amends.v1.ingress.stripe"), (INBOX,)),
     "operator": Permissions(("amends.v1.ops.>", "amends.v1.cmd.>", "amends.v1.qry.>"), (INBOX,)),
+    "streams": Permissions(("$JS.API.>", "$JS.ACK.>"), (INBOX,)),
 }
-RUNTIME: Final = "runtime"
 
 
 def configuration(users: Mapping[str, str]) -> str:
     """The `authorization` block for `users`: name → password, as nats-server reads it (quoted, or a $VARIABLE).
 
-    A name is `runtime`, `front`, `operator`, `node-<id>` or `provider-<id>`. Raises ValueError for another one.
+    A name is `runtime`, `front`, `operator`, `streams`, `node-<id>` or `provider-<id>`; ValueError for another one.
     """
     entries = "".join(_entry(name, password) for name, password in users.items())
     return f"authorization {{\n  users = [\n{entries}  ]\n}}\n"
@@ -40,12 +65,10 @@ def configuration(users: Mapping[str, str]) -> str:
 
 def _entry(name: str, password: str) -> str:
     head = f"    {{ user: {name}, password: {password}"
-    if name == RUNTIME:
-        return f"{head} }}\n"
     role, _, identifier = name.partition("-")
     found = ROLES.get(role)
-    if found is None or bool(identifier) != ("{id}" in found.subscribe[0]):
-        raise ValueError(f"{name!r} is no user: runtime, front, operator, node-<id> or provider-<id>")
+    if found is None or bool(identifier) != any("{id}" in subject for subject in found.subscribe):
+        raise ValueError(f"{name!r} is no user: runtime, front, operator, streams, node-<id> or provider-<id>")
     subjects = [
         f"publish: {_quoted(found.publish, identifier)}" if found.publish else "allow_responses: true",
         f"subscribe: {_quoted(found.subscribe, identifier)}",

@@ -5,16 +5,17 @@ Requests run side by side, bounded; what is above the bound is refused with 429 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import nats.micro
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.micro.request import Request
-from nats.micro.service import Service
+from nats.micro.service import ServiceConfig
 
+from adapters.nats.answers import Answers, GuardedService
 from amends.runtime.requests import Endpoint, Reply, Requests
 from amends.values.errors import CODES
 
@@ -29,18 +30,22 @@ _encode = msgspec.json.Encoder().encode
 class CommandService:
     """Serves endpoints until stopped."""
 
-    def __init__(self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str) -> None:
-        self._client, self._requests, self._endpoints = client, requests, endpoints
+    def __init__(
+        self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str, answers: Answers
+    ) -> None:
+        self._client, self._requests, self._endpoints, self._answers = client, requests, endpoints, answers
+        self._errors: Counter[str] = Counter()
         self._version = version
-        self._service: Service | None = None
+        self._service: GuardedService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Subscribe every endpoint; from here on commands are taken."""
-        self._service = await nats.micro.add_service(
-            self._client, name="amends", version=self._version, description="Rentals that make amends",
-            queue_group=QUEUE_GROUP,
+        config = ServiceConfig(
+            name="amends", version=self._version, description="Rentals that make amends", queue_group=QUEUE_GROUP,
         )  # fmt: skip
+        self._service = GuardedService(self._client, config, self._answers, self._errors)
+        await self._service.start()
         for endpoint in self._endpoints:
             await self._service.add_endpoint(
                 name=endpoint.subject.replace(".", "-"), subject=PREFIX + endpoint.subject,
@@ -68,8 +73,11 @@ class CommandService:
 
     def _handler(self, endpoint: Endpoint) -> "Callable[[Request], Any]":
         async def handle(request: Request) -> None:
+            if not self._answers.takes(request.subject, request._msg.reply):  # noqa: SLF001 - the library hides it
+                return
             if len(self._tasks) >= IN_FLIGHT:
                 reply = self._requests.throttled()
+                self._errors[request.subject] += 1
                 await _respond(request, reply, _encode(reply.body))
                 return
             task = asyncio.create_task(self._answer(endpoint, request))
@@ -81,6 +89,8 @@ class CommandService:
     async def _answer(self, endpoint: Endpoint, request: Request) -> None:
         headers = {name.title(): value for name, value in (request.headers or {}).items()}
         reply = await self._requests.handle(endpoint, request.data, headers)
+        if not reply.body["ok"]:
+            self._errors[request.subject] += 1
         data, room = _encode(reply.body), self._client.max_payload - HEADERS_BYTES
         if len(data) > room:
             reply = self._requests.too_large(reply, room)

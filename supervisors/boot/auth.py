@@ -80,6 +80,10 @@ class Gatekeeper:
                 return name
         return ""
 
+    def count(self, source: str, kind: str) -> None:
+        """Something that was dropped without an answer, for the next aggregated entry."""
+        self._refusals[source, kind] += 1
+
     def _refuse(self, source: str, code: str, message: str) -> Identity:
         self._refusals[source, code] += 1
         raise Rejected(code, message)

@@ -46,6 +46,12 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         one("detector_blind", "gauge", "1 while nobody is judged.", int(runtime.detector.blind)),
         one("requests_total", "counter", "Requests taken.", runtime.requests.handled),
         one("requests_refused_total", "counter", "Requests refused.", runtime.requests.refused),
+        one(
+            "requests_dropped_total",
+            "counter",
+            "Requests that wanted their answer elsewhere than in an inbox.",
+            runtime.answers.dropped,
+        ),
         one("requests_in_flight", "gauge", "Requests under way.", runtime.service.in_flight),
         one("decide_failures_total", "counter", "Turns whose decision raised.", policy.crashes),
         one("messages_quarantined_total", "counter", "Messages set aside.", policy.quarantined),

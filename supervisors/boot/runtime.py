@@ -20,6 +20,7 @@ import msgspec
 from actors.node_state import Node, ssh_endpoint
 from adapters.nats import connection
 from adapters.nats.agents import AgentTasks, Heartbeats
+from adapters.nats.answers import Answers
 from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
 from adapters.postgres.lease import Lease
@@ -150,7 +151,10 @@ class Runtime:
             *self.front.endpoints(),
         ]  # fmt: skip
         self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)
-        self.service = CommandService(self.nats, self.requests, table, self.version)
+        self.answers = Answers(
+            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused")
+        )
+        self.service = CommandService(self.nats, self.requests, table, self.version, self.answers)
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
         kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))

@@ -292,3 +292,21 @@ async def test_the_published_dsn_reads_the_views_and_nothing_else(world: World) 
                 await reader.execute(query)
     finally:
         await reader.close()
+
+
+async def test_an_answer_cannot_be_made_an_event_or_a_call_of_jetstream(world: World) -> None:
+    # given the events there are
+    await world.quiet()
+    before = len(await world.stored("AMENDS_EVT"))
+    for reply in ("amends.v1.evt.allocation.a.released", "amends.v1.ntf.ops.ops.case.opened",
+                  "$JS.API.STREAM.PURGE.AMENDS_EVT"):  # fmt: skip
+        for subject, headers in (("qry.account.get", {}), ("cmd.account.create", {"Idempotency-Key": world.new_key()})):
+            data = {"id": "acme"} if subject.startswith("qry") else {"account_id": "forged", "currency": "usd"}
+            await world.nats.publish(
+                f"amends.v1.{subject}", json.dumps(data).encode(), reply=reply, headers=headers or None
+            )
+    # then they are what they were, and what was asked was not done
+    await world.ok("qry.account.get", {"id": "acme"})
+    await world.quiet()
+    assert len(await world.stored("AMENDS_EVT")) == before
+    assert await world.rows("SELECT 1 FROM public_v1.account WHERE account_id = 'forged'") == []

@@ -45,7 +45,7 @@ class World:
         self.users = BusUsers(state_dir, [f"node-{number}" for number in range(1, nodes + 1)])
         self.endpoints: dict[str, Any] = {}
         self.customer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
-        self.admin: Client  # the runtime's own user, to break streams by hand
+        self.admin: Client  # the keeper of the streams, to break them by hand
         self.front: Client
         self.operator: Client
         self.sql: asyncpg.Connection[Any]
@@ -95,7 +95,7 @@ class World:
                     self.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet,
                     **self.users.of(name),
                 )
-                for name in ("runtime", "front", "operator")
+                for name in ("streams", "front", "operator")
             ]  # fmt: skip
         host = parse_qs(urlsplit(self.endpoints["postgres_dsn"]).query)["host"][0]
         self.sql = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")

@@ -16,7 +16,8 @@ from adapters.nats.agent import NodeAgent
 from adapters.nats.permissions import configuration
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
-USERS = ("runtime", "node-n1", "provider-p1", "front", "operator")
+USERS = ("runtime", "node-n1", "provider-p1", "front", "operator", "streams")
+WATCH = '    { user: watch, password: "watch" }\n'  # sees everything; no user of the page
 
 
 def test_the_page_shows_what_the_code_makes() -> None:
@@ -33,7 +34,8 @@ def test_a_name_that_is_no_user_is_refused(name: str) -> None:
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedNats]:
     base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
-    server = EmbeddedNats(base, config_extra=configuration({name: name for name in USERS}))
+    users = configuration({name: name for name in USERS}).replace("  ]\n", f"{WATCH}  ]\n")
+    server = EmbeddedNats(base, config_extra=users)
     await server.start()
     yield server
     await server.stop()
@@ -76,20 +78,31 @@ async def test_an_agent_needs_no_more_than_its_own_subjects(server: EmbeddedNats
         ("operator", "amends.v1.task.n1"),
         ("provider-p1", "amends.v1.cmd.allocation.release"),
         ("provider-p1", "_INBOX.somebody.1"),
+        ("runtime", "amends.v1.hb.n1"),
+        ("runtime", "amends.v1.cmd.allocation.release"),
+        ("runtime", "amends.v1.ops.node.drain"),
+        ("runtime", "$JS.API.STREAM.PURGE.AMENDS_EVT"),
+        ("runtime", "$JS.API.STREAM.DELETE.AMENDS_NTF"),
+        ("runtime", "orders.created"),
+        ("streams", "amends.v1.evt.node.n1.ready"),
     ],
 )
 async def test_nobody_speaks_for_another(server: EmbeddedNats, user: str, subject: str) -> None:
-    runtime, _ = await as_user(server, "runtime")
-    heard = await runtime.subscribe(">")
-    await runtime.flush()
+    watch, _ = await as_user(server, "watch")
+    heard = (
+        await watch.subscribe("amends.>"),
+        await watch.subscribe("$JS.>"),
+        await watch.subscribe("_INBOX.somebody.>"),
+    )
+    await watch.flush()
     client, refused = await as_user(server, user)
     await client.publish(subject, b"{}")
     await client.flush()
     await asyncio.sleep(0.05)
-    assert heard.pending_msgs == 0
+    assert [each.pending_msgs for each in heard] == [0, 0, 0]
     assert any("permissions violation" in one for one in refused)
     await client.close()
-    await runtime.close()
+    await watch.close()
 
 
 async def test_a_node_does_not_hear_anothers_tasks(server: EmbeddedNats) -> None:
