@@ -17,6 +17,7 @@ from amends.values import ids
 from amends.values.errors import Rejected
 
 Read = Callable[..., Awaitable[list[dict[str, Any]]]]
+Outcome = Callable[[str], Awaitable[dict[str, Any]]]
 KeyCheck = Callable[[str], str]
 Instant = Annotated[int, Meta(ge=0, le=2**62, description="microseconds since the Unix epoch, UTC")]
 
@@ -150,8 +151,11 @@ def commands(customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
     return table
 
 
-def delivery_commands(read: Read) -> list[Endpoint]:
-    """Operators' commands on notifications, outbox rows and cases, which are found by their own id."""
+def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
+    """Operators' commands on notifications, outbox rows and cases, which are found by their own id.
+
+    `republished` waits for what a republish came to, by its request.
+    """
 
     def notification(request: NotificationCommand) -> tuple[str, str]:
         return "notification", request.notification_id
@@ -193,6 +197,7 @@ def delivery_commands(read: Read) -> list[Endpoint]:
         Endpoint(
             subject="ops.outbox.republish", request=RepublishSince, role="operator",
             target=lambda r: ("stream", EVENTS), message=lambda r: Republish(r.since_us, r.reason),
+            outcome=republished,
         ),
         Endpoint(subject="ops.case.resolve", request=CaseCommand, role="operator", locate=case(False)),
         Endpoint(subject="ops.case.acknowledge", request=CaseCommand, role="operator", locate=case(True)),

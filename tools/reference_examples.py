@@ -197,8 +197,10 @@ COMMANDS: Final[dict[str, tuple[Json, Json]]] = {
     "ops.outbox.skip": (
         {"outbox_id": EVENT, "reason": "nobody can take it"}, {"outbox_id": EVENT, "state": "skipped"},
     ),
-    "ops.streams.create": ({"reason": "JetStream was wiped"}, {"accepted": True}),
-    "ops.outbox.republish": ({"since_us": T0, "reason": "JetStream was wiped"}, {"accepted": True}),
+    "ops.streams.create": ({"reason": "JetStream was wiped"},
+                             {"accepted": True, "complete": True, "stored": 412, "duplicate": 0, "refused": 0}),
+    "ops.outbox.republish": ({"since_us": T0, "reason": "JetStream was wiped"},
+                             {"accepted": True, "complete": True, "stored": 412, "duplicate": 0, "refused": 0}),
     "ops.case.resolve": (
         {"case_id": CASE, "reason": "looked at, nothing is owed"},
         {"ops_case": {**ROWS["ops_case"], "state": "resolved", "resolved_us": T0 + 7_200_000_000}},
@@ -241,8 +243,8 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
 
 # What a reader of the example must know beside it.
 NOTES: Final[dict[str, str]] = {
-    "ops.outbox.republish": "The work goes on after the reply; the audit entry at its end counts what was `stored`, "
-    "`duplicate` and `refused`.",
+    "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes longer than 20 s goes "
+    "on after the reply, which then says `complete: false`; the audit entry at its end has the same counts.",
     "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",
     "qry.account.statement": "Nothing is debited or credited in this release, so there are no entries.",
     "qry.ledger_entry.get": "Nothing writes the ledger in this release: every id is 404, and this is the row's shape.",

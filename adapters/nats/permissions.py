@@ -49,7 +49,7 @@ ROLES: Final[Mapping[str, Permissions]] = {
     "node": Permissions(("amends.v1.hb.{id}", "amends.v1.result.{id}"), ("amends.v1.task.{id}",)),
     "provider": Permissions((), ("amends.v1.provider.{id}.>",)),
     "front": Permissions(("amends.v1.cmd.>", "amends.v1.qry.>", "amends.v1.ingress.stripe"), (INBOX,)),
-    "operator": Permissions(("amends.v1.ops.>", "amends.v1.cmd.>", "amends.v1.qry.>"), (INBOX,)),
+    "operator": Permissions(("amends.v1.ops.>", "amends.v1.cmd.>", "amends.v1.qry.>", "$SRV.>"), (INBOX,)),
     "streams": Permissions(("$JS.API.>", "$JS.ACK.>"), (INBOX,)),
 }
 

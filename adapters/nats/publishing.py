@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 from nats.aio.client import Client
+from nats.errors import BadSubjectError, MaxPayloadError, NoRespondersError
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError, NoRespondersError
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
@@ -22,7 +22,12 @@ SUBJECTS = {EVENTS: "amends.v1.evt.>", NOTIFICATIONS: "amends.v1.ntf.>"}
 ACK_S = 2.0
 DAYS_30_S = 30 * 86400
 DUPLICATE_WINDOW_S = 600
-POISON_CODES = (400, 10054, 10077)  # bad request, message larger than the stream takes
+# JetStream's error codes that blame this very message. Every other one is the stream's, the account's or the cluster's
+# trouble and passes when that does: at its limits or store failed (10077), sealed (10109), not found (10059), offline
+# (10118), too many requests (10167), resources (10002, 10023, 10028, 10047), JetStream off (10039, 10076), no leader
+# (10008, 10009), "bad request" (10003) and what is unknown. Codes about headers that are never set here (expected
+# sequence or stream, per-message TTL, batches) blame somebody in between and are waited out as well.
+BLAMES_MESSAGE = {10054: "larger than the stream takes", 10097: "its header is larger than 64 KiB"}
 
 
 def traceparent(trace: tuple[str, str], message_id: str) -> str:
@@ -71,19 +76,8 @@ class JetStreamPublisher:
         headers = {"Nats-Msg-Id": message_id, "traceparent": traceparent(trace, message_id)}
         try:
             ack = await self._js.publish(subject, payload, headers=headers, timeout=ACK_S)
-        except MaxPayloadError as error:
-            return Published("poison", "too_large", str(error))
-        except (NoStreamResponseError, NoRespondersError):
-            return Published("down", "no_stream", "no stream takes the subject")
-        except APIError as error:
-            poison = error.err_code in POISON_CODES
-            return Published("poison" if poison else "down", f"jetstream_{error.err_code}", str(error.description))
-        except TimeoutError as error:
-            return Published("down", "ack_timeout", str(error) or "no acknowledgement in time")
-        except (NatsError, OSError) as error:
-            return Published("down", "bus_unavailable", str(error) or type(error).__name__)
-        except (ValueError, TypeError) as error:  # somebody else has answered the subject: no acknowledgement
-            return Published("down", "bad_ack", f"{type(error).__name__}: {error}")
+        except (NatsError, OSError, TimeoutError, ValueError, TypeError) as error:
+            return _not_taken(error)
         return Published("duplicate" if ack.duplicate else "ok")
 
     async def run(self, call: StepCall) -> Outcome:
@@ -94,3 +88,22 @@ class JetStreamPublisher:
         if done.kind in ("ok", "duplicate"):
             return Outcome("done", data={"duplicate": done.kind == "duplicate"})
         return Outcome("unknown" if done.code == "ack_timeout" else "failed", done.code, done.message)
+
+
+def _not_taken(error: Exception) -> Published:
+    """What the driver's error says of the message or of the bus."""
+    if isinstance(error, MaxPayloadError):
+        return Published("poison", "too_large", str(error))
+    if isinstance(error, BadSubjectError):
+        return Published("poison", "bad_subject", str(error))
+    if isinstance(error, NoStreamResponseError | NoRespondersError):
+        return Published("down", "no_stream", "no stream takes the subject")
+    if isinstance(error, APIError):
+        poison = error.err_code in BLAMES_MESSAGE
+        return Published("poison" if poison else "down", f"jetstream_{error.err_code}", str(error.description))
+    if isinstance(error, TimeoutError):
+        return Published("down", "ack_timeout", str(error) or "no acknowledgement in time")
+    if isinstance(error, NatsError | OSError):
+        return Published("down", "bus_unavailable", str(error) or type(error).__name__)
+    # Somebody else has answered the subject: no acknowledgement.
+    return Published("down", "bad_ack", f"{type(error).__name__}: {error}")

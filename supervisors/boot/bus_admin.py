@@ -1,15 +1,22 @@
 """Operators' steps on the bus: make missing streams, send again what a wiped stream has lost, a page at a time."""
 
+import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from amends.ports import Outcome, StepCall
+from amends.runtime.decision import Decision
 from amends.runtime.relay import Publisher
+from amends.runtime.streams import NOTHING_SENT, REPUBLISH
 from amends.values.errors import Unavailable
 
 Fetch = Callable[..., Awaitable[Sequence[Any]]]
 PAGE = 1000
+COUNTED = {"ok": "stored", "duplicate": "duplicate", "poison": "refused"}
+REMEMBERED = 64  # republishes that have ended
+ANSWER_S = 20.0
 PAGE_S = 20.0  # a page that is not done by then goes on as the next step
 
 
@@ -38,14 +45,53 @@ class BusAdmin:
 
     async def _republish(self, args: dict[str, Any]) -> Outcome:
         """One page from `place` on; the outcome says where the next one begins, and whether there is one."""
-        place, sent, until = args["place"], args["sent"], time.monotonic() + PAGE_S
+        place, counts, until = args["place"], dict(args["counts"]), time.monotonic() + PAGE_S
         rows = await self._fetch("published_since", args["stream"], *place, args["until_us"], PAGE)
         for row in rows:
             if time.monotonic() > until or not self._may_act():
-                return Outcome("done", data={"complete": False, "place": place, "sent": sent})
+                return Outcome("done", data={"complete": False, "place": place, "counts": counts})
+            message_id = f"{row['outbox_id']}.r{args['number']}"
             trace = (row["trace_id"], row["span_id"])
-            result = await self._publisher.publish(row["subject"], row["payload"].encode(), row["outbox_id"], trace)
-            if result.kind not in ("ok", "duplicate"):
-                return Outcome("failed", result.code, result.message, data={"place": place, "sent": sent})
-            place, sent = [row["created_us"], row["outbox_id"]], sent + 1
-        return Outcome("done", data={"complete": len(rows) < PAGE, "place": place, "sent": sent})
+            result = await self._publisher.publish(row["subject"], row["payload"].encode(), message_id, trace)
+            if result.kind == "down":
+                return Outcome("failed", result.code, result.message, data={"place": place, "counts": counts})
+            counts[COUNTED[result.kind]] += 1
+            place = [row["created_us"], row["outbox_id"]]
+        return Outcome("done", data={"complete": len(rows) < PAGE, "place": place, "counts": counts})
+
+
+class Republishes:
+    """What became of operators' republishes, for whoever asked. Follows committed turns."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._asking: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    def follow(self, decision: Decision) -> None:
+        """A republish that ends says so in the audit."""
+        if decision.kind.name != "stream":
+            return
+        for entry in decision.audits:
+            verb, _, outcome = entry.action.rpartition(".")
+            if verb == REPUBLISH:
+                self._end(dict(entry.details), outcome == "done")
+
+    def _end(self, details: dict[str, Any], complete: bool) -> None:
+        request_id = details.pop("request_id")
+        found = {name: details[name] for name in NOTHING_SENT if name in details} | {"complete": complete}
+        if not complete:
+            found["code"] = details.get("code", "")
+        self._ended[request_id] = found
+        while len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+        asking = self._asking.get(request_id)
+        if asking is not None and not asking.done():
+            asking.set_result(found)
+
+    async def outcome(self, request_id: str) -> dict[str, Any]:
+        """The counts, once it has ended; what goes on for longer than an answer may take is `complete` false."""
+        if request_id not in self._ended:
+            future = self._asking.setdefault(request_id, asyncio.get_running_loop().create_future())
+            await asyncio.wait({future}, timeout=ANSWER_S)
+            self._asking.pop(request_id, None)
+        return self._ended.get(request_id, {"complete": False})

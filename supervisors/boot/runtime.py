@@ -35,7 +35,7 @@ from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
-from supervisors.boot.bus_admin import BusAdmin
+from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.front import Front
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
@@ -133,6 +133,8 @@ class Runtime:
         )  # fmt: skip
         self._opened.push_async_callback(self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
+        self.republishes = Republishes()
+        engine.listeners.append(self.republishes.follow)
         admin = BusAdmin(publisher, self.kernel.read.rows, self.kernel.lease.may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
         self.kernel.wire(runners, publisher, self._gate)
@@ -147,7 +149,7 @@ class Runtime:
         table = [
             *commands(lambda text: canonical_public_key(text)[0],
                       lambda text: canonical_host_key(text)[0]),
-            *delivery_commands(kernel.records),
+            *delivery_commands(kernel.records, self.republishes.outcome),
             *self.front.endpoints(),
         ]  # fmt: skip
         self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)

@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 import pytest
+from nats.js.api import DiscardPolicy
 
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.acceptance.records import all_is_well, audit, cases, ended_run, events, runs
@@ -184,13 +185,67 @@ async def test_what_a_wiped_stream_has_lost_is_sent_again_at_an_operators_word(w
     await world.restore_stream(EVENTS)
     assert row["outbox_id"] not in await copies(world)
     # when; then
-    await world.ok("ops.outbox.republish", {"since_us": row["created_us"], "reason": "disk lost"})
-
-    async def again() -> bool:
-        return (await copies(world)).get(row["outbox_id"]) == 1
-
-    await until(again, "the event is in the stream again")
+    asked = {"since_us": row["created_us"], "reason": "disk lost"}
+    answer = await world.ok("ops.outbox.republish", asked, timeout_s=30)
+    assert (answer["complete"], answer["stored"] >= 1, answer["refused"]) == (True, True, 0)
+    # then it is there again, the same event under another message id
+    found = [message for message in await world.stored(EVENTS) if message["body"]["event_id"] == row["outbox_id"]]
+    assert [message["msg_id"].partition(".r")[0] for message in found] == [row["outbox_id"]]
     await drained(world)
+
+
+async def test_a_purged_stream_is_filled_again_within_the_brokers_own_window_of_duplicates(world: World) -> None:
+    # given an event that was just published, and a stream that is purged: the broker still knows the message ids
+    name = await world.account()
+    assert await events(world, f"account:{name}") == ["open"]
+    await drained(world)
+    (row,) = await outbox(world, f"account:{name}")
+    await world.nats.jetstream().purge_stream(EVENTS)
+    # when it is sent again twice
+    asked = {"since_us": row["created_us"], "reason": "purged by mistake"}
+    first = await world.ok("ops.outbox.republish", asked, timeout_s=30)
+    second = await world.ok("ops.outbox.republish", asked, timeout_s=30)
+    # then each time all of it was stored
+    assert first["complete"]
+    assert first["stored"] >= 1
+    assert (first["duplicate"], first["refused"]) == (0, 0)
+    assert second["stored"] == first["stored"]
+    bodies = [m["body"] for m in await world.stored(EVENTS) if m["body"]["event_id"] == row["outbox_id"]]
+    assert len(bodies) == 2
+    assert bodies[0] == bodies[1]
+    # and the same key gets the same answer and sends nothing
+    key = world.new_key()
+    once = await world.ask("ops.outbox.republish", asked, key=key, timeout_s=30)
+    again = await world.ask("ops.outbox.republish", asked, key=key, timeout_s=30)
+    assert (once["data"]["stored"], again["data"]["stored"], again["duplicate"]) == (first["stored"],) * 2 + (True,)
+    assert len(await world.stored(EVENTS)) == 3 * first["stored"]
+
+
+async def test_a_stream_at_its_limit_is_the_buss_trouble_and_parks_nothing(world: World) -> None:
+    # given a stream that is full and discards what is new
+    await drained(world)
+    js = world.nats.jetstream()
+    config = (await js.stream_info(EVENTS)).config
+    full = (await js.stream_info(EVENTS)).state.messages
+    config.discard, config.max_msgs = DiscardPolicy.NEW, full
+    await js.update_stream(config)
+    before = len(await world.rows("SELECT 1 FROM public_v1.ops_case"))
+    try:
+        # when five accounts are opened, then their events wait, and nobody is called
+        names = [await world.account() for _ in range(5)]
+        await asyncio.sleep(1)
+        states = {row["state"] for name in names for row in await outbox(world, f"account:{name}")}
+        assert states == {"pending"}
+        assert len(await world.rows("SELECT 1 FROM public_v1.ops_case")) == before
+    finally:
+        config.max_msgs = -1
+        await js.update_stream(config)
+    # when the limit is raised, then all go out
+    await drained(world)
+    for name in names:
+        assert await events(world, f"account:{name}") == ["open"]
+    config.discard = DiscardPolicy.OLD
+    await js.update_stream(config)
 
 
 async def test_a_payload_that_the_broker_refuses_is_parked_with_a_case_and_holds_nobody_else(world: World) -> None:

@@ -21,7 +21,7 @@ from amends.values.errors import Rejected
 from amends.values.limits import Limits
 from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, StepEndRow, StepRow
 from supervisors.boot import bus_admin
-from supervisors.boot.bus_admin import BusAdmin
+from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}
@@ -160,6 +160,7 @@ class Broker:
         ]  # fmt: skip
         self.sent: list[str] = []
         self.takes = 10**9
+        self.answers: dict[str, Published] = {}
         self.fresh = True
 
     async def fetch(self, name: str, stream: str, since: int, after: str, until: int, limit: int) -> list[Any]:
@@ -172,7 +173,7 @@ class Broker:
         if len(self.sent) >= self.takes:
             return Published("down", "no_stream", "gone")
         self.sent.append(message_id)
-        return Published("ok")
+        return self.answers.get(message_id, Published("ok"))
 
     async def create_streams(self) -> list[str]:
         return []
@@ -215,9 +216,33 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
     async with asyncio.timeout(5):
         while actor.intended:
             audits += (await ended(actor, admin)).audits
-    assert broker.sent == [row["outbox_id"] for row in broker.table[6:35]]
+    assert broker.sent == [f"{row['outbox_id']}.r1" for row in broker.table[6:35]]
     (entry,) = audits
-    assert (entry.action, entry.details["sent"]) == ("outbox.republish.done", 29)
+    assert (entry.action, entry.details["stored"]) == ("outbox.republish.done", 29)
+
+
+async def test_what_the_broker_stored_knew_and_refused_is_counted_apart_and_a_second_time_has_ids_of_its_own() -> None:
+    broker = Broker(6)
+    broker.answers = {"evt_0002.r1": Published("duplicate"), "evt_0004.r1": Published("poison", "too_large")}
+    admin = BusAdmin(broker, broker.fetch, lambda: True)
+    actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
+    followed = Republishes()
+    actor.tell(Republish(0, "purged"))
+    decision = await ended(actor, admin)
+    followed.follow(decision)
+    assert await followed.outcome("req_1") == {"stored": 4, "duplicate": 1, "refused": 1, "complete": True}
+    actor.tell(Republish(0, "purged again"))
+    await ended(actor, admin)
+    assert broker.sent[6:] == [f"evt_{number:04}.r2" for number in range(6)]
+
+
+async def test_a_republish_that_takes_longer_than_an_answer_may_is_said_to_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bus_admin, "ANSWER_S", 0.01)
+    followed = Republishes()
+    assert await followed.outcome("req_1") == {"complete": False}
+    assert followed._asking == {}
 
 
 async def test_a_republish_without_progress_gives_up_and_says_where_it_stands() -> None:
@@ -231,7 +256,7 @@ async def test_a_republish_without_progress_gives_up_and_says_where_it_stands() 
         while actor.intended:
             decisions.append(await ended(actor, admin))
     (entry,) = decisions[-1].audits
-    assert (entry.action, entry.details["sent"]) == ("outbox.republish.failed", 2)
+    assert (entry.action, entry.details["stored"]) == ("outbox.republish.failed", 2)
     assert 5 < len(decisions) < 20
 
 

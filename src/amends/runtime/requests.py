@@ -54,6 +54,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
     answer: Callable[[Any, Identity], Awaitable[dict[str, Any]]] | None = None  # a question: read, not done
     account: Callable[[Any], str | None] | None = None
+    outcome: Callable[[str], Awaitable[dict[str, Any]]] | None = None  # by request: what is waited for and added
 
 
 class Reply(Struct):
@@ -89,7 +90,8 @@ class Requests:
                 return Reply(
                     {"ok": True, "request_id": request_id, "trace_id": trace_id, "duplicate": False, "data": answer}
                 )
-            return await self._command(endpoint, data, headers, request_id, trace_id, parent, now)
+            reply = await self._command(endpoint, data, headers, request_id, trace_id, parent, now)
+            return await _with_outcome(endpoint, reply)
         except Rejected as error:
             self.refused += 1
             return _refusal(error, request_id, trace_id)
@@ -212,6 +214,14 @@ class Requests:
         account = endpoint.account(request)
         if account is not None and account not in identity.accounts:
             raise Rejected("forbidden", "this caller may not act for that account")
+
+
+async def _with_outcome(endpoint: Endpoint, reply: Reply) -> Reply:
+    """What the command set going, once it has ended, beside what the command itself answers."""
+    if endpoint.outcome is None or not reply.body["ok"]:
+        return reply
+    outcome = await endpoint.outcome(reply.body["request_id"])
+    return Reply({**reply.body, "data": {**reply.body["data"], **outcome}})
 
 
 def decode_any(data: bytes) -> Any:

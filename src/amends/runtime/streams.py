@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PUBLISH_OUTBOX = "outbox.publish"
 CREATE_STREAMS, REPUBLISH = "streams.create", "outbox.republish"
 POISON = "outbox_poison"
+NOTHING_SENT = {"stored": 0, "duplicate": 0, "refused": 0}
 REPUBLISH_TRIES = 10  # of one page without progress
 RECORD_EVERY = 100  # of an unlimited budget, the first, every hundredth and the last try are recorded (rule 8)
 
@@ -31,6 +32,7 @@ class Stream(ActorState, frozen=True, kw_only=True):
     lagging: bool = False
     announced: int = 0  # numbers the control plane's own events
     anchored: int = 0
+    republishes: int = 0  # how often an operator had events sent again: part of their message ids
 
 
 class RelayStarts(Struct, frozen=True):
@@ -223,8 +225,14 @@ def _create_streams(s: Stream, m: CreateStreams, d: "Decision") -> None:
 
 
 def _republish(s: Stream, m: Republish, d: "Decision") -> None:
-    d.audit("outbox.republish", reason=m.reason, details={"since_us": m.since_us})
-    args = {"stream": d.id, "until_us": d.now_us, "place": [m.since_us, ""], "sent": 0, "request_id": d.env.request_id}
+    """Under message ids of their own: the broker would drop the first ones within its window, purged or not."""
+    number = s.republishes + 1
+    d.set(republishes=number)
+    d.audit("outbox.republish", reason=m.reason, details={"since_us": m.since_us, "number": number})
+    args = {
+        "stream": d.id, "until_us": d.now_us, "place": [m.since_us, ""], "counts": NOTHING_SENT, "number": number,
+        "request_id": d.env.request_id,
+    }  # fmt: skip
     d.step(REPUBLISH, d.ref, args, attempt=1, key=d.env.request_id)
     d.reply_entity = False
     d.reply(accepted=True)
@@ -234,7 +242,11 @@ def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
     """An operator's step on the bus has ended; what became of it stands in its row and span."""
     if m.name == REPUBLISH and _next_page(m, d):
         return
-    d.audit(f"{m.name}.{m.outcome.kind}", details={"code": m.outcome.code, **m.outcome.data})
+    details = {"code": m.outcome.code, **m.outcome.data}
+    if m.name == REPUBLISH:
+        counts = details.pop("counts", m.args.get("counts", {}))
+        details |= {**counts, "request_id": m.args["request_id"]}
+    d.audit(f"{m.name}.{m.outcome.kind}", details=details)
 
 
 def _next_page(m: StepDone, d: "Decision") -> bool:
@@ -245,12 +257,12 @@ def _next_page(m: StepDone, d: "Decision") -> bool:
     found = m.outcome.data
     if m.ok and found["complete"]:
         return False
-    place, sent = found.get("place", m.args["place"]), found.get("sent", m.args["sent"])
-    attempt = 1 if sent > m.args["sent"] else m.attempt + 1
+    place, counts = found.get("place", m.args["place"]), found.get("counts", m.args["counts"])
+    attempt = 1 if place != m.args["place"] else m.attempt + 1
     if attempt > REPUBLISH_TRIES:
         return False
     wait = 0 if m.ok else d.limits.delay_us("outbox_backoff_ms", attempt, d.id)
-    d.step(REPUBLISH, d.ref, {**m.args, "place": place, "sent": sent}, attempt=attempt, after_us=wait,
+    d.step(REPUBLISH, d.ref, {**m.args, "place": place, "counts": counts}, attempt=attempt, after_us=wait,
            key=m.args["request_id"])  # fmt: skip
     return True
 

@@ -89,11 +89,7 @@ async def test_an_agent_needs_no_more_than_its_own_subjects(server: EmbeddedNats
 )
 async def test_nobody_speaks_for_another(server: EmbeddedNats, user: str, subject: str) -> None:
     watch, _ = await as_user(server, "watch")
-    heard = (
-        await watch.subscribe("amends.>"),
-        await watch.subscribe("$JS.>"),
-        await watch.subscribe("_INBOX.somebody.>"),
-    )
+    heard = [await watch.subscribe(each) for each in ("amends.>", "$JS.>", "_INBOX.somebody.>")]
     await watch.flush()
     client, refused = await as_user(server, user)
     await client.publish(subject, b"{}")

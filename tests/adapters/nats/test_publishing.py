@@ -5,15 +5,52 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nats.errors import BadSubjectError, MaxPayloadError
+from nats.js.errors import APIError, ServiceUnavailableError
 
 from adapters.nats.publishing import JetStreamPublisher
+from amends.runtime.relay import Published
 
 
-@pytest.mark.parametrize("error", [json.JSONDecodeError("Expecting value", "", 0), TypeError("no such field")])
-async def test_an_answer_that_is_no_acknowledgement_counts_as_none(error: Exception) -> None:
+async def answered(error: Exception) -> Published:
+    """What a publish comes to that the driver answers with this error."""
+
     async def publish(*args: Any, **options: Any) -> None:
         raise error
 
     client: Any = SimpleNamespace(is_connected=True, jetstream=lambda timeout: SimpleNamespace(publish=publish))
-    found = await JetStreamPublisher(client).publish("s", b"{}", "evt_1", ("t", "s"))
+    return await JetStreamPublisher(client).publish("s", b"{}", "evt_1", ("t", "s"))
+
+
+@pytest.mark.parametrize("error", [json.JSONDecodeError("Expecting value", "", 0), TypeError("no such field")])
+async def test_an_answer_that_is_no_acknowledgement_counts_as_none(error: Exception) -> None:
+    found = await answered(error)
     assert (found.kind, found.code) == ("down", "bad_ack")
+
+
+@pytest.mark.parametrize(
+    ("err_code", "kind"),
+    [
+        (10054, "poison"), (10097, "poison"), (10077, "down"), (10109, "down"), (10059, "down"), (10118, "down"),
+        (10167, "down"), (10002, "down"), (10003, "down"), (10023, "down"), (10028, "down"), (10039, "down"),
+        (10047, "down"), (10053, "down"), (10060, "down"), (10071, "down"), (10076, "down"), (10008, "down"),
+        (10165, "down"), (400, "down"), (99999, "down"),
+    ],
+)  # fmt: skip
+async def test_only_what_the_broker_says_of_this_very_message_is_poison(err_code: int, kind: str) -> None:
+    found = await answered(APIError(code=400, err_code=err_code, description="said by the broker"))
+    assert (found.kind, found.code) == (kind, f"jetstream_{err_code}")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MaxPayloadError(), "poison"),
+        (BadSubjectError(), "poison"),
+        (ServiceUnavailableError(code=503, err_code=10008, description="no leader"), "down"),
+        (TimeoutError(), "down"),
+        (ConnectionResetError(), "down"),
+    ],
+)
+async def test_what_never_reached_the_broker_is_judged_alike(error: Exception, kind: str) -> None:
+    assert (await answered(error)).kind == kind
