@@ -243,7 +243,7 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
 
 # What a reader of the example must know beside it.
 NOTES: Final[dict[str, str]] = {
-    "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes longer than 20 s goes "
+    "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
     "on after the reply, which then says `complete: false`; the audit entry at its end has the same counts.",
     "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",
     "qry.account.statement": "Nothing is debited or credited in this release, so there are no entries.",

@@ -117,7 +117,7 @@ class ServerProcess:
 
     async def stop(self) -> None:
         """End the process: ask, insist, kill. Returns within the sum of the seconds and a few more."""
-        for number, seconds in (*self._stop_signals, (signal.SIGKILL, 5.0)):
+        for number, seconds in (*self._stop_signals, (signal.SIGKILL, 1.0)):
             if not self.alive():
                 break
             self.signal(number)

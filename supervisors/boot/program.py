@@ -17,6 +17,7 @@ from adapters.nats.agent import NodeAgent
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import fleet
+from supervisors.boot.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment
 from supervisors.boot.runtime import Runtime, nats_options
@@ -36,7 +37,8 @@ async def run(config: Path | None) -> int:
 
     def on_signal() -> None:
         if stop.is_set():
-            os._exit(1)  # the second signal: at once; nothing is lost
+            os._exit(HARD)  # the second signal: at once; nothing is lost
+        watch(runtime.stop_s, lambda: runtime.parts.names)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -46,32 +48,50 @@ async def run(config: Path | None) -> int:
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
-        await asyncio.wait({starting})
-        await runtime.close()
-        return DONE
+        await asyncio.wait({starting}, timeout=CLOSE_S)
+        return _closed(await runtime.close(), DONE)
     try:
         starting.result()
-    except BaseException:
-        await runtime.close()
+    except BaseException as error:
+        watch(CLOSE_S * 2, lambda: runtime.parts.names)
+        stuck = await runtime.close()
+        if stuck:
+            print(f"amends: {error}", file=sys.stderr)
+        _closed(stuck, REFUSED)
         raise
     print("ready", flush=True)
     serving = asyncio.create_task(runtime.run())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
-        await runtime.close()
+        watch(CLOSE_S * 2, lambda: runtime.parts.names)
+        stuck = await runtime.close()
+        if stuck and (failed := serving.exception()) is not None:
+            print(f"amends: {failed}", file=sys.stderr)
+        _closed(stuck, REFUSED)
         serving.result()
         return REFUSED
     serving.cancel()
-    await runtime.stop()
-    return DONE
+    return _closed(await runtime.stop(), DONE)
+
+
+def _closed(stuck: list[str], status: int) -> int:
+    """The exit status; where something refused to close the process ends here, as its event loop would wait for it."""
+    if stuck:
+        end_hard(stuck)
+    return status
 
 
 async def agent(options: argparse.Namespace) -> int:
     """`amends agent`: until a signal."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+
+    def on_signal() -> None:
+        watch(CLOSE_S, lambda: ("the agent",))
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal)
     servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
     state = Path(options.state or "./.amends-agent")
     credentials = nats_options(load(None, os.environ))

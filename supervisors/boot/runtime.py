@@ -10,7 +10,6 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
+from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.front import Front
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
@@ -74,7 +74,7 @@ class Runtime:
         self.ssh_public_key = ""
         self._nats_closed = asyncio.Event()
         self._closed_why = ""
-        self._opened = AsyncExitStack()
+        self.parts = Parts()
         self._tree: Supervisor | None = None
         self._tree_task: asyncio.Task[None] | None = None
 
@@ -84,16 +84,15 @@ class Runtime:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         client_key = self._client_key()
-        self._opened.push_async_callback(self.servers.stop)
-        await self.servers.start()
+        await self.servers.start(self.parts)
         lease = Lease(self.servers.dsn, self.instance_id)
-        self._opened.push_async_callback(lease.aclose)
+        self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
             self.say("standby: another runtime holds the lease; waiting")
             await lease.acquire()
         await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000)
         kernel = self.kernel
-        self._opened.push_async_callback(kernel.aclose)
+        self.parts.opened("journal", kernel.aclose)
         await kernel.open(self.servers.dsn, lease)
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
@@ -108,9 +107,9 @@ class Runtime:
         urls, options = self.servers.nats_urls, nats_options(self.settings)
         epoch = self.kernel.lease.epoch
         self.nats = await connection.connect(urls, name=f"amends-{epoch}", closed=self._on_closed, **options)
-        self._opened.push_async_callback(connection.close, self.nats)
+        self.parts.opened("NATS connection", lambda: connection.close(self.nats))
         self._canary = await connection.connect(urls, name=f"amends-canary-{epoch}", closed=self._on_closed, **options)
-        self._opened.push_async_callback(connection.close, self._canary)
+        self.parts.opened("canary's connection", lambda: connection.close(self._canary))
         publisher = JetStreamPublisher(self.nats)
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
@@ -131,7 +130,7 @@ class Runtime:
             client_key, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
             customer_key_options=self.settings.ssh.customer_key_options,
         )  # fmt: skip
-        self._opened.push_async_callback(self.ssh.close)
+        self.parts.opened("SSH connections", self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
         self.republishes = Republishes()
         engine.listeners.append(self.republishes.follow)
@@ -143,7 +142,7 @@ class Runtime:
         known, self.operator_token = operators(self.settings, self.state_dir)
         self.gate = Gatekeeper(self.settings, known)
         self.front = Front(self)
-        self._opened.push_async_callback(self.front.stop)
+        self.parts.opened("HTTP server and reads", self.front.stop)
         await self.front.start()
         kernel = self.kernel
         table = [
@@ -161,6 +160,7 @@ class Runtime:
         kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
+        self.parts.opened("supervision tree", self._end_tree)
         started = asyncio.create_task(self._tree.started.wait())
         await asyncio.wait({started, self._tree_task}, return_when=asyncio.FIRST_COMPLETED)
         if self._tree_task.done():
@@ -210,10 +210,16 @@ class Runtime:
 
     # --- stop ----------------------------------------------------------------------------------------
 
-    async def stop(self) -> None:
+    @property
+    def stop_s(self) -> float:
+        """What the whole of a stop may take: the drain, then the closing of what is open."""
+        return self.kernel.limits("drain_timeout_ms") / 1000 + CLOSE_S
+
+    async def stop(self) -> list[str]:
         """Drain within `drain_timeout_ms`: no new work, running steps finish or stay intended, all is committed.
 
-        Commands are refused with `draining` until the end; only then does nobody answer any more.
+        Commands are refused with `draining` until the end; only then does nobody answer any more. Returns what did
+        not close in time.
         """
         budget_s = self.kernel.limits("drain_timeout_ms") / 1000
         self.kernel.engine.stopping = True
@@ -221,15 +227,17 @@ class Runtime:
         self.detector.save()
         if not await self.kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", self.kernel.writer.waiting)
-        await self.service.stop(budget_s * 0.2)
-        await self.close()
+        await self.service.stop(budget_s * 0.1)
+        return await self.close()
 
-    async def close(self) -> None:
-        """Let everything go that was opened, in reverse, however far the start came."""
-        if self._tree_task is not None:
-            self._tree_task.cancel()
-            await asyncio.wait({self._tree_task}, timeout=5)
-        await self._opened.aclose()
+    async def close(self) -> list[str]:
+        """Let everything go that was opened, in reverse, however far the start came; returns what did not close."""
+        return await self.parts.close(CLOSE_S)
+
+    async def _end_tree(self) -> None:
+        assert self._tree_task is not None
+        self._tree_task.cancel()
+        await asyncio.wait({self._tree_task})
 
     # --- hooks ---------------------------------------------------------------------------------------
 

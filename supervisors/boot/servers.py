@@ -18,13 +18,13 @@ from adapters.postgres.reader import dsn_for, let_in, read_only_dsn
 from amends.runtime.trunk import ChildSpec
 from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
+from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.files import kept_secret
 from supervisors.settings import Settings
 
 log = logging.getLogger("amends.boot")
 WATCH_S = 0.25
 AGAIN = Backoff(500, 30_000)  # between tries to start a server that does not come back
-CLOSE_S = 5.0  # what a runtime takes at most after its drain
 
 
 class Server(Protocol):
@@ -54,17 +54,12 @@ class Servers:
         self.postgres = None if settings.postgres.dsn else EmbeddedPostgres(state_dir, drain_s=drain_s)
         self.nats = None if settings.nats.servers else _nats(settings, state_dir, drain_s)
 
-    async def start(self) -> None:
-        """Start what is embedded."""
-        for server in (self.postgres, self.nats):
+    async def start(self, parts: Parts) -> None:
+        """Start what is embedded; each is a part to be closed."""
+        for name, server in (("embedded Postgres", self.postgres), ("embedded NATS", self.nats)):
             if server is not None:
+                parts.opened(name, server.stop)
                 await server.start()
-
-    async def stop(self) -> None:
-        """Stop what is embedded, NATS first."""
-        for server in (self.nats, self.postgres):
-            if server is not None:
-                await server.stop()
 
     @property
     def dsn(self) -> str:

@@ -57,6 +57,8 @@ class World:
 
     # --- the runtime ---------------------------------------------------------------------------------
 
+    command: tuple[str, ...] = (sys.executable, "-m", "supervisors.boot")
+
     async def start(self) -> None:
         """Start the runtime and wait for `ready`."""
         process = await self._spawn()
@@ -73,7 +75,7 @@ class World:
         file.write_text(f'{head}state_dir = "{self.state_dir}"\n[http]\nlisten = "127.0.0.1:0"\n{self.config}')
         with (self.state_dir / "runtime.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "supervisors.boot", "run", "--config", str(file),
+                *self.command, "run", "--config", str(file),
                 stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         return self.process

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
+from supervisors.boot.closing import watch
 from supervisors.boot.demo.aftermath import drop_trigger, give_back
 from supervisors.boot.demo.proofs import prove
 from supervisors.boot.demo.rows import ROWS, STORY, Result, crash
 from supervisors.boot.demo.teller import Teller
-from supervisors.boot.demo.world import DemoFailed, World
+from supervisors.boot.demo.world import CLOSE_WITHIN_S, DemoFailed, World
 
 NODES = 20
 
@@ -50,7 +51,9 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
             shutil.rmtree(state_dir, ignore_errors=True)
         return 0 if good else 1
     finally:
+        timer = watch(CLOSE_WITHIN_S, lambda: ["the demo's processes"])
         await world.close()
+        timer.cancel()
 
 
 async def _start(world: World, tell: Teller, nodes: int) -> None:

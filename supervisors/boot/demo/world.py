@@ -21,9 +21,12 @@ from nats.errors import Error as NatsError
 from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
+from supervisors.boot.closing import Parts
 from supervisors.boot.demo.users import BusUsers
 
 READY_WITHIN_S = 60
+END_WITHIN_S = 12  # a runtime of the acceptance profile ends itself within 8 s
+CLOSE_WITHIN_S = 60
 CONFIG = """profile = "acceptance"
 state_dir = {state_dir}
 [nats]
@@ -109,15 +112,27 @@ class World:
 
     async def close(self) -> None:
         """End everything that was started, the runtime by SIGTERM."""
-        if self.fleet is not None:
-            await self.fleet.close()
+        parts = Parts()
+        parts.opened("the runtime", self._end_runtime)
         for name in ("admin", "front", "operator"):
             if hasattr(self, name):
-                await getattr(self, name).close()
+                parts.opened(f"{name}'s connection", getattr(self, name).close)
+        if self.fleet is not None:
+            parts.opened("the simulated machines", self.fleet.close)
         if hasattr(self, "sql"):
             self.sql.terminate()
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+        await parts.close(CLOSE_WITHIN_S - 5)
+
+    async def _end_runtime(self) -> None:
+        """By SIGTERM; it has a deadline of its own, and one that passes that as well is killed."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            async with asyncio.timeout(END_WITHIN_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
             await self._process.wait()
 
     # --- asking --------------------------------------------------------------------------------------
