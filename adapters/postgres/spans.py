@@ -3,7 +3,7 @@
     spans = SpanReader(read_side)
     rows, upto = await spans.after(cursor, 512)   # whole turns; nothing up to `upto` is missing
     rows = await spans.of([trace_id, …])
-    rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, attributes={})
+    rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, tags={"error": "true"})
 
     async with snapshot(read_side) as records:     # one instant, for proofs while the runtime goes on
         async for part in records.by_trace(64): …  # spans, compensations, steps of that many traces
@@ -24,6 +24,8 @@ from adapters.postgres.statements import statement
 
 WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
 LOOK_BACK = (5_000, 100_000)  # turns searched for recent traces, until enough are found
+OPERATIONS_TURNS = 5_000  # whose spans are asked what they are called
+SLACK_US = 600_000_000  # a span is committed when it ends, a step some minutes after its begin
 LATEST_US = (1 << 63) - 1
 
 
@@ -63,20 +65,50 @@ class SpanReader:
         """All spans of these traces, by start."""
         return await self._read.rows("spans_of", list(trace_ids))
 
+    async def services(self) -> list[str]:
+        """The names under which runtimes record spans."""
+        return [row["name"] for row in await self._read.rows("span_services")]
+
+    async def operations(self, service: str) -> list[tuple[str, str]]:
+        """(name, kind in small letters) of the service's newer spans."""
+        after = max(0, await self.head() - OPERATIONS_TURNS)
+        return [(row["name"], row["kind"]) for row in await self._read.rows("span_operations", after, service)]
+
     async def recent(
-        self, *, limit: int = 20, since_us: int = 0, until_us: int = LATEST_US, name: str | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        self, *, limit: int = 20, since_us: int = 0, until_us: int = LATEST_US, service: str = "",
+        name: str | None = None, min_us: int | None = None, max_us: int | None = None,
+        tags: Mapping[str, str] | None = None, trace_ids: Sequence[str] = (),
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """All spans of the newest traces that have a span of that time, name and attributes."""
-        head = await self.head()
+        """All spans of the newest traces that have one span of that time, service, name, duration and all these tags.
+
+        Tags are compared as text, with resource, attributes, events, `span.kind`, `otel.status_code` and `error`. Of
+        the turns up to `until_us` the last `LOOK_BACK` are looked at; of `trace_ids`, where they are given, all.
+        """
+        wanted = (since_us, min(until_us, LATEST_US), service, name, min_us, max_us, dict(tags or {}))
+        if trace_ids:
+            found = await self._read.rows("found_traces", list(trace_ids), limit, *wanted)
+        else:
+            found = await self._newest(limit, wanted)
+        return await self.of([row["trace_id"] for row in found]) if found else []
+
+    async def _newest(self, limit: int, wanted: tuple[Any, ...]) -> list[dict[str, Any]]:
+        lowest, highest = await self._turn_at(wanted[0] - SLACK_US), await self._turn_at(wanted[1] + SLACK_US)
         found: list[dict[str, Any]] = []
         for back in LOOK_BACK:
-            found = await self._read.rows(
-                "recent_traces", max(0, head - back), since_us, until_us, name, limit, dict(attributes or {})
-            )
-            if len(found) >= limit or back >= head:
+            after = max(lowest, highest - back)
+            found = await self._read.rows("recent_traces", after, highest, limit, *wanted)
+            if len(found) >= limit or after == lowest:
                 break
-        return await self.of([row["trace_id"] for row in found]) if found else []
+        return found
+
+    async def _turn_at(self, at_us: int) -> int:
+        """The newest turn that can have been committed by then."""
+        if at_us <= 0:
+            return 0
+        (head,) = await self._read.rows("read_head")
+        if at_us >= head["at_us"]:
+            return int(head["seq"])
+        return int((await self._read.rows("turn_at", at_us))[0]["jseq"])
 
 
 class TraceRecords(Struct, frozen=True):
@@ -100,6 +132,11 @@ class Snapshot:
             spans, undone = await self._rows("spans_of", traces), await self._rows("compensations_of", traces)
             yield TraceRecords(spans, undone, _states(await self._rows("ended_steps_of", traces)))
             last = traces[-1]
+
+    async def places(self, trace_ids: Sequence[str]) -> set[tuple[str, str]]:
+        """(trace id, span id) of all spans of these traces."""
+        rows = await self._rows("span_places", list(trace_ids)) if trace_ids else []
+        return {(row["trace_id"], row["span_id"]) for row in rows}
 
     async def ended(self) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
         """All compensations, and how every try ended."""

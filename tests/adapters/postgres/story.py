@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.allocation_state import Offer
+from actors.cleanup import CleanupLost
 from actors.node_state import HeartbeatSeen
 from actors.rows import AssignmentRow, DebtRow
 from actors.wire import CreateAccount, RegisterNode, ReleaseAllocation, RequestAllocation, RetryCleanup, SshAddress
@@ -145,12 +146,12 @@ class Book:
     async def end(
         self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = "", **data: Any
     ) -> Decision:
-        """The intended step of that name has ended."""
+        """The intended step of that name has ended: it began when its intent had committed."""
         row = self.intended.pop(self.step(entity, name).step_id)
         kind, identifier = ids.split_ref(row.entity)
         done = StepDone(
             row.step_id, row.name, row.attempt, row.target, msgspec.json.decode(row.args),
-            Outcome(outcome, code, message, data=data), self.now_us - 12_345, self.now_us, row.trace_id,
+            Outcome(outcome, code, message, data=data), self.now_us + 100_000, self.now_us + 112_345, row.trace_id,
             ids.span_id("step", row.step_id),
         )  # fmt: skip
         return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=done.span_id))
@@ -203,6 +204,18 @@ async def exhausted_cleanup(book: Book) -> str:
     await book.command("allocation", allocation_id, retry, caller="operator:ada")
     await book.end(ref, "ssh.user-lock")
     await book.end(ref, "ssh.user-remove")
+    return allocation_id
+
+
+async def lost_cleanup(book: Book) -> str:
+    """R02: the key fails, its undo fails, and the node is given up: what it owes is cancelled without a try."""
+    await ready_node(book, "n4")
+    allocation_id = await requested(book, "n4")
+    ref = f"allocation:{allocation_id}"
+    await book.end(ref, "ssh.user-create")
+    await book.end(ref, "ssh.key-install", "failed", "ssh_step_failed", "exit status 1")
+    await book.end(ref, "ssh.user-remove", "failed", "ssh_connect_failed", "refused")
+    await book.tell("allocation", allocation_id, Envelope(CleanupLost("the node burnt down")))
     return allocation_id
 
 

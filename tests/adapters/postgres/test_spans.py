@@ -30,7 +30,7 @@ async def test_recent_traces_come_whole_and_can_be_searched_for(database: Databa
     }
     assert len({row["trace_id"] for row in await reader.recent(limit=2)}) == 2
     ref = f"allocation:{entities['failed']}"
-    own = await reader.recent(limit=500, attributes={"amends.entity": ref})
+    own = await reader.recent(limit=500, tags={"amends.entity": ref})
     assert {"recovery R02 remote user setup", "ssh.user-create"} <= {row["name"] for row in own}
     probes = await reader.recent(limit=500, name="ssh.probe")
     assert len({row["trace_id"] for row in probes}) == 2
