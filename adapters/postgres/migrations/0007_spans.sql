@@ -141,7 +141,7 @@ LEFT JOIN LATERAL (
             AS operation,
         CASE WHEN step.name = 'notification.publish' THEN step.args::jsonb ->> 'subject'
              WHEN step.name = 'outbox.publish' THEN (SELECT subject FROM outbox WHERE outbox_id = step.idempotency_key)
-             WHEN starts_with(step.name, 'agent.') THEN 'amends.v1.task.' || substr(step.target, 6)
+             WHEN starts_with(step.name, 'agent.') THEN 'amends.v1.task.' || split_part(step.target, ':', 2)
              WHEN step.name = 'outbox.republish' THEN substr(step.target, 8) END AS destination
     OFFSET 0
 ) AS publishing ON true

@@ -2,20 +2,23 @@
 
 import asyncio
 import contextlib
+import email.utils
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from adapters.otel.encoding import encode_rows, readable
-from adapters.otel.exporter import SpanExporter, traces_url
+from adapters.otel.environment import Target, export_target, resource_of, traces_url
+from adapters.otel.exporter import SpanExporter, _wait_s
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
 from adapters.postgres.spans import SpanReader
 from amends.values.backoff import Backoff
-from amends.values.errors import Unavailable
+from amends.values.errors import BadConfiguration, Unavailable
 from tests.adapters.otel.receiver import Receiver
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import ready_node, whole_story
@@ -31,7 +34,11 @@ async def receiver() -> AsyncIterator[Receiver]:
     await receiver.stop()
 
 
-def exporter_of(database: Database, url: str, batch: int = 512) -> SpanExporter:
+def to(url: str) -> Target:
+    return Target(traces_url(url, {}))
+
+
+def exporter_of(database: Database, url: str | Target, batch: int = 512) -> SpanExporter:
     async def read_cursor() -> int:
         rows = await database.journal.fetch("read_cursor", "otlp")
         return int(rows[0]["jseq"]) if rows else 0
@@ -40,7 +47,10 @@ def exporter_of(database: Database, url: str, batch: int = 512) -> SpanExporter:
         await database.journal.execute("write_cursor", "otlp", jseq)
 
     read = SpanReader(database.read).after
-    return SpanExporter(url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK, batch=batch)
+    return SpanExporter(
+        url if isinstance(url, Target) else to(url), read=read, read_cursor=read_cursor, write_cursor=write_cursor,
+        backoff=QUICK, batch=batch,
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -222,31 +232,127 @@ async def test_postgres_away_is_waited_out(receiver: Receiver) -> None:
     async def write_cursor(jseq: int) -> None:
         raise AssertionError("nothing was sent")
 
-    exporter = SpanExporter(receiver.url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK)
+    exporter = SpanExporter(
+        to(receiver.url), read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK
+    )
     async with running(exporter):
         await until(lambda: exporter.cursor == 5)
     assert exporter.up
 
 
-async def test_without_an_endpoint_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
-
+async def test_without_an_endpoint_nothing_is_asked() -> None:
     async def never(*_: object) -> Any:
         raise AssertionError("asked")
 
-    exporter = SpanExporter("", read=never, read_cursor=never, write_cursor=never)
+    exporter = SpanExporter(to(""), read=never, read_cursor=never, write_cursor=never)
     async with running(exporter):
         exporter.notify()
         await asyncio.sleep(0.1)
     assert (exporter.up, exporter.exported) == (True, 0)
 
 
-def test_the_path_is_appended_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://elsewhere:4318/")
-    assert traces_url("http://here:4318") == "http://here:4318/v1/traces"
-    assert traces_url("http://here:4318/v1/traces/") == "http://here:4318/v1/traces"
-    assert traces_url("http://here/base") == "http://here/base/v1/traces"
-    assert traces_url("") == "http://elsewhere:4318/v1/traces"
+GENERAL, TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "url"),
+    [
+        ("http://here:4318", {GENERAL: "http://elsewhere:4318/"}, "http://here:4318/v1/traces"),
+        ("http://here:4318/v1/traces/", {}, "http://here:4318/v1/traces"),
+        ("http://here/base", {}, "http://here/base/v1/traces"),
+        ("http://here", {TRACES: "http://exact/in"}, "http://here/v1/traces"),
+        ("", {GENERAL: "http://elsewhere:4318/"}, "http://elsewhere:4318/v1/traces"),
+        ("", {GENERAL: "http://elsewhere", TRACES: "http://exact/in/"}, "http://exact/in/"),
+        ("", {GENERAL: "http://elsewhere", TRACES: ""}, "http://elsewhere/v1/traces"),
+        ("", {}, ""),
+    ],
+)  # fmt: skip
+def test_only_the_address_for_traces_is_taken_as_it_stands(configured: str, environ: dict[str, str], url: str) -> None:
+    assert export_target(configured, {}, environ).url == url
+
+
+def test_headers_compression_and_time_out_are_read_as_the_specification_has_them() -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "api-key=general", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
+    }  # fmt: skip
+    general = export_target("http://h", {}, environ)
+    assert (general.headers, general.gzip, general.timeout_ms) == ({"api-key": "general"}, True, 2500)
+    environ |= {
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "Authorization=Bearer%20a%3Db%2Cc, x-tenant = t1 ,",
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "0",
+    }  # fmt: skip
+    own = export_target("http://h", {"X-Tenant": "t2"}, environ)
+    assert own.headers == {"authorization": "Bearer a=b,c", "x-tenant": "t2"}
+    assert (own.gzip, own.timeout_ms) == (False, None)
+    assert "Bearer" not in f"{own} {own!r}"
+    assert export_target("http://h", {}, {}) == Target("http://h/v1/traces", {}, gzip=False, timeout_ms=10_000)
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "hush-hush"}, "OTEL_EXPORTER_OTLP_HEADERS"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_HEADERS": "a=hush%0Ahush"}, "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "brotli"}, "OTEL_EXPORTER_OTLP_COMPRESSION"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "10s"}, "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"),
+        ({TRACES: "collector:4318"}, "http"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_stops_the_start_and_shows_no_secret(environ: dict[str, str], named: str) -> None:
+    with pytest.raises(BadConfiguration, match=named) as raised:
+        export_target("", {}, environ)
+    assert "hush" not in str(raised.value)
+    with pytest.raises(BadConfiguration, match="headers") as raised:
+        export_target("http://h", {"authorization": "hush\nhush"}, {})
+    assert "hush" not in str(raised.value)
+
+
+def test_the_environment_names_the_service_and_adds_to_the_resource() -> None:
+    assert resource_of({}) == {"service.name": "amends"}
+    said = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=a,deployment.environment.name=te%20st"}
+    assert resource_of(said) == {"service.name": "a", "deployment.environment.name": "te st"}
+    assert resource_of({**said, "OTEL_SERVICE_NAME": "rental"})["service.name"] == "rental"
+
+
+async def test_a_token_reaches_the_receiver_and_no_log(
+    database: Database, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.token, receiver.status = "Bearer hush-hush-hush", 401
+    await ready_node(database.book, "n8")
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hush-hush-hush"}
+    environ["OTEL_EXPORTER_OTLP_COMPRESSION"] = "gzip"
+    async with running(exporter_of(database, export_target(receiver.url, {"x-tenant": "t1"}, environ))) as exporter:
+        await until(lambda: exporter.failures > 1)
+        assert "hush" not in exporter.last_error
+        receiver.status = 200
+        await until(lambda: exporter.exported >= 2)
+    assert receiver.headers["x-tenant"] == "t1"
+    assert receiver.headers["Content-Encoding"] == "gzip"
+    assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_receiver_that_names_its_time_is_not_asked_before(
+    database: Database, receiver: Receiver, status: int
+) -> None:
+    receiver.status, receiver.retry_after = status, "1"
+    await ready_node(database.book, "n8")
+    async with running(exporter_of(database, receiver.url)) as exporter:
+        await until(lambda: exporter.failures == 1)
+        receiver.status = 200
+        began = asyncio.get_running_loop().time()
+        await until(lambda: exporter.exported >= 2)
+        assert asyncio.get_running_loop().time() - began > 0.8
+    assert receiver.refused == 1
+
+
+def test_the_time_may_be_a_number_a_date_or_nonsense() -> None:
+    soon = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert _wait_s("7") == 7
+    assert 25 < _wait_s(soon) <= 30
+    assert _wait_s("Thu, 01 Jan 1970 00:00:00 GMT") == _wait_s("later") == _wait_s("") == _wait_s("-5") == 0
+    assert _wait_s("999999999999") == 3600
 
 
 async def test_the_same_rows_give_the_same_bytes_and_files_of_them_are_read_back(database: Database) -> None:

@@ -36,7 +36,10 @@ LIMITS: dict[str, int | tuple[int, int]] = {
 
 def context(epoch: int) -> Context:
     """The rental domain's context with tight budgets."""
-    return Context(epoch=epoch, limits=Limits(LIMITS), matrix=RENTAL.matrix, facts=Facts(), policy_sha256="ab" * 32)
+    facts = Facts()
+    made = Context(epoch=epoch, limits=Limits(LIMITS), matrix=RENTAL.matrix, facts=facts, policy_sha256="ab" * 32)
+    made.address_of = facts.address_of
+    return made
 
 
 class Facts:
@@ -54,6 +57,10 @@ class Facts:
 
     def node(self, node_id: str) -> Any:
         return self.states.get(("node", node_id))
+
+    def address_of(self, target: str) -> tuple[str, int]:
+        node = self.node(target.partition(":")[2]) if target.startswith("node:") else None
+        return (node.ssh_host, node.ssh_port) if node is not None else ("", 0)
 
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         return self.held.get(node_id)
@@ -154,7 +161,7 @@ class Book:
             Outcome(outcome, code, message, data=data), self.now_us + 100_000, self.now_us + 112_345, row.trace_id,
             ids.span_id("step", row.step_id),
         )  # fmt: skip
-        return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=done.span_id))
+        return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=row.parent_span_id))
 
     async def timer(self, kind: str, identifier: str, name: str) -> Decision:
         return await self.tell(kind, identifier, Envelope(TimerFired(name)))
