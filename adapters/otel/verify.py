@@ -1,5 +1,7 @@
-"""`trace verify`: compensation rows and spans match one to one, field by field (S1); parents exist, begin before their
-children, actions cover them, and what a span points at is there (S2); errors are failures (S4).
+"""`trace verify`: compensation rows and spans match one to one (S1), parents are there and cover (S2), errors (S4).
+
+Field by field for S1; for S2 no child begins before its parent, actions contain their children, and what a span points
+at is there; for S4 what failed is an error and nothing else is.
 
     differences = verify(compensations, spans, steps)      # [] is what is wanted
 

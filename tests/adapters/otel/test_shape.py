@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags
 
 from adapters.otel.encoding import SCHEMA_URL, encode_rows
 from adapters.otel.links import missing_traces, with_pointed_at
-from adapters.otel.otlp_file import spans_of_otlp
+from adapters.otel.otlp_file import spans_of_otlp, spans_of_otlp_json
+from adapters.otel.otlp_json import otlp_json, summaries
 from adapters.otel.verify import verify
 from adapters.postgres.spans import SpanReader
 from amends.runtime.messages import Envelope, TimerFired, TurnRefused
@@ -160,3 +162,53 @@ async def test_the_address_is_the_one_of_the_intent(database: Database) -> None:
     await database.force("""UPDATE nodes SET body = body || '{"ssh_host": "elsewhere", "ssh_port": 2022}'""")
     after = {row["span_id"]: row["attributes"] for row in await SpanReader(database.read).recent(limit=500)}
     assert before == after
+
+
+async def test_a_trace_as_jaeger_2_reads_it_is_the_same_trace(database: Database) -> None:
+    await exported(database)
+    reader = SpanReader(database.read)
+    rows = await reader.recent(limit=500)
+    document = msgspec.json.decode(msgspec.json.encode(await otlp_json(rows)))
+    back = spans_of_otlp_json(document["result"])
+    known = {(row["trace_id"], row["span_id"]): row for row in rows}
+    assert len(back) == len(rows)
+    for span in back:
+        row = known[(span["trace_id"], span["span_id"])]
+        for field in (
+            "parent_span_id",
+            "name",
+            "kind",
+            "start_us",
+            "end_us",
+            "status",
+            "attributes",
+            "events",
+            "links",
+        ):
+            assert span[field] == row[field], (row["name"], field)
+    scope = document["result"]["resourceSpans"][0]["scopeSpans"][0]
+    assert scope["scope"] == {"name": "amends", "version": "0.1.0"}
+    assert isinstance(scope["spans"][0]["kind"], int)
+
+
+async def test_a_summary_counts_what_the_trace_has(database: Database) -> None:
+    entities = await whole_story(database.book)
+    reader = SpanReader(database.read)
+    ref = f"allocation:{entities['failed']}"
+    rows = await reader.recent(limit=500, tags={"amends.entity": ref, "amends.step": "ssh.key-install"})
+    (summary,) = summaries(rows)["summaries"]
+    errors = sum(row["status"] == "ERROR" for row in rows)
+    assert errors > 0
+    assert summary == {
+        "traceId": rows[0]["trace_id"], "rootServiceName": "amends",
+        "rootOperationName": "cmd.allocation.RequestAllocation",
+        "minStartTimeUnixNano": str(min(row["start_us"] for row in rows) * 1000),
+        "maxEndTimeUnixNano": str(max(row["end_us"] for row in rows) * 1000),
+        "spanCount": len(rows), "errorSpanCount": errors,
+        "orphanSpanCount": 1,  # the command continues its caller's trace
+        "services": [{"name": "amends", "spanCount": len(rows), "errorSpanCount": errors}],
+    }  # fmt: skip
+    recovery = await reader.recent(limit=1, name="recovery R02 remote user setup")
+    (own,) = summaries(recovery)["summaries"]
+    assert (own["rootOperationName"], own["orphanSpanCount"]) == ("recovery R02 remote user setup", 0)
+    assert summaries([]) == {"summaries": []}
