@@ -180,7 +180,8 @@ def _typed(kind: Any, value: str) -> Any:
         return value == "true"
     if getattr(kind, "__origin__", None) is dict:  # as OTEL_EXPORTER_OTLP_HEADERS: name=value,…, URL-decoded
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        return {unquote(key.strip()): unquote(text.strip()) for key, _, text in pairs}
+        whole = all(equals for _, equals, _ in pairs)
+        return {unquote(key.strip()): unquote(text.strip()) for key, _, text in pairs} if whole else value
     if getattr(kind, "__origin__", None) is list:
         return [part.strip() for part in value.split(",") if part.strip()]
     return value

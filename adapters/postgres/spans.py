@@ -11,11 +11,13 @@
 Rows are the columns of `public_v1.span` as dicts (attributes, events, links, resource decoded).
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from adapters.postgres.connect import classify
@@ -24,6 +26,8 @@ from adapters.postgres.statements import statement
 
 WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
 LOOK_BACK = (5_000, 100_000)  # turns searched for recent traces, until enough are found
+# Tags that viewers see and that are columns of their own, in the order of the statements.
+COLUMN_TAGS = ("span.kind", "otel.status_code", "error", "otel.status_description")
 OPERATIONS_TURNS = 5_000  # whose spans are asked what they are called
 SLACK_US = 600_000_000  # a span is committed when it ends, a step some minutes after its begin
 LATEST_US = (1 << 63) - 1
@@ -84,7 +88,9 @@ class SpanReader:
         Tags are compared as text, with resource, attributes, events, `span.kind`, `otel.status_code` and `error`. Of
         the turns up to `until_us` the last `LOOK_BACK` are looked at; of `trace_ids`, where they are given, all.
         """
-        wanted = (since_us, min(until_us, LATEST_US), service, name, min_us, max_us, dict(tags or {}))
+        rest = dict(tags or {})
+        columns = [rest.pop(tag, None) for tag in COLUMN_TAGS]
+        wanted = (since_us, min(until_us, LATEST_US), service, name, min_us, max_us, *columns, _tags_path(rest))
         if trace_ids:
             found = await self._read.rows("found_traces", list(trace_ids), limit, *wanted)
         else:
@@ -154,6 +160,28 @@ async def snapshot(read: ReadSide) -> AsyncIterator[Snapshot]:
             yield Snapshot(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise classify(error) from error
+
+
+def _tags_path(tags: Mapping[str, str]) -> str | None:
+    """A JSON path that holds for a span with all these tags, None for no tags.
+
+    Who asks has texts only: one that reads as a number or a truth value is compared as such too.
+    """
+    wanted = []
+    for tag, text in tags.items():
+        key, value = _json(tag), _json(text)
+        values = [value]
+        if text in ("true", "false") or (re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text)):
+            values.append(text)
+        holders = [f"$.a.{key}", f"$.r.{key}", f"$.e[*].attributes.{key}"]
+        if tag == "event":
+            holders.append("$.e[*].name")
+        wanted.append("(" + " || ".join(f"{holder} == {one}" for holder in holders for one in values) + ")")
+    return " && ".join(wanted) or None
+
+
+def _json(text: str) -> str:
+    return msgspec.json.encode(text).decode()
 
 
 def _states(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

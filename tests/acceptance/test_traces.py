@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ async def test_the_verifiers_of_the_command_line_agree(world: World) -> None:
         assert "valid" in done.stdout
 
 
-VIEWERS = {
+VIEWERS: dict[str, Callable[[Any], Any]] = {
     "/api/services": lambda body: body["data"] == ["amends"],
     "/api/services/amends/operations": lambda body: "ssh.key-install" in body["data"],
     "/api/operations?service=amends&spanKind=client": lambda body: (

@@ -17,17 +17,6 @@ ALTER TABLE step ADD COLUMN server_address text NOT NULL DEFAULT '', ADD COLUMN 
 -- What the environment said of the runtime (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) when its epoch began.
 ALTER TABLE runtime_epoch ADD COLUMN resource jsonb NOT NULL DEFAULT '{}';
 
--- Whether each wanted tag stands among the tags or in one of the events, compared as text: who asks has no types.
-CREATE FUNCTION amends_has_tags(tags jsonb, events jsonb, wanted jsonb) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN NOT EXISTS (
-    SELECT FROM jsonb_each_text(wanted) AS want
-    WHERE tags ->> want.key IS DISTINCT FROM want.value AND NOT EXISTS (
-        SELECT FROM jsonb_array_elements(events) AS event
-        WHERE coalesce(event.value -> 'attributes' ->> want.key,
-                       CASE want.key WHEN 'event' THEN event.value ->> 'name' END) = want.value
-    )
-);
-
 CREATE OR REPLACE VIEW span_failure AS
 SELECT
     failure_id, trace_id, span_id, at_us, code, message, component, ref, epoch, jseq,
@@ -141,7 +130,7 @@ LEFT JOIN LATERAL (
             AS operation,
         CASE WHEN step.name = 'notification.publish' THEN step.args::jsonb ->> 'subject'
              WHEN step.name = 'outbox.publish' THEN (SELECT subject FROM outbox WHERE outbox_id = step.idempotency_key)
-             WHEN starts_with(step.name, 'agent.') THEN 'amends.v1.task.' || split_part(step.target, ':', 2)
+             WHEN starts_with(step.name, 'agent.') THEN format('amends.v1.task.%s', split_part(step.target, ':', 2))
              WHEN step.name = 'outbox.republish' THEN substr(step.target, 8) END AS destination
     OFFSET 0
 ) AS publishing ON true

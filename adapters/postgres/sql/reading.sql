@@ -27,21 +27,24 @@ SELECT trace_id, max(jseq) AS jseq FROM public_v1.span
 WHERE jseq > $1 AND jseq <= $2 AND start_us BETWEEN $4 AND $5
   AND ($6::text = '' OR resource ->> 'service.name' = $6) AND ($7::text IS NULL OR name = $7)
   AND ($8::bigint IS NULL OR end_us - start_us >= $8) AND ($9::bigint IS NULL OR end_us - start_us <= $9)
-  AND ($10::jsonb = '{}' OR amends_has_tags(resource || attributes || jsonb_build_object(
-      'span.kind', lower(kind), 'otel.status_code', status, 'otel.status_description', nullif(status_message, ''),
-      'otel.scope.name', 'amends', 'error', status = 'ERROR'), events, $10))
+  AND ($10::text IS NULL OR lower(kind) = $10) AND ($11::text IS NULL OR status = $11)
+  AND ($12::text IS NULL OR (status = 'ERROR')::text = $12) AND ($13::text IS NULL OR status_message = $13)
+  AND ($14::text IS NULL
+       OR jsonb_build_object('a', attributes, 'r', resource, 'e', events) @@ $14::text::jsonpath)
 GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $3;
 
 -- name: found_traces
 -- Of the traces $1 the newest $2 that have a span begun in [$3, $4], of that service ($5, '' for any) and name ($6, null
--- for any), as long as $7 and $8 say (microseconds, null for any length), with the tags $9.
+-- for any), as long as $7 and $8 say (microseconds, null for any length), with that kind, status, error, status message
+-- ($9 to $12, null for any) and the tags that the path $13 asks for (null for none).
 SELECT trace_id, max(jseq) AS jseq FROM public_v1.span
 WHERE trace_id = ANY ($1::text[]) AND start_us BETWEEN $3 AND $4
   AND ($5::text = '' OR resource ->> 'service.name' = $5) AND ($6::text IS NULL OR name = $6)
   AND ($7::bigint IS NULL OR end_us - start_us >= $7) AND ($8::bigint IS NULL OR end_us - start_us <= $8)
-  AND ($9::jsonb = '{}' OR amends_has_tags(resource || attributes || jsonb_build_object(
-      'span.kind', lower(kind), 'otel.status_code', status, 'otel.status_description', nullif(status_message, ''),
-      'otel.scope.name', 'amends', 'error', status = 'ERROR'), events, $9))
+  AND ($9::text IS NULL OR lower(kind) = $9) AND ($10::text IS NULL OR status = $10)
+  AND ($11::text IS NULL OR (status = 'ERROR')::text = $11) AND ($12::text IS NULL OR status_message = $12)
+  AND ($13::text IS NULL
+       OR jsonb_build_object('a', attributes, 'r', resource, 'e', events) @@ $13::text::jsonpath)
 GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $2;
 
 -- name: turn_at

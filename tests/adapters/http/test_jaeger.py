@@ -192,4 +192,4 @@ async def test_what_is_not_understood_is_refused_and_never_ignored(
     status, body = await get(server, path)
     assert (status, body["data"], body["errors"][0]["code"]) == (400, None, 400)
     assert body["errors"][0]["msg"]
-    assert source.searches == source.kinds == []
+    assert (source.searches, source.kinds) == ([], [])

@@ -40,7 +40,8 @@ async def exported(database: Database) -> ExportTraceServiceRequest:
     await lost_cleanup(book)
     await refused_activation(book)
     rows, _ = await SpanReader(database.read).after(0, 1_000_000)
-    return ExportTraceServiceRequest.FromString(await encode_rows(rows))
+    request: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(await encode_rows(rows))
+    return request
 
 
 def spans(request: ExportTraceServiceRequest) -> Iterator[Any]:
@@ -132,7 +133,7 @@ async def test_scope_and_callers_are_said(database: Database) -> None:
     assert {"ssh.user-create", "reverse user-create", "recovery.ended"} <= local
 
 
-CONVENTIONS = {
+CONVENTIONS: dict[str, dict[str, Any]] = {
     "ssh.user-create": {"rpc.system.name": "ssh", "rpc.method": "user-create", "server.address": "localhost",
                         "server.port": 22},
     "notification.publish": {"messaging.system": "nats", "messaging.operation.name": "publish",
