@@ -26,7 +26,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def world(state_dir: Path, receiver: Receiver) -> AsyncIterator[World]:
-    made = World(state_dir, f'[otlp]\nendpoint = "{receiver.url}"\n')
+    headers = '{ authorization = "Bearer a-receivers-token" }'
+    made = World(state_dir, f'[otlp]\nendpoint = "{receiver.url}"\nheaders = {headers}\n')
     await made.start()
     await made.connect()
     await made.account("acme")
@@ -61,6 +62,7 @@ async def test_every_compensation_arrives_as_a_span_field_by_field(world: World,
             "reverse user-create", "rollback reservation", "recovery.ended"} <= names  # fmt: skip
     resources = {span["resource"]["service.name"] for span in receiver.spans}
     assert resources == {"amends"}
+    assert receiver.headers["authorization"] == "Bearer a-receivers-token"
 
 
 async def test_with_the_receiver_down_nothing_changes_and_a_kill_loses_no_span(

@@ -114,8 +114,11 @@ class Run:
 
     def retry(self, what: str, target_ref: str, ok: bool, *, attempt: int, duration_ms: int | None = None,
               code: str = "", action_id: str = "") -> None:  # fmt: skip
-        """One try of a bounded budget (rule 8): it covers the try that this turn takes in."""
+        """One try of a bounded budget (rule 8): it covers the try that this turn takes in, or that this turn is."""
         metadata = {"attempt": attempt} | ({"code": code} if code else {})
+        started_us, ended_us = _tried(self._d)
+        if duration_ms is None:
+            duration_ms = max(0, (ended_us or self._d.now_us) - started_us) // 1000 if started_us else 0
         self.action(
             "retry",
             what,
@@ -124,7 +127,7 @@ class Run:
             duration_ms=duration_ms,
             metadata=metadata,
             action_id=action_id,
-            started_us=_tried(self._d)[0],
+            started_us=started_us,
         )
 
     def compensate(
