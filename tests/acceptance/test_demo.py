@@ -101,6 +101,10 @@ async def test_the_whole_story_ends_as_the_matrix_says(state_dir: Path) -> None:
     undone = [record for span in spans if (record := rebuilt(span))]
     assert verify(undone, spans, elsewhere=()) == []
     assert [one["compensation_id"] for one in undone if one["duration_ms"] is None] == []
+    begun = {span["start_us"] for span in spans if "amends.attempt" in span["attributes"]}
+    retries = [span for span in spans if span["name"].startswith("retry ")]
+    assert [span["name"] for span in retries if span["start_us"] not in begun] == []
+    assert [span["name"] for span in retries if span["status"] == "ERROR" and span["start_us"] == span["end_us"]] == []
     assert [row for row in built if not any(name.startswith(f"recovery {row} ") for name in names)] == []
     log = (state_dir / "nats" / "server.log").read_text()
     assert "Permissions Violation" not in log
