@@ -45,7 +45,7 @@ def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
         setup.undo(d, run, "node_offline")
         return
     tries = s.activation_tries + 1
-    span = d.did("activation", tries, False, d.now_us, m.code, m.text)
+    span = d.did("activation", tries, False, m.started_us or d.now_us, m.code, m.text)
     run = d.open_run("R03", original=(d.trace_id, span))
     failure = d.failure(m.code, m.text, component="activation", span_id=span, run=run, severity="high")
     run.caused_by(failure)

@@ -77,6 +77,12 @@ class Pool:
         node = self.node(node_id)
         return node.epoch if node is not None else None
 
+    def address_of(self, target: str) -> tuple[str, int]:
+        """Where a step's target has its SSH server now; ("", 0) for what is no living node."""
+        kind, _, node_id = target.partition(":")
+        node = self.node(node_id) if kind == "node" else None
+        return (node.ssh_host, node.ssh_port) if node is not None else ("", 0)
+
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         """(allocation, `reserved` or `active`) of the node."""
         return self._assignments.get(node_id)

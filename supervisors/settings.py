@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct
@@ -50,9 +51,10 @@ class NatsSettings(Section, frozen=True):
 
 
 class OtlpSettings(Section, frozen=True):
-    """`[otlp]`; empty: OTEL_EXPORTER_OTLP_ENDPOINT, else no export."""
+    """`[otlp]`; empty: OTEL_EXPORTER_OTLP_(TRACES_)ENDPOINT, else no export. `headers` are secret."""
 
     endpoint: str = ""
+    headers: dict[str, str] = {}
 
 
 class DetectorSettings(Section, frozen=True):
@@ -177,6 +179,10 @@ def _typed(kind: Any, value: str) -> Any:
         return int(value)
     if kind is bool and value in ("true", "false"):
         return value == "true"
+    if getattr(kind, "__origin__", None) is dict:  # as OTEL_EXPORTER_OTLP_HEADERS: name=value,…, URL-decoded
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        whole = all(equals for _, equals, _ in pairs)
+        return {unquote(key.strip()): unquote(text.strip()) for key, _, text in pairs} if whole else value
     if getattr(kind, "__origin__", None) is list:
         return [part.strip() for part in value.split(",") if part.strip()]
     return value

@@ -1,26 +1,22 @@
-"""The HTTP server: /healthz, /readyz, /metrics for anybody; /api/traces… in Jaeger's JSON for operators.
+"""The HTTP server: /healthz, /readyz, /metrics for anybody; what stands in `guarded` for operators.
 
-    server = HttpServer("127.0.0.1:8321", checks=…, metrics=…, authorise=…, traces=…, trace=…)
+    server = HttpServer("127.0.0.1:8321", checks=…, metrics=…, authorise=…, guarded=jaeger_routes(…))
     await server.start()        # server.url says where; port 0 takes a free one
     await server.stop()         # within a second, whatever is still open
 
 `checks()` gives {name: None | "what is wrong"}; `metrics()` the list of `adapters.http.metrics`; `authorise(token)`
-the operator's name or None; `traces(search)` and `trace(trace_id)` Jaeger's JSON (an empty `data` for none).
-`routes` adds the console's and the webhook's own. Errors are JSON: {"error": {"code", "http", "message"}}.
+the operator's name or None; `guarded` and `routes` are (method, path, handler), the latter open to anybody. Errors are
+JSON: {"error": {"code", "http", "message"}}, and below /api/ what Jaeger's interfaces read.
 """
 
 import asyncio
 import inspect
 import logging
-import re
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
 
-import msgspec
 from aiohttp import web
-from msgspec import Struct
 
+from adapters.http.answers import Handler, jaeger_error, json_answer
 from adapters.http.metrics import CONTENT_TYPE, Metric, prometheus_text
 from amends.values.errors import BadConfiguration, Rejected, Unavailable
 
@@ -28,24 +24,8 @@ log = logging.getLogger("amends.http")
 OPERATOR = web.RequestKey("operator", str)  # who asks, in a guarded handler
 STOP_S = 0.25  # aiohttp waits this long twice
 MAX_BODY = 1 << 20
-MAX_TRACES, DEFAULT_TRACES = 1000, 20
-_TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}")
-_UNITS_US = {"ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
-_LOOK_BACK = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 
 Checks = Callable[[], Mapping[str, str | None] | Awaitable[Mapping[str, str | None]]]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class TraceSearch(Struct, frozen=True):
-    """What `/api/traces` asks for; times in microseconds."""
-
-    service: str
-    limit: int
-    since_us: int
-    until_us: int
-    operation: str | None
-    tags: dict[str, Any]
 
 
 class HttpServer:
@@ -58,13 +38,11 @@ class HttpServer:
         checks: Checks,
         metrics: Callable[[], Iterable[Metric]],
         authorise: Callable[[str], str | None],
-        traces: Callable[[TraceSearch], Awaitable[Mapping[str, Any]]],
-        trace: Callable[[str], Awaitable[Mapping[str, Any]]],
-        services: Sequence[str] = ("amends",),
+        guarded: Sequence[tuple[str, str, Handler]] = (),
         routes: Sequence[tuple[str, str, Handler]] = (),
     ) -> None:
         self._listen, self._checks, self._metrics, self._authorise = listen, checks, metrics, authorise
-        self._traces, self._trace, self._services, self._routes = traces, trace, services, routes
+        self._guarded, self._routes = guarded, routes
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -75,9 +53,8 @@ class HttpServer:
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._show_metrics)
-        app.router.add_get("/api/services", self.guarded(self._show_services))
-        app.router.add_get("/api/traces", self.guarded(self._search))
-        app.router.add_get("/api/traces/{trace_id}", self.guarded(self._show_trace))
+        for method, path, handler in self._guarded:
+            app.router.add_route(method, path, self.guarded(handler))
         for method, path, handler in self._routes:
             app.router.add_route(method, path, handler)
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=STOP_S)
@@ -115,58 +92,18 @@ class HttpServer:
     # --- pages ---------------------------------------------------------------------------------------
 
     async def _health(self, _request: web.Request) -> web.Response:
-        return _json({"ok": True})
+        return json_answer({"ok": True})
 
     async def _ready(self, _request: web.Request) -> web.Response:
         found = self._checks()
         checks = await found if inspect.isawaitable(found) else found
         ready = all(problem is None for problem in checks.values())
         shown = {name: "ok" if problem is None else problem for name, problem in checks.items()}
-        return _json({"ok": ready, "checks": shown}, 200 if ready else 503)
+        return json_answer({"ok": ready, "checks": shown}, 200 if ready else 503)
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         text = prometheus_text(self._metrics())
         return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def _show_services(self, _request: web.Request) -> web.Response:
-        services = list(self._services)
-        return _json({"data": services, "total": len(services), "limit": 0, "offset": 0, "errors": None})
-
-    async def _search(self, request: web.Request) -> web.Response:
-        return _json(await self._traces(_search_of(request.query)))
-
-    async def _show_trace(self, request: web.Request) -> web.Response:
-        trace_id = request.match_info["trace_id"]
-        if _TRACE_ID.fullmatch(trace_id) is None:
-            raise Rejected("invalid_request", "a trace id is up to 32 hex digits", field="trace_id")
-        found = await self._trace(trace_id.lower().rjust(32, "0"))
-        if not found["data"]:
-            raise Rejected("not_found", f"there is no trace {trace_id}")
-        return _json(found)
-
-
-def _search_of(query: Mapping[str, str]) -> TraceSearch:
-    now = time.time_ns() // 1000
-    since, until = _number(query, "start", 0), _number(query, "end", now)
-    look_back = _LOOK_BACK.fullmatch(query.get("lookback", ""))
-    if "start" not in query and look_back is not None:
-        since = until - int(look_back[1]) * _UNITS_US[look_back[2]]
-    limit = _number(query, "limit", DEFAULT_TRACES)
-    if not 1 <= limit <= MAX_TRACES:
-        raise Rejected("invalid_request", f"limit must be from 1 to {MAX_TRACES}", field="limit")
-    try:
-        tags = msgspec.json.decode(query.get("tags") or "{}", type=dict[str, Any])
-    except msgspec.DecodeError:
-        raise Rejected("invalid_request", "tags must be a JSON object", field="tags") from None
-    operation = query.get("operation")
-    return TraceSearch(query.get("service", ""), limit, max(0, since), until, operation, tags)
-
-
-def _number(query: Mapping[str, str], field: str, default: int) -> int:
-    text = query.get(field) or str(default)
-    if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise Rejected("invalid_request", f"{field} must be a whole number", field=field)
-    return int(text)
 
 
 def _address(listen: str) -> tuple[str, int]:
@@ -179,25 +116,24 @@ def _address(listen: str) -> tuple[str, int]:
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error is JSON that says what to do; ours says nothing of the inside."""
+    headers: dict[str, str] = {}
     try:
         return await handler(request)
     except Rejected as error:
-        headers = {"WWW-Authenticate": "Bearer"} if error.http == 401 else {}
-        return _json({"error": error.body()}, error.http, headers)
+        refused, status = error, error.http
+        if status == 401:
+            headers = {"WWW-Authenticate": "Bearer"}
     except Unavailable as error:
-        return _json({"error": Rejected("db_unavailable", f"{error}; try again").body()}, 503)
+        refused, status = Rejected("db_unavailable", f"{error}; try again"), 503
     except web.HTTPException as error:
         code = "not_found" if error.status == 404 else "invalid_request"
-        body = {"code": code, "http": error.status, "message": f"{request.method} {request.path}: {error.reason}"}
-        return _json({"error": body}, error.status, {k: v for k, v in error.headers.items() if k == "Allow"})
+        refused, status = Rejected(code, f"{request.method} {request.path}: {error.reason}"), error.status
+        headers = {key: value for key, value in error.headers.items() if key == "Allow"}
     except asyncio.CancelledError:
         raise
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        return _json({"error": Rejected("internal", "this could not be answered; see the log").body()}, 500)
-
-
-def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(body), status=status, content_type="application/json", headers=dict(headers or {})
-    )
+        refused, status = Rejected("internal", "this could not be answered; see the log"), 500
+    if request.path.startswith("/api/"):
+        return json_answer(jaeger_error(status, refused.message), status, headers)
+    return json_answer({"error": {**refused.body(), "http": status}}, status, headers)

@@ -1,20 +1,22 @@
 """The span exporter: follows the journal and sends what it says over OTLP/HTTP, in order, until it is acknowledged.
 
-    exporter = SpanExporter(endpoint, read=span_reader.after, read_cursor=…, write_cursor=…)
+    exporter = SpanExporter(target, read=span_reader.after, read_cursor=…, write_cursor=…)
     engine.listeners.append(lambda decision: exporter.notify())
     await exporter.run()          # a trunk service; ends only by cancellation
 
 `read(cursor, limit)` gives the next spans and the turn up to which nothing is missing (`adapters.postgres.spans`);
 `read_cursor()` and `write_cursor(jseq)` keep the place in Postgres. The cursor moves on success only, so a killed
 process loses no span; one sent twice is the same span, byte for byte. With the receiver down spans wait where they
-are, and nothing else changes (R3). Without an endpoint it does nothing.
+are, and nothing else changes (S3). Without an address it does nothing.
 """
 
 import asyncio
+import gzip
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
@@ -22,6 +24,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from adapters.otel.encoding import SpanRow, encode_rows
+from adapters.otel.environment import Target
 from amends.values.backoff import Backoff
 from amends.values.errors import TurnFailed, Unavailable
 
@@ -29,9 +32,10 @@ log = logging.getLogger("amends.spans")
 BATCH = 512
 POLL_S = 1.0
 LINGER_S = 0.05  # commits come in bursts: a moment's wait makes one request of many
-TIMEOUT_S = 10.0
 SAY_AGAIN_S = 300.0  # while spans wait, the log says so this often
 REFUSED = (400, 413)  # of the spans' own making: not to be sent again as they are
+ASKS_TO_WAIT = (429, 503)
+LONGEST_WAIT_S = 3600.0  # that a receiver may ask for
 BACKOFF = Backoff(200, 15_000)
 KEEP_PLACE_EVERY = 20_000  # turns without spans after which the place is kept all the same
 
@@ -43,17 +47,12 @@ class NotAccepted(Exception):
     """The receiver did not take the spans; the message says why. They stay where they are.
 
     `for_good`: the same request would be refused again (OTLP forbids to repeat it), a smaller one perhaps not.
+    `wait_s`: the receiver does not want to be asked again earlier.
     """
 
-    def __init__(self, message: str, *, for_good: bool = False) -> None:
+    def __init__(self, message: str, *, for_good: bool = False, wait_s: float = 0.0) -> None:
         super().__init__(message)
-        self.for_good = for_good
-
-
-def traces_url(endpoint: str) -> str:
-    """Where spans go: the endpoint, with `/v1/traces` appended unless it is there; "" for no endpoint."""
-    base = (endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")).rstrip("/")
-    return base if not base or base.endswith("/v1/traces") else f"{base}/v1/traces"
+        self.for_good, self.wait_s = for_good, wait_s
 
 
 class SpanExporter:
@@ -61,7 +60,7 @@ class SpanExporter:
 
     def __init__(
         self,
-        endpoint: str,
+        target: Target,
         *,
         read: Read,
         read_cursor: Callable[[], Awaitable[int]],
@@ -69,7 +68,7 @@ class SpanExporter:
         backoff: Backoff = BACKOFF,
         batch: int = BATCH,
     ) -> None:
-        self.url = traces_url(endpoint)
+        self._target = target
         self._read, self._read_cursor, self._write_cursor = read, read_cursor, write_cursor
         self._backoff, self._batch = backoff, batch
         self._wake = asyncio.Event()
@@ -89,9 +88,11 @@ class SpanExporter:
 
     async def run(self) -> None:
         """Send until cancelled."""
-        if not self.url:
+        if not self._target.url:
             await asyncio.get_running_loop().create_future()  # for ever, at no cost
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
+        timeout_ms = self._target.timeout_ms
+        timeout = aiohttp.ClientTimeout(total=None if timeout_ms is None else timeout_ms / 1000)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
             self.kept = self.cursor = await self._patiently(self._read_cursor)
             while True:
                 self._wake.clear()
@@ -140,13 +141,25 @@ class SpanExporter:
             log.error("the receiver refuses a span for good: %s", error)
 
     async def _post(self, session: aiohttp.ClientSession, body: bytes) -> None:
-        headers = {"Content-Type": "application/x-protobuf"}
-        async with session.post(self.url, data=body, headers=headers, allow_redirects=False) as response:
+        headers = {**self._target.headers, "Content-Type": "application/x-protobuf"}
+        if self._target.gzip:
+            body = await asyncio.to_thread(gzip.compress, body, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        async with session.post(self._target.url, data=body, headers=headers, allow_redirects=False) as response:
             answer = await response.content.read(4096)
             if response.status // 100 != 2:
-                text = answer[:200].decode(errors="replace")
-                raise NotAccepted(f"{response.status} {text}".strip(), for_good=response.status in REFUSED)
+                wait_s = _wait_s(response.headers.get("Retry-After", "")) if response.status in ASKS_TO_WAIT else 0.0
+                raise NotAccepted(
+                    self._shown(response.status, answer), for_good=response.status in REFUSED, wait_s=wait_s
+                )
         self._note_rejected(answer)
+
+    def _shown(self, status: int, answer: bytes) -> str:
+        """What a receiver said, fit for the log: one that repeats our headers must not put a token there."""
+        text = answer[:200].decode(errors="replace")
+        secrets = [word for value in self._target.headers.values() for word in value.split() if len(word) >= 8]
+        repeats = any(word in text for word in secrets)
+        return f"{status} (it repeats a header)" if repeats else f"{status} {text}".strip()
 
     def _note_rejected(self, answer: bytes) -> None:
         """A receiver that took the request may still reject spans for good; OTLP forbids to send them again."""
@@ -171,7 +184,8 @@ class SpanExporter:
                 if self.failures == 1 or now - said >= SAY_AGAIN_S:
                     log.warning("spans wait, %d attempts: %s", self.failures, self.last_error)
                     said = now
-                await asyncio.sleep(self._backoff.delay_us(self.failures, "spans") / 1e6)
+                asked_s = error.wait_s if isinstance(error, NotAccepted) else 0.0
+                await asyncio.sleep(max(asked_s, self._backoff.delay_us(self.failures, "spans") / 1e6))
             else:
                 if self.failures:
                     log.info("spans go out again after %d failed attempts", self.failures)
@@ -185,3 +199,16 @@ class SpanExporter:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+
+def _wait_s(retry_after: str) -> float:
+    """`Retry-After` in seconds, as a number or as a date; 0 for what is neither."""
+    if retry_after.strip().isascii() and retry_after.strip().isdigit():
+        return min(float(retry_after[:9]), LONGEST_WAIT_S)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    return min(max(0.0, (until - datetime.now(UTC)).total_seconds()), LONGEST_WAIT_S)

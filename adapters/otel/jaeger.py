@@ -25,11 +25,6 @@ def jaeger_json(rows: Sequence[SpanRow]) -> dict[str, Any]:
     return {"data": data, "total": len(data), "limit": 0, "offset": 0, "errors": None}
 
 
-def jaeger_services() -> dict[str, Any]:
-    """The answer of `/api/services`."""
-    return {"data": ["amends"], "total": 1, "limit": 0, "offset": 0, "errors": None}
-
-
 def _trace(trace_id: str, rows: Sequence[SpanRow]) -> dict[str, Any]:
     processes: dict[str, dict[str, Any]] = {}
     names: dict[bytes, str] = {}

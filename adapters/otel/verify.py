@@ -1,4 +1,7 @@
-"""`trace verify`: compensation rows and spans match one to one, field by field; parents exist; errors are failures.
+"""`trace verify`: compensation rows and spans match one to one (S1), parents are there and cover (S2), errors (S4).
+
+Field by field for S1; for S2 no child begins before its parent, actions contain their children, and what a span points
+at is there; for S4 what failed is an error and nothing else is.
 
     differences = verify(compensations, spans, steps)      # [] is what is wanted
 
@@ -7,7 +10,7 @@ come from anywhere: the view, a Jaeger (`await spans_from_jaeger(url, trace_ids)
 (`adapters.otel.otlp_file.spans_of_file(data)`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -15,6 +18,7 @@ import msgspec
 
 from adapters.otel.encoding import SpanRow
 from adapters.otel.jaeger import spans_of_jaeger
+from adapters.otel.links import Place, places, pointed_at
 from amends.values import ids
 from amends.values.errors import Unavailable
 
@@ -40,12 +44,19 @@ def verify(
     compensations: Iterable[Mapping[str, Any]],
     spans: Sequence[SpanRow],
     steps: Iterable[tuple[str, str]] = (),
+    *,
+    elsewhere: Collection[Place] | None = None,
 ) -> list[str]:
-    """What differs, one line each. All spans of a trace must be there; traces may be compared one by one."""
+    """What differs, one line each. All spans of a trace must be there; traces may be compared one by one.
+
+    `elsewhere` says which spans of other traces are there too: then what a span points at must be here or there.
+    """
     return [
         *_same_ids(spans),
         *_compensations(compensations, spans),
         *_parents(spans),
+        *_times(spans),
+        *([] if elsewhere is None else _pointers(spans, elsewhere)),
         *_errors(spans, dict(steps)),
     ]
 
@@ -94,9 +105,34 @@ def _parents(spans: Sequence[SpanRow]) -> Iterable[str]:
     known = {(span["trace_id"], span["span_id"]) for span in spans}
     for span in spans:
         parent = span["parent_span_id"]
-        # What a command continues is its caller's: only there may the parent be somebody else's span (R2).
+        # What a command continues is its caller's: only there may the parent be somebody else's span (S2).
         if parent and span["kind"] != "SERVER" and (span["trace_id"], parent) not in known:
             yield f"span {span['span_id']} ({span['name']}) of trace {span['trace_id']}: no parent {parent}"
+
+
+def _times(spans: Sequence[SpanRow]) -> Iterable[str]:
+    by_place = {(span["trace_id"], span["span_id"]): span for span in spans}
+    for span in spans:
+        parent = by_place.get((span["trace_id"], span["parent_span_id"] or ""))
+        if parent is None or span["kind"] == "SERVER":  # what continues a caller's span goes by another clock
+            continue
+        what = f"span {span['span_id']} ({span['name']}) of trace {span['trace_id']}"
+        early_us = parent["start_us"] - span["start_us"]
+        if early_us > 0:
+            yield f"{what}: begins {early_us} µs before its parent ({parent['name']})"
+        # Others may go on when what they hang below has ended: a command is answered before its steps are done.
+        late_us = span["end_us"] - parent["end_us"]
+        if late_us > 0 and "recovery.action_id" in parent["attributes"]:
+            yield f"{what}: ends {late_us} µs after its action ({parent['name']})"
+
+
+def _pointers(spans: Sequence[SpanRow], elsewhere: Collection[Place]) -> Iterable[str]:
+    known = places(spans)
+    for span in spans:
+        for trace_id, span_id in pointed_at(span):
+            if (trace_id, span_id) not in known and (trace_id, span_id) not in elsewhere:
+                what = f"span {span['span_id']} ({span['name']}) of trace {span['trace_id']}"
+                yield f"{what}: points at span {span_id} of trace {trace_id}, which is not there"
 
 
 def _errors(spans: Sequence[SpanRow], steps: Mapping[str, str]) -> Iterable[str]:

@@ -8,9 +8,11 @@ sessions were ended. What it still tries to write fails at the head.
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
+import msgspec
 
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import migrations, statement
@@ -83,14 +85,20 @@ class Lease:
         self._renewing = asyncio.create_task(self._renew(), name="lease.renew")  # the connection is its own now
         return True
 
-    async def prepare(self, instance_id: str, version: str, now_us: int) -> None:
-        """Migrate, then take over the journal under our epoch; raises `Unavailable`, `BadConfiguration`."""
+    async def prepare(
+        self, instance_id: str, version: str, now_us: int, resource: Mapping[str, str] | None = None
+    ) -> None:
+        """Migrate, then take over the journal under our epoch; raises `Unavailable`, `BadConfiguration`.
+
+        `resource` is what the environment says of this runtime: its spans bear it for ever.
+        """
         # The lease's connection is busy renewing. This one is a session of the epoch, which a successor ends.
         connection = await connect(self._dsn, name=f"amends:{self.epoch}")
         try:
             await _migrate(connection)
             await connection.execute(statement("begin_epoch"), self.epoch)
-            await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us)
+            said = msgspec.json.encode(dict(resource or {})).decode()
+            await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us, said)
             for row in await connection.fetch(statement("durable_settings")):
                 if row["setting"] == "off":
                     why = "acknowledged commits could be lost"

@@ -3,7 +3,7 @@
     spans = SpanReader(read_side)
     rows, upto = await spans.after(cursor, 512)   # whole turns; nothing up to `upto` is missing
     rows = await spans.of([trace_id, …])
-    rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, attributes={})
+    rows = await spans.recent(limit=20, since_us=…, until_us=…, name=None, tags={"error": "true"})
 
     async with snapshot(read_side) as records:     # one instant, for proofs while the runtime goes on
         async for part in records.by_trace(64): …  # spans, compensations, steps of that many traces
@@ -11,11 +11,13 @@
 Rows are the columns of `public_v1.span` as dicts (attributes, events, links, resource decoded).
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from adapters.postgres.connect import classify
@@ -24,6 +26,10 @@ from adapters.postgres.statements import statement
 
 WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
 LOOK_BACK = (5_000, 100_000)  # turns searched for recent traces, until enough are found
+# Tags that viewers see and that are columns of their own, in the order of the statements.
+COLUMN_TAGS = ("span.kind", "otel.status_code", "error", "otel.status_description")
+OPERATIONS_TURNS = 5_000  # whose spans are asked what they are called
+SLACK_US = 600_000_000  # a span is committed when it ends, a step some minutes after its begin
 LATEST_US = (1 << 63) - 1
 
 
@@ -63,20 +69,52 @@ class SpanReader:
         """All spans of these traces, by start."""
         return await self._read.rows("spans_of", list(trace_ids))
 
+    async def services(self) -> list[str]:
+        """The names under which runtimes record spans."""
+        return [row["name"] for row in await self._read.rows("span_services")]
+
+    async def operations(self, service: str) -> list[tuple[str, str]]:
+        """(name, kind in small letters) of the service's newer spans."""
+        after = max(0, await self.head() - OPERATIONS_TURNS)
+        return [(row["name"], row["kind"]) for row in await self._read.rows("span_operations", after, service)]
+
     async def recent(
-        self, *, limit: int = 20, since_us: int = 0, until_us: int = LATEST_US, name: str | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        self, *, limit: int = 20, since_us: int = 0, until_us: int = LATEST_US, service: str = "",
+        name: str | None = None, min_us: int | None = None, max_us: int | None = None,
+        tags: Mapping[str, str] | None = None, trace_ids: Sequence[str] = (),
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """All spans of the newest traces that have a span of that time, name and attributes."""
-        head = await self.head()
+        """All spans of the newest traces that have one span of that time, service, name, duration and all these tags.
+
+        Tags are compared as text, with resource, attributes, events, `span.kind`, `otel.status_code` and `error`. Of
+        the turns up to `until_us` the last `LOOK_BACK` are looked at; of `trace_ids`, where they are given, all.
+        """
+        rest = dict(tags or {})
+        columns = [rest.pop(tag, None) for tag in COLUMN_TAGS]
+        wanted = (since_us, min(until_us, LATEST_US), service, name, min_us, max_us, *columns, _tags_path(rest))
+        if trace_ids:
+            found = await self._read.rows("found_traces", list(trace_ids), limit, *wanted)
+        else:
+            found = await self._newest(limit, wanted)
+        return await self.of([row["trace_id"] for row in found]) if found else []
+
+    async def _newest(self, limit: int, wanted: tuple[Any, ...]) -> list[dict[str, Any]]:
+        lowest, highest = await self._turn_at(wanted[0] - SLACK_US), await self._turn_at(wanted[1] + SLACK_US)
         found: list[dict[str, Any]] = []
         for back in LOOK_BACK:
-            found = await self._read.rows(
-                "recent_traces", max(0, head - back), since_us, until_us, name, limit, dict(attributes or {})
-            )
-            if len(found) >= limit or back >= head:
+            after = max(lowest, highest - back)
+            found = await self._read.rows("recent_traces", after, highest, limit, *wanted)
+            if len(found) >= limit or after == lowest:
                 break
-        return await self.of([row["trace_id"] for row in found]) if found else []
+        return found
+
+    async def _turn_at(self, at_us: int) -> int:
+        """The newest turn that can have been committed by then."""
+        if at_us <= 0:
+            return 0
+        (head,) = await self._read.rows("read_head")
+        if at_us >= head["at_us"]:
+            return int(head["seq"])
+        return int((await self._read.rows("turn_at", at_us))[0]["jseq"])
 
 
 class TraceRecords(Struct, frozen=True):
@@ -101,6 +139,11 @@ class Snapshot:
             yield TraceRecords(spans, undone, _states(await self._rows("ended_steps_of", traces)))
             last = traces[-1]
 
+    async def places(self, trace_ids: Sequence[str]) -> set[tuple[str, str]]:
+        """(trace id, span id) of all spans of these traces."""
+        rows = await self._rows("span_places", list(trace_ids)) if trace_ids else []
+        return {(row["trace_id"], row["span_id"]) for row in rows}
+
     async def ended(self) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
         """All compensations, and how every try ended."""
         return await self._rows("all_compensations"), _states(await self._rows("ended_steps"))
@@ -117,6 +160,28 @@ async def snapshot(read: ReadSide) -> AsyncIterator[Snapshot]:
             yield Snapshot(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise classify(error) from error
+
+
+def _tags_path(tags: Mapping[str, str]) -> str | None:
+    """A JSON path that holds for a span with all these tags, None for no tags.
+
+    Who asks has texts only: one that reads as a number or a truth value is compared as such too.
+    """
+    wanted = []
+    for tag, text in tags.items():
+        key, value = _json(tag), _json(text)
+        values = [value]
+        if text in ("true", "false") or (re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text)):
+            values.append(text)
+        holders = [f"$.a.{key}", f"$.r.{key}", f"$.e[*].attributes.{key}"]
+        if tag == "event":
+            holders.append("$.e[*].name")
+        wanted.append("(" + " || ".join(f"{holder} == {one}" for holder in holders for one in values) + ")")
+    return " && ".join(wanted) or None
+
+
+def _json(text: str) -> str:
+    return msgspec.json.encode(text).decode()
 
 
 def _states(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from adapters.http.jaeger import jaeger_routes
 from adapters.http.metrics import Metric
 from adapters.http.server import HttpServer
 from adapters.postgres.audit import verify_audit
@@ -32,11 +33,11 @@ class Front:
         self._runtime = runtime
         self.read = ReadSide(runtime.servers.dsn)
         settings, kernel = runtime.settings, runtime.kernel
-        self.traces = Traces(self.read, kernel.journal, settings.otlp.endpoint)
+        self.traces = Traces(self.read, kernel.journal, runtime.otlp)
         kernel.engine.listeners.append(self.traces.follow)
         self.http = HttpServer(
             settings.http.listen, checks=self._checks, metrics=self._metrics, authorise=runtime.gate.may_look,
-            traces=self.traces.search, trace=self.traces.trace,
+            guarded=jaeger_routes(self.traces),
         )  # fmt: skip
 
     async def start(self) -> None:

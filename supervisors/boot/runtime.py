@@ -6,6 +6,7 @@ services, and last the commands. Only then `endpoints.json` and `ready`.
 
 import asyncio
 import logging
+import os
 import secrets
 import ssl
 import time
@@ -22,6 +23,7 @@ from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
 from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
+from adapters.otel.environment import export_target, resource_of
 from adapters.postgres.lease import Lease
 from adapters.ssh.client import SshClient
 from adapters.ssh.client_key import generate_client_key
@@ -62,6 +64,8 @@ class Runtime:
         self.version = version("amends")
         self.servers = Servers(settings, self.state_dir)
         self.policy, self._policy_text = load_policy(settings)
+        self.otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
+        self._resource = resource_of(os.environ)
         self.pool = Pool(self.policy)
         limits = Limits(settings.limits(), seed=secrets.randbits(32))
         self.kernel = Kernel(
@@ -90,13 +94,14 @@ class Runtime:
         if await lease.acquire_now() is None:
             self.say("standby: another runtime holds the lease; waiting")
             await lease.acquire()
-        await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000)
+        await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000, self._resource)
         kernel = self.kernel
         self.parts.opened("journal", kernel.aclose)
         await kernel.open(self.servers.dsn, lease)
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
         self.pool.attach(kernel.engine)
+        kernel.context.address_of = self.pool.address_of
         count = await kernel.load()
         await load_pool(self.pool, kernel.journal.fetch)
         await self._connect(client_key)

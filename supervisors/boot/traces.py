@@ -1,14 +1,18 @@
 """Traces of one runtime: the exporter that follows the journal, Jaeger's JSON for pages and files, the verifier."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from adapters.http.server import TraceSearch
+from adapters.http.jaeger import Shape
+from adapters.http.jaeger_query import TraceSearch
+from adapters.otel.environment import Target
 from adapters.otel.exporter import SpanExporter
 from adapters.otel.jaeger import jaeger_json
+from adapters.otel.links import with_pointed_at
+from adapters.otel.otlp_json import otlp_json, summaries
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
@@ -24,12 +28,12 @@ EXPORT_BYTES = 768 * 1024  # a message of NATS carries 1 MiB
 class Traces:
     """Everything that reads `public_v1.span`."""
 
-    def __init__(self, read: ReadSide, journal: PostgresJournal, endpoint: str) -> None:
+    def __init__(self, read: ReadSide, journal: PostgresJournal, target: Target) -> None:
         self._read, self._journal = read, journal
         self._verifying = asyncio.Lock()
         self.spans = SpanReader(read)
         self.exporter = SpanExporter(
-            endpoint, read=self.spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
+            target, read=self.spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
         )
 
     def follow(self, decision: Decision) -> None:
@@ -43,24 +47,38 @@ class Traces:
         return ChildSpec(name="spans", run=exporter.run, detail=lambda: {
             "exported": exporter.exported, "up": exporter.up, "cursor": exporter.cursor})  # fmt: skip
 
-    async def search(self, search: TraceSearch) -> Mapping[str, Any]:
-        """`/api/traces`."""
-        rows = await self.spans.recent(
-            limit=search.limit, since_us=search.since_us, until_us=search.until_us, name=search.operation,
-            attributes=search.tags,
-        )  # fmt: skip
-        return jaeger_json(rows)
+    # --- what viewers ask (adapters.http.jaeger.TraceSource) -----------------------------------------
 
-    async def trace(self, trace_id: str) -> Mapping[str, Any]:
-        """`/api/traces/<id>`."""
-        return jaeger_json(await self.spans.of([trace_id]))
+    async def services(self) -> Sequence[str]:
+        """The names under which runtimes record spans."""
+        return await self.spans.services()
+
+    async def operations(self, service: str, kind: str | None) -> Sequence[tuple[str, str]]:
+        """(name, kind) of the service's newer spans."""
+        return [(name, of) for name, of in await self.spans.operations(service) if kind in (None, of)]
+
+    async def find(self, search: TraceSearch, shape: Shape) -> Mapping[str, Any]:
+        """The newest traces with a span of that description."""
+        rows = await self.spans.recent(
+            limit=search.limit, since_us=search.since_us, until_us=search.until_us, service=search.service,
+            name=search.operation, min_us=search.min_us, max_us=search.max_us, tags=search.tags,
+            trace_ids=search.trace_ids,
+        )  # fmt: skip
+        return await _shaped(rows, shape)
+
+    async def trace(self, trace_id: str, shape: Shape) -> Mapping[str, Any] | None:
+        """One trace, or None."""
+        rows = await self.spans.of([trace_id])
+        return await _shaped(rows, shape) if rows else None
+
+    # --- files and proofs ----------------------------------------------------------------------------
 
     async def of_recoveries(self, limit: int) -> dict[str, Any]:
-        """Jaeger's JSON of the newest recovery runs, each with the trace it began in; fewer if a reply is full."""
+        """Jaeger's JSON of the newest recovery runs and all traces they lead to; fewer if a reply is full."""
         rows = await self._read.rows("recent_recoveries", limit)
         while True:
             trace_ids = {row[key] for row in rows for key in ("recovery_trace_id", "original_trace_id")}
-            traces = jaeger_json(await self.spans.of(sorted(trace_ids)))
+            traces = jaeger_json(await with_pointed_at(trace_ids - {""}, self.spans.of))
             if len(rows) <= 1 or len(msgspec.json.encode(traces)) <= EXPORT_BYTES:
                 return {"traces": traces, "recoveries": len(rows)}
             rows = rows[: len(rows) // 2]
@@ -82,3 +100,9 @@ class Traces:
 
     async def _keep_cursor(self, jseq: int) -> None:
         await self._journal.execute("write_cursor", CURSOR, jseq)
+
+
+async def _shaped(rows: Sequence[Mapping[str, Any]], shape: Shape) -> Mapping[str, Any]:
+    if shape == "otlp":
+        return await otlp_json(rows)
+    return summaries(rows) if shape == "summaries" else jaeger_json(rows)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from adapters.otel.links import Place, missing_traces, places
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import spans_from_jaeger, verify
 from adapters.postgres.audit import verify_audit
@@ -75,7 +76,8 @@ async def verify_records(read: ReadSide) -> TraceVerdict:
     verdict = TraceVerdict()
     async with snapshot(read) as records:
         async for part in records.by_trace(TRACES_AT_ONCE):
-            found = verify(part.compensations, part.spans, part.steps)
+            elsewhere = await records.places(missing_traces(part.spans))
+            found = verify(part.compensations, part.spans, part.steps, elsewhere=elsewhere)
             verdict.take(len(part.compensations), len(part.spans), found)
             await asyncio.sleep(0)
     return verdict
@@ -105,11 +107,13 @@ async def _verified(read: ReadSide, jaeger: str | None, otlp_file: Path | None) 
         return await verify_records(read)
     async with snapshot(read) as records:
         compensations, steps = await records.ended()
+    elsewhere: set[Place] = set()
     if otlp_file is not None:
         spans: list[dict[str, Any]] = spans_of_file(Path(otlp_file).read_bytes())
     else:
         spans = await spans_from_jaeger(jaeger or "", {row["recovery_trace_id"] for row in compensations})
         steps = []  # only the recoveries' traces were asked for
+        elsewhere = places(await spans_from_jaeger(jaeger or "", missing_traces(spans)))
     verdict = TraceVerdict()
-    verdict.take(len(compensations), len(spans), verify(compensations, spans, steps))
+    verdict.take(len(compensations), len(spans), verify(compensations, spans, steps, elsewhere=elsewhere))
     return verdict

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from adapters.otel.verify import verify
 from tests.acceptance.world import World, until
 
 REF = re.compile(r"[0-9a-f]{32}:[0-9a-f]{16}")
@@ -126,7 +127,9 @@ async def check_spans(world: World, run: Run) -> None:
     assert len(ids) == len(spans), "a span id twice in one trace"
     (root,) = [span for span in spans if span["parent_span_id"] is None]
     assert root["name"].startswith(f"recovery {run.row['matrix_row']} "), root["name"]
-    assert all(span["parent_span_id"] in ids for span in spans if span is not root), "R2: a parent is missing"
+    assert all(span["parent_span_id"] in ids for span in spans if span is not root), "S2: a parent is missing"
+    misplaced = [line for line in verify((), spans) if " before its parent " in line or " after its action " in line]
+    assert misplaced == [], "S2: a child outside its parent"
     mirrored = {s["attributes"]["compensation.compensation_id"]: s for s in spans if _is_compensation(s)}
     assert set(mirrored) == {comp["compensation_id"] for comp in run.compensations}
     for comp in run.compensations:

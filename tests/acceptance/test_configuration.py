@@ -51,6 +51,10 @@ MALFORMED: dict[str, tuple[str, list[str]]] = {
         ["line 3", "users_file", "servers are named"],
     ),
     "a file of users that is none": ('[nats]\nusers_file = "none.conf"\n', ["line 2", "users_file", "none.conf"]),
+    "headers that are no table": ('[otlp]\nheaders = "hush"\n', ["line 2", "headers"]),
+    "a header that is no text": ("[otlp]\nheaders = { a = 5 }\n", ["headers"]),
+    "a header on two lines": ('[otlp]\nheaders = { authorization = "hush\\nhush" }\n', ["[otlp].headers"]),
+    "a receiver that is no address": ('[otlp]\nendpoint = "collector:4318"\n', ["[otlp].endpoint"]),
     "a key's options on two lines": ('[ssh]\ncustomer_key_options = "a\\nb"\n', ["customer_key_options"]),
 }
 
@@ -96,6 +100,7 @@ async def test_a_malformed_configuration_is_refused_with_its_place(state_dir: Pa
     assert status == 2, said
     assert "Traceback" not in said
     assert [word for word in words if word not in said] == [], said
+    assert "hush" not in said, "headers are secret"
     assert sorted(path.name for path in state_dir.parent.iterdir()) == ["amends.toml"], "nothing is created"
 
 
@@ -133,6 +138,9 @@ async def test_a_missing_file_is_refused_with_its_name(state_dir: Path) -> None:
         ("AMENDS_TIMING_CLEANUP_BACKOFF_MS", "50", "cleanup_backoff_ms"),
         ("AMENDS_STRIPE_API_KEY", "sk", "not_built"),
         ("AMENDS_NATS_AUTO_CREATE_STREAMS", "sometimes", "auto_create_streams"),
+        ("AMENDS_OTLP_HEADERS", "hush", "headers"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hush", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli", "OTEL_EXPORTER_OTLP_COMPRESSION"),
     ],
 )
 async def test_the_environment_is_held_to_the_same(state_dir: Path, name: str, value: str, word: str) -> None:
@@ -142,6 +150,7 @@ async def test_the_environment_is_held_to_the_same(state_dir: Path, name: str, v
     status, said = await run(["--config", str(file)], **settings)
     assert status == 2, said
     assert word in said
+    assert "hush" not in said
     assert not state_dir.exists()
 
 
@@ -158,3 +167,8 @@ def test_timing_comes_from_the_environment_too() -> None:
     settings = load(None, {"AMENDS_TIMING_CLEANUP_TRIES": "1", "AMENDS_TIMING_CLEANUP_BACKOFF_MS": "50, 200"})
     assert settings.limits()["cleanup_tries"] == 1
     assert settings.limits()["cleanup_backoff_ms"] == (50, 200)
+
+
+def test_headers_come_from_the_environment_too() -> None:
+    settings = load(None, {"AMENDS_OTLP_HEADERS": "authorization=Bearer%20a%3Db, x-tenant=t1"})
+    assert settings.otlp.headers == {"authorization": "Bearer a=b", "x-tenant": "t1"}

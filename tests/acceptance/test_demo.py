@@ -19,6 +19,8 @@ import nats
 import pytest
 
 from adapters.embedded.nats import EmbeddedNats
+from adapters.otel.otlp_file import spans_of_file
+from adapters.otel.verify import rebuilt, verify
 from supervisors.boot.demo.world import DemoFailed, World
 from supervisors.matrix import ROWS
 
@@ -94,6 +96,15 @@ async def test_the_whole_story_ends_as_the_matrix_says(state_dir: Path) -> None:
     assert "0 violations" in said
     traces = json.loads((folder / TRACES).read_text())["data"]
     names = {span["operationName"] for trace in traces for span in trace["spans"]}
+    # the picture holds: children within their parents, and whatever a span points at is in the file
+    spans = spans_of_file((folder / TRACES).read_bytes())
+    undone = [record for span in spans if (record := rebuilt(span))]
+    assert verify(undone, spans, elsewhere=()) == []
+    assert [one["compensation_id"] for one in undone if one["duration_ms"] is None] == []
+    begun = {span["start_us"] for span in spans if "amends.attempt" in span["attributes"]}
+    retries = [span for span in spans if span["name"].startswith("retry ")]
+    assert [span["name"] for span in retries if span["start_us"] not in begun] == []
+    assert [span["name"] for span in retries if span["status"] == "ERROR" and span["start_us"] == span["end_us"]] == []
     assert [row for row in built if not any(name.startswith(f"recovery {row} ") for name in names)] == []
     log = (state_dir / "nats" / "server.log").read_text()
     assert "Permissions Violation" not in log

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 async def world(state_dir: Path, receiver: Receiver) -> AsyncIterator[World]:
-    made = World(state_dir, f'[otlp]\nendpoint = "{receiver.url}"\n')
+    headers = '{ authorization = "Bearer a-receivers-token" }'
+    made = World(state_dir, f'[otlp]\nendpoint = "{receiver.url}"\nheaders = {headers}\n')
     await made.start()
     await made.connect()
     await made.account("acme")
@@ -61,6 +62,7 @@ async def test_every_compensation_arrives_as_a_span_field_by_field(world: World,
             "reverse user-create", "rollback reservation", "recovery.ended"} <= names  # fmt: skip
     resources = {span["resource"]["service.name"] for span in receiver.spans}
     assert resources == {"amends"}
+    assert receiver.headers["authorization"] == "Bearer a-receivers-token"
 
 
 async def test_with_the_receiver_down_nothing_changes_and_a_kill_loses_no_span(
@@ -119,3 +121,54 @@ async def test_the_verifiers_of_the_command_line_agree(world: World) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "valid" in done.stdout
+
+
+VIEWERS: dict[str, Callable[[Any], Any]] = {
+    "/api/services": lambda body: body["data"] == ["amends"],
+    "/api/services/amends/operations": lambda body: "ssh.key-install" in body["data"],
+    "/api/operations?service=amends&spanKind=client": lambda body: (
+        {"name": "ssh.probe", "spanKind": "client"} in body["data"]
+    ),
+    "/api/dependencies?endTs=1768478400000&lookback=604800000": lambda body: body["data"] == [],
+    "/api/traces?service=amends&lookback=1h&limit=20&minDuration=1us": lambda body: len(body["data"]) > 1,
+    '/api/traces?service=amends&tags={"error":"true","amends.attempt":"1"}': lambda body: len(body["data"]) == 1,
+    "/api/traces?service=amends&tag=span.kind:client&tag=error:true": lambda body: len(body["data"]) == 1,
+    "/api/traces?service=nobody": lambda body: body["data"] == [],
+    "/api/v3/services": lambda body: body == {"services": ["amends"]},
+    "/api/v3/operations?service=amends": lambda body: {"name": "ssh.probe", "spanKind": "client"} in body["operations"],
+    "/api/v3/traces?query.serviceName=amends": lambda body: body["result"]["resourceSpans"],
+    '/api/v3/trace-summaries?query.serviceName=amends&query.attributes={"error":"true"}': lambda body: (
+        [one["errorSpanCount"] > 0 for one in body["summaries"]] == [True]
+    ),
+}
+
+
+async def test_both_of_jaeger_s_interfaces_get_what_they_ask_for(world: World) -> None:
+    await broken_setup(world)
+    http = world.endpoints["http_url"]
+    head = {"Authorization": f"Bearer {world.endpoints['operator_token']}"}
+    async with aiohttp.ClientSession() as session:
+        for path, good in VIEWERS.items():
+            async with session.get(f"{http}{path}") as refused:
+                assert (refused.status, (await refused.json())["errors"][0]["code"]) == (401, 401), path
+            async with session.get(f"{http}{path}", headers=head) as answer:
+                body = await answer.json()
+            assert answer.status == 200, body
+            assert good(body), (path, body)
+        async with session.get(f"{http}/api/traces?service=amends&colour=red", headers=head) as answer:
+            assert (answer.status, (await answer.json())["data"]) == (400, None)
+
+
+async def test_what_arrives_has_its_children_within_it_and_all_it_points_at(world: World, receiver: Receiver) -> None:
+    await broken_setup(world)
+
+    async def arrived() -> bool:
+        return not await differences(world, receiver)
+
+    await until(arrived, "the receiver has what the records say")
+    compensations = await world.rows("SELECT * FROM public_v1.compensation")
+    assert all(row["duration_ms"] is not None for row in compensations)
+    assert verify(compensations, receiver.spans, elsewhere=()) == []
+    steps = [span["attributes"] for span in receiver.spans if span["name"].startswith("ssh.")]
+    assert {(step["rpc.system.name"], step["server.address"]) for step in steps} == {("ssh", "127.0.0.1")}
+    assert all(step["server.port"] > 0 for step in steps)

@@ -17,12 +17,58 @@ SELECT * FROM public_v1.span WHERE jseq > $1 AND jseq <= $2 ORDER BY jseq, span_
 -- All spans of some traces.
 SELECT * FROM public_v1.span WHERE trace_id = ANY ($1::text[]) ORDER BY start_us, jseq, span_id;
 
+-- name: span_places
+-- Where the spans of some traces stand.
+SELECT trace_id, span_id FROM public_v1.span WHERE trace_id = ANY ($1::text[]);
+
 -- name: recent_traces
--- The newest $5 traces with a span committed after $1, begun in [$2, $3], and of that name if $4 is not null; $6 must
--- stand among the attributes.
+-- The newest $3 traces with a span committed in ($1, $2] that `found_traces` would find by the rest.
 SELECT trace_id, max(jseq) AS jseq FROM public_v1.span
-WHERE jseq > $1 AND start_us BETWEEN $2 AND $3 AND ($4::text IS NULL OR name = $4) AND attributes @> $6::jsonb
-GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $5;
+WHERE jseq > $1 AND jseq <= $2 AND start_us BETWEEN $4 AND $5
+  AND ($6::text = '' OR resource ->> 'service.name' = $6) AND ($7::text IS NULL OR name = $7)
+  AND ($8::bigint IS NULL OR end_us - start_us >= $8) AND ($9::bigint IS NULL OR end_us - start_us <= $9)
+  AND ($10::text IS NULL OR lower(kind) = $10) AND ($11::text IS NULL OR status = $11)
+  AND ($12::text IS NULL OR (status = 'ERROR')::text = $12) AND ($13::text IS NULL OR status_message = $13)
+  AND ($14::text IS NULL
+       OR jsonb_build_object('a', attributes, 'r', resource, 'e', events) @@ $14::text::jsonpath)
+GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $3;
+
+-- name: found_traces
+-- Of the traces $1 the newest $2 that have a span begun in [$3, $4], of that service ($5, '' for any) and name ($6, null
+-- for any), as long as $7 and $8 say (microseconds, null for any length), with that kind, status, error, status message
+-- ($9 to $12, null for any) and the tags that the path $13 asks for (null for none).
+SELECT trace_id, max(jseq) AS jseq FROM public_v1.span
+WHERE trace_id = ANY ($1::text[]) AND start_us BETWEEN $3 AND $4
+  AND ($5::text = '' OR resource ->> 'service.name' = $5) AND ($6::text IS NULL OR name = $6)
+  AND ($7::bigint IS NULL OR end_us - start_us >= $7) AND ($8::bigint IS NULL OR end_us - start_us <= $8)
+  AND ($9::text IS NULL OR lower(kind) = $9) AND ($10::text IS NULL OR status = $10)
+  AND ($11::text IS NULL OR (status = 'ERROR')::text = $11) AND ($12::text IS NULL OR status_message = $12)
+  AND ($13::text IS NULL
+       OR jsonb_build_object('a', attributes, 'r', resource, 'e', events) @@ $13::text::jsonpath)
+GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $2;
+
+-- name: turn_at
+-- The turn of the last audit entry that is not younger than $1, by halving: the log is in the order of time but for the
+-- moments between a decision and its commit.
+WITH RECURSIVE halving AS (
+    SELECT 0::bigint AS low, audit_seq + 1 AS high FROM journal_head
+    UNION ALL
+    SELECT
+        CASE WHEN entry.at_us <= $1 THEN entry.seq ELSE low END, CASE WHEN entry.at_us <= $1 THEN high ELSE entry.seq END
+    FROM halving
+    CROSS JOIN LATERAL (SELECT seq, at_us FROM audit_log WHERE seq = (low + high) / 2) AS entry
+    WHERE high - low > 1
+)
+SELECT coalesce((SELECT jseq FROM audit_log WHERE seq = (SELECT max(low) FROM halving)), 0) AS jseq;
+
+-- name: span_services
+-- The names under which runtimes record spans.
+SELECT DISTINCT coalesce(resource ->> 'service.name', 'amends') AS name FROM runtime_epoch ORDER BY name;
+
+-- name: span_operations
+-- What spans committed after $1 are called, of one service.
+SELECT DISTINCT name, lower(kind) AS kind FROM public_v1.span
+WHERE jseq > $1 AND resource ->> 'service.name' = $2 ORDER BY name, kind;
 
 -- name: read_cursor
 -- How far a follower of the journal has come.

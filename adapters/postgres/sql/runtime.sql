@@ -3,7 +3,7 @@
 -- name: intended_steps
 -- Steps a crash or a drain left behind, in their order.
 SELECT step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id,
-       started_us, ended_us, next_attempt_us, code, message, epoch
+       started_us, ended_us, next_attempt_us, code, message, epoch, server_address, server_port
 FROM step WHERE state = 'intended' ORDER BY jseq, step_id;
 
 -- name: waiting_messages
@@ -54,8 +54,9 @@ INSERT INTO document (sha256, kind, body, stored_us) VALUES ($1, $2, $3::text::j
 UPDATE journal_head SET epoch = $1 WHERE epoch < $1;
 
 -- name: record_epoch
--- Which runtime an epoch was.
-INSERT INTO runtime_epoch (epoch, instance_id, version, started_us) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING;
+-- Which runtime an epoch was, and what its environment said of it.
+INSERT INTO runtime_epoch (epoch, instance_id, version, started_us, resource) VALUES ($1, $2, $3, $4, $5::text::jsonb)
+ON CONFLICT DO NOTHING;
 
 -- name: durable_settings
 -- The settings without which an acknowledged commit could be lost.

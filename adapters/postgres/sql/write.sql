@@ -16,12 +16,12 @@ SELECT * FROM unnest(
 -- Intents of steps, and tries the runtime did itself.
 INSERT INTO step (
     step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id,
-    started_us, ended_us, next_attempt_us, code, message, epoch, jseq
+    started_us, ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq
 )
 SELECT * FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
     $9::text[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[],
-    $16::text[], $17::bigint[], $18::bigint[]
+    $16::text[], $17::bigint[], $18::text[], $19::bigint[], $20::bigint[]
 );
 
 -- name: write_message
@@ -70,11 +70,11 @@ SELECT * FROM unnest(
 -- Recovery actions.
 INSERT INTO recovery_action (
     action_id, recovery_trace_id, sequence, at_us, action_type, what, target_ref, outcome, duration_ms,
-    metadata, operator, epoch, jseq
+    metadata, operator, epoch, started_us, jseq
 )
 SELECT * FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[]
+    $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[]
 );
 
 -- name: write_compensation

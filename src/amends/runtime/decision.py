@@ -5,6 +5,7 @@ methods below; nothing happens until the turn commits. Ids are derived from the 
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn, cast
 
 import msgspec
@@ -14,7 +15,7 @@ from amends.ports import StateWrite, Turn
 from amends.runtime.domain import ActorKind, ActorState, Matrix
 from amends.runtime.messages import Envelope, StepDone
 from amends.runtime.notifications import notify
-from amends.runtime.recovery import Run
+from amends.runtime.recovery import Run, root_span
 from amends.values import ids
 from amends.values.errors import Bug, Rejected
 from amends.values.limits import Limits
@@ -53,6 +54,7 @@ class Context:
         self.policy_sha256 = policy_sha256
         self.facts = facts
         self.case_commands: dict[str, tuple[str, ...]] = {}
+        self.address_of: Callable[[str], tuple[str, int]] = lambda target: ("", 0)  # what a step's span says of it
 
 
 class Spawn(Struct):
@@ -96,7 +98,7 @@ class Decision:
         self.trace_id = (
             env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
         )
-        self.span_id = env.span_id or getattr(state, "span_id", "")
+        self.span_id = root_span(state, self.trace_id) or env.span_id or getattr(state, "span_id", "")
         self.rows: list[Struct] = []
         self.steps: list[StepRow] = []
         self.sent: list[Sent] = []
@@ -223,6 +225,7 @@ class Decision:
         row = StepRow(
             step_id, self.ref, name, attempt, "intended", key or f"{self.ref}:{name}:{attempt}", target,
             text(args), text(undo or {}), trace_id, parent, self.now_us, None, due, "", "", self.context.epoch,
+            *self.context.address_of(target),
         )  # fmt: skip
         self.steps.append(row)
         self.rows.append(row)
@@ -233,25 +236,11 @@ class Decision:
         step_id = self.mint("step")
         self.rows.append(
             StepRow(
-                step_id,
-                self.ref,
-                name,
-                attempt,
-                "done" if ok else "failed",
-                f"{self.ref}:{name}:{attempt}",
-                self.ref,
-                "{}",
-                "{}",
-                self.trace_id,
-                self.span_id,
-                started_us,
-                self.now_us,
-                None,
-                code,
-                message,
+                step_id, self.ref, name, attempt, "done" if ok else "failed", f"{self.ref}:{name}:{attempt}", self.ref,
+                "{}", "{}", self.trace_id, self.span_id, started_us, self.now_us, None, code, message,
                 self.context.epoch,
             )
-        )
+        )  # fmt: skip
         return ids.span_id("step", step_id)
 
     def failure(

@@ -200,7 +200,7 @@ class Engine:
         if error is None:
             self._finish(key, box, env, decision)
         elif isinstance(error, Refused):
-            self._turn_refused(key, box, env, error)
+            self._turn_refused(key, box, env, error, decision.now_us)
 
     def _finish(self, key: Key, box: Mailbox, env: Envelope, decision: Decision) -> None:
         self.turns += 1
@@ -247,7 +247,7 @@ class Engine:
 
         self.writer.submit(Pending(turn, settled))
 
-    def _turn_refused(self, key: Key, box: Mailbox, env: Envelope, error: Refused) -> None:
+    def _turn_refused(self, key: Key, box: Mailbox, env: Envelope, error: Refused, decided_us: int) -> None:
         if error.code == CONSUMED:
             log.info("%s:%s was given a message twice; the repeat is dropped", *key)
             self.proceed(key, box)
@@ -255,7 +255,7 @@ class Engine:
         kind = self.kinds[key[0]]
         if kind.answers_refusal is not None and kind.answers_refusal(env.message):
             env.tries += 1
-            refused = TurnRefused(env.message, error.code, error.message, env.tries)
+            refused = TurnRefused(env.message, error.code, error.message, env.tries, decided_us)
             again = Envelope(
                 refused, trace_id=env.trace_id, span_id=env.span_id, actor=env.actor, request_id=env.request_id,
                 message_id=env.message_id, priority=True, done=env.done,

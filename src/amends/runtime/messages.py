@@ -53,6 +53,7 @@ class TurnRefused(Struct, frozen=True):
     code: str
     text: str
     tries: int
+    started_us: int = 0  # when that turn was decided
 
 
 class Pause(Struct, frozen=True):

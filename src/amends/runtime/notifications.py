@@ -36,6 +36,7 @@ class Notification(ActorState, frozen=True, kw_only=True):
     first_ref: str = ""  # span of the first failed publish: what the compensation compensates
     budget_from: int = 0  # attempts made before the present budget of tries began
     probe_step: str = ""  # the intent under which it probes the bus
+    parent_span: str = ""  # what its first publish hangs below: a probe hangs beside it
 
 
 class Probe(Struct, frozen=True):
@@ -118,7 +119,7 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
         return
     run, _ = d.failed_step(m, "R07")
     run.retry("publish", d.ref, False, attempt=attempts, duration_ms=m.duration_ms, code=m.outcome.code)
-    d.set(attempts=attempts, first_ref=s.first_ref or m.ref)
+    d.set(attempts=attempts, first_ref=s.first_ref or m.ref, parent_span=s.parent_span or d.span_id)
     if attempts - s.budget_from < d.limits("notification_tries"):
         wait = d.limits.delay_us("notification_backoff_ms", attempts, d.id)
         _publish(d, d.id, d.state, attempts + 1, after_us=wait)
@@ -136,7 +137,8 @@ def _probe(s: Notification, m: Probe, d: "Decision") -> None:
     """Have the bus tried under the one intent of this outage, committed by the first probe (B8)."""
     if s.state != "parked":
         return
-    d.trace_id, _, d.span_id = s.first_ref.partition(":")
+    d.trace_id, _, first = s.first_ref.partition(":")
+    d.span_id = s.parent_span or first  # one parked by an older release does not say where it hangs
     row = _intent(d, s.probe_step or d.mint("step"), d.id, s, s.attempts + 1, late=True)
     d.steps.append(row)
     if not s.probe_step:

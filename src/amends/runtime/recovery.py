@@ -83,9 +83,10 @@ class Run:
 
     def action(
         self, action_type: ActionType, what: str, target_ref: str, outcome: Result, *,
-        duration_ms: int | None = None, metadata: Any = None, action_id: str = "", at_us: int = 0,
+        duration_ms: int | None = None, metadata: Any = None, action_id: str = "", at_us: int = 0, started_us: int = 0,
     ) -> tuple[str, int]:  # fmt: skip
-        """Record one action; returns its id and sequence."""
+        """Record one action; returns its id and sequence. It began at `started_us` (0: with its record)."""
+        at_us = at_us or self._d.now_us
         sequence = self._run.sequence + 1
         action_id = action_id or self._d.mint("act")
         actor = self._d.env.actor
@@ -95,7 +96,7 @@ class Run:
                 action_id,
                 self._run.trace_id,
                 sequence,
-                at_us or self._d.now_us,
+                at_us,
                 action_type,
                 what,
                 target_ref,
@@ -104,6 +105,7 @@ class Run:
                 _json(metadata),
                 operator,
                 self._d.context.epoch,
+                min(started_us or at_us, at_us),
             )
         )
         self._run = msgspec.structs.replace(self._run, sequence=sequence)
@@ -112,8 +114,11 @@ class Run:
 
     def retry(self, what: str, target_ref: str, ok: bool, *, attempt: int, duration_ms: int | None = None,
               code: str = "", action_id: str = "") -> None:  # fmt: skip
-        """One try of a bounded budget (rule 8)."""
+        """One try of a bounded budget (rule 8): it covers the try that this turn takes in, or that this turn is."""
         metadata = {"attempt": attempt} | ({"code": code} if code else {})
+        started_us, ended_us = _tried(self._d)
+        if duration_ms is None:
+            duration_ms = max(0, (ended_us or self._d.now_us) - started_us) // 1000 if started_us else 0
         self.action(
             "retry",
             what,
@@ -122,6 +127,7 @@ class Run:
             duration_ms=duration_ms,
             metadata=metadata,
             action_id=action_id,
+            started_us=started_us,
         )
 
     def compensate(
@@ -132,7 +138,13 @@ class Run:
         """Record a compensation and its action. `of` is `<trace id>:<span id>` of what is compensated.
 
         `supersedes` names a record of an earlier run that this one settles; within the run it is found by itself.
+        Without `duration_ms` it took as long as the try that this turn takes in. A change of state and what is only
+        enqueued take no time beside their turn, and a cancellation that does nothing has none.
         """
+        started_us, ended_us = (0, 0) if undone == "state_change" else _tried(self._d)
+        worked = bool(started_us and ended_us)
+        if duration_ms is None and (worked or compensation != "cancel"):
+            duration_ms = max(0, ended_us - started_us) // 1000 if worked else 0
         comp_id = self._d.mint("comp")
         earlier = self._run.last.get(target_ref) or supersedes
         metadata = dict(metadata or {})
@@ -140,7 +152,7 @@ class Run:
             metadata["supersedes"] = earlier
         action_id, sequence = self.action(
             "compensation", f"{compensation} {what}", target_ref, outcome, duration_ms=duration_ms,
-            metadata=metadata, action_id=action_id,
+            metadata=metadata, action_id=action_id, started_us=started_us if worked else 0,
         )  # fmt: skip
         self._d.rows.append(
             CompensationRow(
@@ -190,6 +202,20 @@ class Run:
 
     def _store(self) -> None:
         self._d.set(runs={**self._d.state.runs, self._key: self._run})
+
+
+def _tried(d: "Decision") -> tuple[int, int]:
+    """When the try that this turn takes in began and ended; 0 where it takes none in, or where none has ended."""
+    return getattr(d.env.message, "started_us", 0), getattr(d.env.message, "ended_us", 0)
+
+
+def root_span(state: Any, trace_id: str) -> str:
+    """The root's span id of the open run that has this trace, "" for none.
+
+    What follows the work of an action hangs there: the action covers its own work and nothing that comes after it.
+    """
+    runs = state.runs.values() if state is not None else ()
+    return next((ids.span_id("run", run.recovery_id) for run in runs if run.trace_id == trace_id), "")
 
 
 def _json(value: Any) -> str:

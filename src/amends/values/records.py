@@ -49,6 +49,8 @@ class StepRow(Struct):
     code: str
     message: str
     epoch: int
+    server_address: str = ""  # where its target was reached when it was intended, if that is known
+    server_port: int = 0
 
 
 class StepEndRow(Struct):
@@ -162,6 +164,7 @@ class ActionRow(Struct):
     metadata: str
     operator: str
     epoch: int
+    started_us: int  # when its work began; it ends with the record
 
 
 class CompensationRow(Struct):

@@ -1,7 +1,6 @@
 """The HTTP server over real sockets: what anybody may see, what operators may see, and how errors look."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -9,12 +8,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from adapters.http.answers import json_answer
 from adapters.http.metrics import prometheus_text
-from adapters.http.server import HttpServer, TraceSearch
+from adapters.http.server import OPERATOR, HttpServer
 from amends.values.errors import BadConfiguration, Unavailable
 
 TOKEN = {"Authorization": "Bearer secret"}
-TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Behind:
@@ -22,18 +21,13 @@ class Behind:
 
     def __init__(self) -> None:
         self.checks: dict[str, str | None] = {"postgres": None, "nats": None}
-        self.searches: list[TraceSearch] = []
         self.error: Exception | None = None
         self.slow = asyncio.Event()  # somebody asks for what takes long
 
-    async def traces(self, search: TraceSearch) -> Mapping[str, Any]:
-        self.searches.append(search)
+    async def page(self, request: web.Request) -> web.Response:
         if self.error is not None:
             raise self.error
-        return {"data": [{"traceID": TRACE}]}
-
-    async def trace(self, trace_id: str) -> Mapping[str, Any]:
-        return {"data": [{"traceID": trace_id}] if trace_id == TRACE else []}
+        return json_answer({"operator": request[OPERATOR]})
 
 
 @pytest.fixture
@@ -53,8 +47,7 @@ async def server(behind: Behind) -> AsyncIterator[HttpServer]:
         checks=lambda: behind.checks,
         metrics=lambda: [("amends_turns_total", "counter", "Turns committed", [({}, 3)])],
         authorise=lambda token: "ada" if token in ("secret", "") else None,
-        traces=behind.traces,
-        trace=behind.trace,
+        guarded=[("GET", "/page", behind.page), ("GET", "/api/page", behind.page)],
         routes=[("GET", "/slow", slow)],
     )
     await server.start()
@@ -90,35 +83,19 @@ async def test_metrics_are_prometheus_text(server: HttpServer) -> None:
     assert odd.splitlines()[0] == "# HELP m a\\nb"
 
 
-@pytest.mark.parametrize("path", ["/api/traces", f"/api/traces/{TRACE}", "/api/services"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Bearer   ", "Basic secret", "secret"])
-async def test_traces_need_an_operator_s_token(server: HttpServer, path: str, header: str | None) -> None:
-    status, body, _ = await get(server, path, {"Authorization": header} if header else {})
+async def test_guarded_pages_need_an_operator_s_token(server: HttpServer, header: str | None) -> None:
+    given = {"Authorization": header} if header else {}
+    status, body, _ = await get(server, "/page", given)
     assert (status, body["error"]["code"]) == (401, "unauthenticated")
+    status, body, _ = await get(server, "/api/page", given)
+    assert (status, body) == (
+        401, {"data": None, "errors": [{"code": 401, "msg": "this needs an operator's bearer token"}]}
+    )  # fmt: skip
 
 
-async def test_an_operator_sees_traces(server: HttpServer, behind: Behind) -> None:
-    assert (await get(server, "/api/services", TOKEN))[1]["data"] == ["amends"]
-    assert (await get(server, f"/api/traces/{TRACE.upper()}", TOKEN))[1]["data"] == [{"traceID": TRACE}]
-    assert (await get(server, "/api/traces/ab", TOKEN))[0] == 404
-    assert (await get(server, "/api/traces/xyz", TOKEN))[0] == 400
-    path = '/api/traces?service=amends&limit=5&lookback=1h&operation=ssh.probe&tags={"amends.entity":"node:n1"}'
-    before = time.time_ns() // 1000
-    assert (await get(server, path, TOKEN))[0] == 200
-    found = behind.searches[-1]
-    assert (found.service, found.limit, found.operation) == ("amends", 5, "ssh.probe")
-    assert found.tags == {"amends.entity": "node:n1"}
-    assert found.until_us - found.since_us == 3_600_000_000
-    assert found.until_us >= before
-    await get(server, "/api/traces?start=5&end=10", TOKEN)
-    assert (behind.searches[-1].since_us, behind.searches[-1].until_us) == (5, 10)
-
-
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "start=-5", "end=1e3", "tags=[", "tags=[]"])
-async def test_a_bad_search_is_refused(server: HttpServer, behind: Behind, query: str) -> None:
-    status, body, _ = await get(server, f"/api/traces?{query}", TOKEN)
-    assert (status, body["error"]["code"]) == (400, "invalid_request")
-    assert behind.searches == []
+async def test_a_guarded_page_knows_who_asks(server: HttpServer) -> None:
+    assert await get(server, "/page", TOKEN) == (200, {"operator": "ada"}, "application/json")
 
 
 Case = tuple[Callable[[], Exception], int, str]
@@ -132,14 +109,19 @@ async def test_errors_are_json_and_tell_nothing_of_the_inside(
     server: HttpServer, behind: Behind, make: Callable[[], Exception], status: int, code: str
 ) -> None:
     behind.error = make()
-    found, body, _ = await get(server, "/api/traces", TOKEN)
+    found, body, _ = await get(server, "/page", TOKEN)
     assert (found, body["error"]["code"], body["error"]["http"]) == (status, code, status)
     assert "inside" not in body["error"]["message"]
+    found, body, _ = await get(server, "/api/page", TOKEN)
+    assert (found, body["data"], [error["code"] for error in body["errors"]]) == (status, None, [status])
+    assert "inside" not in body["errors"][0]["msg"]
 
 
 async def test_unknown_paths_and_methods_are_json_too(server: HttpServer) -> None:
     status, body, _ = await get(server, "/nowhere")
     assert (status, body["error"]["code"]) == (404, "not_found")
+    status, body, _ = await get(server, "/api/nowhere")
+    assert (status, body["data"], body["errors"][0]["code"]) == (404, None, 404)
     async with aiohttp.ClientSession() as session, session.post(f"{server.url}/healthz") as answer:
         assert answer.status == 405
         assert (await answer.json())["error"]["code"] == "invalid_request"
@@ -168,8 +150,6 @@ async def test_an_address_that_cannot_be_had_is_said_clearly(server: HttpServer,
             checks=dict,
             metrics=list,
             authorise=lambda token: None,
-            traces=behind.traces,
-            trace=behind.trace,
         )
         with pytest.raises(BadConfiguration, match=r"\[http\].listen"):
             await other.start()

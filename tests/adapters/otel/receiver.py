@@ -1,6 +1,7 @@
 """A small OTLP/HTTP receiver: takes protobuf on /v1/traces, keeps what came, and fails when told to."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -21,6 +22,9 @@ class Receiver:
         self.bodies: list[bytes] = []
         self.refused = 0
         self.rejects = 0
+        self.retry_after = ""
+        self.token = ""  # repeated in refusals, as a careless receiver may
+        self.headers: Mapping[str, str] = {}  # of the newest request
         self._runner: web.AppRunner | None = None
         self.poison = ""  # the name of spans that are answered 400
         self.port = free_port()  # the same again after a stop
@@ -51,13 +55,15 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.Response:
         assert request.content_type == "application/x-protobuf"
         body = await request.read()
+        self.headers = request.headers
         spans = spans_of_otlp(ExportTraceServiceRequest.FromString(body))
         status = 413 if len(spans) > self.room else self.status
         if any(span["name"] == self.poison for span in spans):
             status = 400
         if status != 200:
             self.refused += 1
-            return web.Response(status=status, text="not now")
+            waits = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return web.Response(status=status, text=f"not now {self.token}".strip(), headers=waits)
         self.bodies.append(body)
         answer = ExportTraceServiceResponse()
         answer.partial_success.rejected_spans = self.rejects

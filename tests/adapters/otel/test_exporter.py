@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import email.utils
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from adapters.otel.encoding import encode_rows, readable
-from adapters.otel.exporter import SpanExporter, traces_url
+from adapters.otel.environment import Target, export_target, traces_url
+from adapters.otel.exporter import SpanExporter, _wait_s
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
 from adapters.postgres.spans import SpanReader
@@ -31,7 +34,11 @@ async def receiver() -> AsyncIterator[Receiver]:
     await receiver.stop()
 
 
-def exporter_of(database: Database, url: str, batch: int = 512) -> SpanExporter:
+def to(url: str) -> Target:
+    return Target(traces_url(url, {}))
+
+
+def exporter_of(database: Database, url: str | Target, batch: int = 512) -> SpanExporter:
     async def read_cursor() -> int:
         rows = await database.journal.fetch("read_cursor", "otlp")
         return int(rows[0]["jseq"]) if rows else 0
@@ -40,7 +47,10 @@ def exporter_of(database: Database, url: str, batch: int = 512) -> SpanExporter:
         await database.journal.execute("write_cursor", "otlp", jseq)
 
     read = SpanReader(database.read).after
-    return SpanExporter(url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK, batch=batch)
+    return SpanExporter(
+        url if isinstance(url, Target) else to(url), read=read, read_cursor=read_cursor, write_cursor=write_cursor,
+        backoff=QUICK, batch=batch,
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -222,31 +232,63 @@ async def test_postgres_away_is_waited_out(receiver: Receiver) -> None:
     async def write_cursor(jseq: int) -> None:
         raise AssertionError("nothing was sent")
 
-    exporter = SpanExporter(receiver.url, read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK)
+    exporter = SpanExporter(
+        to(receiver.url), read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK
+    )
     async with running(exporter):
         await until(lambda: exporter.cursor == 5)
     assert exporter.up
 
 
-async def test_without_an_endpoint_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
-
+async def test_without_an_endpoint_nothing_is_asked() -> None:
     async def never(*_: object) -> Any:
         raise AssertionError("asked")
 
-    exporter = SpanExporter("", read=never, read_cursor=never, write_cursor=never)
+    exporter = SpanExporter(to(""), read=never, read_cursor=never, write_cursor=never)
     async with running(exporter):
         exporter.notify()
         await asyncio.sleep(0.1)
     assert (exporter.up, exporter.exported) == (True, 0)
 
 
-def test_the_path_is_appended_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://elsewhere:4318/")
-    assert traces_url("http://here:4318") == "http://here:4318/v1/traces"
-    assert traces_url("http://here:4318/v1/traces/") == "http://here:4318/v1/traces"
-    assert traces_url("http://here/base") == "http://here/base/v1/traces"
-    assert traces_url("") == "http://elsewhere:4318/v1/traces"
+async def test_a_token_reaches_the_receiver_and_no_log(
+    database: Database, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.token, receiver.status = "Bearer hush-hush-hush", 401
+    await ready_node(database.book, "n8")
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20hush-hush-hush"}
+    environ["OTEL_EXPORTER_OTLP_COMPRESSION"] = "gzip"
+    async with running(exporter_of(database, export_target(receiver.url, {"x-tenant": "t1"}, environ))) as exporter:
+        await until(lambda: exporter.failures > 1)
+        assert "hush" not in exporter.last_error
+        receiver.status = 200
+        await until(lambda: exporter.exported >= 2)
+    assert receiver.headers["x-tenant"] == "t1"
+    assert receiver.headers["Content-Encoding"] == "gzip"
+    assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_receiver_that_names_its_time_is_not_asked_before(
+    database: Database, receiver: Receiver, status: int
+) -> None:
+    receiver.status, receiver.retry_after = status, "1"
+    await ready_node(database.book, "n8")
+    async with running(exporter_of(database, receiver.url)) as exporter:
+        await until(lambda: exporter.failures == 1)
+        receiver.status = 200
+        began = asyncio.get_running_loop().time()
+        await until(lambda: exporter.exported >= 2)
+        assert asyncio.get_running_loop().time() - began > 0.8
+    assert receiver.refused == 1
+
+
+def test_the_time_may_be_a_number_a_date_or_nonsense() -> None:
+    soon = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert _wait_s("7") == 7
+    assert 25 < _wait_s(soon) <= 30
+    assert _wait_s("Thu, 01 Jan 1970 00:00:00 GMT") == _wait_s("later") == _wait_s("") == _wait_s("-5") == 0
+    assert _wait_s("999999999999") == 3600
 
 
 async def test_the_same_rows_give_the_same_bytes_and_files_of_them_are_read_back(database: Database) -> None:

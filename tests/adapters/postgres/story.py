@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.allocation_state import Offer
+from actors.cleanup import CleanupLost
 from actors.node_state import HeartbeatSeen
 from actors.rows import AssignmentRow, DebtRow
 from actors.wire import CreateAccount, RegisterNode, ReleaseAllocation, RequestAllocation, RetryCleanup, SshAddress
@@ -35,7 +36,10 @@ LIMITS: dict[str, int | tuple[int, int]] = {
 
 def context(epoch: int) -> Context:
     """The rental domain's context with tight budgets."""
-    return Context(epoch=epoch, limits=Limits(LIMITS), matrix=RENTAL.matrix, facts=Facts(), policy_sha256="ab" * 32)
+    facts = Facts()
+    made = Context(epoch=epoch, limits=Limits(LIMITS), matrix=RENTAL.matrix, facts=facts, policy_sha256="ab" * 32)
+    made.address_of = facts.address_of
+    return made
 
 
 class Facts:
@@ -53,6 +57,10 @@ class Facts:
 
     def node(self, node_id: str) -> Any:
         return self.states.get(("node", node_id))
+
+    def address_of(self, target: str) -> tuple[str, int]:
+        node = self.node(target.partition(":")[2]) if target.startswith("node:") else None
+        return (node.ssh_host, node.ssh_port) if node is not None else ("", 0)
 
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         return self.held.get(node_id)
@@ -145,15 +153,15 @@ class Book:
     async def end(
         self, entity: str, name: str, outcome: OutcomeKind = "done", code: str = "", message: str = "", **data: Any
     ) -> Decision:
-        """The intended step of that name has ended."""
+        """The intended step of that name has ended: it began when its intent had committed."""
         row = self.intended.pop(self.step(entity, name).step_id)
         kind, identifier = ids.split_ref(row.entity)
         done = StepDone(
             row.step_id, row.name, row.attempt, row.target, msgspec.json.decode(row.args),
-            Outcome(outcome, code, message, data=data), self.now_us - 12_345, self.now_us, row.trace_id,
+            Outcome(outcome, code, message, data=data), self.now_us + 100_000, self.now_us + 112_345, row.trace_id,
             ids.span_id("step", row.step_id),
         )  # fmt: skip
-        return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=done.span_id))
+        return await self.tell(kind, identifier, Envelope(done, trace_id=row.trace_id, span_id=row.parent_span_id))
 
     async def timer(self, kind: str, identifier: str, name: str) -> Decision:
         return await self.tell(kind, identifier, Envelope(TimerFired(name)))
@@ -203,6 +211,18 @@ async def exhausted_cleanup(book: Book) -> str:
     await book.command("allocation", allocation_id, retry, caller="operator:ada")
     await book.end(ref, "ssh.user-lock")
     await book.end(ref, "ssh.user-remove")
+    return allocation_id
+
+
+async def lost_cleanup(book: Book) -> str:
+    """R02: the key fails, its undo fails, and the node is given up: what it owes is cancelled without a try."""
+    await ready_node(book, "n4")
+    allocation_id = await requested(book, "n4")
+    ref = f"allocation:{allocation_id}"
+    await book.end(ref, "ssh.user-create")
+    await book.end(ref, "ssh.key-install", "failed", "ssh_step_failed", "exit status 1")
+    await book.end(ref, "ssh.user-remove", "failed", "ssh_connect_failed", "refused")
+    await book.tell("allocation", allocation_id, Envelope(CleanupLost("the node burnt down")))
     return allocation_id
 
 
