@@ -28,6 +28,7 @@ from supervisors.rental import RENTAL
 KINDS = {kind.name: kind for kind in RENTAL.kinds}
 START_US = 1_768_478_400_000_000
 LIMITS: dict[str, int | tuple[int, int]] = {
+    "setup_fail_limit": 3,
     "allocation_deadline_ms": 3000, "activation_tries": 3, "activation_backoff_ms": (20, 100), "cleanup_tries": 2,
     "cleanup_backoff_ms": (50, 200), "notification_tries": 2, "notification_backoff_ms": (50, 200),
     "suspect_after_ms": 600, "offline_after_ms": 1500, "flap_limit": 4, "flap_window_ms": 10_000,
@@ -57,6 +58,12 @@ class Facts:
 
     def node(self, node_id: str) -> Any:
         return self.states.get(("node", node_id))
+
+    def node_with_key(self, host_key: str) -> str | None:
+        return None
+
+    def heard_boot(self, node_id: str) -> str:
+        return ""
 
     def address_of(self, target: str) -> tuple[str, int]:
         node = self.node(target.partition(":")[2]) if target.startswith("node:") else None
@@ -168,7 +175,7 @@ class Book:
 
 
 async def ready_node(book: Book, node_id: str) -> None:
-    address = SshAddress(host="localhost", port=22, host_key="ssh-ed25519 AAAA")
+    address = SshAddress(host="localhost", port=22, host_key=f"ssh-ed25519 {node_id}")
     await book.command("node", node_id, RegisterNode(node_id=node_id, ssh=address, labels={"site": "a"}))
     await book.tell("node", node_id, Envelope(HeartbeatSeen("boot-1", book.now_us)))
     await book.end(f"node:{node_id}", "ssh.probe")
