@@ -1,10 +1,13 @@
 # shellcheck shell=sh disable=SC2317,SC2034 # no step calls all of the functions below, or reads all of the names
 # What every step script begins with: arguments, lock, epoch, tombstones, and the few acts that several steps
 # share. It must not know any step. It is sent in front of one step file and run by `sh -s`; it only defines
-# functions, and the call is the last line sent, so a script that arrives cut off does nothing at all.
+# functions, and the call is the last line sent, so a script that arrives cut off does nothing at all: neither at
+# its end nor, where a start file of the login shell has read some of it, at its beginning.
 #
-# Exit codes: 0 done, 74 try again, 75 stale epoch or undone attempt, anything else failed.
+# Exit codes: 0 done, 74 try again, 75 stale epoch or undone attempt, anything else failed. 0 counts only with the
+# line that amends_main prints as its last act.
 
+amends_begun=yes
 AMENDS_KEY_LINE=@KEY_LINE@
 state_root=@STATE_ROOT@
 homes=/home
@@ -50,6 +53,11 @@ check_arguments() {
     '' | *[!0-9]* | 0?*) fail 'AMENDS_EPOCH is not a number' ;;
   esac
   [ "${#AMENDS_EPOCH}" -le 18 ] || fail 'AMENDS_EPOCH is too large'
+  case ${AMENDS_NONCE-} in
+    *[!0-9a-f]*) fail 'AMENDS_NONCE is not a nonce' ;;
+    ????????????????) ;;
+    *) fail 'AMENDS_NONCE is not a nonce' ;;
+  esac
   if [ "$operation" = probe ]; then
     [ "${AMENDS_USER-} ${AMENDS_ALLOCATION-} ${AMENDS_ATTEMPT-}" = '- - -' ] || fail 'a probe names nobody'
     return
@@ -141,9 +149,8 @@ is_taken() {
 
 settle() { sync "$1" 2>/dev/null || sync; }
 
-# Sets new_uid, free as a user's and as a group's, and has it on the disk before anything is made with it: one that
-# is not used after all is lost, which costs nothing.
-give_uid() {
+# Sets new_uid, the next one that is free as a user's and as a group's.
+find_uid() {
   read_uids
   new_uid=$((given_uid + 1))
   for least in "$(login_def UID_MIN 1000)" 500; do # 500: see find_user
@@ -153,6 +160,11 @@ give_uid() {
     new_uid=$((new_uid + 1))
   done
   [ "$new_uid" -le "$highest_uid" ] || fail "no uid is left: raise UID_MAX ($highest_uid) in /etc/login.defs"
+}
+
+# Has new_uid on the disk before anything is made with it: one that is not used after all is lost, which costs nothing.
+give_uid() {
+  find_uid
   printf '%s\n' "$new_uid" >"$last_uid.new" || fail "cannot write $last_uid.new"
   settle "$last_uid.new"
   mv -f "$last_uid.new" "$last_uid" || fail "cannot write $last_uid"
@@ -173,6 +185,12 @@ find_user() {
     *) fail "the user $AMENDS_USER was not made by this allocation" ;;
   esac
   [ "$uid" -ge 500 ] || fail "the user $AMENDS_USER has the uid $uid of the system"
+}
+
+# Sets shell, the one that customers get.
+choose_shell() {
+  shell=/bin/sh
+  if [ -x /bin/bash ]; then shell=/bin/bash; fi
 }
 
 is_dir_of() { [ -n "$(find "$1" -prune -type d -user "$2" 2>/dev/null)" ]; } # no symlink is a directory here
@@ -228,6 +246,7 @@ amends_main() {
   umask 077
   cd / || fail 'no root directory'
   trap '' HUP PIPE # a step that has begun ends, also when nobody listens any more
+  [ "${amends_begun-}" = yes ] || exit 70 # nothing of the above can be relied on, not even fail
   check_arguments
   if [ "$operation" != probe ]; then
     state=$state_root/$AMENDS_ALLOCATION
@@ -237,6 +256,8 @@ amends_main() {
     check_epoch
     prune
   fi
-  operate
+  # Nothing that a step runs, least of all the customer's, has the standard output on which the last line counts.
+  (operate; exit 0) >/dev/null || exit
+  printf '\namends-done %s %s\n' "$operation" "$AMENDS_NONCE" # a line of its own, whatever stands before it
   exit 0
 }

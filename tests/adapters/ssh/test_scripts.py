@@ -22,7 +22,10 @@ GOOD = {
     "AMENDS_ALLOCATION": f"alloc_{SUFFIX}",
     "AMENDS_ATTEMPT": "attempt_1",
     "AMENDS_EPOCH": "1",
+    "AMENDS_NONCE": "0123456789abcdef",
 }
+NONCE = GOOD["AMENDS_NONCE"]
+OPERATE = "  (operate; exit 0) >/dev/null || exit\n"  # what a test puts something else in the place of
 NOBODY = {"AMENDS_USER": "-", "AMENDS_ALLOCATION": "-", "AMENDS_ATTEMPT": "-"}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts act as root")
 
@@ -95,6 +98,10 @@ BAD_VALUES = {
     "a negative epoch": {"AMENDS_EPOCH": "-1"},
     "a huge epoch": {"AMENDS_EPOCH": "9" * 19},
     "arithmetic for an epoch": {"AMENDS_EPOCH": "1+1"},
+    "no nonce": {"AMENDS_NONCE": ""},
+    "a short nonce": {"AMENDS_NONCE": NONCE[1:]},
+    "a long nonce": {"AMENDS_NONCE": NONCE + "0"},
+    "an upper-case nonce": {"AMENDS_NONCE": NONCE.upper()},
 }
 
 
@@ -128,17 +135,24 @@ def test_a_probe_names_nobody(state: Path) -> None:
 )
 def test_a_command_that_a_node_would_refuse_is_not_even_rendered(command: SshCommand) -> None:
     with pytest.raises(ValueError, match=r"."):
-        command_line(command)
+        command_line(command, NONCE)
+
+
+@pytest.mark.parametrize("nonce", ["", NONCE[1:], NONCE + "0", NONCE.upper(), NONCE[1:] + "\n", NONCE[1:] + ";"])
+def test_a_command_without_a_proper_nonce_is_not_even_rendered(nonce: str) -> None:
+    with pytest.raises(ValueError, match="nonce"):
+        command_line(probe_command(1), nonce)
 
 
 def test_the_command_line_is_the_contracts() -> None:
     command = SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "attempt_1", 7)
-    assert command_line(command) == (
+    assert command_line(command, NONCE) == (
         f"env AMENDS_OP=user-create AMENDS_USER=am-{SUFFIX} AMENDS_ALLOCATION=alloc_{SUFFIX} "
-        "AMENDS_ATTEMPT=attempt_1 AMENDS_EPOCH=7 sh -s"
+        "AMENDS_ATTEMPT=attempt_1 AMENDS_EPOCH=7 AMENDS_NONCE=0123456789abcdef sh -s"
     )
-    assert command_line(probe_command(7)) == (
-        "env AMENDS_OP=probe AMENDS_USER=- AMENDS_ALLOCATION=- AMENDS_ATTEMPT=- AMENDS_EPOCH=7 sh -s"
+    assert command_line(probe_command(7), NONCE) == (
+        "env AMENDS_OP=probe AMENDS_USER=- AMENDS_ALLOCATION=- AMENDS_ATTEMPT=- AMENDS_EPOCH=7 "
+        "AMENDS_NONCE=0123456789abcdef sh -s"
     )
 
 
@@ -197,7 +211,7 @@ def test_a_step_that_was_killed_leaves_no_lock_behind(state: Path, how: signal.S
     # given a step that is killed while it holds the lock
     never = state.parent / "never"
     os.mkfifo(never)  # nobody writes to it, so whoever opens it waits
-    text = script("user-remove").replace("  operate\n", f"  echo held; read -r _ <'{never}'\n")
+    text = script("user-remove").replace(OPERATE, f"  echo held; read -r _ <'{never}'\n")
     step = ["env", *settings("user-remove"), "sh", "-s"]
     with subprocess.Popen(step, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         assert held.stdin is not None
@@ -224,11 +238,11 @@ def test_a_node_without_flock_is_refused_with_its_name(op: Op, state: Path) -> N
 def uid_given(state: Path, **login_defs: str) -> tuple[int, str]:
     """Give the next uid with these values of /etc/login.defs; or 0, and what was said."""
     given = script("user-create").replace("/etc/login.defs", str(state / "login.defs"))
-    given = given.replace("  operate\n", '  give_uid\n  echo "$new_uid"\n')
+    given = given.replace(OPERATE, '  give_uid\n  echo "$new_uid"\n')
     state.mkdir(exist_ok=True)
     (state / "login.defs").write_text("".join(f"{name}\t\t {value}\n" for name, value in login_defs.items()))
     done = run(given, "user-create")
-    return int(done.stdout or b"0"), done.stderr.decode()
+    return int(done.stdout.partition(b"\n")[0] or b"0"), done.stderr.decode()
 
 
 @needs_root
@@ -250,8 +264,8 @@ def test_a_uid_or_gid_in_use_is_passed_over(state: Path) -> None:
     state.mkdir()
     text = script("user-create").replace('getent "$base" "$1"', 'fake_getent "$base" "$1"')
     fake = 'fake_getent() { case $* in "passwd 1000" | "group 1001") ;; *) return 2 ;; esac; }\n'
-    text = text.replace("  operate\n", '  give_uid\n  echo "$new_uid"\n').replace("operation=", fake + "operation=", 1)
-    assert run(text, "user-create").stdout == b"1002\n"
+    text = text.replace(OPERATE, '  give_uid\n  echo "$new_uid"\n').replace("operation=", fake + "operation=", 1)
+    assert run(text, "user-create").stdout.startswith(b"1002\n")
     # and a directory service that does not answer stops it
     assert run(text.replace("return 2", "return 3"), "user-create").returncode == 74
 
@@ -306,7 +320,7 @@ def test_the_customers_at_jobs_go_and_nobody_elses(tmp_path: Path, state: Path) 
     os.lchown(spool / "link", 12_345, 12_345)
     # when the schedules of the first are forgotten
     text = script("user-remove").replace("/var/spool/at ", f"'{spool}' ")
-    assert run(text.replace("  operate\n", "  uid=12345; forget_schedules\n"), "user-remove").returncode == 0
+    assert run(text.replace(OPERATE, "  uid=12345; forget_schedules\n"), "user-remove").returncode == 0
     # then its job is gone
     assert sorted(path.name for path in spool.iterdir()) == ["folder", "link", "other"]
     assert (spool / "folder/job").exists()
