@@ -224,10 +224,15 @@ class OpenSsh:
             return True
         return False
 
-    def reconfigure(self, settings: str) -> None:
+    async def reconfigure(self, settings: str) -> None:
         """Let the daemon read its file again, with other settings for all; connections that stand go on."""
+        before = self._starts()
         self.settings.write(settings)
         self._sshd.send_signal(signal.SIGHUP)
+        await until(lambda: self._starts() > before, "sshd listens again")
+
+    def _starts(self) -> int:
+        return Path(self._log.name).read_text().count("Server listening")
 
     def users(self) -> set[str]:
         listed = subprocess.run(

@@ -95,9 +95,9 @@ async def test_a_daemon_that_lets_the_customer_in_is_not_refused(daemon: Daemon,
 async def test_the_settings_are_those_of_today(daemon: Daemon) -> None:
     machine = await daemon()
     assert (await probed(machine)).status == "done"
-    machine.reconfigure("AllowUsers root")
+    await machine.reconfigure("AllowUsers root")
     assert refuses(await probed(machine), "sshd's AllowUsers")
-    machine.reconfigure("")
+    await machine.reconfigure("")
     assert (await probed(machine)).status == "done"
 
 
