@@ -13,17 +13,22 @@ check_nologin() {
 
 # --- sshd: the settings that hold for the user, asked of the daemon that serves this connection
 
-# Sets daemon to the process that listens: the uppermost of the sshd processes right above this script.
+# Sets daemon to the process that listens: the uppermost of the sshd processes right above this script. The names of
+# processes are read and not the links to their programs, which would cost a process each.
 find_daemon() {
   daemon=
   process=$$
   while [ "${process:-0}" -gt 0 ]; do
-    case $(readlink "/proc/$process/exe") in
-      */sshd | */sshd-session | */sshd' (deleted)' | */sshd-session' (deleted)') daemon=$process ;;
-      */dropbear) return 1 ;;
+    read -r comm <"/proc/$process/comm" || return 1
+    case $comm in
+      sshd | sshd-session) daemon=$process ;;
+      dropbear) return 1 ;;
       *) [ -z "$daemon" ] || return 0 ;;
     esac
-    process=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status")
+    while read -r name parent; do
+      [ "$name" != PPid: ] || break
+    done <"/proc/$process/status"
+    process=$parent
   done 2>/dev/null
   [ -n "$daemon" ]
 }
@@ -64,7 +69,27 @@ ask_daemon() (
   esac
 ) 2>/dev/null
 
-setting() { printf '%s\n' "$settings" | sed -n "s/^$1 //p"; }
+# Sets the names below from what sshd has printed: lists, of which some have an entry in each line, and single values.
+read_settings() {
+  unset -v allow_users deny_users allow_groups deny_groups keys_files methods algorithms pubkey command
+  IFS='
+'
+  for line in $1; do
+    value=${line#* }
+    case $line in
+      'allowusers '*) allow_users="$allow_users $value" ;;
+      'denyusers '*) deny_users="$deny_users $value" ;;
+      'allowgroups '*) allow_groups="$allow_groups $value" ;;
+      'denygroups '*) deny_groups="$deny_groups $value" ;;
+      'authorizedkeysfile '*) keys_files="$keys_files $value" ;;
+      'authenticationmethods '*) methods="$methods $value" ;;
+      'pubkeyacceptedalgorithms '* | 'pubkeyacceptedkeytypes '*) algorithms=,$value, ;;
+      'pubkeyauthentication '*) pubkey=$value ;;
+      'forcecommand '*) command=$value ;;
+    esac
+  done
+  unset IFS
+}
 
 # Is one of the names $1 meant by one of the patterns $2? As sshd has it, only * and ? are special in them. It is not
 # known where customers come from, so a user's pattern with a host holds with $3 `anywhere`, and not with `here`;
@@ -87,50 +112,59 @@ matches() {
   return 1
 }
 
-# Our file must be among those that sshd reads. Sets nothing.
-check_keys_file() {
-  found=$(setting authorizedkeysfile)
-  for file in $found; do
-    file=$(printf '%s\n' "$file" | sed "s|%h|$homes/$1|g; s|%u|$1|g; s|%U|$uid|g; s|%%|%|g")
-    case $file in
-      /*) ;;
-      *) file=$homes/$1/$file ;;
+# Sets expanded: the file $2 of AuthorizedKeysFile for user $1.
+expand_keys_file() {
+  expanded=
+  rest=$2
+  while [ "$rest" != "${rest#*%}" ]; do
+    expanded=$expanded${rest%%\%*}
+    rest=${rest#*%}
+    case $rest in
+      h*) expanded=$expanded$homes/$1 ;;
+      u*) expanded=$expanded$1 ;;
+      U*) expanded=$expanded$uid ;;
+      *) expanded=$expanded% ;;
     esac
-    [ "$file" != "$homes/$1/.ssh/authorized_keys" ] || return 0
+    rest=${rest#?}
   done
-  # shellcheck disable=SC2086 # one after the other
-  [ -z "$found" ] || no_login "sshd's AuthorizedKeysFile is not .ssh/authorized_keys: $(printf '%s ' $found)"
+  expanded=$expanded$rest
+  case $expanded in
+    /*) ;;
+    *) expanded=$homes/$1/$expanded ;;
+  esac
+}
+
+# Our file must be among those that sshd reads.
+check_keys_file() {
+  for file in $keys_files; do
+    expand_keys_file "$1" "$file"
+    [ "$expanded" != "$homes/$1/.ssh/authorized_keys" ] || return 0
+  done
+  [ -z "$keys_files" ] || no_login "sshd's AuthorizedKeysFile is not .ssh/authorized_keys:$keys_files"
 }
 
 check_key_type() {
-  accepted=$(setting pubkeyacceptedalgorithms)
-  accepted=,${accepted:-$(setting pubkeyacceptedkeytypes)},
-  case $1 in
-    '') return 0 ;;
-    ssh-rsa) case $accepted in *,rsa-sha2-256,* | *,rsa-sha2-512,* | *,ssh-rsa,* | ,,) return 0 ;; esac ;;
-    *) case $accepted in *,"$1",* | ,,) return 0 ;; esac ;;
+  case $1$algorithms in
+    "$1" | ,*) return 0 ;; # no key, or nothing said about types
+    ssh-rsa*,rsa-sha2-256,* | ssh-rsa*,rsa-sha2-512,* | *,"$1",*) return 0 ;;
   esac
   no_login "sshd's PubkeyAcceptedAlgorithms leave out $1"
 }
 
-# $1: the user; $2: its groups; $uid is set. Nothing is refused that sshd itself would not refuse.
+# $1: the user; $2: its groups; uid is set. Nothing is refused that sshd itself would not refuse.
 check_sshd() (
   set -f
   find_daemon || return 0
   settings=$(ask_daemon "$1") || return 0
-  denied=$(setting denyusers)
-  allowed=$(setting allowusers)
-  ! matches "$1" "$denied" here || no_login "sshd's DenyUsers name $1"
-  [ -z "$allowed" ] || matches "$1" "$allowed" anywhere || no_login "sshd's AllowUsers leave out $1"
-  denied=$(setting denygroups)
-  allowed=$(setting allowgroups)
-  ! matches "$2" "$denied" literal || no_login "sshd's DenyGroups name a group of $1"
-  [ -z "$allowed" ] || matches "$2" "$allowed" literal || no_login "sshd's AllowGroups leave out $1"
-  [ "$(setting pubkeyauthentication)" != no ] || no_login "sshd's PubkeyAuthentication is off"
-  methods=$(setting authenticationmethods)
-  [ -z "$methods" ] || matches 'any publickey' "$methods" literal || no_login "sshd's AuthenticationMethods are $methods"
-  case $(setting forcecommand) in
-    */nologin | nologin | */false | false) no_login "sshd's ForceCommand is $(setting forcecommand)" ;;
+  read_settings "$settings"
+  ! matches "$1" "$deny_users" here || no_login "sshd's DenyUsers name $1"
+  [ -z "$allow_users" ] || matches "$1" "$allow_users" anywhere || no_login "sshd's AllowUsers leave out $1"
+  ! matches "$2" "$deny_groups" literal || no_login "sshd's DenyGroups name a group of $1"
+  [ -z "$allow_groups" ] || matches "$2" "$allow_groups" literal || no_login "sshd's AllowGroups leave out $1"
+  [ "$pubkey" != no ] || no_login "sshd's PubkeyAuthentication is off"
+  [ -z "$methods" ] || matches 'any publickey' "$methods" literal || no_login "sshd's AuthenticationMethods are$methods"
+  case $command in
+    */nologin | nologin | */false | false) no_login "sshd's ForceCommand is $command" ;;
   esac
   check_keys_file "$1"
   words=${AMENDS_KEY_LINE% *} # without the last one, the key itself; before it stands its type
@@ -176,13 +210,14 @@ check_login_of() {
   check_home_and_shell "$home" "${shell:-/bin/sh}"
 }
 
-# For a user that could be made next.
+# For anybody who could be made next.
 check_login_of_any() {
   check_nologin
   { [ -d "$homes" ] && [ -w "$homes" ]; } || no_login "$homes is not a folder in which a home can be made"
-  find_uid
-  uid=$new_uid
-  gid=$new_uid
+  read_uids
+  uid=$((given_uid + 1))
+  [ "$uid" -ge 1000 ] || uid=1000
+  gid=$uid
   anybody=am-00000000000000000000000000
   check_sshd "$anybody" "$anybody" || exit
   choose_shell

@@ -149,8 +149,9 @@ is_taken() {
 
 settle() { sync "$1" 2>/dev/null || sync; }
 
-# Sets new_uid, the next one that is free as a user's and as a group's.
-find_uid() {
+# Sets new_uid, free as a user's and as a group's, and has it on the disk before anything is made with it: one that
+# is not used after all is lost, which costs nothing.
+give_uid() {
   read_uids
   new_uid=$((given_uid + 1))
   for least in "$(login_def UID_MIN 1000)" 500; do # 500: see find_user
@@ -160,11 +161,6 @@ find_uid() {
     new_uid=$((new_uid + 1))
   done
   [ "$new_uid" -le "$highest_uid" ] || fail "no uid is left: raise UID_MAX ($highest_uid) in /etc/login.defs"
-}
-
-# Has new_uid on the disk before anything is made with it: one that is not used after all is lost, which costs nothing.
-give_uid() {
-  find_uid
   printf '%s\n' "$new_uid" >"$last_uid.new" || fail "cannot write $last_uid.new"
   settle "$last_uid.new"
   mv -f "$last_uid.new" "$last_uid" || fail "cannot write $last_uid"

@@ -48,7 +48,8 @@ async def test_no_step_is_done_where_something_swallows_its_script(
     good, bad = await daemon(), await daemon(for_root=for_root.format(home=home))
     customer = Customer(good)
     # then no step of a set-up is done there, and each says why
-    for op in ("probe", "user-create"):
+    set_up: tuple[Op, ...] = ("probe", "user-create")
+    for op in set_up:
         outcome = await run(bad, customer, op)
         assert outcome.status == ("failed" if op == "probe" or not ends_well else "unknown"), outcome
         assert outcome.code == ("ssh_not_run" if ends_well else "ssh_step_failed"), outcome
@@ -60,7 +61,8 @@ async def test_no_step_is_done_where_something_swallows_its_script(
     assert not await customer.can_log_in()
     # and no step of an undoing either: whoever is there stays, and nobody takes the node for clean
     assert await customer.exits("key-install") == 0
-    for op in ("user-lock", "user-remove"):
+    undoing: tuple[Op, ...] = ("user-lock", "user-remove")
+    for op in undoing:
         outcome = await run(bad, customer, op)
         assert outcome.status == ("unknown" if ends_well else "failed"), outcome
         assert outcome.exit_status == 0 or not ends_well
