@@ -26,6 +26,7 @@ from adapters.ssh.commands import (
     Status,
     command_line,
     done_line,
+    packed,
     script,
 )
 from adapters.ssh.connections import CannotConnectError, Connections
@@ -76,9 +77,10 @@ class SshClient:
 
     def _script(self, command: SshCommand) -> str:
         if command.op != "key-install":
-            return script(command.op)
+            return packed(script(command.op))
         line, _ = canonical_public_key(command.key_line)  # re-encoded here too: this is where it leaves us
-        return script(command.op, f"{self._options} {line}".strip())
+        key_line = f"{self._options} {line}".strip()
+        return packed(script(command.op, key_line), key_line)
 
     async def close(self) -> None:
         """Drop all connections. Commands under way end as unknown; later ones fail to connect."""

@@ -1,7 +1,8 @@
 """What goes to a node and what comes back: endpoint, command, outcome, and the two texts that are sent.
 
 Knows no connection. The command line is the one of the contract, literally; the script on standard input is
-the prelude, what the step shares with others, the step's own file, and one last line that calls it.
+the prelude, what the step shares with others, the step's own file, and one last line that calls it, packed so that
+any part of it that is missing leaves nothing that a shell could run.
 """
 
 import re
@@ -27,6 +28,7 @@ _CALL: Final = "amends_main </dev/null\n"  # no child may read the rest of the s
 _USER: Final = re.compile(r"am-([0-9a-z]{26})")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NONCE: Final = re.compile(r"[0-9a-f]{16}")
+_PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:=,")
 _MAX_EPOCH: Final = 10**18  # the scripts compare in 64 bits
 
 Status = Literal["done", "failed", "unknown"]
@@ -106,6 +108,17 @@ def script(op: Op, key_line: str = "") -> str:
     prelude = _file("prelude").replace("@STATE_ROOT@", STATE_ROOT)
     shared = "".join(map(_file, _SHARED.get(op, ())))
     return prelude.replace("@KEY_LINE@", shlex.quote(key_line)) + shared + _file(op) + _CALL
+
+
+def packed(text: str, key_line: str = "") -> str:
+    """Render a script for standard input: a plain line with the key, for whoever takes its place, and the script.
+
+    The script is one line without a character that a shell obeys. Cut off at its end it is no complete command; and
+    where a start file of the login shell has read its beginning, the quote that ends it begins one that nothing ends.
+    Either way a shell runs none of it, where a script of many lines would go on in the middle of a function, as root.
+    """
+    body = "".join(one if one in _PLAIN else f"\\0{ord(one):03o}" for one in text)
+    return f"AMENDS_KEY_LINE={shlex.quote(key_line)}\neval \"$(printf '%b' '{body}')\"\n"
 
 
 @cache

@@ -1,13 +1,11 @@
 # shellcheck shell=sh disable=SC2317,SC2034 # no step calls all of the functions below, or reads all of the names
 # What every step script begins with: arguments, lock, epoch, tombstones, and the few acts that several steps
 # share. It must not know any step. It is sent in front of one step file and run by `sh -s`; it only defines
-# functions, and the call is the last line sent, so a script that arrives cut off does nothing at all: neither at
-# its end nor, where a start file of the login shell has read some of it, at its beginning.
+# functions, and the call is the last line sent; that it arrives whole or does nothing is seen to in `commands.py`.
 #
 # Exit codes: 0 done, 74 try again, 75 stale epoch or undone attempt, anything else failed. 0 counts only with the
 # line that amends_main prints as its last act.
 
-amends_begun=yes
 AMENDS_KEY_LINE=@KEY_LINE@
 state_root=@STATE_ROOT@
 homes=/home
@@ -242,7 +240,6 @@ amends_main() {
   umask 077
   cd / || fail 'no root directory'
   trap '' HUP PIPE # a step that has begun ends, also when nobody listens any more
-  [ "${amends_begun-}" = yes ] || exit 70 # nothing of the above can be relied on, not even fail
   check_arguments
   if [ "$operation" != probe ]; then
     state=$state_root/$AMENDS_ALLOCATION

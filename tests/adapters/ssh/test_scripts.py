@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from adapters.ssh import commands
-from adapters.ssh.commands import OPS, Op, SshCommand, command_line, probe_command, script
+from adapters.ssh.commands import OPS, Op, SshCommand, command_line, packed, probe_command, script
 from tests.adapters.ssh.machines import PATIENCE_S, new_suffix
 
 SUFFIX = new_suffix()
@@ -58,12 +58,52 @@ def test_shellcheck_finds_nothing_in_what_is_sent(op: Op) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_a_script_that_arrives_cut_off_does_nothing(op: Op, state: Path) -> None:
-    text = script(op)
-    last = text.rindex("amends_main")
-    cuts = [*range(0, last, 97), *range(last - 3, last + len("amends_mai") + 1)]
-    for cut in cuts:
+    text = packed(script(op), "restrict ssh-ed25519 AAAA" if op == "key-install" else "")
+    for cut in [*range(0, len(text) - 4, 499), *range(len(text) - 8, len(text) - 2)]:
         run(text[:cut], op)
         assert not state.exists(), f"cut at {cut}"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_script_that_has_lost_its_beginning_does_nothing_and_says_nothing_of_being_done(op: Op, state: Path) -> None:
+    # given a start file of the login shell that has read some of it
+    text = packed(script(op), "restrict ssh-ed25519 AAAA" if op == "key-install" else "")
+    begun = text.index("eval ")
+    for cut in [
+        *range(begun + 1, begun + 40),
+        *range(begun + 40, len(text) - 20, 499),
+        *range(len(text) - 20, len(text) - 1),
+    ]:
+        done = run(text[cut:], op, **(NOBODY if op == "probe" else {}))
+        assert not state.exists(), f"cut at {cut}"
+        assert b"amends-done" not in done.stdout, f"cut at {cut}"
+        assert done.returncode != 0, f"cut at {cut}"
+
+
+@needs_root
+@pytest.mark.parametrize("shell", [shell for shell in ("sh", "dash", "bash", "mksh") if shutil.which(shell)])
+def test_a_packed_script_is_the_script(shell: str, state: Path) -> None:
+    text = 'printf "%s\\n" "a b" \'$c\' `echo d` # e\nf=\'\\0101\\n(;|&<>)\'\nprintf "%s" "$f%"' + "\n"
+    for form in (text, packed(text)):
+        assert run(form, "probe", shell).stdout == b"a b\n$c\nd\n\\0101\\n(;|&<>)%"
+    done = run(packed(script("user-remove")), "user-remove", shell)
+    assert (done.returncode, done.stdout) == (0, f"\namends-done user-remove {NONCE}\n".encode())
+
+
+@needs_root
+@pytest.mark.parametrize("op", ["probe", "user-remove"])
+def test_the_last_act_of_a_script_is_its_line_and_nothing_it_runs_can_print_another(op: Op, state: Path) -> None:
+    values = NOBODY if op == "probe" else {}
+    done = run(script(op), op, **values)
+    assert (done.returncode, done.stdout) == (0, f"\namends-done {op} {NONCE}\n".encode())
+    # whatever is printed inside of it, by root's tools or with a customer's rights, goes nowhere
+    printing = '  echo from a tool; uid=12345; gid=12345; as_customer sh -c "echo from a customer; env" || exit 3\n'
+    noisy = script(op).replace("\noperate() {\n", f"\noperate() {{\n{printing}")
+    done = run(noisy, op, **values)
+    assert (done.returncode, done.stdout) == (0, f"\namends-done {op} {NONCE}\n".encode())
+    failing = script(op).replace("\noperate() {\n", "\noperate() {\n  fail 'no such luck'\n")
+    done = run(failing, op, **values)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_the_key_line_is_one_word_whatever_stands_in_it() -> None:
