@@ -17,6 +17,7 @@ from adapters.cli.verbs import VERBS
 RUNS: Final = 10
 STEPS: Final = 200
 CASES: Final = 20
+SAID: Final = 10  # of so many of the newest steps that did not go well, what was said is shown whole
 TRACE: Final = re.compile(r"[0-9a-f]{32}")
 # Prefix of an id → the entity that it is …
 PREFIXES: Final = {"alloc": "allocation", "ntf": "notification", "evt": "outbox", "meter": "meter"}
@@ -156,8 +157,9 @@ def command_line(subject: str, known: Mapping[str, str]) -> str:
 def screen(story: Story, width: int | None) -> str:
     """The story as text."""
     parts = [f"{story.ref}", tables.record({k: v for k, v in story.state.items() if v not in (None, "", [])})]
-    step_columns = ("started_us", "name", "attempt", "state", "step_id")
+    step_columns = ("started_us", "name", "attempt", "state", "code", "step_id")
     parts += ["", "Steps" + _left_out(story.earlier, "steps"), tables.table(story.steps, step_columns, width)]
+    parts += _said(story.steps)
     if story.earlier.get("runs"):
         parts += ["", "Recoveries" + _left_out(story.earlier, "runs")]
     if not story.runs:
@@ -173,6 +175,18 @@ def screen(story: Story, width: int | None) -> str:
     if story.settle:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)
+
+
+def _said(steps: list[dict[str, Any]]) -> list[str]:
+    """The words of steps that did not go well, as a table would cut them: a failed probe has no other record."""
+    bad = [step for step in steps if step.get("state") in ("failed", "unknown") and step.get("message")]
+    lines = [
+        f"  {tables.shown('started_us', step.get('started_us'))}  {step.get('name')}  {step.get('code') or '-'}: "
+        f"{step['message']}"
+        for step in bad[-SAID:]
+    ]
+    more = f" (the newest {SAID} of {len(bad)})" if len(bad) > SAID else ""
+    return ["", f"What failed steps said{more}", *map(tables.printable, lines)] if lines else []
 
 
 def _run(run: Mapping[str, Any], width: int | None) -> list[str]:

@@ -57,6 +57,7 @@ class UserTable:
         self._file = file
         self._machine = _Machine()
         self.mounted: set[str] = set()  # users with something mounted below their home
+        self.closed = ""  # why no customer may log in, as `AllowUsers root` or a file `nologin` would have it
         if file is not None and file.exists():
             self._machine = msgspec.json.decode(file.read_bytes(), type=_Machine)
 
@@ -68,7 +69,7 @@ class UserTable:
     def key_of(self, user: str) -> str:
         """Give the key line that lets this user in, or nothing."""
         found = self.users.get(user)
-        return "" if found is None or found.locked else found.key_line
+        return "" if found is None or found.locked or self.closed else found.key_line
 
     def add_foreign(self, user: str) -> None:
         """Add an account that Amends did not make and must not touch."""
@@ -83,7 +84,9 @@ class UserTable:
     def apply(self, command: NodeCommand) -> tuple[int, str]:
         """Do one step. Returns the exit status and what stands on standard error."""
         if command.op == "probe":
-            return (DONE, "") if self._machine.last_uid < LAST_UID else (FAILED, "amends: no uid is left")
+            if self._machine.last_uid >= LAST_UID:
+                return FAILED, "amends: no uid is left"
+            return (FAILED, f"amends: customers cannot log in: {self.closed}") if self.closed else (DONE, "")
         memory = self._machine.memories.setdefault(command.allocation, Memory())
         if command.epoch < memory.epoch:
             return LATE, f"amends: stale epoch {command.epoch}, highest seen {memory.epoch}"
@@ -108,6 +111,8 @@ class UserTable:
             if command.op == "key-install":
                 return FAILED, f"amends: there is no {command.user}"
         elif command.op == "key-install":
+            if self.closed:
+                return FAILED, f"amends: customers cannot log in: {self.closed}"
             user.key_line = command.key_line
         else:
             user.locked = True

@@ -19,11 +19,13 @@ from adapters.simulated.node_users import NodeCommand, UserTable
 _COMMAND: Final = re.compile(
     r"env AMENDS_OP=(probe|user-create|key-install|user-lock|user-remove) AMENDS_USER=(-|am-[0-9a-z]{26}) "
     r"AMENDS_ALLOCATION=(-|alloc_[0-9a-z]{26}) AMENDS_ATTEMPT=(-|[a-z0-9][a-z0-9_-]{0,63}) "
-    r"AMENDS_EPOCH=([0-9]{1,18}) sh -s"
+    r"AMENDS_EPOCH=([0-9]{1,18}) AMENDS_NONCE=([0-9a-f]{16}) sh -s"
 )
 _KEY_LINE: Final = re.compile(r"^AMENDS_KEY_LINE='([^'\n]*)'$", re.MULTILINE)
 
-FaultKind = Literal["exit", "delay", "drop_before", "drop_after", "no_exit_status", "hang", "stderr"]
+FaultKind = Literal[
+    "exit", "delay", "drop_before", "drop_after", "no_exit_status", "hang", "stderr", "not_run", "no_line", "noise",
+]  # fmt: skip
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -43,7 +45,9 @@ class Fault(msgspec.Struct):
     `exit`: ends with `exit_status`, nothing applied · `delay`: waits `seconds` first · `drop_before` and
     `drop_after`: the connection dies before or after the step is applied · `no_exit_status`: applied, and the
     channel closed without one · `hang`: nothing happens any more · `stderr`: applied, then `text` on standard
-    error and `exit_status`.
+    error and `exit_status` · `not_run`: nothing applied, `text` on standard output and exit status 0, as a forced
+    command does or a shell that does not read · `no_line`: applied, and so likewise · `noise`: applied, and `text`
+    stands on standard output before the line that ends a script.
     """
 
     kind: FaultKind
@@ -146,11 +150,13 @@ class SimulatedNode:
             return
         sent = (await process.stdin.read()).decode("utf-8", errors="replace")
         key = _KEY_LINE.search(sent)
-        op, user, allocation, attempt, epoch = match.groups()
+        op, user, allocation, attempt, epoch, nonce = match.groups()
         command = NodeCommand(op, user, allocation, attempt, int(epoch), key[1] if key else "")
-        await self._run(process, command, self._next_fault(op))
+        await self._run(process, command, self._next_fault(op), f"amends-done {op} {nonce}\n")
 
-    async def _run(self, process: asyncssh.SSHServerProcess[bytes], command: NodeCommand, fault: Fault | None) -> None:
+    async def _run(
+        self, process: asyncssh.SSHServerProcess[bytes], command: NodeCommand, fault: Fault | None, done_line: str
+    ) -> None:
         kind = fault.kind if fault is not None else ""
         if fault is not None and kind == "delay":
             await asyncio.sleep(fault.seconds)
@@ -163,10 +169,15 @@ class SimulatedNode:
             return
         if fault is not None and kind == "exit":
             status, words = fault.exit_status, fault.text or "fault injected"
+        elif kind == "not_run":
+            status, words = 0, ""
         else:
             status, words = self.table.apply(command)
             if fault is not None and kind == "stderr":
                 status, words = fault.exit_status, fault.text
+        output = fault.text if fault is not None and kind in {"not_run", "no_line", "noise"} else ""
+        if status == 0 and kind not in {"exit", "stderr", "not_run", "no_line"}:
+            output += done_line
         silent = kind in {"drop_after", "no_exit_status"}
         self._record(command, None if silent else status)
         if kind == "drop_after":
@@ -174,6 +185,7 @@ class SimulatedNode:
         elif kind == "no_exit_status":
             process.close()
         else:
+            process.stdout.write(output.encode("utf-8", errors="surrogateescape"))
             process.stderr.write(words.encode("utf-8", errors="surrogateescape") + b"\n" if words else b"")
             process.exit(status)
 

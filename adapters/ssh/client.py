@@ -1,10 +1,13 @@
 """Runs steps on nodes: one command each, over a lent connection, with an outcome that says what may be.
 
 Knows no actor and no retry policy. The rule of outcomes (R02): what failed before the command was sent cannot
-have run; what was sent and not answered is unknown; only the deadline is a time-out.
+have run; what was sent and not answered is unknown; only the deadline is a time-out. Done is what exits with 0
+and has printed the line that ends the script with this run's own nonce: forced commands, start files of a shell
+and restricted shells swallow a script and exit with 0 as well.
 """
 
 import asyncio
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,18 +19,22 @@ from adapters.ssh.commands import (
     EXIT_RETRYABLE,
     EXIT_STALE,
     Code,
+    Op,
     SshCommand,
     SshEndpoint,
     SshOutcome,
     Status,
     command_line,
+    done_line,
+    packed,
     script,
 )
 from adapters.ssh.connections import CannotConnectError, Connections
 from adapters.ssh.keys import canonical_public_key
 from adapters.ssh.session import StepSession, plain
 
-_EXIT_CODES: Final[dict[int, Code]] = {0: "", EXIT_RETRYABLE: "retryable", EXIT_STALE: "stale_epoch"}
+_EXIT_CODES: Final[dict[int, Code]] = {EXIT_RETRYABLE: "ssh_retryable", EXIT_STALE: "ssh_stale_epoch"}
+_NOT_RUN: Final = "exit status 0, but the script did not run to its end: is there a forced command or a start file?"
 
 
 class SshClient:
@@ -57,7 +64,7 @@ class SshClient:
         """Run one step within `timeout_ms`. Raises ValueError for a malformed command or key only."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        step = _Step(self._connections, node_id, endpoint, command_line(command), self._script(command))
+        step = _Step(self._connections, node_id, endpoint, command, self._script(command))
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 outcome = await step.run()
@@ -70,9 +77,10 @@ class SshClient:
 
     def _script(self, command: SshCommand) -> str:
         if command.op != "key-install":
-            return script(command.op)
+            return packed(script(command.op))
         line, _ = canonical_public_key(command.key_line)  # re-encoded here too: this is where it leaves us
-        return script(command.op, f"{self._options} {line}".strip())
+        key_line = f"{self._options} {line}".strip()
+        return packed(script(command.op, key_line), key_line)
 
     async def close(self) -> None:
         """Drop all connections. Commands under way end as unknown; later ones fail to connect."""
@@ -82,11 +90,16 @@ class SshClient:
 class _Step:
     """One run of one command, with the single retry that is safe."""
 
-    def __init__(self, connections: Connections, node_id: str, endpoint: SshEndpoint, line: str, text: str) -> None:
+    def __init__(
+        self, connections: Connections, node_id: str, endpoint: SshEndpoint, command: SshCommand, text: str
+    ) -> None:
+        nonce = secrets.token_hex(8)
         self._connections = connections
         self._node_id = node_id
         self._endpoint = endpoint
-        self._line = line
+        self._op: Op = command.op
+        self._line = command_line(command, nonce)
+        self._done_line = done_line(command.op, nonce).encode("ascii")
         self._text = text.encode("ascii")
         self._session: StepSession | None = None
 
@@ -120,7 +133,7 @@ class _Step:
             self._connections.discard(connection)
 
     async def _on(self, connection: asyncssh.SSHClientConnection) -> SshOutcome:
-        session = self._session = StepSession()
+        session = self._session = StepSession(self._done_line)
         lost = ""
         try:
             channel, _ = await connection.create_session(lambda: session, self._line, encoding=None)
@@ -137,13 +150,18 @@ class _Step:
             self._connections.give_back(self._node_id, self._endpoint, connection)
         else:
             self._connections.discard(connection)
-        return _judge(session, lost)
+        return _judge(self._op, session, lost)
 
 
-def _judge(session: StepSession, lost: str) -> SshOutcome:
+def _judge(op: Op, session: StepSession, lost: str) -> SshOutcome:
     status = session.exit_status
-    if status == 0:
+    if status == 0 and session.said_done:
         return _outcome("done", "", "", 0, ran=True)
+    if status == 0:
+        # Whatever answered, it may have begun with the step; a probe has nothing that could be undone.
+        said = session.noise() or session.last_words()
+        words = f"{_NOT_RUN} It said: {said}" if said else _NOT_RUN
+        return _outcome("failed" if op == "probe" else "unknown", "ssh_not_run", words, 0, ran=True)
     if status is not None:
         words = session.last_words() or f"exit status {status}"
         return _outcome("failed", _EXIT_CODES.get(status, "ssh_step_failed"), words, status, ran=True)

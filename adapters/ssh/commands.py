@@ -1,7 +1,8 @@
 """What goes to a node and what comes back: endpoint, command, outcome, and the two texts that are sent.
 
 Knows no connection. The command line is the one of the contract, literally; the script on standard input is
-the prelude, the step's own file, and one last line that calls it.
+the prelude, what the step shares with others, the step's own file, and one last line that calls it, packed so that
+any part of it that is missing leaves nothing that a shell could run.
 """
 
 import re
@@ -22,9 +23,12 @@ EXIT_RETRYABLE: Final = 74
 EXIT_STALE: Final = 75
 
 _SCRIPTS: Final = Path(__file__).with_name("scripts")
+_SHARED: Final[dict[str, tuple[str, ...]]] = {"probe": ("login",), "key-install": ("login",)}
 _CALL: Final = "amends_main </dev/null\n"  # no child may read the rest of the script
 _USER: Final = re.compile(r"am-([0-9a-z]{26})")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NONCE: Final = re.compile(r"[0-9a-f]{16}")
+_PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:=,")
 _MAX_EPOCH: Final = 10**18  # the scripts compare in 64 bits
 
 Status = Literal["done", "failed", "unknown"]
@@ -35,8 +39,9 @@ Code = Literal[
     "ssh_host_key_mismatch",
     "ssh_timeout",
     "ssh_step_failed",
-    "stale_epoch",
-    "retryable",
+    "ssh_not_run",  # exit status 0 without the script's last line: something else answered in its place
+    "ssh_retryable",
+    "ssh_stale_epoch",
 ]
 
 
@@ -76,13 +81,24 @@ def probe_command(epoch: int) -> SshCommand:
     return SshCommand(op="probe", user=NOBODY, allocation=NOBODY, attempt=NOBODY, epoch=epoch)
 
 
-def command_line(command: SshCommand) -> str:
-    """Render the remote command. Raises ValueError for values that the node's script would refuse."""
+def command_line(command: SshCommand, nonce: str) -> str:
+    """Render the remote command. Raises ValueError for values that the node's script would refuse.
+
+    `nonce`: 16 hexadecimal digits that no other run has; only this run's script can print them (`done_line`).
+    """
     _check(command)
+    if _NONCE.fullmatch(nonce) is None:
+        raise ValueError(f"not a nonce: {nonce!r}")
     return (
         f"env AMENDS_OP={command.op} AMENDS_USER={command.user} AMENDS_ALLOCATION={command.allocation} "
-        f"AMENDS_ATTEMPT={command.attempt} AMENDS_EPOCH={command.epoch} sh -s"
+        f"AMENDS_ATTEMPT={command.attempt} AMENDS_EPOCH={command.epoch} "
+        f"AMENDS_NONCE={nonce} sh -s"
     )
+
+
+def done_line(op: Op, nonce: str) -> str:
+    """Give the line that a script prints as its last act; without it an exit status of 0 proves nothing."""
+    return f"amends-done {op} {nonce}"
 
 
 def script(op: Op, key_line: str = "") -> str:
@@ -90,7 +106,19 @@ def script(op: Op, key_line: str = "") -> str:
     if any(not " " <= character <= "~" for character in key_line):
         raise ValueError("a key line is one line of printable ASCII")
     prelude = _file("prelude").replace("@STATE_ROOT@", STATE_ROOT)
-    return prelude.replace("@KEY_LINE@", shlex.quote(key_line)) + _file(op) + _CALL
+    shared = "".join(map(_file, _SHARED.get(op, ())))
+    return prelude.replace("@KEY_LINE@", shlex.quote(key_line)) + shared + _file(op) + _CALL
+
+
+def packed(text: str, key_line: str = "") -> str:
+    """Render a script for standard input: a plain line with the key, for whoever takes its place, and the script.
+
+    The script is one line without a character that a shell obeys. Cut off at its end it is no complete command; and
+    where a start file of the login shell has read its beginning, the quote that ends it begins one that nothing ends.
+    Either way a shell runs none of it, where a script of many lines would go on in the middle of a function, as root.
+    """
+    body = "".join(one if one in _PLAIN else f"\\0{ord(one):03o}" for one in text)
+    return f"AMENDS_KEY_LINE={shlex.quote(key_line)}\neval \"$(printf '%b' '{body}')\"\n"
 
 
 @cache

@@ -34,6 +34,4 @@ class SshRunner:
         )  # fmt: skip
         result = await self._client.run(node_id, address, command, timeout_ms=call.timeout_ms)
         data = {} if result.exit_status is None else {"exit_status": result.exit_status}
-        code = result.code if result.code not in ("retryable", "stale_epoch") else "ssh_step_failed"
-        message = result.message or (result.code if code != result.code else "")
-        return Outcome(result.status, code, message, result.may_have_run, data)
+        return Outcome(result.status, result.code, result.message, result.may_have_run, data)

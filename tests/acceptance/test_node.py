@@ -58,6 +58,35 @@ async def test_a_node_is_ready_after_a_heartbeat_and_a_good_probe_and_not_before
     await machine.stop()
 
 
+async def test_a_node_on_which_no_customer_could_be_set_up_is_not_ready_and_says_why(world: World) -> None:
+    # given a machine that answers a probe with 0 and nothing else; and then refuses customers' logins
+    machine = Machine(world, world.new_name("n"))
+    world.machines[machine.node_id] = machine
+    machine.fault("probe", "not_run", text="Managed by others.\n")
+    machine.ssh.table.closed = "sshd's AllowUsers leave out am-x"
+    await machine.start()
+    ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
+    await world.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh})
+
+    async def probed_twice() -> Any:
+        query = "SELECT state, code FROM public_v1.step WHERE entity = $1 AND state <> 'intended' ORDER BY started_us"
+        steps = await world.rows(query, f"node:{machine.node_id}")
+        return steps if len(steps) > 1 else None
+
+    # then it is probed in vain, and whoever asks reads what stands in the way
+    steps = await until(probed_twice, "it is probed twice")
+    assert [tuple(step.values()) for step in steps] == [("failed", "ssh_not_run"), ("failed", "ssh_step_failed")]
+    assert (await world.node(machine.node_id))["state"] == "registered"
+    told = await world.amends("why", machine.node_id)
+    assert "ssh.probe  ssh_not_run: exit status 0, but the script did not run" in told
+    assert "It said: Managed by others." in told
+    assert "ssh.probe  ssh_step_failed: amends: customers cannot log in: sshd's AllowUsers leave out am-x" in told
+    # and it is ready when that is gone
+    machine.ssh.table.closed = ""
+    await world.node_is(machine.node_id, "ready")
+    await machine.stop()
+
+
 async def test_a_gap_in_the_heartbeats_is_a_suspicion_and_nothing_for_the_customer(
     world: World, machine: Machine
 ) -> None:

@@ -23,6 +23,10 @@ UNKNOWN_OUTCOMES: list[tuple[str, FaultKind, str]] = [
     ("key-install", "drop_before", "ssh_step_failed"),
     ("key-install", "drop_after", "ssh_step_failed"),
     ("key-install", "no_exit_status", "ssh_step_failed"),
+    ("user-create", "not_run", "ssh_step_failed"),
+    ("user-create", "no_line", "ssh_step_failed"),
+    ("key-install", "not_run", "ssh_step_failed"),
+    ("key-install", "no_line", "ssh_step_failed"),
 ]
 
 
@@ -87,12 +91,41 @@ async def test_a_step_that_may_have_run_is_undone_before_the_reservation_is_roll
     run = await ended_run(world, f"allocation:{allocation_id}", "R02")
     assert run.shape() == undone(machine, allocation_id)
     assert run.outcome == "recovered"
-    assert [failure["failure_type"] for failure in run.failures] == ["timeout" if code == "ssh_timeout" else "error"]
+    (failure,) = run.failures
+    assert failure["failure_type"] == ("timeout" if code == "ssh_timeout" else "error")
+    assert failure["code"] == ("ssh_not_run" if kind in ("not_run", "no_line") else code)
     seen = ["user-create", "key-install"]
     assert machine.ops(allocation_id) == [*seen[: seen.index(op) + 1], "user-remove"]
     assert machine.users == []
     assert not row["cleanup_pending"]
     assert not (await world.node(machine.node_id))["dirty"]
+
+
+async def test_a_customer_who_could_not_log_in_is_not_billed(world: World, machine: Machine) -> None:
+    # given a node that was closed to customers after it had become ready
+    machine.ssh.table.closed = "there is /etc/nologin"
+    # when it is rented, then the set-up fails, says why, and is undone
+    allocation_id = await world.request(node_id=machine.node_id)
+    await failed(world, machine, allocation_id, "ssh_step_failed")
+    run = await ended_run(world, f"allocation:{allocation_id}", "R02")
+    assert run.shape() == undone(machine, allocation_id)
+    assert [failure["message"] for failure in run.failures] == [
+        "amends: customers cannot log in: there is /etc/nologin"
+    ]
+    assert machine.users == []
+
+
+@pytest.mark.parametrize(("status", "code"), [(74, "ssh_retryable"), (75, "ssh_stale_epoch")])
+async def test_what_an_exit_status_means_stands_in_the_records_and_the_customer_reads_a_code_of_the_list(
+    world: World, machine: Machine, status: int, code: str
+) -> None:
+    machine.fault("user-create", "exit", exit_status=status)
+    allocation_id = await world.request(node_id=machine.node_id)
+    await failed(world, machine, allocation_id, "ssh_step_failed")
+    run = await ended_run(world, f"allocation:{allocation_id}", "R02")
+    assert [failure["code"] for failure in run.failures] == [code]
+    query = "SELECT code FROM public_v1.step WHERE entity = $1 AND name = 'ssh.user-create'"
+    assert (await world.one(query, f"allocation:{allocation_id}"))["code"] == code
 
 
 async def test_a_refused_login_fails_the_allocation_and_nothing_needs_undoing(world: World, machine: Machine) -> None:

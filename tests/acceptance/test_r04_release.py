@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from adapters.simulated.ssh_node import FaultKind
 from tests.acceptance.machine import Machine, user_of
 from tests.acceptance.records import audit, cases, ended_run, events, meters, notifications, run_of, runs
 from tests.acceptance.world import World, until
@@ -159,6 +160,36 @@ async def test_a_lock_that_fails_does_not_hold_the_release_up_and_spends_no_try(
     user = target(machine, allocation_id)
     assert run.shape() == [f"compensate·side_effect·{user}·partial", f"reverse·side_effect·{user}·success"]
     assert run.supersedes() == [None, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "code"),
+    [("not_run", {}, "ssh_not_run"), ("exit", {"exit_status": 74}, "ssh_retryable")],
+)
+async def test_a_removal_that_proves_nothing_leaves_the_node_dirty_and_names_its_code(
+    world: World, machine: Machine, kind: FaultKind, more: dict[str, int], code: str
+) -> None:
+    # given a customer, under whom something takes the place of lock and removal, and ends with 0
+    allocation_id = await world.rent(node_id=machine.node_id)
+    machine.fault("user-lock", kind, times=2, **more)
+    machine.fault("user-remove", kind, times=3, **more)
+    # when the allocation is released, then it is over, and the node is neither clean nor rented again
+    await world.release(allocation_id)
+    case = await escalated(world, machine, allocation_id)
+    assert case["evidence"]["code"] == code
+    row = await world.allocation(allocation_id)
+    assert (row["state"], row["cleanup_pending"]) == ("released", True)
+    assert (await world.node(machine.node_id))["dirty"]
+    assert machine.users == [user_of(allocation_id)]
+    run = await ended_run(world, f"allocation:{allocation_id}", "R04")
+    assert (run.outcome, {failure["code"] for failure in run.failures}) == ("failed", {code})
+    assert {name.rpartition("·")[2] for name in run.shape()} == {"partial", "failure"}
+    # and it is when the real removal has run
+    machine.ssh.faults.clear()
+    await world.ok("ops.cleanup.retry", {"allocation_id": allocation_id, "reason": "the forced command is gone"})
+    await world.cleaned(allocation_id)
+    await world.node_is(machine.node_id, "ready")
+    assert machine.users == []
 
 
 async def test_while_the_node_is_suspect_its_cleanup_waits_and_spends_no_try(world: World, machine: Machine) -> None:

@@ -25,20 +25,34 @@ CONFIG = "[timing]\nprobe_timeout_ms = 5000\nssh_step_timeout_ms = 20000\n"
 class RealNode:
     """A stock sshd that lets the runtime's key in, and heartbeats."""
 
-    def __init__(self, world: World, directory: Path) -> None:
+    def __init__(self, world: World, directory: Path, *, for_root: str = "") -> None:
         self.world = world
-        self.sshd = OpenSsh(directory, NODE_STATE, use_pam=False)
+        self.sshd = OpenSsh(directory, NODE_STATE, use_pam=False, for_root=for_root)
         (directory / "root.pub").write_text(world.endpoints["ssh_public_key"] + "\n")
         self.allocations: list[str] = []
         self._beats: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        await self.register()
+        await self.world.node_is("real", "ready")
+
+    async def register(self) -> None:
         await self.sshd.ready()
         self._beats = asyncio.create_task(self._beat())
         where = self.sshd.endpoint
         ssh = {"host": where.host, "port": where.port, "host_key": where.host_key}
         await self.world.ok("cmd.node.register", {"node_id": "real", "ssh": ssh})
-        await self.world.node_is("real", "ready")
+
+    async def failed_probe(self) -> str:
+        """Wait for a probe that was not good; what `amends why` tells of the node."""
+
+        async def probed() -> bool:
+            query = "SELECT FROM public_v1.step WHERE entity = 'node:real' AND name = 'ssh.probe' AND state = 'failed'"
+            return bool(await self.world.rows(query))
+
+        await until(probed, "it is probed in vain")
+        assert (await self.world.node("real"))["state"] == "registered"
+        return await self.world.amends("why", "real")
 
     async def _beat(self) -> None:
         for seq in range(1_000_000):
@@ -75,21 +89,28 @@ class RealNode:
 
 
 @pytest.fixture
-async def real(state_dir: Path, tmp_path: Path) -> AsyncIterator[RealNode]:
+async def machine(request: pytest.FixtureRequest, state_dir: Path, tmp_path: Path) -> AsyncIterator[RealNode]:
+    """A machine that is not registered; a parameter stands among the settings of the runtime's login."""
     if why := why_no_openssh():
         pytest.skip(why)
     world = World(state_dir, CONFIG)
     await world.start()
     await world.connect()
     await world.account("acme")
-    node = RealNode(world, tmp_path)
+    node = RealNode(world, tmp_path, for_root=getattr(request, "param", ""))
     try:
-        await node.start()
         yield node
         await all_is_well(world)
     finally:
         await node.stop()
         await world.stop()
+
+
+@pytest.fixture
+async def real(machine: RealNode) -> RealNode:
+    """A machine that is ready."""
+    await machine.start()
+    return machine
 
 
 async def test_a_rental_on_a_stock_machine_from_the_first_login_to_the_last_trace_of_the_user(real: RealNode) -> None:
@@ -150,3 +171,54 @@ async def test_a_set_up_cut_off_in_its_middle_is_undone_and_its_late_command_mak
         return not (await world.allocation(again))["cleanup_pending"] and real.sshd.users() == before
 
     await until(clean, "clean again", 30)
+
+
+@pytest.mark.parametrize(
+    "machine", ['ForceCommand echo "Managed by others."', "ForceCommand cat >/dev/null"], indirect=True
+)
+async def test_a_machine_with_a_forced_command_that_swallows_the_steps_is_never_rented(machine: RealNode) -> None:
+    world = machine.world
+    await machine.register()
+    waiting = await world.request(node_id="real")
+    machine.allocations.append(waiting)
+    # then whoever asks reads why, and who waits for it is told that there is none and pays nothing
+    assert "ssh.probe  ssh_not_run: exit status 0, but the script did not run" in await machine.failed_probe()
+    row = await world.allocation_is(waiting, "failed")
+    assert (row["failure_code"], row["billing_state"]) == ("no_capacity", "none")
+    assert (await world.node("real"))["state"] == "registered"
+
+
+@pytest.mark.parametrize("machine", ['ForceCommand echo Welcome; eval "$SSH_ORIGINAL_COMMAND"'], indirect=True)
+async def test_a_forced_command_that_lets_the_steps_run_carries_a_rental(machine: RealNode) -> None:
+    world = machine.world
+    await machine.start()
+    allocation_id = await world.rent(node_id="real")
+    machine.allocations.append(allocation_id)
+    assert await machine.lets_in(allocation_id)
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id, 30)
+    assert user_of(allocation_id) not in machine.sshd.users()
+
+
+async def test_a_machine_that_refuses_customers_is_not_ready_until_it_lets_them_in(machine: RealNode) -> None:
+    # given a machine on which nobody but root may log in
+    world = machine.world
+    await machine.sshd.ready()
+    await machine.sshd.reconfigure("AllowUsers root")
+    await machine.register()
+    assert "amends: customers cannot log in: sshd's AllowUsers leave out am-" in await machine.failed_probe()
+    # when it lets customers in, then it is rented, and the customer gets in
+    await machine.sshd.reconfigure("AllowUsers root am-*")
+    await world.node_is("real", "ready")
+    allocation_id = await world.rent(node_id="real")
+    machine.allocations.append(allocation_id)
+    assert await machine.lets_in(allocation_id)
+    await world.release(allocation_id)
+    await world.cleaned(allocation_id, 30)
+    # when it refuses them again under the next one, then that one is told so instead of billed
+    await machine.sshd.reconfigure("AllowUsers root")
+    refused = await world.request(node_id="real")
+    machine.allocations.append(refused)
+    row = await world.allocation_is(refused, "failed", timeout_s=30)
+    assert (row["failure_code"], row["billing_state"], row["cleanup_pending"]) == ("ssh_step_failed", "none", False)
+    assert user_of(refused) not in machine.sshd.users()

@@ -215,6 +215,20 @@ class World:
         found: dict[str, Any] = reply["error"]
         return found
 
+    async def amends(self, *arguments: str) -> str:
+        """What the command line prints; it must end well."""
+        environment = os.environ | {
+            "AMENDS_NATS_SERVERS": self.endpoints["nats_url"],
+            "AMENDS_TOKEN": self.operator_token or self.endpoints["operator_token"],
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "supervisors.boot", *arguments, env=environment,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        said, complaint = await process.communicate()
+        assert process.returncode == 0, complaint.decode()
+        return said.decode()
+
     async def quiet(self) -> None:
         """Wait until nothing is under way: no step, no message, no event."""
 

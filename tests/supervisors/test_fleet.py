@@ -164,7 +164,7 @@ async def test_a_restarted_fleet_has_the_same_machines(server: EmbeddedNats, cli
         assert fleet.nodes == known
         assert await fleet.users("node-1") == [USER]
         assert (await step(fleet, "node-1", "user-remove", ssh)).status == "done"
-        assert (await step(fleet, "node-1", "user-create", ssh)).code == "stale_epoch"  # the tombstone
+        assert (await step(fleet, "node-1", "user-create", ssh)).code == "ssh_stale_epoch"  # the tombstone
     await ssh.close()
 
 

@@ -117,14 +117,14 @@ FROM unnest(
 );
 
 -- name: write_step_end
--- Outcomes of tries.
+-- Outcomes of tries. Not by `state`: the index of intended steps has every dead entry of a burst until a vacuum.
 UPDATE step SET
     state = row.state, started_us = row.started_us, ended_us = row.ended_us, code = row.code,
     message = row.message, epoch = row.epoch, jseq = row.jseq
 FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
 ) AS row (step_id, state, started_us, ended_us, code, message, epoch, jseq)
-WHERE step.step_id = row.step_id AND step.state = 'intended';
+WHERE step.step_id = row.step_id AND step.ended_us IS NULL;
 
 -- name: write_outbox_mark
 -- What publishing came to: of several marks of one commit the last; published is final.

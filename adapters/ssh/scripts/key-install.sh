@@ -23,5 +23,6 @@ operate() {
   [ -n "${AMENDS_KEY_LINE-}" ] || fail 'no key to install'
   find_user || fail "there is no $AMENDS_USER"
   is_dir_of "$home" "$uid" || fail "$home is not the directory of $AMENDS_USER"
+  check_login_of "$AMENDS_USER"
   as_customer sh -c "$write_key" sh "$home" "$AMENDS_KEY_LINE" || fail 'cannot write the key'
 }

@@ -1,9 +1,10 @@
 # shellcheck shell=sh disable=SC2317,SC2034 # no step calls all of the functions below, or reads all of the names
 # What every step script begins with: arguments, lock, epoch, tombstones, and the few acts that several steps
 # share. It must not know any step. It is sent in front of one step file and run by `sh -s`; it only defines
-# functions, and the call is the last line sent, so a script that arrives cut off does nothing at all.
+# functions, and the call is the last line sent; that it arrives whole or does nothing is seen to in `commands.py`.
 #
-# Exit codes: 0 done, 74 try again, 75 stale epoch or undone attempt, anything else failed.
+# Exit codes: 0 done, 74 try again, 75 stale epoch or undone attempt, anything else failed. 0 counts only with the
+# line that amends_main prints as its last act.
 
 AMENDS_KEY_LINE=@KEY_LINE@
 state_root=@STATE_ROOT@
@@ -50,6 +51,11 @@ check_arguments() {
     '' | *[!0-9]* | 0?*) fail 'AMENDS_EPOCH is not a number' ;;
   esac
   [ "${#AMENDS_EPOCH}" -le 18 ] || fail 'AMENDS_EPOCH is too large'
+  case ${AMENDS_NONCE-} in
+    *[!0-9a-f]*) fail 'AMENDS_NONCE is not a nonce' ;;
+    ????????????????) ;;
+    *) fail 'AMENDS_NONCE is not a nonce' ;;
+  esac
   if [ "$operation" = probe ]; then
     [ "${AMENDS_USER-} ${AMENDS_ALLOCATION-} ${AMENDS_ATTEMPT-}" = '- - -' ] || fail 'a probe names nobody'
     return
@@ -175,6 +181,12 @@ find_user() {
   [ "$uid" -ge 500 ] || fail "the user $AMENDS_USER has the uid $uid of the system"
 }
 
+# Sets shell, the one that customers get.
+choose_shell() {
+  shell=/bin/sh
+  if [ -x /bin/bash ]; then shell=/bin/bash; fi
+}
+
 is_dir_of() { [ -n "$(find "$1" -prune -type d -user "$2" 2>/dev/null)" ]; } # no symlink is a directory here
 
 # Everything below a home belongs to the customer, who may turn any part of it into a symlink at any instant. No
@@ -237,6 +249,8 @@ amends_main() {
     check_epoch
     prune
   fi
-  operate
+  # Nothing that a step runs, least of all the customer's, has the standard output on which the last line counts.
+  (operate; exit 0) >/dev/null || exit
+  printf '\namends-done %s %s\n' "$operation" "$AMENDS_NONCE" # a line of its own, whatever stands before it
   exit 0
 }

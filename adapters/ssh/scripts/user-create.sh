@@ -5,8 +5,7 @@ operation=user-create
 
 add_user() {
   ! exists "$home" || fail "$home exists already"
-  shell=/bin/sh
-  if [ -x /bin/bash ]; then shell=/bin/bash; fi
+  choose_shell
   give_uid
   # The gid is the uid, and thereby new as well.
   set -- -u "$new_uid" -K "GID_MIN=$new_uid" -K "GID_MAX=$new_uid"
@@ -14,8 +13,10 @@ add_user() {
   # same. Where the files are missing useradd gives none, and may be too old to know the settings.
   if exists /etc/subuid || exists /etc/subgid; then set -- "$@" -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0; fi
   put "$state/user" creating # before useradd: a crash between the two must not leave a user that is nobody's
-  # '*' is no password and yet not "locked", which some sshd would take for a refusal of keys as well.
-  useradd -M -U "$@" -d "$home" -s "$shell" -p '*' -c "$AMENDS_ALLOCATION" "$AMENDS_USER" ||
+  # '*' is no password and yet not "locked", which some sshd would take for a refusal of keys as well. Neither the
+  # account nor a password that it does not have expires by the machine's defaults: the rental's end is its end.
+  useradd -M -U "$@" -K PASS_MAX_DAYS=-1 -e '' -f -1 -d "$home" -s "$shell" -p '*' -c "$AMENDS_ALLOCATION" \
+    "$AMENDS_USER" ||
     fail "useradd refused $AMENDS_USER"
 }
 

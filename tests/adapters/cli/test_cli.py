@@ -259,6 +259,27 @@ async def test_why_shows_what_is_open_and_the_newest_and_says_how_much_is_left_o
     assert story["earlier"] == {"steps": 799, "runs": 29, "cases": 4}
 
 
+async def test_why_shows_what_failed_steps_said_whole_and_not_of_all_of_them(
+    runtime: FakeRuntime, amends: Amends
+) -> None:
+    # given a node whose probes fail, with words that no column holds
+    words = "useradd: cannot lock /etc/passwd; try again later.; " + "x" * 700 + " the end\x1b[2J"
+    runtime.answers["qry.node.get"] = {"node_id": "n1", "state": "registered"}
+    steps = [
+        {"step_id": f"step_{n}", "name": "ssh.probe", "state": "failed", "code": f"code_{n}", "started_us": n,
+         "message": words}
+        for n in range(12)
+    ]  # fmt: skip
+    steps.append({"step_id": "step_12", "name": "ssh.probe", "state": "done", "started_us": 12})
+    runtime.answers["qry.step.list"] = {"items": steps}
+    said = (await amends("why", "n1")).out.splitlines()
+    # then each try has its code, and the newest their words
+    assert "What failed steps said (the newest 10 of 12)" in said
+    shown = [line for line in said if line.endswith(words.replace("\x1b", "?"))]
+    assert [line.split("ssh.probe  ")[1].split(":")[0] for line in shown] == [f"code_{n}" for n in range(2, 12)]
+    assert any("code_0" in line for line in said)
+
+
 @pytest.mark.parametrize("name", ["meter", "alloc", "case_1", "evt_main"])
 async def test_why_finds_a_node_whose_name_begins_like_an_id(runtime: FakeRuntime, amends: Amends, name: str) -> None:
     none = {"code": "not_found", "message": "none"}

@@ -1,7 +1,8 @@
 """The machines as fixtures: each test that asks for `machine` runs on the simulated one and on OpenSSH."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -35,6 +36,26 @@ async def openssh(
         await machine.ready()
         yield machine
     finally:
+        await machine.close()
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Awaitable[OpenSsh]]]:
+    """Start daemons with settings of their own (see OpenSsh); they all serve the same users."""
+    if why := why_no_openssh():
+        pytest.skip(why)
+    monkeypatch.setattr(commands, "STATE_ROOT", str(tmp_path / "state"))
+    started: list[OpenSsh] = []
+
+    async def start(*, use_pam: bool = False, **options: Any) -> OpenSsh:
+        folder = tmp_path / f"sshd {len(started)}"
+        folder.mkdir()
+        started.append(OpenSsh(folder, tmp_path / "state", use_pam=use_pam, **options))
+        await started[-1].ready()
+        return started[-1]
+
+    yield start
+    for machine in started:
         await machine.close()
 
 

@@ -177,11 +177,17 @@ class Simulated:
 
 
 class OpenSsh:
-    """A stock sshd on this machine, with real users."""
+    """A stock sshd on this machine, with real users.
+
+    `settings` are further ones that hold for all, `for_root` those that hold for the runtime's own login. `world`:
+    shell commands that change what this daemon and its sessions see of the file system, and nobody else sees.
+    """
 
     name = "openssh"
 
-    def __init__(self, directory: Path, state: Path, *, use_pam: bool) -> None:
+    def __init__(
+        self, directory: Path, state: Path, *, use_pam: bool, settings: str = "", for_root: str = "", world: str = ""
+    ) -> None:
         self._state = state
         self._made: set[str] = set()
         self._mounts: dict[str, Path] = {}
@@ -197,11 +203,16 @@ class OpenSsh:
         self.endpoint = SshEndpoint("127.0.0.1", port, "root", line)
         self.client = SshClient(key)
         config = directory / "sshd_config"
-        config.write_text(_config(directory, port, use_pam=use_pam))
+        self.settings = _Settings(config, directory, port, use_pam=use_pam, for_root=for_root)
+        self.settings.write(settings)
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         assert SSHD is not None
         self._log = (directory / "sshd.log").open("wb")
-        self._sshd = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stderr=self._log)
+        command = [SSHD, "-D", "-e", "-f", str(config)]
+        if world:
+            enter = ["unshare", "-m", "--propagation", "private", "sh", "-ec", f'{world}\nexec "$@"', "sh"]
+            command = [*enter, *command]
+        self._sshd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=self._log)
 
     async def ready(self) -> None:
         await until(self._listens, "sshd listens")
@@ -212,6 +223,16 @@ class OpenSsh:
             socket.create_connection((self.endpoint.host, self.endpoint.port), timeout=1).close()
             return True
         return False
+
+    async def reconfigure(self, settings: str) -> None:
+        """Let the daemon read its file again, with other settings for all; connections that stand go on."""
+        before = self._starts()
+        self.settings.write(settings)
+        self._sshd.send_signal(signal.SIGHUP)
+        await until(lambda: self._starts() > before, "sshd listens again")
+
+    def _starts(self) -> int:
+        return Path(self._log.name).read_text().count("Server listening")
 
     def users(self) -> set[str]:
         listed = subprocess.run(
@@ -366,18 +387,35 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _config(directory: Path, port: int, *, use_pam: bool) -> str:
-    return f"""\
+class _Settings:
+    """The file that a daemon of ours reads."""
+
+    def __init__(self, file: Path, directory: Path, port: int, *, use_pam: bool, for_root: str) -> None:
+        self._file, self._directory, self._port, self._use_pam, self._for_root = (
+            file,
+            directory,
+            port,
+            use_pam,
+            for_root,
+        )
+
+    def write(self, settings: str) -> None:
+        root = "\n".join(f"    {line}" for line in self._for_root.splitlines())
+        self._file.write_text(f"""\
 ListenAddress 127.0.0.1
-Port {port}
-HostKey {directory}/host_key
+Port {self._port}
+HostKey "{self._directory}/host_key"
 PidFile none
-UsePAM {"yes" if use_pam else "no"}
+UsePAM {"yes" if self._use_pam else "no"}
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PrintMotd no
 PermitRootLogin prohibit-password
 Match User root
-    AuthorizedKeysCommand /bin/cat {directory}/root.pub
+    AuthorizedKeysCommand /bin/cat "{self._directory}/root.pub"
     AuthorizedKeysCommandUser root
-"""
+    AuthorizedKeysFile none
+{root}
+Match all
+{settings}
+""")

@@ -54,13 +54,20 @@ async def probe(client: SshClient, node: SimulatedNode, *, name: str = "n1", tim
     [
         (Fault("exit", exit_status=1), ("failed", "ssh_step_failed", 1)),
         (Fault("exit", exit_status=255), ("failed", "ssh_step_failed", 255)),
-        (Fault("exit", exit_status=74), ("failed", "retryable", 74)),
-        (Fault("exit", exit_status=75), ("failed", "stale_epoch", 75)),
+        (Fault("exit", exit_status=74), ("failed", "ssh_retryable", 74)),
+        (Fault("exit", exit_status=75), ("failed", "ssh_stale_epoch", 75)),
         (Fault("drop_before"), ("unknown", "ssh_step_failed", None)),
         (Fault("drop_after"), ("unknown", "ssh_step_failed", None)),
         (Fault("no_exit_status"), ("unknown", "ssh_step_failed", None)),
         (Fault("hang"), ("unknown", "ssh_timeout", None)),
         (Fault("delay", seconds=600), ("unknown", "ssh_timeout", None)),
+        (Fault("exit", exit_status=0), ("unknown", "ssh_not_run", 0)),
+        (Fault("not_run"), ("unknown", "ssh_not_run", 0)),
+        (Fault("no_line"), ("unknown", "ssh_not_run", 0)),
+        (Fault("no_line", text="amends-done key-install 0123456789abcdef\n"), ("unknown", "ssh_not_run", 0)),
+        (Fault("stderr", exit_status=0, text="all is well"), ("unknown", "ssh_not_run", 0)),
+        (Fault("noise", text="no end of this line: "), ("unknown", "ssh_not_run", 0)),
+        (Fault("noise", text="Welcome!\n" * 100_000 + "\n"), ("done", "", 0)),
         (Fault("delay", seconds=0.01), ("done", "", 0)),
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else "",
@@ -98,13 +105,12 @@ async def test_what_a_node_says_is_shown_without_anything_that_acts(customer: Cu
     assert isinstance(machine, Simulated)
     hostile = "first line\n\x1b]0;title\x07\x1b[2Jlast\u202e \u2028\x85li\0ne\r\n \t\n"
     machine.node.inject("user-create", Fault("stderr", exit_status=1, text=hostile))
-    assert (await customer.step("user-create")).message == "]0;title[2Jlast line"
+    assert (await customer.step("user-create")).message == "first line; ]0;title[2Jlast line"
     machine.node.inject("user-create", Fault("stderr", exit_status=1, text="x" * 200_000 + "END \udcff"))
     outcome = await customer.step("user-create")
-    assert len(outcome.message) == 300
-    assert set(outcome.message) == {"x"}
+    assert outcome.message == "x" * 795 + "END \ufffd"
     machine.node.inject("user-create", Fault("stderr", exit_status=1, text="y" * 200_000 + "\nthe end \udcff\udcfe"))
-    assert (await customer.step("user-create")).message == "the end \ufffd\ufffd"
+    assert (await customer.step("user-create")).message == "y" * 788 + "; the end \ufffd\ufffd"
     machine.node.inject("user-create", Fault("stderr", exit_status=3, text=""))
     assert (await customer.step("user-create")).message == "exit status 3"
 

@@ -64,7 +64,7 @@ async def test_a_late_step_of_an_undone_attempt_is_refused(customer: Customer, l
     await customer.exits("user-create")
     await customer.exits("user-remove")
     outcome = await customer.step(late)
-    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "stale_epoch", 75)
+    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "ssh_stale_epoch", 75)
     assert "undone" in outcome.message
     assert not customer.exists
 
@@ -88,7 +88,7 @@ async def test_a_lower_epoch_than_the_highest_seen_is_refused(customer: Customer
     await customer.exits("user-create", epoch=7)
     await customer.exits("key-install", epoch=7)
     outcome = await customer.step(op, epoch=6)
-    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "stale_epoch", 75)
+    assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "ssh_stale_epoch", 75)
     assert "highest seen 7" in outcome.message
     assert customer.exists
     assert await customer.can_log_in()
@@ -126,7 +126,7 @@ async def test_a_mount_below_the_home_stops_the_removal_until_it_is_gone(custome
         pytest.skip(why)
     for _ in range(2):
         outcome = await customer.step("user-remove")
-        assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "retryable", 74)
+        assert (outcome.status, outcome.code, outcome.exit_status) == ("failed", "ssh_retryable", 74)
         assert "mounted below the home" in outcome.message
         assert customer.exists
     customer.machine.unmount(customer.user)

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from adapters.ssh import commands
-from adapters.ssh.commands import OPS, Op, SshCommand, command_line, probe_command, script
+from adapters.ssh.commands import OPS, Op, SshCommand, command_line, packed, probe_command, script
 from tests.adapters.ssh.machines import PATIENCE_S, new_suffix
 
 SUFFIX = new_suffix()
@@ -22,7 +22,10 @@ GOOD = {
     "AMENDS_ALLOCATION": f"alloc_{SUFFIX}",
     "AMENDS_ATTEMPT": "attempt_1",
     "AMENDS_EPOCH": "1",
+    "AMENDS_NONCE": "0123456789abcdef",
 }
+NONCE = GOOD["AMENDS_NONCE"]
+OPERATE = "  (operate; exit 0) >/dev/null || exit\n"  # what a test puts something else in the place of
 NOBODY = {"AMENDS_USER": "-", "AMENDS_ALLOCATION": "-", "AMENDS_ATTEMPT": "-"}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts act as root")
 
@@ -55,12 +58,52 @@ def test_shellcheck_finds_nothing_in_what_is_sent(op: Op) -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_a_script_that_arrives_cut_off_does_nothing(op: Op, state: Path) -> None:
-    text = script(op)
-    last = text.rindex("amends_main")
-    cuts = [*range(0, last, 97), *range(last - 3, last + len("amends_mai") + 1)]
-    for cut in cuts:
+    text = packed(script(op), "restrict ssh-ed25519 AAAA" if op == "key-install" else "")
+    for cut in [*range(0, len(text) - 4, 499), *range(len(text) - 8, len(text) - 2)]:
         run(text[:cut], op)
         assert not state.exists(), f"cut at {cut}"
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_script_that_has_lost_its_beginning_does_nothing_and_says_nothing_of_being_done(op: Op, state: Path) -> None:
+    # given a start file of the login shell that has read some of it
+    text = packed(script(op), "restrict ssh-ed25519 AAAA" if op == "key-install" else "")
+    begun = text.index("eval ")
+    for cut in [
+        *range(begun + 1, begun + 40),
+        *range(begun + 40, len(text) - 20, 499),
+        *range(len(text) - 20, len(text) - 1),
+    ]:
+        done = run(text[cut:], op, **(NOBODY if op == "probe" else {}))
+        assert not state.exists(), f"cut at {cut}"
+        assert b"amends-done" not in done.stdout, f"cut at {cut}"
+        assert done.returncode != 0, f"cut at {cut}"
+
+
+@needs_root
+@pytest.mark.parametrize("shell", [shell for shell in ("sh", "dash", "bash", "mksh") if shutil.which(shell)])
+def test_a_packed_script_is_the_script(shell: str, state: Path) -> None:
+    text = 'printf "%s\\n" "a b" \'$c\' `echo d` # e\nf=\'\\0101\\n(;|&<>)\'\nprintf "%s" "$f%"' + "\n"
+    for form in (text, packed(text)):
+        assert run(form, "probe", shell).stdout == b"a b\n$c\nd\n\\0101\\n(;|&<>)%"
+    done = run(packed(script("user-remove")), "user-remove", shell)
+    assert (done.returncode, done.stdout) == (0, f"\namends-done user-remove {NONCE}\n".encode())
+
+
+@needs_root
+@pytest.mark.parametrize("op", ["probe", "user-remove"])
+def test_the_last_act_of_a_script_is_its_line_and_nothing_it_runs_can_print_another(op: Op, state: Path) -> None:
+    values = NOBODY if op == "probe" else {}
+    done = run(script(op), op, **values)
+    assert (done.returncode, done.stdout) == (0, f"\namends-done {op} {NONCE}\n".encode())
+    # whatever is printed inside of it, by root's tools or with a customer's rights, goes nowhere
+    printing = '  echo from a tool; uid=12345; gid=12345; as_customer sh -c "echo from a customer; env" || exit 3\n'
+    noisy = script(op).replace("\noperate() {\n", f"\noperate() {{\n{printing}")
+    done = run(noisy, op, **values)
+    assert (done.returncode, done.stdout) == (0, f"\namends-done {op} {NONCE}\n".encode())
+    failing = script(op).replace("\noperate() {\n", "\noperate() {\n  fail 'no such luck'\n")
+    done = run(failing, op, **values)
+    assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_the_key_line_is_one_word_whatever_stands_in_it() -> None:
@@ -95,6 +138,10 @@ BAD_VALUES = {
     "a negative epoch": {"AMENDS_EPOCH": "-1"},
     "a huge epoch": {"AMENDS_EPOCH": "9" * 19},
     "arithmetic for an epoch": {"AMENDS_EPOCH": "1+1"},
+    "no nonce": {"AMENDS_NONCE": ""},
+    "a short nonce": {"AMENDS_NONCE": NONCE[1:]},
+    "a long nonce": {"AMENDS_NONCE": NONCE + "0"},
+    "an upper-case nonce": {"AMENDS_NONCE": NONCE.upper()},
 }
 
 
@@ -128,17 +175,24 @@ def test_a_probe_names_nobody(state: Path) -> None:
 )
 def test_a_command_that_a_node_would_refuse_is_not_even_rendered(command: SshCommand) -> None:
     with pytest.raises(ValueError, match=r"."):
-        command_line(command)
+        command_line(command, NONCE)
+
+
+@pytest.mark.parametrize("nonce", ["", NONCE[1:], NONCE + "0", NONCE.upper(), NONCE[1:] + "\n", NONCE[1:] + ";"])
+def test_a_command_without_a_proper_nonce_is_not_even_rendered(nonce: str) -> None:
+    with pytest.raises(ValueError, match="nonce"):
+        command_line(probe_command(1), nonce)
 
 
 def test_the_command_line_is_the_contracts() -> None:
     command = SshCommand("user-create", f"am-{SUFFIX}", f"alloc_{SUFFIX}", "attempt_1", 7)
-    assert command_line(command) == (
+    assert command_line(command, NONCE) == (
         f"env AMENDS_OP=user-create AMENDS_USER=am-{SUFFIX} AMENDS_ALLOCATION=alloc_{SUFFIX} "
-        "AMENDS_ATTEMPT=attempt_1 AMENDS_EPOCH=7 sh -s"
+        "AMENDS_ATTEMPT=attempt_1 AMENDS_EPOCH=7 AMENDS_NONCE=0123456789abcdef sh -s"
     )
-    assert command_line(probe_command(7)) == (
-        "env AMENDS_OP=probe AMENDS_USER=- AMENDS_ALLOCATION=- AMENDS_ATTEMPT=- AMENDS_EPOCH=7 sh -s"
+    assert command_line(probe_command(7), NONCE) == (
+        "env AMENDS_OP=probe AMENDS_USER=- AMENDS_ALLOCATION=- AMENDS_ATTEMPT=- AMENDS_EPOCH=7 "
+        "AMENDS_NONCE=0123456789abcdef sh -s"
     )
 
 
@@ -197,7 +251,7 @@ def test_a_step_that_was_killed_leaves_no_lock_behind(state: Path, how: signal.S
     # given a step that is killed while it holds the lock
     never = state.parent / "never"
     os.mkfifo(never)  # nobody writes to it, so whoever opens it waits
-    text = script("user-remove").replace("  operate\n", f"  echo held; read -r _ <'{never}'\n")
+    text = script("user-remove").replace(OPERATE, f"  echo held; read -r _ <'{never}'\n")
     step = ["env", *settings("user-remove"), "sh", "-s"]
     with subprocess.Popen(step, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         assert held.stdin is not None
@@ -224,11 +278,11 @@ def test_a_node_without_flock_is_refused_with_its_name(op: Op, state: Path) -> N
 def uid_given(state: Path, **login_defs: str) -> tuple[int, str]:
     """Give the next uid with these values of /etc/login.defs; or 0, and what was said."""
     given = script("user-create").replace("/etc/login.defs", str(state / "login.defs"))
-    given = given.replace("  operate\n", '  give_uid\n  echo "$new_uid"\n')
+    given = given.replace(OPERATE, '  give_uid\n  echo "$new_uid"\n')
     state.mkdir(exist_ok=True)
     (state / "login.defs").write_text("".join(f"{name}\t\t {value}\n" for name, value in login_defs.items()))
     done = run(given, "user-create")
-    return int(done.stdout or b"0"), done.stderr.decode()
+    return int(done.stdout.partition(b"\n")[0] or b"0"), done.stderr.decode()
 
 
 @needs_root
@@ -250,8 +304,8 @@ def test_a_uid_or_gid_in_use_is_passed_over(state: Path) -> None:
     state.mkdir()
     text = script("user-create").replace('getent "$base" "$1"', 'fake_getent "$base" "$1"')
     fake = 'fake_getent() { case $* in "passwd 1000" | "group 1001") ;; *) return 2 ;; esac; }\n'
-    text = text.replace("  operate\n", '  give_uid\n  echo "$new_uid"\n').replace("operation=", fake + "operation=", 1)
-    assert run(text, "user-create").stdout == b"1002\n"
+    text = text.replace(OPERATE, '  give_uid\n  echo "$new_uid"\n').replace("operation=", fake + "operation=", 1)
+    assert run(text, "user-create").stdout.startswith(b"1002\n")
     # and a directory service that does not answer stops it
     assert run(text.replace("return 2", "return 3"), "user-create").returncode == 74
 
@@ -306,7 +360,7 @@ def test_the_customers_at_jobs_go_and_nobody_elses(tmp_path: Path, state: Path) 
     os.lchown(spool / "link", 12_345, 12_345)
     # when the schedules of the first are forgotten
     text = script("user-remove").replace("/var/spool/at ", f"'{spool}' ")
-    assert run(text.replace("  operate\n", "  uid=12345; forget_schedules\n"), "user-remove").returncode == 0
+    assert run(text.replace(OPERATE, "  uid=12345; forget_schedules\n"), "user-remove").returncode == 0
     # then its job is gone
     assert sorted(path.name for path in spool.iterdir()) == ["folder", "link", "other"]
     assert (spool / "folder/job").exists()
