@@ -1,8 +1,19 @@
 """A connection that the server has ended for good is reported; the driver does not seek it again."""
 
 import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from adapters.embedded.nats import EmbeddedNats
 from adapters.nats import connection
+from adapters.nats.permissions import configuration
+from amends.values.errors import BadConfiguration
 
 
 async def test_a_server_s_final_word_is_passed_on() -> None:
@@ -27,3 +38,46 @@ async def test_a_server_s_final_word_is_passed_on() -> None:
         assert "user authentication expired" in (await said).lower()
     assert client.is_closed
     server.close()
+
+
+async def test_an_outage_is_one_line_when_it_comes_and_one_when_it_ends(
+    server: EmbeddedNats, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a connection whose server is killed and stays away for a while
+    client = await connection.connect([server.url], name="test")
+    os.kill(server.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while client.is_connected:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(2)
+    await server.start()
+    async with asyncio.timeout(10):
+        while not client.is_connected:
+            await asyncio.sleep(0.01)
+    await client.flush()
+    # then
+    lines = [record.getMessage() for record in caplog.records if record.name == "amends.nats"]
+    assert sum("is lost" in line for line in lines) == 1
+    assert sum("is back after" in line for line in lines) == 1
+    assert len(lines) == len(set(lines)) <= 5, lines
+    await client.close()
+
+
+async def test_a_server_that_refuses_us_is_not_said_to_be_away() -> None:
+    base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
+    server = EmbeddedNats(base, config_extra=configuration({"runtime": "secret"}))
+    await server.start()
+    try:
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({}, "without a user"),
+            ({"user": "runtime", "password": "wrong"}, "'runtime'"),
+        ]
+        for options, who in wrong:
+            with pytest.raises(BadConfiguration, match=r"(?i)authorization violation") as refused:
+                await connection.connect([server.url], name="test", **options)
+            assert who in str(refused.value)
+            assert "cannot be reached" not in str(refused.value)
+            assert "wrong" not in str(refused.value)
+    finally:
+        await server.stop()
+        shutil.rmtree(base)

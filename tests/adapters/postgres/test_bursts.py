@@ -23,8 +23,9 @@ async def writer(database: Database) -> AsyncIterator["asyncpg.Connection[Any]"]
     for table in ("step", "outbox", "message"):
         await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     await connection.execute(
-        f"""INSERT INTO step SELECT 'step_' || lpad(n::text, 9, '0'), 'node:n1', 'ssh.probe', 1, 'intended', 'k' || n,
-                   'node:n1', '{{}}', '{{}}', 't', 's', 1, NULL, NULL, '', '', 1, n FROM generate_series(1, {ROWS}) AS n"""
+        f"""INSERT INTO step SELECT 'step_' || lpad(n::text, 9, '0'), 'node:n1', 'ssh.probe', 1, 'intended', 'k',
+                   'node:n1', '{{}}', '{{}}', 't', 's', 1, NULL, NULL, '', '', 1, n
+            FROM generate_series(1, {ROWS}) AS n"""
     )
     await connection.execute(
         f"""INSERT INTO outbox SELECT 'evt_' || lpad(n::text, 9, '0'), 'node:n1', 'AMENDS_EVT', 's', '{{}}', 't', 's', n,
