@@ -53,7 +53,9 @@ class StepRunner(Protocol):
 class Turn:
     """One actor's turn as rows: what one transaction writes or does not write at all."""
 
-    __slots__ = ("audits", "body", "consumed", "due_us", "id", "kind", "rows", "spawned", "state", "version")
+    __slots__ = (
+        "audits", "body", "consumed", "due_us", "id", "kind", "rows", "set_aside", "spawned", "state", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.kind = ""  # "": a turn without an actor's state (a refused command, a bulk mark)
@@ -65,6 +67,7 @@ class Turn:
         self.rows: list[Struct] = []
         self.audits: list[AuditDraft] = []
         self.consumed = ""  # the durable message this turn takes in
+        self.set_aside: list[str] = []  # durable messages that it takes away beside it
         self.spawned: list[StateWrite] = []
 
 

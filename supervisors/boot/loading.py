@@ -11,6 +11,7 @@ from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope, Pause
+from amends.values.ids import split_ref
 from amends.values.records import StepRow
 from supervisors.pool import Pool
 
@@ -69,23 +70,31 @@ def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]
 
     The relay finds its events by itself.
     """
+    unknown: dict[tuple[str, str], dict[str, list[dict[str, str]]]] = {}
     for step in left.steps:
-        dispatcher.accept(step)
+        if dispatcher.knows(step):
+            dispatcher.accept(step)
+        else:
+            found = unknown.setdefault(split_ref(step.entity), {"steps": [], "messages": []})
+            found["steps"].append({"step": step.name, "step_id": step.step_id})
     for row in left.messages:
-        _deliver(engine, row)
+        if not _deliver(engine, row):
+            found = unknown.setdefault((row["to_kind"], row["to_id"]), {"steps": [], "messages": []})
+            found["messages"].append({"message": row["type"], "message_id": row["message_id"]})
+    for (kind, identifier), evidence in unknown.items():
+        engine.tell(kind, identifier, Envelope(Pause("unknown_step", dict(evidence)), priority=True))
     return {"steps": len(left.steps), "messages": len(left.messages)}
 
 
-def _deliver(engine: Engine, row: Any) -> None:
-    """A durable message; one its kind does not know any more pauses the entity instead of being guessed at."""
+def _deliver(engine: Engine, row: Any) -> bool:
+    """A durable message; False for one that its kind does not know, which is not guessed at."""
     try:
         message = engine.decode(row["to_kind"], row["type"], row["body"].encode())
     except KeyError:
-        pause = Pause("unknown_step", {"message": row["type"], "message_id": row["message_id"]})
-        engine.tell(row["to_kind"], row["to_id"], Envelope(pause, priority=True))
-        return
+        return False
     env = Envelope(
         message, trace_id=row["trace_id"], span_id=row["span_id"], actor=row["actor"],
         request_id=row["request_id"], message_id=row["message_id"], priority=True,
     )  # fmt: skip
     engine.tell(row["to_kind"], row["to_id"], env)
+    return True

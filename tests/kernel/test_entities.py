@@ -147,12 +147,26 @@ async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
         while not await sql(dsn, "SELECT * FROM ops_case"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
-        (case,) = await sql(dsn, "SELECT kind, target_ref FROM ops_case")
-        assert case == {"kind": "unknown_step", "target_ref": "port:p1"}
+        (case,) = await sql(dsn, "SELECT kind, target_ref, case_id, evidence FROM ops_case")
+        assert (case["kind"], case["target_ref"]) == ("unknown_step", "port:p1")
         assert switch.calls == []
         state = kernel.engine.store.get("port", "p1")
         assert state is not None
         assert state.paused
+        # when a person gives the step up
+        row = {"evidence": msgspec.json.decode(case["evidence"])}
+        resolve = ResolveCase("unknown_step", case["case_id"], "undone by hand", row=row)
+        kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))
+        deadline = time.monotonic() + 10
+        while await sql(dsn, "SELECT 1 FROM step WHERE state = 'intended' AND entity = 'port:p1'"):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+    # then the next start does not pause the entity again
+    async with running() as kernel:
+        state = kernel.engine.store.get("port", "p1")
+        assert state is not None
+        assert not state.paused
+        assert [each["state"] for each in await sql(dsn, "SELECT state FROM ops_case")] == ["resolved"]
 
 
 async def test_an_outcome_that_the_database_refuses_for_good_is_kept_and_its_entity_paused(
@@ -195,6 +209,13 @@ async def test_a_paused_entity_that_owes_something_is_let_go_by_resolving_what_p
         assert cases[0]["kind"] == "actor_quarantined", (
             "what owes may wait for the very message set aside: one is enough"
         )
+        turns = await sql(
+            dsn,
+            """SELECT a.jseq FROM audit_log AS a WHERE a.action = 'message.quarantined'
+               UNION SELECT a.jseq FROM audit_log AS a WHERE a.action = 'actor.paused'
+               UNION SELECT jseq FROM message_quarantine UNION SELECT jseq FROM ops_case""",
+        )
+        assert len(turns) == 1, "the message is set aside and the entity paused in one turn (A3)"
         kernel.engine.tell("port", "p1", Envelope(Rename("m2"), priority=True))
         resolve = ResolveCase("actor_quarantined", cases[0]["case_id"], "mended")
         kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))

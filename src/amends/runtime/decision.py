@@ -104,6 +104,7 @@ class Decision:
         self.sent: list[Sent] = []
         self.spawned: list[Spawn] = []
         self.audits: list[AuditDraft] = []
+        self.set_aside: list[str] = []  # durable messages that nobody will take in any more
         self.data: dict[str, Any] | None = None
         self.reply_entity = True
         self._moved = False
@@ -364,7 +365,7 @@ class Decision:
     def build(self) -> Turn:
         """The turn: rows of one transaction."""
         turn = Turn()
-        turn.consumed = self.env.message_id
+        turn.consumed, turn.set_aside = self.env.message_id, self.set_aside
         self._write_events()
         if self._state is not None and self._state is not self.before:
             turn.kind, turn.id = self.kind.name, self.id

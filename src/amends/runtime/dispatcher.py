@@ -68,7 +68,7 @@ class Dispatcher:
         """Take over an intended step: now, or when its time comes."""
         if row.name not in self._steps:
             kind, identifier = ids.split_ref(row.entity)
-            pause = Pause("unknown_step", {"step": row.name, "step_id": row.step_id})
+            pause = Pause("unknown_step", {"steps": [{"step": row.name, "step_id": row.step_id}]})
             self._engine.tell(kind, identifier, Envelope(pause, priority=True))
         elif row.next_attempt_us is not None and row.next_attempt_us > self._engine.now_us():
             heapq.heappush(self._later, (row.next_attempt_us, row.target, row.step_id))
@@ -76,6 +76,10 @@ class Dispatcher:
             self._wake.set()
         else:
             self._enqueue(row)
+
+    def knows(self, row: StepRow) -> bool:
+        """Whether this release has such a step."""
+        return row.name in self._steps
 
     def wake(self, target: str) -> None:
         """The target is back: what was held for it, or waits for its next try, is due now."""

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from amends.ports import Outcome
 from amends.values.errors import Rejected
+from amends.values.records import QuarantineRow
 
 
 class StepDone(Struct, frozen=True):
@@ -57,10 +58,14 @@ class TurnRefused(Struct, frozen=True):
 
 
 class Pause(Struct, frozen=True):
-    """Stop this actor until a person resolves the case of that kind."""
+    """Stop this actor until a person resolves the case of that kind.
+
+    `quarantined`: the message that is set aside in the same turn, if that is why.
+    """
 
     kind: str
     evidence: dict[str, Any]
+    quarantined: QuarantineRow | None = None
 
 
 class ResolveCase(Struct, frozen=True):

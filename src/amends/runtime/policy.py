@@ -18,7 +18,7 @@ from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, Time
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
-from amends.values.records import AuditDraft, QuarantineRow
+from amends.values.records import AuditDraft, QuarantineRow, StepEndRow
 
 if TYPE_CHECKING:
     from amends.runtime.decision import Decision
@@ -37,6 +37,10 @@ def _pause(state: Any, message: Pause, d: "Decision") -> None:
     d.set(paused=True)
     d.case(message.kind, evidence=message.evidence)
     d.audit("actor.paused", details={"kind": message.kind})
+    if message.quarantined is not None:  # one turn, or the entity would be stuck without a case in between (A3)
+        d.row(message.quarantined)
+        details = {"error": message.quarantined.error[:300]}
+        d.audit("message.quarantined", reason=message.quarantined.type, details=details)
 
 
 def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
@@ -51,9 +55,21 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
     if state.owing and message.kind not in PAUSING:  # a paused entity can settle nothing before it goes on
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
     d.resolve_case(message.kind, message.reason, keys[0].partition(" ")[2])
+    if message.kind == "unknown_step":
+        _give_up(message.row.get("evidence", {}), d)
     if state.paused and message.kind in PAUSING:
         d.set(paused=False)
     d.reply(ops_case={**message.row, "state": "resolved", "resolved_us": d.now_us})
+
+
+def _give_up(evidence: dict[str, Any], d: "Decision") -> None:
+    """What no release here knows is settled with its case, or the next start would pause the entity again."""
+    for step in evidence.get("steps", ()):
+        text = "settled by an operator; no release here knows this step"
+        d.row(StepEndRow(step["step_id"], "unknown", d.now_us, d.now_us, "unknown_step", text, d.context.epoch))
+    for message in evidence.get("messages", ()):
+        d.row(QuarantineRow(message["message_id"], d.ref, message["message"], "", "no release here knows it", d.now_us))
+        d.set_aside.append(message["message_id"])
 
 
 def command_refused(error: TurnFailed) -> Rejected:
@@ -158,10 +174,18 @@ class EntityPolicy:
         ref = f"{key[0]}:{key[1]}"
         body = msgspec.json.encode(env.message, enc_hook=repr).decode()
         name = type(env.message).__name__
-        turn = Turn()
-        turn.consumed = env.message_id
         row_id = env.message_id or ids.type_id("evt", now, ids.span_id(ref, name, str(now)).encode())
-        turn.rows = [QuarantineRow(row_id, ref, name, body, error[:1000], now)]
+        row = QuarantineRow(row_id, ref, name, body, error[:1000], now)
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        if env.done is not None:
+            env.done(False)
+        if (count >= QUARANTINES or self._is_stuck(key, env)) and engine.store.get(*key) is not None:
+            pause = Pause("actor_quarantined", {"message": name, "error": error[:300]}, row)
+            box.put_back(Envelope(pause, message_id=env.message_id, request_id=env.request_id, priority=True))
+            engine.proceed(key, box)
+            return
+        turn = Turn()
+        turn.consumed, turn.rows = env.message_id, [row]
         turn.audits = [
             AuditDraft(
                 ids.type_id("aud", now, row_id[-10:].encode()),
@@ -179,17 +203,7 @@ class EntityPolicy:
                 {"error": error[:300]},
             )
         ]
-        count = self._failures[key] = self._failures.get(key, 0) + 1
-
-        def settled(failed: TurnFailed | None) -> None:
-            if env.done is not None:
-                env.done(False)
-            engine.proceed(key, box)
-            if count >= QUARANTINES or self._is_stuck(key, env):
-                pause = Pause("actor_quarantined", {"message": name, "error": error[:300]})
-                engine.tell(*key, Envelope(pause, priority=True))
-
-        engine.writer.submit(Pending(turn, settled))
+        engine.writer.submit(Pending(turn, lambda failed: engine.proceed(key, box)))
 
     def _is_stuck(self, key: "Key", env: Envelope) -> bool:
         """Whether the actor may wait for what only the message set aside could have brought (A3)."""

@@ -24,6 +24,7 @@ def seal(turns: Sequence[Turn], head: Head, tables: dict[type[Struct], str]) -> 
         states.extend(turn.spawned)
         if turn.consumed:
             commit.consumed.append(turn.consumed)
+        commit.consumed.extend(turn.set_aside)
         for row in turn.rows:
             rows.setdefault(tables[type(row)], []).append((row, seq))
         for draft in turn.audits:

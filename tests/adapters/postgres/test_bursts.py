@@ -28,12 +28,12 @@ async def writer(database: Database) -> AsyncIterator["asyncpg.Connection[Any]"]
             FROM generate_series(1, {ROWS}) AS n"""
     )
     await connection.execute(
-        f"""INSERT INTO outbox SELECT 'evt_' || lpad(n::text, 9, '0'), 'node:n1', 'AMENDS_EVT', 's', '{{}}', 't', 's', n,
-                   'pending', 0, NULL, n FROM generate_series(1, {ROWS}) AS n"""
+        f"""INSERT INTO outbox SELECT 'evt_' || lpad(n::text, 9, '0'), 'node:n1', 'AMENDS_EVT', 's', '{{}}', 't', 's',
+                   n, 'pending', 0, NULL, n FROM generate_series(1, {ROWS}) AS n"""
     )
     await connection.execute(
-        f"""INSERT INTO message SELECT 'evt_' || lpad(n::text, 9, '0'), 'node', 'n1', 'T', '{{}}', 't', 's', 'a', '', n, n
-            FROM generate_series(1, {ROWS}) AS n"""
+        f"""INSERT INTO message SELECT 'evt_' || lpad(n::text, 9, '0'), 'node', 'n1', 'T', '{{}}', 't', 's', 'a', '', n,
+                   n FROM generate_series(1, {ROWS}) AS n"""
     )
     last = ROWS - 1  # one of each lives
     await connection.execute(f"UPDATE step SET state = 'done', ended_us = 2 WHERE jseq <= {last}")

@@ -366,3 +366,28 @@ async def test_no_key_stands_in_any_view_or_span(database: Database) -> None:
     for view in COLUMNS:
         rows = await database.all(f"SELECT * FROM public_v1.{view}")
         assert "BBBB" not in json.dumps(rows, default=str), view
+
+
+@pytest.mark.parametrize(
+    "slipped_in",
+    [
+        "INSERT INTO ledger_entries SELECT * FROM ledger_entries",
+        "INSERT INTO audit_log SELECT * FROM audit_log LIMIT 0",
+        "INSERT INTO compensation SELECT * FROM compensation LIMIT 0",
+        "INSERT INTO failure SELECT * FROM failure LIMIT 0",
+        "INSERT INTO recovery_run SELECT * FROM recovery_run LIMIT 0",
+        "INSERT INTO recovery_action SELECT * FROM recovery_action LIMIT 0",
+        "INSERT INTO meters SELECT * FROM meters LIMIT 0",
+        "INSERT INTO nodes SELECT * FROM nodes LIMIT 0",
+        "INSERT INTO step SELECT * FROM step LIMIT 0",
+    ],
+)
+async def test_the_owner_of_the_database_slips_nothing_in_from_another_session(
+    database: Database, slipped_in: str
+) -> None:
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="through the API only"):
+            await connection.execute(slipped_in)
+    finally:
+        await connection.close()
