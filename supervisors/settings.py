@@ -48,6 +48,8 @@ class NatsSettings(Section, frozen=True):
     auto_create_streams: Literal["startup", "never"] = "startup"
     users_file: str = ""
     inbox_prefixes: list[str] = []
+    operator_user: str = ""
+    operator_password: str = ""
 
 
 class OtlpSettings(Section, frozen=True):

@@ -83,11 +83,17 @@ class Servers:
 
     @property
     def local_nats_url(self) -> str:
-        """For clients on this machine; of an embedded server with users it holds the runtime's own way in."""
+        """For the command line on this machine; of an embedded server with users it holds the operators' way in.
+
+        Where none is named it is the runtime's own, which can do no more than the runtime may.
+        """
         found, url = self._settings.nats, self.nats_urls[0]
-        if self.nats is None or not found.user:
+        user, password = found.operator_user, found.operator_password
+        if not user:
+            user, password = found.user, found.password
+        if self.nats is None or not user:
             return url
-        return url.replace("://", f"://{quote(found.user, safe='')}:{quote(found.password, safe='')}@")
+        return url.replace("://", f"://{quote(user, safe='')}:{quote(password, safe='')}@")
 
     def children(self) -> list[ChildSpec]:
         """Watchers for the supervision tree."""

@@ -62,8 +62,10 @@ class World:
         config = self.state_dir / "amends.toml"
         paths = {"state_dir": self.state_dir, "users_file": self.users.file}
         config.write_text(CONFIG.format(**{k: json.dumps(str(v)) for k, v in paths.items()}), encoding="utf-8")
-        runtime = self.users.of("runtime")
-        env = {**os.environ, "AMENDS_NATS_USER": runtime["user"], "AMENDS_NATS_PASSWORD": runtime["password"]}
+        env = dict(os.environ)
+        for prefix, name in (("AMENDS_NATS", "runtime"), ("AMENDS_NATS_OPERATOR", "operator")):
+            found = self.users.of(name)
+            env |= {f"{prefix}_USER": found["user"], f"{prefix}_PASSWORD": found["password"]}
         began = time.monotonic()
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
