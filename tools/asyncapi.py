@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from adapters.nats.agents import Heartbeat, TaskResult
-from adapters.nats.service import PREFIX, REPLY_SCHEMA
+from adapters.nats.service import PREFIX, reply_schema
 from amends.runtime.domain import Domain
 from amends.runtime.requests import Endpoint
 from supervisors.boot.front import Front
@@ -99,7 +99,7 @@ class Document:
 
 def add_service(it: Document) -> None:
     """Requests and their replies."""
-    it.schemas["Reply"] = msgspec.json.decode(REPLY_SCHEMA)
+    it.schemas["Reply"] = reply_schema({"type": "object"})
     it.schemas |= schemas.HEADERS
     it.channel(
         "reply", None, {"Reply": {"payload": ref("components", "schemas", "Reply"), "summary": schemas.REPLY}}, {}

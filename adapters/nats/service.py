@@ -31,10 +31,12 @@ class CommandService:
     """Serves endpoints until stopped."""
 
     def __init__(
-        self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str, answers: Answers
-    ) -> None:
+        self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str, answers: Answers,
+        reply_data: Callable[[str], dict[str, Any]] = lambda subject: {"type": "object"},
+    ) -> None:  # fmt: skip
         self._client, self._requests, self._endpoints, self._answers = client, requests, endpoints, answers
         self._errors: Counter[str] = Counter()
+        self._reply_data = reply_data  # subject → the JSON Schema of an ok reply's `data`
         self._version = version
         self._service: GuardedService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -49,7 +51,7 @@ class CommandService:
         for endpoint in self._endpoints:
             await self._service.add_endpoint(
                 name=endpoint.subject.replace(".", "-"), subject=PREFIX + endpoint.subject,
-                handler=self._handler(endpoint), metadata=schemas(endpoint),
+                handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint.subject)),
             )  # fmt: skip
         await self._client.flush()
 
@@ -111,8 +113,9 @@ async def _respond(request: Request, reply: Reply, data: bytes) -> None:
         await request.respond_error(str(CODES.get(code, 500)), f"{code}: {text}", data=data)
 
 
-REPLY_SCHEMA = _encode(
-    {
+def reply_schema(data: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a reply whose data has that schema."""
+    return {
         "type": "object",
         "required": ["ok", "request_id", "trace_id"],
         "properties": {
@@ -120,7 +123,7 @@ REPLY_SCHEMA = _encode(
             "request_id": {"type": "string"},
             "trace_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
             "duplicate": {"type": "boolean"},
-            "data": {"type": "object"},
+            "data": data,
             "error": {
                 "type": "object",
                 "required": ["code", "http", "message", "retryable", "details"],
@@ -134,10 +137,11 @@ REPLY_SCHEMA = _encode(
             },
         },
     }
-).decode()
 
 
-def schemas(endpoint: Endpoint) -> dict[str, str]:
+def schemas(endpoint: Endpoint, data: dict[str, Any]) -> dict[str, str]:
     """The JSON Schemas of an endpoint's request and reply, as service metadata."""
-    schema = msgspec.json.schema(endpoint.request)
-    return {"request_schema": _encode(schema).decode(), "reply_schema": REPLY_SCHEMA, "role": endpoint.role}
+    request, reply = msgspec.json.schema(endpoint.request), reply_schema(data)
+    return {
+        "request_schema": _encode(request).decode(), "reply_schema": _encode(reply).decode(), "role": endpoint.role,
+    }  # fmt: skip

@@ -25,6 +25,7 @@ from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
 from adapters.otel.environment import export_target, resource_of
 from adapters.postgres.lease import Lease
+from adapters.postgres.reading import ENTITIES
 from adapters.ssh.client import SshClient
 from adapters.ssh.client_key import generate_client_key
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
@@ -38,7 +39,7 @@ from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.closing import CLOSE_S, Parts
-from supervisors.boot.front import Front
+from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
@@ -46,6 +47,7 @@ from supervisors.detector import Detector
 from supervisors.endpoints import commands, delivery_commands
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
+from supervisors.replies import data_schema
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
@@ -160,7 +162,10 @@ class Runtime:
         self.answers = Answers(
             self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused")
         )
-        self.service = CommandService(self.nats, self.requests, table, self.version, self.answers)
+        columns = {each: await self.front.read.columns(each) for each in ENTITIES if each not in NOT_BUILT}
+        self.service = CommandService(
+            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns)
+        )
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
         kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))

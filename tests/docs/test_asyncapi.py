@@ -95,6 +95,17 @@ def test_every_endpoint_is_a_channel_that_is_received_and_answered() -> None:
 
 
 @pytest.mark.slow
+async def asked(world: World, subject: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The whole reply."""
+    headers = {"Idempotency-Key": subject, "Authorization": f"Bearer {world.endpoints['operator_token']}"}
+    client = world.operator if subject.startswith("ops.") else world.front
+    if client is world.front:
+        del headers["Authorization"]
+    message = await client.request(PREFIX + subject, json.dumps(data).encode(), timeout=10, headers=headers)
+    found: dict[str, Any] = json.loads(message.data)
+    return found
+
+
 async def stored(js: JetStreamContext, subject: str) -> RawStreamMsg:
     """The event of that subject, once the relay has published it."""
     async with asyncio.timeout(5):
@@ -112,7 +123,23 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
         await world.start_runtime()
         await world.connect()
         info = json.loads((await world.operator.request("$SRV.INFO.amends", b"", timeout=5)).data)
-        await world.ask("cmd.account.create", {"account_id": "acme", "currency": "usd"})
+        announced_replies = {
+            each["subject"].removeprefix(PREFIX): json.loads(each["metadata"]["reply_schema"])
+            for each in info["endpoints"]
+        }
+        for subject, data in (
+            ("cmd.account.create", {"account_id": "acme", "currency": "usd"}),
+            ("qry.account.get", {"id": "acme"}),
+            ("qry.account.list", {}),
+            ("qry.step.list", {"limit": 3}),
+            ("qry.node.get", {"id": "nobody"}),
+            ("ops.case.list", {}),
+            ("ops.tree.show", {}),
+            ("ops.matrix.show", {}),
+            ("ops.audit.verify", {}),
+        ):
+            reply = await asked(world, subject, data)
+            jsonschema.validate(reply, announced_replies[subject])
         event = await stored(world.admin.jetstream(), "amends.v1.evt.account.acme.open")
     finally:
         await world.close()

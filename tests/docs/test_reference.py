@@ -13,11 +13,13 @@ import pytest
 
 from actors.wire import UpdateNode
 from adapters.nats.agents import Heartbeat, TaskResult
-from adapters.nats.service import REPLY_SCHEMA
+from adapters.nats.service import reply_schema
+from adapters.nats.service import schemas as service_schemas
 from adapters.postgres.reading import ENTITIES
 from amends.runtime.requests import Endpoint, decode
 from supervisors.boot.front import NOT_BUILT
 from supervisors.matrix import ROWS
+from supervisors.replies import data_schema
 from tests.adapters.postgres.database import Database
 from tests.house.test_house import project_files
 from tools import asyncapi_schemas as schemas
@@ -92,6 +94,19 @@ def test_every_subject_has_an_example_that_can_be_sent(endpoint: Endpoint) -> No
     (text,) = (t for page in PAGES if section in (t := page.read_text(encoding="utf-8")))
     shown = re.findall(r"```json\n(.*?)```", text.partition(section)[2].partition("\n### ")[0], re.DOTALL)
     assert [json.loads(block) for block in shown] == [asked, answered]
+
+
+@pytest.mark.parametrize("endpoint", SUBJECTS)
+def test_every_subject_announces_a_reply_of_its_own(endpoint: Endpoint) -> None:
+    columns = {entity: dict.fromkeys(names, "any") for entity, names in reference.views().items()}
+    data = data_schema(endpoint.subject, columns)
+    assert data["properties"], "name what it answers in supervisors/replies.py"
+    announced = json.loads(service_schemas(endpoint, data)["reply_schema"])
+    jsonschema.Draft202012Validator.check_schema(announced)
+    assert announced["properties"]["data"] == data
+    # and the example shows nothing that is not announced
+    _, answered = example(endpoint.subject)
+    assert set(answered) <= set(data["properties"])
 
 
 def test_there_is_no_example_or_note_of_what_is_not_asked() -> None:
@@ -178,7 +193,7 @@ def shown(section: int) -> list[Any]:
 
 def test_what_the_api_shows_of_replies_and_messages_fits_the_schemas() -> None:
     for reply in shown(3):
-        jsonschema.validate(reply, json.loads(REPLY_SCHEMA))
+        jsonschema.validate(reply, reply_schema({"type": "object"}))
     assert [reply["ok"] for reply in shown(3)] == [True, False]
     for message, schema in zip(shown(5), (schemas.EVENT, schemas.NOTIFICATION), strict=True):
         jsonschema.validate(message, schema)
