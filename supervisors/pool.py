@@ -55,6 +55,7 @@ class Pool:
         """Follow this engine's committed turns."""
         self._engine = engine
         engine.listeners.append(self.follow)
+        engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------
 
@@ -171,6 +172,16 @@ class Pool:
                 debts.pop(row.debt_id, None)
             return row.node_id
         return ""
+
+    def _dropped(self, kind: str, identifier: str, message_id: str) -> None:
+        """The node will never take that message in: it must not stand accused for ever."""
+        if kind != "node":
+            return
+        self._acquit(identifier, message_id)
+        node = self.node(identifier)
+        if node is not None:
+            self._index_node(identifier, node)
+            self._match_node(identifier)
 
     def _acquit(self, node_id: str, message_id: str) -> None:
         """The node has taken the message in, whatever it made of it."""

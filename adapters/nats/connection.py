@@ -1,6 +1,7 @@
 """One NATS connection of the runtime, with defaults that notice a dead link in seconds and never give up."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ PING_S = 5
 FIRST_TRIES = 10
 REPEAT_S, REMEMBERED = 60.0, 64  # the same trouble is logged again after so long; so many different ones are told apart
 RETRY_S: Any = 0.2  # the driver annotates it as int and takes it as it is
+_QUOTED = re.compile(r"\"[^\"]*\"")
 PENDING_BYTES = 64 * 1024 * 1024
 
 
@@ -90,12 +92,13 @@ class _Voice:
 
     async def error(self, error: Exception) -> None:
         text, now = str(error) or type(error).__name__, time.monotonic()
-        last = self._heard.get(text)
+        kind = _QUOTED.sub('""', text)  # one for each reply subject would be as good as none
+        last = self._heard.get(kind)
         if last is not None and now - last < REPEAT_S:
             return
         if len(self._heard) >= REMEMBERED:
             self._heard.clear()
-        self._heard[text] = now
+        self._heard[kind] = now
         if self._away_since is None or last is None:
             log.warning("%s: nats: %s", self._name, text)
 

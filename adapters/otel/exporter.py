@@ -13,6 +13,7 @@ are, and nothing else changes (S3). Without an address it does nothing.
 import asyncio
 import gzip
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
@@ -156,10 +157,13 @@ class SpanExporter:
 
     def _shown(self, status: int, answer: bytes) -> str:
         """What a receiver said, fit for the log: one that repeats our headers must not put a token there."""
-        text = answer[:200].decode(errors="replace")
-        secrets = [word for value in self._target.headers.values() for word in value.split() if len(word) >= 8]
-        repeats = any(word in text for word in secrets)
-        return f"{status} (it repeats a header)" if repeats else f"{status} {text}".strip()
+        return f"{status} {self._safe(answer.decode(errors='replace'))}".strip()
+
+    def _safe(self, text: str) -> str:
+        """The beginning of a text; nothing of one that has the beginning of a header's value anywhere in it."""
+        words = [word for value in self._target.headers.values() for word in re.split(r"[\s=,;]+", value)]
+        repeats = any(word[:8] in text for word in words if len(word) >= 8)
+        return "(it repeats a header)" if repeats else text[:200]
 
     def _note_rejected(self, answer: bytes) -> None:
         """A receiver that took the request may still reject spans for good; OTLP forbids to send them again."""
@@ -169,7 +173,7 @@ class SpanExporter:
             return
         if partial.rejected_spans:
             self.rejected += partial.rejected_spans
-            log.error("the receiver rejects %d spans: %s", partial.rejected_spans, partial.error_message)
+            log.error("the receiver rejects %d spans: %s", partial.rejected_spans, self._safe(partial.error_message))
 
     async def _patiently(self, action: Callable[[], Awaitable[T]]) -> T:
         """Do it, however long the receiver or Postgres is away."""
@@ -207,7 +211,7 @@ def _wait_s(retry_after: str) -> float:
         return min(float(retry_after[:9]), LONGEST_WAIT_S)
     try:
         until = parsedate_to_datetime(retry_after)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return 0.0
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)

@@ -22,6 +22,7 @@ from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 log = logging.getLogger("amends.lease")
 STALE_S = 8.0
 RENEW_S = 1.0
+MIGRATION_S = 6 * 3600.0
 RENEWAL_TIMEOUT_S = 3.0  # one that hangs is given up for a new connection
 ACT_S = 5.0  # older than this: no outside effect is begun
 _DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -158,5 +159,6 @@ async def _migrate(connection: "asyncpg.Connection[Any]") -> None:
                 raise BadConfiguration(f"the database was made by another {name}; use the release that made it")
             continue
         async with connection.transaction():
-            await connection.execute(text)
+            await connection.execute(statement("unbounded"))
+            await connection.execute(text, timeout=MIGRATION_S)  # a large table takes what it takes
             await connection.execute(statement("record_migration"), number, name, digest)

@@ -45,12 +45,12 @@ class BusAdmin:
 
     async def _republish(self, args: dict[str, Any]) -> Outcome:
         """One page from `place` on; the outcome says where the next one begins, and whether there is one."""
-        place, counts, until = args["place"], dict(args["counts"]), time.monotonic() + PAGE_S
+        place, counts, until = args["place"], dict(args.get("counts", NOTHING_SENT)), time.monotonic() + PAGE_S
         rows = await self._fetch("published_since", args["stream"], *place, args["until_us"], PAGE)
         for row in rows:
             if time.monotonic() > until or not self._may_act():
                 return Outcome("done", data={"complete": False, "place": place, "counts": counts})
-            message_id = f"{row['outbox_id']}.r{args['number']}"
+            message_id = f"{row['outbox_id']}.r{args.get('number', 0)}"
             trace = (row["trace_id"], row["span_id"])
             result = await self._publisher.publish(row["subject"], row["payload"].encode(), message_id, trace)
             if result.kind == "down":

@@ -14,20 +14,24 @@ from collections.abc import Awaitable, Callable, Sequence
 
 log = logging.getLogger("amends.boot")
 CLOSE_S = 5.0  # what closing may take after the drain; a successor waits that long for the embedded servers' locks
-LEAST_S = 0.05
+LEAST_S, SAY_S = 0.05, 0.5
 HARD = 1  # exit status of a process that had to end itself
+
+
+Part = tuple[str, Callable[[], Awaitable[object]]]
 
 
 class Parts:
     """What is open, by name, in the order of opening."""
 
     def __init__(self) -> None:
-        self._open: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._open: list[Part] = []
+        self._closing: Part | None = None
 
     @property
     def names(self) -> list[str]:
         """What is still open."""
-        return [name for name, _ in self._open]
+        return [name for name, _ in (*self._open, *((self._closing,) if self._closing else ()))]
 
     def opened(self, name: str, close: Callable[[], Awaitable[object]]) -> None:
         """Something was opened, and this closes it."""
@@ -37,8 +41,9 @@ class Parts:
         """Close all within `budget_s` seconds; returns the names of those that did not."""
         deadline, stuck = time.monotonic() + budget_s, []
         while self._open:
-            name, close = self._open[-1]
-            share_s = max(LEAST_S, (deadline - time.monotonic()) / 2)
+            name, close = self._closing = self._open.pop()
+            left_s = deadline - time.monotonic()
+            share_s = max(LEAST_S, left_s / 2 if self._open else left_s)
             task = asyncio.ensure_future(_awaited(close))
             await asyncio.wait({task}, timeout=share_s)
             if not task.done():
@@ -47,7 +52,7 @@ class Parts:
                 task.cancel()
             elif not task.cancelled() and (error := task.exception()) is not None:
                 log.error("%s could not be closed: %r", name, error)
-            self._open.pop()
+        self._closing = None
         return stuck
 
 
@@ -58,8 +63,11 @@ async def _awaited(close: Callable[[], Awaitable[object]]) -> None:
 def end_hard(what: Sequence[str], status: int = HARD) -> None:
     """End this process now, saying what did not close. What was started dies with it (the death signal)."""
     names = ", ".join(what) or "the event loop"
-    print(f"amends: did not close in time: {names}; ended hard, nothing that was committed is lost", file=sys.stderr)
-    sys.stderr.flush()
+    line = f"amends: did not close in time: {names}; ended hard, nothing that was committed is lost\n"
+    # In a thread of its own: nobody may read what we write, and the end must not wait for that either.
+    say = threading.Thread(target=lambda: os.write(sys.stderr.fileno(), line.encode()), daemon=True)
+    say.start()
+    say.join(SAY_S)
     os._exit(status)
 
 

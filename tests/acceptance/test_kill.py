@@ -170,7 +170,7 @@ async def test_killed_thirty_times_under_load_everything_converges(state_dir: Pa
     seed = int(os.environ.get("AMENDS_TEST_SEED", "0")) or secrets.randbits(32)
     log.warning("seed %d (AMENDS_TEST_SEED=%d repeats the choices)", seed, seed)
     chance = random.Random(seed)
-    async with World(state_dir, "[timing]\nssh_step_timeout_ms = 800\n").running() as world:
+    async with World(state_dir, "[timing]\nssh_step_timeout_ms = 800\nsetup_fail_limit = 1000\n").running() as world:
         await world.account("acme")
         await _live_and_be_killed(world, chance)
 

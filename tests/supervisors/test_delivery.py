@@ -236,6 +236,34 @@ async def test_what_the_broker_stored_knew_and_refused_is_counted_apart_and_a_se
     assert broker.sent[6:] == [f"evt_{number:04}.r2" for number in range(6)]
 
 
+async def test_a_page_that_the_release_before_has_intended_goes_on() -> None:
+    # given what 0.1.0 left in the middle: the old arguments
+    broker = Broker(5)
+    actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
+    actor.tell(Republish(0, "wiped"))
+    (row,) = actor.intended.values()
+    row.args = msgspec.json.encode(
+        {"stream": "AMENDS_EVT", "until_us": 10**9, "place": [100, "evt_0001"], "sent": 2, "request_id": "req_0"}
+    ).decode()
+    # when this release takes it up
+    (entry,) = (await ended(actor, BusAdmin(broker, broker.fetch, lambda: True))).audits
+    # then the rest is sent
+    assert (entry.action, entry.details["stored"]) == ("outbox.republish.done", 3)
+    broker = Broker(5)
+    # and a page that failed is tried again with what is known
+    broker.takes = 0
+    actor.tell(Republish(0, "wiped"))
+    (row,) = actor.intended.values()
+    old = {key: value for key, value in msgspec.json.decode(row.args).items() if key not in ("counts", "number")}
+    row.args = msgspec.json.encode(old).decode()
+    await ended(actor, BusAdmin(broker, broker.fetch, lambda: True))
+    (again,) = actor.intended.values()
+    assert (again.attempt, msgspec.json.decode(again.args)["counts"]) == (
+        2,
+        {"stored": 0, "duplicate": 0, "refused": 0},
+    )
+
+
 async def test_a_republish_that_takes_longer_than_an_answer_may_is_said_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

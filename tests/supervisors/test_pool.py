@@ -23,6 +23,7 @@ class Engine:
         self.states: dict[tuple[str, str], Any] = {}
         self.store = SimpleNamespace(get=lambda kind, name: self.states.get((kind, name)))
         self.listeners: list[Any] = []
+        self.gone: list[Any] = []
         self.offers: list[tuple[str, Envelope]] = []
 
     def tell(self, kind: str, identifier: str, env: Envelope) -> None:
@@ -107,6 +108,20 @@ def test_nobody_is_sent_to_a_node_that_has_yet_to_hear_of_a_failed_set_up(engine
     assert engine.offered() == [("a1", "n1")]
     # when the node has taken it in and stays, then the next one gets it
     engine.commit("node", "n1", engine.states["node", "n1"], took="m1")
+    assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+
+
+def test_a_message_that_the_node_will_never_take_in_does_not_keep_it_out_for_ever(engine: Engine) -> None:
+    engine.node("n1")
+    engine.request("a1")
+    engine.request("a2")
+    state = msgspec.structs.replace(engine.states["allocation", "a1"], state="failed")
+    message = SetupFailed("a1", "ssh_auth_failed")
+    sent = SimpleNamespace(kind="node", id="n1", message=message, row=SimpleNamespace(message_id="m1"))
+    engine.commit("allocation", "a1", state, AssignmentRow("a1", "n1", "ended", 1, 2), sent=(sent,))
+    engine.answer(0, ok=True)
+    for dropped in engine.gone:
+        dropped("node", "n1", "m1")
     assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
 
 

@@ -111,6 +111,10 @@ CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name te
 -- Those that have run.
 SELECT number, sha256 FROM schema_migration ORDER BY number;
 
+-- name: unbounded
+-- For the transaction of a migration.
+SET LOCAL statement_timeout = 0;
+
 -- name: record_migration
 -- One more has run.
 INSERT INTO schema_migration VALUES ($1, $2, $3);

@@ -37,6 +37,14 @@ class Listener(Protocol):
         ...
 
 
+class Gone(Protocol):
+    """Hears of a durable message that will lead to no turn of its actor."""
+
+    def __call__(self, kind: str, identifier: str, message_id: str) -> None:
+        """It is gone."""
+        ...
+
+
 class Engine:
     """Runs actors. Everything here is synchronous; awaiting happens in the writer, the dispatcher and the loader."""
 
@@ -52,6 +60,7 @@ class Engine:
         self.timers = Timers(now_us, self.fire_due)
         self.policy = EntityPolicy(self)
         self.listeners: list[Listener] = []
+        self.gone: list[Gone] = []  # hear of messages that were set aside or had been taken in before
         self.turns = 0
         self.stopping = False
         self._read = read
@@ -250,6 +259,8 @@ class Engine:
     def _turn_refused(self, key: Key, box: Mailbox, env: Envelope, error: Refused, decided_us: int) -> None:
         if error.code == CONSUMED:
             log.info("%s:%s was given a message twice; the repeat is dropped", *key)
+            self.drop(key, env)
+            self._answer(env, Rejected("deadline_exceeded", "what this settles was settled meanwhile; ask again"))
             self.proceed(key, box)
             return
         kind = self.kinds[key[0]]
@@ -265,6 +276,12 @@ class Engine:
             self.proceed(key, box)
         else:
             self.policy.refused(key, box, env, error)
+
+    def drop(self, key: Key, env: Envelope) -> None:
+        """A message is gone without a turn of its actor."""
+        if env.message_id:
+            for listener in self.gone:
+                listener(*key, env.message_id)
 
     def _answer(self, env: Envelope, error: Rejected) -> None:
         if env.reply is not None:

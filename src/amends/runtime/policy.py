@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("amends.entities")
 CRASH_TRIES = 3  # of one message, before the message is quarantined
 REFUSED_TRIES = 8
+COLLISIONS = 3  # of one command with what others commit, before it is refused without a name
 UNIQUE, COMMAND_KEY = "23505", "command_key"  # SQLSTATE of a unique violation; the constraint on kept replies
 QUARANTINES = 3  # messages of one actor in a row, before the actor is paused
 HELD_MAX = 1000
@@ -140,7 +141,12 @@ class EntityPolicy:
     def refused(self, key: "Key", box: Mailbox, env: Envelope, error: Refused) -> None:
         """The database refuses the turn and the kind has no answer of its own to that."""
         env.tries += 1
-        if env.command is not None and error.code == UNIQUE and env.tries == 1 and error.constraint != COMMAND_KEY:
+        if (
+            env.command is not None
+            and error.code == UNIQUE
+            and env.tries <= COLLISIONS
+            and error.constraint != COMMAND_KEY
+        ):
             self._again(key, box, env, 0.0)  # what it collided with has committed: decided anew, it can be named
             return
         log.warning("the database refuses a turn of %s:%s (%s)", *key, error)
@@ -203,7 +209,12 @@ class EntityPolicy:
                 {"error": error[:300]},
             )
         ]
-        engine.writer.submit(Pending(turn, lambda failed: engine.proceed(key, box)))
+
+        def settled(failed: TurnFailed | None) -> None:
+            engine.drop(key, env)
+            engine.proceed(key, box)
+
+        engine.writer.submit(Pending(turn, settled))
 
     def _is_stuck(self, key: "Key", env: Envelope) -> bool:
         """Whether the actor may wait for what only the message set aside could have brought (A3)."""

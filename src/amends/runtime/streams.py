@@ -244,7 +244,7 @@ def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
         return
     details = {"code": m.outcome.code, **m.outcome.data}
     if m.name == REPUBLISH:
-        counts = details.pop("counts", m.args.get("counts", {}))
+        counts = details.pop("counts", m.args.get("counts", NOTHING_SENT))
         details |= {**counts, "request_id": m.args["request_id"]}
     d.audit(f"{m.name}.{m.outcome.kind}", details=details)
 
@@ -257,7 +257,8 @@ def _next_page(m: StepDone, d: "Decision") -> bool:
     found = m.outcome.data
     if m.ok and found["complete"]:
         return False
-    place, counts = found.get("place", m.args["place"]), found.get("counts", m.args["counts"])
+    before = m.args.get("counts", NOTHING_SENT)  # a page intended by the release before has none, and no number
+    place, counts = found.get("place", m.args["place"]), found.get("counts", before)
     attempt = 1 if place != m.args["place"] else m.attempt + 1
     if attempt > REPUBLISH_TRIES:
         return False

@@ -33,6 +33,8 @@ state_dir = {state_dir}
 users_file = {users_file}
 [http]
 listen = "127.0.0.1:0"
+[timing]
+setup_fail_limit = 1000  # set-ups are broken on purpose, again and again on a state that is kept
 """
 
 

@@ -6,11 +6,13 @@ import email.utils
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from adapters.otel import exporter
 from adapters.otel.encoding import encode_rows, readable
 from adapters.otel.environment import Target, export_target, traces_url
 from adapters.otel.exporter import SpanExporter, _wait_s
@@ -345,3 +347,21 @@ def _otlp_json(row: dict[str, object]) -> bytes:
             ]
         }
     )
+
+
+@pytest.mark.parametrize(
+    "retry_after", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "-5", "soon", "", "1e9", "٣", "Mon, 99 Foo 2026 00:00:00"]
+)
+def test_whatever_a_receiver_asks_to_wait_is_a_bounded_number(retry_after: str) -> None:
+    assert 0.0 <= _wait_s(retry_after) <= exporter.LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize("pad", [0, 150, 195])
+def test_no_part_of_a_header_that_a_receiver_repeats_is_shown(pad: int) -> None:
+    token = "".join(f"{number:04x}" for number in range(100))
+    target = SimpleNamespace(headers={"authorization": f"Bearer {token}", "x-key": f"name={token[::-1]}"})
+    one = cast(Any, SimpleNamespace(_target=target))
+    for text in (f"{'x' * pad} invalid token {token}", f"{'y' * pad}{token[::-1]}"):
+        shown = SpanExporter._safe(one, text)
+        assert token[:8] not in shown
+        assert token[::-1][:8] not in shown
