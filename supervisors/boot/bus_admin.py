@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from amends.ports import Outcome, StepCall
-from amends.runtime.decision import Decision
+from amends.runtime.decision import EVENTS, Decision
 from amends.runtime.relay import Publisher
 from amends.runtime.streams import NOTHING_SENT, REPUBLISH
 from amends.values.errors import Unavailable
@@ -15,6 +15,7 @@ from amends.values.errors import Unavailable
 Fetch = Callable[..., Awaitable[Sequence[Any]]]
 PAGE = 1000
 COUNTED = {"ok": "stored", "duplicate": "duplicate", "poison": "refused"}
+STREAM_REF = f"stream:{EVENTS}"
 REMEMBERED = 64  # republishes that have ended
 ANSWER_S = 20.0
 PAGE_S = 20.0  # a page that is not done by then goes on as the next step
@@ -61,11 +62,15 @@ class BusAdmin:
 
 
 class Republishes:
-    """What became of operators' republishes, for whoever asked. Follows committed turns."""
+    """What became of operators' republishes, for whoever asked. Follows committed turns.
 
-    def __init__(self) -> None:
+    `fetch` reads what ended before this runtime began, or too long ago to be remembered.
+    """
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._asking: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._asking: dict[str, list[asyncio.Future[None]]] = {}
 
     def follow(self, decision: Decision) -> None:
         """A republish that ends says so in the audit."""
@@ -84,14 +89,20 @@ class Republishes:
         self._ended[request_id] = found
         while len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
-        asking = self._asking.get(request_id)
-        if asking is not None and not asking.done():
-            asking.set_result(found)
+        for asking in self._asking.pop(request_id, ()):
+            if not asking.done():
+                asking.set_result(None)
 
     async def outcome(self, request_id: str) -> dict[str, Any]:
         """The counts, once it has ended; what goes on for longer than an answer may take is `complete` false."""
         if request_id not in self._ended:
-            future = self._asking.setdefault(request_id, asyncio.get_running_loop().create_future())
-            await asyncio.wait({future}, timeout=ANSWER_S)
-            self._asking.pop(request_id, None)
+            asking: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._asking.setdefault(request_id, []).append(asking)
+            for row in await self._fetch("republish_outcome", STREAM_REF, request_id):
+                self._end(dict(row["details"]), row["action"].endswith(".done"))
+            await asyncio.wait({asking}, timeout=ANSWER_S)
+            if not asking.done():
+                self._asking[request_id].remove(asking)
+                if not self._asking[request_id]:
+                    del self._asking[request_id]
         return self._ended.get(request_id, {"complete": False})

@@ -139,7 +139,7 @@ class Runtime:
         )  # fmt: skip
         self.parts.opened("SSH connections", self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
-        self.republishes = Republishes()
+        self.republishes = Republishes(self.kernel.read.rows)
         engine.listeners.append(self.republishes.follow)
         admin = BusAdmin(publisher, self.kernel.read.rows, self.kernel.lease.may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}

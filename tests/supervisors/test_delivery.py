@@ -221,12 +221,27 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
     assert (entry.action, entry.details["stored"]) == ("outbox.republish.done", 29)
 
 
+async def no_rows(name: str, *args: Any) -> list[Any]:
+    return []
+
+
+async def test_what_ended_before_this_runtime_is_read_and_not_waited_for() -> None:
+    async def rows(name: str, ref: str, request_id: str) -> list[Any]:
+        assert (name, ref) == ("republish_outcome", "stream:AMENDS_EVT")
+        details = {"code": "", "stored": 7, "duplicate": 1, "refused": 0, "request_id": request_id}
+        return [{"action": "outbox.republish.done", "details": details}]
+
+    expected = {"stored": 7, "duplicate": 1, "refused": 0, "complete": True}
+    async with asyncio.timeout(1):
+        assert await Republishes(rows).outcome("req_9") == expected
+
+
 async def test_what_the_broker_stored_knew_and_refused_is_counted_apart_and_a_second_time_has_ids_of_its_own() -> None:
     broker = Broker(6)
     broker.answers = {"evt_0002.r1": Published("duplicate"), "evt_0004.r1": Published("poison", "too_large")}
     admin = BusAdmin(broker, broker.fetch, lambda: True)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
-    followed = Republishes()
+    followed = Republishes(no_rows)
     actor.tell(Republish(0, "purged"))
     decision = await ended(actor, admin)
     followed.follow(decision)
@@ -268,7 +283,7 @@ async def test_a_republish_that_takes_longer_than_an_answer_may_is_said_to_go_on
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bus_admin, "ANSWER_S", 0.01)
-    followed = Republishes()
+    followed = Republishes(no_rows)
     assert await followed.outcome("req_1") == {"complete": False}
     assert followed._asking == {}
 

@@ -144,6 +144,11 @@ FROM outbox
 WHERE stream = $1 AND (created_us, outbox_id) > ($2, $3) AND created_us <= $4 AND state = 'published'
 ORDER BY created_us, outbox_id LIMIT $5;
 
+-- name: republish_outcome
+-- How a republish of that request ended.
+SELECT action, details FROM audit_log
+WHERE target_ref = $1 AND action LIKE 'outbox.republish.%' AND details ->> 'request_id' = $2 ORDER BY seq DESC LIMIT 1;
+
 -- name: role_exists
 -- Whether there is such a role.
 SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);
