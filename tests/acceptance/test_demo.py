@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,10 +30,12 @@ TRACES = "amends-demo-traces.json"
 
 
 @asynccontextmanager
-async def started(folder: Path, *arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """`amends demo …` in `folder`; killed if the test leaves it running."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "supervisors.boot", "demo", *arguments),
+        *(*before, sys.executable, "-m", "supervisors.boot", "demo", *arguments),
         cwd=folder,
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
@@ -136,11 +138,17 @@ async def test_a_terminal_that_knows_few_letters_is_no_reason_to_fail(state_dir:
     assert "R03" not in said
 
 
-async def test_what_it_types_can_be_typed_again(state_dir: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_what_it_types_can_be_typed_again_and_it_ends_though_signals_were_ignored_before_it(
+    state_dir: Path, number: int
+) -> None:
     # given a directory of one's own that others may not enter, and a demo that is kept
     state_dir.mkdir(mode=0o700)
     arguments = ("--state-dir", str(state_dir), "--nodes", "3", "--keep")
-    async with started(state_dir.parent, *arguments) as process:
+    # as `nohup` and `&` in a script start it
+    async with started(
+        state_dir.parent, *arguments, before=("sh", "-c", "trap '' INT TERM; exec \"$@\"", "sh")
+    ) as process:
         assert process.stdout is not None
         said = ""
         async with asyncio.timeout(WITHIN_S):
@@ -154,8 +162,10 @@ async def test_what_it_types_can_be_typed_again(state_dir: Path) -> None:
             *(sys.executable, "-m", "supervisors.boot"), *shlex.split(shown), stderr=asyncio.subprocess.PIPE
         )
         _, refused = await again.communicate()
-        process.send_signal(signal.SIGINT)
-        await process.communicate()
+        process.send_signal(number)
+        async with asyncio.timeout(WITHIN_S):
+            await process.communicate()
+    assert process.returncode == 0
     # then it reaches that runtime, which has nothing left to clean
     assert (again.returncode, b"owes no cleanup" in refused) == (1, True), refused
     # and the directory was opened no further than the servers need

@@ -1,8 +1,10 @@
 """The demo's story, scene by scene. Exit status 0 only if all ended as the matrix says."""
 
 import asyncio
+import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
-from supervisors.boot.closing import watch
+from supervisors.boot.closing import HARD, watch
 from supervisors.boot.demo.aftermath import drop_trigger, give_back
 from supervisors.boot.demo.proofs import prove
 from supervisors.boot.demo.rows import ROWS, STORY, Result, crash
@@ -29,6 +31,8 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
     state_dir.mkdir(parents=True, exist_ok=True)
     world = World(state_dir, nodes)
+    good = False
+    _end_on_signals()
     try:
         await _start(world, tell, nodes)
         if not row:
@@ -46,6 +50,8 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         tell.tick(str(error) or type(error).__name__, good=False)
         tell.say(f"the runtime's log: {world.log_file}")
         return 1
+    except asyncio.CancelledError:
+        return 0 if good else 1  # Ctrl-C: what was shown by then counts
     else:
         if good and not keep and not state:
             shutil.rmtree(state_dir, ignore_errors=True)
@@ -54,6 +60,21 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         timer = watch(CLOSE_WITHIN_S, lambda: ["the demo's processes"])
         await world.close()
         timer.cancel()
+
+
+def _end_on_signals() -> None:
+    """Ctrl-C and SIGTERM end the story, a second one at once; also where they were inherited as ignored (nohup, &)."""
+    loop, this, came = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+
+    def on_signal() -> None:
+        if came.is_set():
+            os._exit(HARD)
+        came.set()
+        if this is not None:
+            this.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
 
 
 async def _start(world: World, tell: Teller, nodes: int) -> None:
