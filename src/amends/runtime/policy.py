@@ -191,7 +191,8 @@ class EntityPolicy:
             engine.proceed(key, box)
             return
         turn = Turn()
-        turn.consumed, turn.rows = env.message_id, [row]
+        turn.consumed = env.message_id
+        turn.rows = [row]
         turn.audits = [
             AuditDraft(
                 ids.type_id("aud", now, row_id[-10:].encode()),
