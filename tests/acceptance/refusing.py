@@ -24,7 +24,7 @@ def main(part: str, how: str) -> int:
 
     async def block() -> None:
         while True:
-            time.sleep(3600)
+            time.sleep(3600)  # stands still on purpose: the whole event loop is what refuses here
 
     def open_it(parts: closing.Parts, name: str, close: Callable[[], Awaitable[object]]) -> None:
         sys.stderr.write(f"opened {name}\n")

@@ -95,8 +95,8 @@ def test_a_node_is_offered_once_and_again_only_when_the_offer_is_over(engine: En
     assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
 
 
-def test_nobody_is_sent_to_a_node_that_has_yet_to_hear_of_a_failed_set_up(engine: Engine) -> None:
-    # given a set-up that failed, with others waiting
+def accused(engine: Engine) -> None:
+    """A set-up has failed on n1, which has yet to take in the message m1 about it; another customer waits."""
     engine.node("n1")
     engine.request("a1")
     engine.request("a2")
@@ -105,6 +105,11 @@ def test_nobody_is_sent_to_a_node_that_has_yet_to_hear_of_a_failed_set_up(engine
     sent = SimpleNamespace(kind="node", id="n1", message=message, row=SimpleNamespace(message_id="m1"))
     engine.commit("allocation", "a1", state, AssignmentRow("a1", "n1", "ended", 1, 2), sent=(sent,))
     engine.answer(0, ok=True)
+
+
+def test_nobody_is_sent_to_a_node_that_has_yet_to_hear_of_a_failed_set_up(engine: Engine) -> None:
+    # given a set-up that failed, with others waiting
+    accused(engine)
     assert engine.offered() == [("a1", "n1")]
     # when the node has taken it in and stays, then the next one gets it
     engine.commit("node", "n1", engine.states["node", "n1"], took="m1")
@@ -112,14 +117,7 @@ def test_nobody_is_sent_to_a_node_that_has_yet_to_hear_of_a_failed_set_up(engine
 
 
 def test_a_message_that_the_node_will_never_take_in_does_not_keep_it_out_for_ever(engine: Engine) -> None:
-    engine.node("n1")
-    engine.request("a1")
-    engine.request("a2")
-    state = msgspec.structs.replace(engine.states["allocation", "a1"], state="failed")
-    message = SetupFailed("a1", "ssh_auth_failed")
-    sent = SimpleNamespace(kind="node", id="n1", message=message, row=SimpleNamespace(message_id="m1"))
-    engine.commit("allocation", "a1", state, AssignmentRow("a1", "n1", "ended", 1, 2), sent=(sent,))
-    engine.answer(0, ok=True)
+    accused(engine)
     for dropped in engine.gone:
         dropped("node", "n1", "m1")
     assert engine.offered() == [("a1", "n1"), ("a2", "n1")]

@@ -52,6 +52,5 @@ class Teller:
     def _line(self, text: str) -> None:
         print(text, flush=True)
         if self._slow and text:
-            time.sleep(
-                0.4
-            )  # --slow, for an audience: the demo's own process may stand still, runtime and fleet are others
+            # --slow, for an audience: only the demo's own process stands still, runtime and machines are others.
+            time.sleep(0.4)

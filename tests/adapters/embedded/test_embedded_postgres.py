@@ -21,7 +21,9 @@ from adapters.embedded.process import ServerFailed
 
 OWNER = Path(__file__).with_name("owner.py")
 ROOT = Path(__file__).resolve().parents[3]
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: another account for the server is made by root only; CI is root"
+)
 
 
 async def write(server: EmbeddedPostgres, number: int) -> None:

@@ -27,7 +27,7 @@ GOOD = {
 NONCE = GOOD["AMENDS_NONCE"]
 OPERATE = "  (operate; exit 0) >/dev/null || exit\n"  # what a test puts something else in the place of
 NOBODY = {"AMENDS_USER": "-", "AMENDS_ALLOCATION": "-", "AMENDS_ATTEMPT": "-"}
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="the scripts act as root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def run(text: str, op: str, shell: str = "sh", **values: str) -> subprocess.Comp
     return subprocess.run(command, input=text.encode(), capture_output=True, check=False, timeout=PATIENCE_S)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed; .ci/run installs it")
 @pytest.mark.parametrize("op", OPS)
 def test_shellcheck_finds_nothing_in_what_is_sent(op: Op) -> None:
     text = script(op, "restrict,pty ssh-ed25519 AAAA" if op == "key-install" else "")
