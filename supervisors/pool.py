@@ -5,6 +5,7 @@ assignable if and only if it is `ready`, without assignment and without debt.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -41,6 +42,7 @@ class Pool:
         self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
         self._waiting: WaitingRequests[Allocation] = WaitingRequests()
         self._free: FreeNodes[Node] = FreeNodes()
+        self._requested: Counter[str] = Counter()  # account → its allocations in `requested`
         self._offers: dict[str, Offer] = {}  # by allocation; the node is not free meanwhile
         self._offered: set[str] = set()
         self._accused: dict[str, set[str]] = {}  # node → messages it has yet to take in, which may end its service
@@ -101,6 +103,10 @@ class Pool:
         owners = {held[0]} if held else set()
         return sorted(user_of(allocation) for allocation in owners | set(self.debtors(node_id)))
 
+    def open_requests(self, account_id: str) -> int:
+        """How many rentals of the account wait for a node."""
+        return self._requested[account_id]
+
     # --- following -----------------------------------------------------------------------------------
 
     def load_assignment(self, allocation_id: str, node_id: str, state: str) -> None:
@@ -118,7 +124,9 @@ class Pool:
             if isinstance(node, Node):
                 self._index_key(node_id, None, node)
                 self._index_node(node_id, node)
+        self._requested.clear()
         for allocation_id, allocation in self._engine.store.items("allocation"):
+            self._count_requested(None, allocation)
             if _waits(allocation):
                 self._waiting.add(allocation_id, _wanted(allocation), allocation)
         for allocation_id in list(self._waiting):
@@ -147,7 +155,15 @@ class Pool:
                 self._index_node(node_id, node)
                 self._match_node(node_id)
 
+    def _count_requested(self, before: Any, state: Any) -> None:
+        for allocation, by in ((before, -1), (state, 1)):
+            if isinstance(allocation, Allocation) and allocation.state == "requested":
+                self._requested[allocation.account_id] += by
+                if not self._requested[allocation.account_id]:
+                    del self._requested[allocation.account_id]
+
     def _follow_allocation(self, allocation_id: str, before: Any, state: Allocation) -> None:
+        self._count_requested(before, state)
         if not _waits(state):
             self._waiting.take(allocation_id)
             self._withdraw(allocation_id)  # taken up, or never to be answered: a paused one holds its messages
@@ -220,7 +236,9 @@ class Pool:
 
     def _offer(self, allocation_id: str, node_id: str) -> None:
         wants, node = self._waiting.take(allocation_id), self._free.take(node_id)
-        assert self._engine is not None and wants is not None and node is not None
+        assert self._engine is not None
+        assert wants is not None
+        assert node is not None
         offer = self._offers[allocation_id] = Offer(node_id, node.epoch)
         self._offered.add(node_id)
 

@@ -22,7 +22,7 @@ from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment
 from supervisors.boot.runtime import Runtime, nats_options
 from supervisors.boot.verifiers import verify_audit_log, verify_traces
-from supervisors.settings import Settings, load
+from supervisors.settings import Settings, check_serving, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -31,7 +31,9 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 async def run(config: Path | None) -> int:
     """`amends run`: start, print `ready`, serve until a signal; exit status."""
     check_environment()
-    runtime = Runtime(load(config, os.environ), say=lambda line: print(line, flush=True))
+    settings = load(config, os.environ)
+    check_serving(settings)
+    runtime = Runtime(settings, say=lambda line: print(line, flush=True))
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 

@@ -36,6 +36,7 @@ from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
+from supervisors.admission import Admission
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.closing import CLOSE_S, Parts
@@ -154,11 +155,12 @@ class Runtime:
         kernel = self.kernel
         table = [
             *commands(lambda text: canonical_public_key(text)[0],
-                      lambda text: canonical_host_key(text)[0]),
+                      lambda text: canonical_host_key(text)[0], self.settings.prices),
             *delivery_commands(kernel.records, self.republishes.outcome),
             *self.front.endpoints(),
         ]  # fmt: skip
-        self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)
+        admission = Admission(self.pool.open_requests)
+        self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply, admission)
         self.answers = Answers(
             self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused")
         )
