@@ -22,7 +22,7 @@ from amends.runtime.relay import Publisher, Relay
 from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.values.errors import Unavailable
+from amends.values.errors import Fenced, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -113,7 +113,7 @@ class Kernel:
         return [
             ChildSpec(name="lease", run=self.lease.run, fatal=True, detail=lambda: {
                 "age_ms": int(self.lease.age_s * 1000)}),
-            ChildSpec(name="journal", run=self.writer.run, fatal=True, detail=lambda: {
+            ChildSpec(name="journal", run=self._write, fatal=True, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
                 **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
@@ -126,6 +126,14 @@ class Kernel:
             ChildSpec(name="anchor", run=self._anchor),
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
+
+    async def _write(self) -> None:
+        """Commit; who finds itself replaced begins nothing from that moment on."""
+        try:
+            await self.writer.run()
+        except Fenced:
+            self.lease.fence()
+            raise
 
     def resume(self) -> None:
         """Take up what a crash or a drain left: once wired, and before the services start.

@@ -40,6 +40,7 @@ from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.front import NOT_BUILT, Front
+from supervisors.boot.holders import Holders
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
@@ -91,7 +92,10 @@ class Runtime:
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         client_key = self._client_key()
         await self.servers.start(self.parts)
-        lease = Lease(self.servers.dsn, self.instance_id)
+        holders = Holders(self.state_dir, self.instance_id)
+        self.parts.opened("state directory", holders.aclose)
+        holders.enter()
+        lease = Lease(self.servers.dsn, self.instance_id, holders.is_dead)
         self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
             self.say("standby: another runtime holds the lease; waiting")
@@ -131,7 +135,8 @@ class Runtime:
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
-        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch)
+        may_act = self.kernel.lease.may_act
+        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch, may_act)
         self.heartbeats = Heartbeats(self.nats, self.detector.heard)
         self.ssh = SshClient(
             client_key, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
@@ -141,7 +146,7 @@ class Runtime:
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
         self.republishes = Republishes(self.kernel.read.rows)
         engine.listeners.append(self.republishes.follow)
-        admin = BusAdmin(publisher, self.kernel.read.rows, self.kernel.lease.may_act)
+        admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
         self.kernel.wire(runners, publisher, self._gate)
 
@@ -160,12 +165,14 @@ class Runtime:
         ]  # fmt: skip
         self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)
         self.answers = Answers(
-            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused")
-        )
+            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused"),
+            silent=lambda: not kernel.lease.may_answer(),
+        )  # fmt: skip
         columns = {each: await self.front.read.columns(each) for each in ENTITIES if each not in NOT_BUILT}
         self.service = CommandService(
-            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns)
-        )
+            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns),
+            queue_group=f"amends.{kernel.lease.epoch}",
+        )  # fmt: skip
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
         kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))

@@ -77,18 +77,33 @@ CREATE TABLE IF NOT EXISTS lease (
 -- Nobody holds it yet.
 INSERT INTO lease VALUES (1, 0, '', 0, NULL, '-infinity') ON CONFLICT DO NOTHING;
 
+-- name: see_lease
+-- The lease as it stands; nobody renews it before this transaction ends.
+SELECT epoch, holder, renewed_at FROM lease FOR UPDATE;
+
 -- name: take_lease
--- Take the lease if its holder's session is gone or it was not renewed for $2 seconds.
+-- Take the lease as it was seen.
 UPDATE lease SET
     epoch = lease.epoch + 1, holder = $1, backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
     renewed_at = clock_timestamp()
-WHERE lease.renewed_at < clock_timestamp() - make_interval(secs => $2)
-   OR NOT EXISTS (
-       SELECT FROM pg_stat_activity AS session
-       WHERE session.pid = lease.backend_pid AND session.backend_start IS NOT DISTINCT FROM lease.backend_start
-   )
 RETURNING epoch;
+
+-- name: give_lease
+-- Its holder has stopped: the next one need not wait.
+UPDATE lease SET holder = '' WHERE epoch = $1;
+
+-- name: read_lease
+-- Whose it is, said by a server that is nobody's replica.
+SELECT epoch FROM lease WHERE NOT pg_is_in_recovery();
+
+-- name: set_epoch
+-- This session is the runtime's.
+SELECT set_config('amends.epoch', $1, false);
+
+-- name: has_journal
+-- Whether the schema was ever made.
+SELECT to_regclass('journal_head') IS NOT NULL;
 
 -- name: renew_lease
 -- Still here.
