@@ -16,6 +16,7 @@ def activate(s: Allocation, d: Decision) -> None:
     if s.state != "activating" or s.failing or s.node_id is None:
         return
     d.require("node", s.node_id, NODE_STATES, s.node_epoch)
+    d.as_of_commit()  # a meter starts at the commit that opens it
     meter_id = d.mint("meter")
     policy = d.facts.policy
     d.to(

@@ -99,13 +99,14 @@ class Kernel:
         runners: Mapping[str, StepRunner],
         publisher: Publisher,
         gate: Callable[[StepRow], bool] = lambda row: True,
+        domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
         """Join the engine to the adapters of this process."""
         specs = {step.name: step for domain in self.domains for step in domain.steps}
         may_act = self.lease.may_act
         self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, fetch=self.read.rows, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
-        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate)
+        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate, domain_of=domain_of)
         self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
 
     def children(self) -> list[ChildSpec]:
@@ -118,7 +119,8 @@ class Kernel:
                 **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
             ChildSpec(name="steps", run=self.dispatcher.run, detail=lambda: {
-                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting}),
+                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting,
+                "targets_held": len(self.dispatcher.reach)}),
             ChildSpec(name="relay", run=self.relay.run, detail=lambda: {
                 "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
@@ -135,7 +137,7 @@ class Kernel:
             self.lease.fence()
             raise
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Take up what a crash or a drain left: once wired, and before the services start.
 
         So it is taken up once, and an entity's older events stand before those of its next turns.
@@ -144,7 +146,7 @@ class Kernel:
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
                 self.parked.accept(notification_id)
-        self.recovered = resume(self.engine, self.dispatcher, self._left)
+        self.recovered = await resume(self.engine, self.dispatcher, self._left)
         self._left = NOTHING_LEFT
 
     async def drain(self, budget_s: float) -> bool:

@@ -148,7 +148,7 @@ class Runtime:
         engine.listeners.append(self.republishes.follow)
         admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
-        self.kernel.wire(runners, publisher, self._gate)
+        self.kernel.wire(runners, publisher, self._gate, self._domain_of)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)
@@ -174,7 +174,7 @@ class Runtime:
             queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
-        kernel.resume()
+        await kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
         self.parts.opened("supervision tree", self._end_tree)
@@ -272,6 +272,12 @@ class Runtime:
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self.pool.node(node_id)
         return ssh_endpoint(node) if node is not None else None
+
+    def _domain_of(self, target: str) -> str:
+        """The failure domain of a step's target, "" where none is known."""
+        kind, _, node_id = target.partition(":")
+        node = self.pool.node(node_id) if kind == "node" else None
+        return node.labels.get(self.settings.detector.domain_label, "") if node is not None else ""
 
     def _gate(self, row: StepRow) -> bool:
         """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""

@@ -118,6 +118,15 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
   AND application_name LIKE 'amends:%' AND application_name <> $1;
 
+-- name: closed_tables
+-- Tables of ours on which another session holds a lock that lets nobody write them.
+SELECT DISTINCT class.relname AS name
+FROM pg_locks AS held JOIN pg_class AS class ON class.oid = held.relation
+WHERE held.granted AND held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')
+  AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND class.relnamespace = current_schema()::regnamespace;
+
 -- name: create_migrations
 -- Which numbered migrations have run.
 CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL);
