@@ -163,8 +163,8 @@ def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
     def outbox(skip: bool) -> Callable[[OutboxCommand], Awaitable[tuple[str, str, Any]]]:
         async def locate(request: OutboxCommand) -> tuple[str, str, Any]:
             row = await _one(read, "read_outbox_row", request.outbox_id, "outbox row")
-            if row["state"] != "parked":
-                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, not parked")
+            if row["state"] not in ("parked", "pending"):
+                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, and waits for nobody")
             return "stream", row["stream"], SettleOutbox(request.outbox_id, request.reason, skip)
 
         return locate

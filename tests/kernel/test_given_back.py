@@ -149,7 +149,8 @@ async def test_a_state_that_cannot_be_made_out_holds_its_own_entity_alone_until_
             await port_is(kernel, name, "bound")
             kernel.engine.tell("port", name, Envelope(Remind(), priority=True))
         await machine_is(kernel, "p1", "reminded")
-    edit = "SET amends.epoch = {}; UPDATE actors SET body = replace(body::text, '\"machine\":', '\"{}\":')::jsonb WHERE id = 'p1'"
+    edit = """SET amends.epoch = {};
+              UPDATE actors SET body = replace(body::text, '"machine":', '"{}":')::jsonb WHERE id = 'p1'"""
     await execute(dsn, edit.format(1, "was_machine"))
     for start in (2, 3):  # not fatal at any start, and one case, not one for each
         async with running() as kernel:

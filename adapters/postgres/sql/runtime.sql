@@ -13,10 +13,10 @@ FROM message ORDER BY jseq, message_id;
 
 -- name: waiting_outbox
 -- The next events to publish, up to a place in the journal, in the order they were committed. What stands behind a
--- parked one waits for it.
+-- parked one waits for it, and so does what is of one of the entities $4.
 SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, attempts
 FROM outbox
-WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND NOT EXISTS (
+WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND entity <> ALL ($4::text[]) AND NOT EXISTS (
     SELECT FROM outbox AS parked WHERE parked.state = 'parked' AND parked.entity = outbox.entity
 )
 ORDER BY jseq, outbox_id LIMIT $3;
@@ -28,6 +28,10 @@ SELECT outbox_id, entity FROM outbox WHERE state = 'parked' AND stream = $1;
 -- name: count_waiting_outbox
 -- How many events are not yet acknowledged.
 SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1;
+
+-- name: count_waiting_entity
+-- How many events of one entity are not yet acknowledged.
+SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1 AND entity = $2;
 
 -- name: read_outbox_row
 -- One event.
