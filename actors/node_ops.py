@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from actors.allocation_state import NodeMoved
 from actors.cleanup import CleanupLost
 from actors.node_return import begin_reconcile
 from actors.node_state import Node
@@ -136,6 +137,9 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         d.refuse("invalid_request", "nothing to update: give ssh or labels", field="ssh")
     d.set(**changes)
     d.audit("node.update", reason=m.reason, details={"fields": sorted(changes)})
+    held = d.facts.assignment_of(d.id)
+    if m.ssh is not None and held is not None:
+        d.tell("allocation", held[0], NodeMoved(m.ssh.host, m.ssh.port, m.ssh.host_key))
     if m.ssh is not None:  # what was asked of the old machine says nothing about this one
         d.set(probing="", probe_tries=0, reconciling="")
         probe(d)

@@ -36,7 +36,7 @@ class Verb(Struct, frozen=True):
     help: str
     fields: tuple[Field, ...] = ()
     columns: tuple[str, ...] = ()
-    show: Literal["rows", "record", "tree", "matrix", "case", "why", "statement", "verdict"] = "record"
+    show: Literal["rows", "record", "rental", "tree", "matrix", "case", "why", "statement", "verdict"] = "record"
     changes: bool = False
     states: tuple[str, ...] = ()  # what a list shows when nothing is asked for by --where
 
@@ -207,7 +207,8 @@ def entity_verbs() -> tuple[Verb, ...]:
     for entity, columns in ENTITIES.items():
         words = entity.replace("_", "-")
         verbs.append(Verb(f"{words} list", f"qry.{entity}.list", f"rows of {words}", (), columns, "rows"))
-        verbs.append(Verb(f"{words} show", f"qry.{entity}.get", f"one {words}", (Field("id", "its id"),)))
+        show: Literal["rental", "record"] = "rental" if entity == "allocation" else "record"
+        verbs.append(Verb(f"{words} show", f"qry.{entity}.get", f"one {words}", (Field("id", "its id"),), show=show))
     return tuple(verbs)
 
 

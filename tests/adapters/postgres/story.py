@@ -3,6 +3,7 @@
 Time is made up: a second passes with every turn. Nothing is connected; the tests say how each step ends.
 """
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -175,7 +176,7 @@ class Book:
 
 
 async def ready_node(book: Book, node_id: str) -> None:
-    address = SshAddress(host="localhost", port=22, host_key=f"ssh-ed25519 {node_id}")
+    address = SshAddress(host="localhost", port=22, host_key=f"ssh-ed25519 {b64encode(node_id.encode()).decode()}")
     await book.command("node", node_id, RegisterNode(node_id=node_id, ssh=address, labels={"site": "a"}))
     await book.tell("node", node_id, Envelope(HeartbeatSeen("boot-1", book.now_us)))
     await book.end(f"node:{node_id}", "ssh.probe")
