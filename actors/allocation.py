@@ -87,4 +87,5 @@ ALLOCATION = ActorKind(
     view=view_allocation,
     owner=lambda s: s.account_id,
     answers_refusal=_answers_refusal,
+    while_paused=frozenset({ReleaseAllocation}),
 )

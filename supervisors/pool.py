@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from actors.accounts import Account
 from actors.allocation_state import Allocation, Offer, user_of
+from actors.cleanup import LOCKOUT
 from actors.node_state import Node, SetupFailed, Suspicion
 from actors.rows import AssignmentRow, DebtRow
 from amends.runtime.decision import Decision
@@ -46,6 +47,8 @@ class Pool:
         self._offered: set[str] = set()
         self._accused: dict[str, set[str]] = {}  # node → messages it has yet to take in, which may end its service
         self._by_key: dict[str, str] = {}  # SSH host key → node
+        self.not_locked_out: set[str] = set()  # released allocations whose customer may still get in
+        self.lockouts_failed = 0
         self.is_heard: Callable[[str], bool] = lambda node_id: True
         self.heard_boot: Callable[[str], str] = lambda node_id: ""
         self.last_seen_us: Callable[[str], int] = lambda node_id: 0
@@ -122,6 +125,9 @@ class Pool:
         for allocation_id, allocation in self._engine.store.items("allocation"):
             if _waits(allocation):
                 self._waiting[allocation_id] = allocation
+            if isinstance(allocation, Allocation):
+                self._index_lockout(allocation_id, allocation)
+        self.lockouts_failed = 0  # those were another runtime's
         for allocation_id in list(self._waiting):
             self._match_allocation(allocation_id)
 
@@ -149,12 +155,20 @@ class Pool:
                 self._match_node(node_id)
 
     def _follow_allocation(self, allocation_id: str, before: Any, state: Allocation) -> None:
+        self._index_lockout(allocation_id, state)
         if not _waits(state):
             self._waiting.pop(allocation_id, None)
             self._withdraw(allocation_id)  # taken up, or never to be answered: a paused one holds its messages
         elif before is None or before.paused:
             self._waiting[allocation_id] = state
             self._match_allocation(allocation_id)
+
+    def _index_lockout(self, allocation_id: str, allocation: Allocation) -> None:
+        if LOCKOUT not in allocation.cases:
+            self.not_locked_out.discard(allocation_id)
+        elif allocation_id not in self.not_locked_out:
+            self.not_locked_out.add(allocation_id)
+            self.lockouts_failed += 1
 
     def _take_in(self, row: Struct) -> str:
         """An assignment or debt as it now stands; the node it concerns."""

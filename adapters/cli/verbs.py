@@ -88,7 +88,7 @@ COMMANDS: Final = (
         Field("external_ref", "a reference of your own", "--external-ref"),
     ), changes=True),
     Verb("allocation release", "cmd.allocation.release", "end a rental", (ALLOCATION,), changes=True),
-    Verb("retry cleanup", "ops.cleanup.retry", "try an exhausted cleanup again", (ALLOCATION, REASON), changes=True),
+    Verb("retry cleanup", "ops.cleanup.retry", "try an owed cleanup now", (ALLOCATION, REASON), changes=True),
     Verb("node drain", "ops.node.drain", "no new rentals on it", (NODE, REASON), changes=True),
     Verb("node undrain", "ops.node.undrain", "rentals on it again", (NODE, REASON), changes=True),
     Verb("node quarantine", "ops.node.quarantine", "take it out of service", (NODE, REASON), changes=True),
@@ -103,10 +103,13 @@ COMMANDS: Final = (
     Verb("node update", "ops.node.update", "another address, host key or labels", (
         NODE, REASON, *_ssh(required=False), _labels("labels", "a label; all labels are replaced"),
     ), changes=True),
-    Verb("notification redispatch", "ops.notification.redispatch", "send a parked one now", (NOTIFICATION, REASON),
-         changes=True),
+    Verb("notification redispatch", "ops.notification.redispatch", "send a waiting or parked one now", (
+        NOTIFICATION, REASON,
+    ), changes=True),
     Verb("notification cancel", "ops.notification.cancel", "never send it", (NOTIFICATION, REASON), changes=True),
-    Verb("outbox redispatch", "ops.outbox.redispatch", "publish a parked event now", (OUTBOX, REASON), changes=True),
+    Verb("outbox redispatch", "ops.outbox.redispatch", "publish a waiting or parked event now", (
+        OUTBOX, REASON,
+    ), changes=True),
     Verb("outbox skip", "ops.outbox.skip", "never publish it", (OUTBOX, REASON), changes=True),
     Verb("outbox republish", "ops.outbox.republish", "publish events again that a wiped stream lost", (
         Field("since_us", "from this time on", "--since", "time", required=True), REASON,

@@ -159,6 +159,7 @@ def screen(story: Story, width: int | None) -> str:
     parts = [f"{story.ref}", tables.record({k: v for k, v in story.state.items() if v not in (None, "", [])})]
     step_columns = ("started_us", "name", "attempt", "state", "code", "step_id")
     parts += ["", "Steps" + _left_out(story.earlier, "steps"), tables.table(story.steps, step_columns, width)]
+    parts += _next_tries(story.steps)
     parts += _said(story.steps)
     if story.earlier.get("runs"):
         parts += ["", "Recoveries" + _left_out(story.earlier, "runs")]
@@ -175,6 +176,16 @@ def screen(story: Story, width: int | None) -> str:
     if story.settle:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)
+
+
+def _next_tries(steps: list[dict[str, Any]]) -> list[str]:
+    """When what waits is tried again; a retry command has it tried at once."""
+    lines = [
+        f"  {step.get('name')}, try {step.get('attempt')}: {tables.moment(step['next_attempt_us'])}"
+        for step in steps
+        if step.get("state") == "intended" and step.get("next_attempt_us")
+    ]
+    return ["", "Next try due", *map(tables.printable, lines)] if lines else []
 
 
 def _said(steps: list[dict[str, Any]]) -> list[str]:

@@ -162,7 +162,7 @@ class Engine:
 
     def _decide(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> None:
         kind = self.kinds[key[0]]
-        if state is not None and state.paused and not self.policy.passes_pause(env):
+        if state is not None and state.paused and not self.policy.passes_pause(kind, env):
             self.policy.hold(key, box, env)
             return
         now_us = self.now_us()

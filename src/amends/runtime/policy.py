@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amends.ports import Turn
-from amends.runtime.domain import Handler
+from amends.runtime.domain import ActorKind, Handler
 from amends.runtime.mailbox import Mailbox
 from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired
 from amends.runtime.writer import Pending
@@ -96,9 +96,9 @@ class EntityPolicy:
         self._held: dict[Key, list[Envelope]] = {}
         self.crashes = self.quarantined = 0
 
-    def passes_pause(self, env: Envelope) -> bool:
+    def passes_pause(self, kind: ActorKind, env: Envelope) -> bool:
         """Whether a paused actor still takes this message."""
-        return isinstance(env.message, (Pause, ResolveCase))
+        return isinstance(env.message, (Pause, ResolveCase)) or type(env.message) in kind.while_paused
 
     def hold(self, key: "Key", box: Mailbox, env: Envelope) -> None:
         """Keep a message for a paused actor; commands and offers are refused at once, timers stay in its state."""

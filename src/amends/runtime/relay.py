@@ -20,7 +20,15 @@ from amends.runtime.breaker import Breaker
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
-from amends.runtime.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered, SettleOutbox, Stream
+from amends.runtime.streams import (
+    HastenOutbox,
+    Lag,
+    PublishFailed,
+    PublishPoisoned,
+    PublishRecovered,
+    SettleOutbox,
+    Stream,
+)
 from amends.runtime.writer import Pending
 from amends.values.errors import TurnFailed, Unavailable
 from amends.values.records import OutboxMarkRow, OutboxRow
@@ -95,6 +103,9 @@ class Relay:
         if isinstance(message, SettleOutbox):
             self._parked = {entity: row_id for entity, row_id in self._parked.items() if row_id != message.outbox_id}
             self._behind = True
+            self._wake.set()
+        elif isinstance(message, HastenOutbox):
+            self._try_at_us = 0
             self._wake.set()
 
     @property

@@ -111,6 +111,13 @@ class SettleOutbox(Struct, frozen=True):
     skip: bool = False
 
 
+class HastenOutbox(Struct, frozen=True):
+    """An operator has a row that waits for the stream tried now; it may be behind the one that is stuck."""
+
+    outbox_id: str
+    reason: str
+
+
 def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, code: str, text: str) -> str:
     step_id = d.mint("step")
     d.rows.append(
@@ -280,6 +287,13 @@ def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
     d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
 
 
+def _hasten_outbox(s: Stream, m: HastenOutbox, d: "Decision") -> None:
+    """The relay follows this turn, and tries the stream's oldest row at once."""
+    d.audit("outbox.redispatch", f"outbox:{m.outbox_id}", reason=m.reason)
+    d.reply_entity = False
+    d.reply(outbox_id=m.outbox_id, state="pending")
+
+
 STREAM = ActorKind(
     name="stream",
     state_type=Stream,
@@ -296,6 +310,7 @@ STREAM = ActorKind(
         PublishPoisoned: _poisoned,
         Lag: _lag,
         SettleOutbox: _settle_outbox,
+        HastenOutbox: _hasten_outbox,
         ClockStepped: _clock,
         Anchor: _anchor,
         CreateStreams: _create_streams,
