@@ -113,6 +113,6 @@ def view_allocation(s: Allocation, identifier: str, d: Any) -> dict[str, Any]:
         "failure_code": s.failure_code, "release_cause": s.release_cause, "cleanup_pending": s.cleanup_pending,
         "cleanup_attempts": s.cleanup_attempts, "billing_state": s.billing_state,
         "rate_uminor_per_hour": s.rate_uminor_per_hour, "attempt_id": s.attempt_id, "external_ref": s.external_ref,
-        "access": to_builtins(s.access), "requested_us": s.requested_us, "activated_us": s.activated_us, "ended_us": s.ended_us,
-        "trace_id": s.trace_id, "version": s.version,
+        "access": to_builtins(s.access), "requested_us": s.requested_us, "activated_us": s.activated_us,
+        "ended_us": s.ended_us, "trace_id": s.trace_id, "version": s.version,
     }  # fmt: skip

@@ -48,6 +48,7 @@ from supervisors.endpoints import commands, delivery_commands
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
 from supervisors.replies import data_schema
+from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
@@ -131,6 +132,7 @@ class Runtime:
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
+        self.reprobes = Reprobes(engine, self.pool)
         self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch)
         self.heartbeats = Heartbeats(self.nats, self.detector.heard)
         self.ssh = SshClient(
@@ -194,6 +196,7 @@ class Runtime:
             ChildSpec(name="canary", run=self._send_canary),
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
+            ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
             ChildSpec(name="refusals", run=lambda: self.gate.audit(engine)),
             *self.front.children(),
