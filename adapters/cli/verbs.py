@@ -170,7 +170,11 @@ _STATE = Field("state", "where it keeps what it must not forget", "--state", "pa
 _LOCAL_STATE = Field("state_dir", "the state directory of the local runtime", "--state-dir", "path")
 _CONFIG = Field("config", "the configuration file", "--config", "path")
 LOCAL: Final = (
-    LocalVerb("run", "the runtime process", (_CONFIG,)),
+    LocalVerb("run", "the runtime process", (
+        _CONFIG,
+        Field("accept_new_ssh_key", "for one start: the nodes know this runtime's key instead of the one before",
+              "--accept-new-ssh-key", "flag"),
+    )),
     LocalVerb("demo", "start everything embedded, rent, break, repair, tell", (
         Field("row", "only this row of the matrix, such as R02", "--row"),
         Field("slow", "pause between the lines", "--slow", "flag"),
