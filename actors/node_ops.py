@@ -7,7 +7,7 @@ import msgspec
 from actors.allocation_state import NodeMoved
 from actors.cleanup import CleanupLost
 from actors.node_return import begin_reconcile, probe
-from actors.node_state import Node
+from actors.node_state import Node, address
 from actors.wire import (
     DrainNode,
     QuarantineNode,
@@ -90,7 +90,7 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
         d.cancel("reconcile")
         d.resolve_case("reconcile_stalled", "the node is no longer on its way back")
     if case and case not in d.state.cases:
-        d.case(case, evidence=evidence)
+        d.case(case, evidence={**(evidence or {}), **address(d.state)})
 
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:

@@ -9,7 +9,7 @@ whatever else is found is reported, never touched.
 import re
 from typing import Any
 
-from actors.node_state import SELF_HEALING, Node
+from actors.node_state import SELF_HEALING, Node, address
 from amends.runtime.decision import Decision
 from amends.runtime.messages import StepDone
 
@@ -57,7 +57,7 @@ def probed(m: StepDone, d: Decision) -> None:
     evidence = {"probe": m.outcome.code, "message": m.outcome.message[:300]}
     for kind in OPEN_UNTIL_BACK:
         if kind in d.state.cases:
-            d.case(kind, evidence=evidence, reason="the probe of its return failed")
+            d.case(kind, evidence={**evidence, **address(d.state)}, reason="the probe of its return failed")
     _again(d, evidence)
 
 

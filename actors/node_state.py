@@ -88,6 +88,11 @@ def ssh_endpoint(s: Node) -> dict[str, Any]:
     return {"host": s.ssh_host, "port": s.ssh_port, "user": s.ssh_user, "host_key": s.ssh_host_key}
 
 
+def address(s: Node) -> dict[str, Any]:
+    """Where a case's reader finds it, and what its commands name."""
+    return {"host": s.ssh_host, "port": s.ssh_port}
+
+
 def view_node(s: Node, identifier: str, d: Any) -> dict[str, Any]:
     """Row of `public_v1.node`; assignment and debts stand beside the node's own state."""
     held = d.facts.assignment_of(identifier) if d.facts is not None else None

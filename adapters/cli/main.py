@@ -80,6 +80,8 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
         if verb.show == "rows":
             return await _list(api, verb, typed, data), DONE
         answer = await api.ask(verb.subject, data)
+        if verb.show == "case" and not typed.json:
+            answer["row"] = await why.target(api, answer.get("case", {}))
     status = REFUSED if verb.show == "verdict" and not answer.get("valid") else DONE
     return _json(answer) if typed.json else SHOW[verb.show](verb, answer), status
 
@@ -168,7 +170,7 @@ def _matrix(verb: Verb, answer: dict[str, Any]) -> str:
 
 def _case(verb: Verb, answer: dict[str, Any]) -> str:
     case = answer.get("case", {})
-    lines = why.settle_lines(case, {}) if case else []
+    lines = why.settle_lines(case, answer.get("row") or {}) if case else []
     parts = [tables.record(case)]
     if lines:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in lines)]

@@ -397,11 +397,8 @@ def test_a_ready_node_that_fails_its_probes_is_taken_out_and_says_why(life: Life
     fail_probes(life, 1)
     assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["setup_failing"])
     (case,) = [row for row in life.turn.rows if isinstance(row, CaseRow)]
-    assert msgspec.json.decode(case.evidence) == {
-        "probes": 3,
-        "code": "ssh_auth_failed",
-        "message": "Permission denied",
-    }
+    said = {"probes": 3, "code": "ssh_auth_failed", "message": "Permission denied"}
+    assert msgspec.json.decode(case.evidence) == said | {"host": "127.0.0.1", "port": 22}
 
 
 def test_a_good_probe_between_them_forgives_the_failed_ones(life: Life) -> None:
