@@ -22,6 +22,7 @@ def activate(s: Allocation, d: Decision) -> None:
     if node is None:
         _node_lost(s, d)
         return
+    d.as_of_commit()  # a meter starts at the commit that opens it
     meter_id = d.mint("meter")
     policy = d.facts.policy
     access = access_to(d.id, node.ssh_host, node.ssh_port, node.ssh_host_key)

@@ -49,7 +49,7 @@ async def kernel(dsn: str) -> AsyncIterator[Kernel]:
     await it.open(dsn, lease)
     await it.load()
     it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
-    it.resume()
+    await it.resume()
     tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
     task = asyncio.create_task(tree.run())
     await tree.started.wait()

@@ -12,7 +12,7 @@ from amends.runtime.decision import EVENTS
 from amends.runtime.messages import ResolveCase
 from amends.runtime.notifications import CancelNotification, Redispatch
 from amends.runtime.requests import Endpoint
-from amends.runtime.streams import CreateStreams, HastenOutbox, Republish, SettleOutbox
+from amends.runtime.streams import CreateStreams, Republish, SettleOutbox
 from amends.values import ids
 from amends.values.errors import Rejected
 
@@ -163,10 +163,8 @@ def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
     def outbox(skip: bool) -> Callable[[OutboxCommand], Awaitable[tuple[str, str, Any]]]:
         async def locate(request: OutboxCommand) -> tuple[str, str, Any]:
             row = await _one(read, "read_outbox_row", request.outbox_id, "outbox row")
-            if row["state"] == "pending" and not skip:
-                return "stream", row["stream"], HastenOutbox(request.outbox_id, request.reason)
-            if row["state"] != "parked":
-                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, not parked")
+            if row["state"] not in ("parked", "pending"):
+                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, and waits for nobody")
             return "stream", row["stream"], SettleOutbox(request.outbox_id, request.reason, skip)
 
         return locate

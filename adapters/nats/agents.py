@@ -86,13 +86,16 @@ class Heartbeats:
 class AgentTasks:
     """The step runner `agent`: publishes a task until its result comes or its time is over.
 
-    `node_epoch` gives a node's present epoch, None if there is no such node: a task of an older one is not sent.
+    `node_epoch` gives a node's present epoch, None if there is no such node: a task of an older one is not sent; and
+    while `may_act` says no, none is.
     """
 
     def __init__(
-        self, client: Client, runtime_epoch: int, now_us: Callable[[], int], node_epoch: Callable[[str], int | None]
-    ) -> None:
+        self, client: Client, runtime_epoch: int, now_us: Callable[[], int], node_epoch: Callable[[str], int | None],
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
         self._client, self._epoch, self._now, self._node_epoch = client, runtime_epoch, now_us, node_epoch
+        self._may_act = may_act
         self._waiting: dict[str, dict[str, asyncio.Future[TaskResult]]] = {}  # by node and task
         self._decoder = msgspec.json.Decoder(TaskResult)
 
@@ -119,7 +122,8 @@ class AgentTasks:
                 while not future.done():
                     if self._node_epoch(node_id) != args["node_epoch"]:
                         return Outcome("failed", "stale_epoch", "the node was retired or begun anew meanwhile")
-                    await self._client.publish(f"amends.v1.task.{node_id}", payload, headers=headers)
+                    if self._may_act():
+                        await self._client.publish(f"amends.v1.task.{node_id}", payload, headers=headers)
                     await asyncio.wait({future}, timeout=RESEND_S)
         except TimeoutError:
             return Outcome("unknown", "agent_timeout", "the node's agent gave no result in time")

@@ -21,7 +21,6 @@ from amends.values.errors import CODES
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
-QUEUE_GROUP = "amends"
 IN_FLIGHT = 4096
 HEADERS_BYTES = 1024  # of a reply: the code and at most 200 characters of text
 _encode = msgspec.json.Encoder().encode
@@ -32,8 +31,10 @@ class CommandService:
 
     def __init__(
         self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str, answers: Answers,
-        reply_data: Callable[[str], dict[str, Any]] = lambda subject: {"type": "object"},
+        reply_data: Callable[[str], dict[str, Any]] = lambda subject: {"type": "object"}, *,
+        queue_group: str = "amends",
     ) -> None:  # fmt: skip
+        self._queue_group = queue_group  # of the epoch: a replaced runtime takes nobody's request
         self._client, self._requests, self._endpoints, self._answers = client, requests, endpoints, answers
         self._errors: Counter[str] = Counter()
         self._reply_data = reply_data  # subject → the JSON Schema of an ok reply's `data`
@@ -44,7 +45,8 @@ class CommandService:
     async def start(self) -> None:
         """Subscribe every endpoint; from here on commands are taken."""
         config = ServiceConfig(
-            name="amends", version=self._version, description="Rentals that make amends", queue_group=QUEUE_GROUP,
+            name="amends", version=self._version, description="Rentals that make amends",
+            queue_group=self._queue_group,
         )  # fmt: skip
         self._service = GuardedService(self._client, config, self._answers, self._errors)
         await self._service.start()
@@ -93,6 +95,8 @@ class CommandService:
         reply = await self._requests.handle(endpoint, request.data, headers)
         if not reply.body["ok"]:
             self._errors[request.subject] += 1
+        if self._answers.silent():
+            return
         data, room = _encode(reply.body), self._client.max_payload - HEADERS_BYTES
         if len(data) > room:
             reply = self._requests.too_large(reply, room)

@@ -77,7 +77,7 @@ class Front:
         return {
             "postgres": None if kernel.lease.may_act() else "the lease was not renewed for 5 s",
             "nats": None if runtime.nats.is_connected else "not connected",
-            "journal": None if kernel.writer.breaker.closed else "commits wait for Postgres",
+            "journal": kernel.writer.trouble or None,
             "detector": blind,
         }
 

@@ -22,7 +22,7 @@ from amends.runtime.relay import Publisher, Relay
 from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.values.errors import Unavailable
+from amends.values.errors import Fenced, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -99,13 +99,14 @@ class Kernel:
         runners: Mapping[str, StepRunner],
         publisher: Publisher,
         gate: Callable[[StepRow], bool] = lambda row: True,
+        domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
         """Join the engine to the adapters of this process."""
         specs = {step.name: step for domain in self.domains for step in domain.steps}
         may_act = self.lease.may_act
         self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, fetch=self.read.rows, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
-        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate)
+        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate, domain_of=domain_of)
         self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
 
     def children(self) -> list[ChildSpec]:
@@ -113,12 +114,13 @@ class Kernel:
         return [
             ChildSpec(name="lease", run=self.lease.run, fatal=True, detail=lambda: {
                 "age_ms": int(self.lease.age_s * 1000)}),
-            ChildSpec(name="journal", run=self.writer.run, fatal=True, detail=lambda: {
+            ChildSpec(name="journal", run=self._write, fatal=True, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
                 **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
             ChildSpec(name="steps", run=self.dispatcher.run, detail=lambda: {
-                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting}),
+                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting,
+                "targets_held": len(self.dispatcher.reach)}),
             ChildSpec(name="relay", run=self.relay.run, detail=lambda: {
                 "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
@@ -127,7 +129,15 @@ class Kernel:
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
 
-    def resume(self) -> None:
+    async def _write(self) -> None:
+        """Commit; who finds itself replaced begins nothing from that moment on."""
+        try:
+            await self.writer.run()
+        except Fenced:
+            self.lease.fence()
+            raise
+
+    async def resume(self) -> None:
         """Take up what a crash or a drain left: once wired, and before the services start.
 
         So it is taken up once, and an entity's older events stand before those of its next turns.
@@ -136,7 +146,7 @@ class Kernel:
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
                 self.parked.accept(notification_id)
-        self.recovered = resume(self.engine, self.dispatcher, self._left)
+        self.recovered = await resume(self.engine, self.dispatcher, self._left)
         self._left = NOTHING_LEFT
 
     async def drain(self, budget_s: float) -> bool:

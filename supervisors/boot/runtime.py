@@ -40,6 +40,7 @@ from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.front import NOT_BUILT, Front
+from supervisors.boot.holders import Holders
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
@@ -97,7 +98,10 @@ class Runtime:
         self.key = ClientKey(self.settings, self.state_dir, accept_new=self._accept_new_ssh_key)
         await self.servers.start(self.parts)
         await self.key.look(self.servers.dsn)
-        lease = Lease(self.servers.dsn, self.instance_id)
+        holders = Holders(self.state_dir, self.instance_id)
+        self.parts.opened("state directory", holders.aclose)
+        holders.enter()
+        lease = Lease(self.servers.dsn, self.instance_id, holders.is_dead)
         self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
             await self._stand_by(lease)
@@ -147,7 +151,8 @@ class Runtime:
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
         self.reprobes = Reprobes(engine, self.pool)
-        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch)
+        may_act = self.kernel.lease.may_act
+        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch, may_act)
         self.heartbeats = Heartbeats(self.nats, self.detector.heard)
         self.ssh = SshClient(
             self.key.path, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
@@ -157,9 +162,9 @@ class Runtime:
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
         self.republishes = Republishes(self.kernel.read.rows)
         engine.listeners.append(self.republishes.follow)
-        admin = BusAdmin(publisher, self.kernel.read.rows, self.kernel.lease.may_act)
+        admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
-        self.kernel.wire(runners, publisher, self._gate)
+        self.kernel.wire(runners, publisher, self._gate, self._domain_of)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)
@@ -176,14 +181,16 @@ class Runtime:
         ]  # fmt: skip
         self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)
         self.answers = Answers(
-            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused")
-        )
+            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused"),
+            silent=lambda: not kernel.lease.may_answer(),
+        )  # fmt: skip
         columns = {each: await self.front.read.columns(each) for each in ENTITIES if each not in NOT_BUILT}
         self.service = CommandService(
-            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns)
-        )
+            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns),
+            queue_group=f"amends.{kernel.lease.epoch}",
+        )  # fmt: skip
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
-        kernel.resume()
+        await kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
         self.parts.opened("supervision tree", self._end_tree)
@@ -272,6 +279,12 @@ class Runtime:
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self.pool.node(node_id)
         return ssh_endpoint(node) if node is not None else None
+
+    def _domain_of(self, target: str) -> str:
+        """The failure domain of a step's target, "" where none is known."""
+        kind, _, node_id = target.partition(":")
+        node = self.pool.node(node_id) if kind == "node" else None
+        return node.labels.get(self.settings.detector.domain_label, "") if node is not None else ""
 
     def _gate(self, row: StepRow) -> bool:
         """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""

@@ -72,7 +72,7 @@ def running(loaded: Running) -> Running:
     @asynccontextmanager
     async def start() -> AsyncIterator[Kernel]:
         async with loaded() as kernel:
-            kernel.resume()
+            await kernel.resume()
             async with served(kernel):
                 yield kernel
 

@@ -112,6 +112,7 @@ class Decision:
         self.recovery_trace_id = ""
         self._events: list[tuple[str, str | None, str | None, str]] = []
         self._requires: list[tuple[str, str, tuple[str, ...], int | None]] = []
+        self.recent = False
         if isinstance(env.message, StepDone):
             self._end_step(env.message)
 
@@ -173,6 +174,10 @@ class Decision:
     def require(self, kind: str, identifier: str, states: tuple[str, ...], epoch: int | None = None) -> None:
         """Commit only if that actor is then in one of `states` (and at `epoch`); else the turn is refused."""
         self._requires.append((kind, identifier, states, epoch))
+
+    def as_of_commit(self) -> None:
+        """What this turn decides is true of the moment of its commit: one that has waited is decided anew."""
+        self.recent = True
 
     # --- the rest of the turn ------------------------------------------------------------------------
 
