@@ -11,7 +11,7 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
-from amends.runtime.clock import Clock
+from amends.runtime.clock import STEP_ALARM_US, WRONG_US, Clock
 from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
@@ -22,7 +22,7 @@ from amends.runtime.relay import Publisher, Relay
 from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.values.errors import Fenced, Unavailable
+from amends.values.errors import BadConfiguration, Fenced, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -31,6 +31,7 @@ READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
 ANCHOR_S = 180.0
 CLOCK_S = 5.0
+COMPARE_S = 60.0
 FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
@@ -43,8 +44,10 @@ class Kernel:
     def __init__(
         self, domains: Sequence[Domain], limits: Limits, *, facts: Any = None, policy_sha256: str = "",
         has_runbook: Callable[[str], bool] = lambda name: True,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:  # fmt: skip
         check_domains(domains, has_runbook)
+        self._wall_us = wall_us
         self.domains, self.limits, self.facts = domains, limits, facts
         self.matrix = join(domains)
         self._policy_sha256 = policy_sha256
@@ -72,7 +75,13 @@ class Kernel:
         self.read = ReadSide(dsn)  # long reads: the journal's own reader answers each command
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
-        self.clock = Clock(lambda: time.time_ns() // 1000, lambda: time.monotonic_ns() // 1000, floor)
+        self.clock = Clock(self._wall_us, lambda: time.monotonic_ns() // 1000, floor)
+        ahead_s = await self._compare_clocks() / 1e6
+        if abs(ahead_s) * 1e6 > WRONG_US:
+            where = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} Postgres'"
+            raise BadConfiguration(
+                f"this machine's clock is {where}; money is counted by it: set it right and start again"
+            )
         self.context = Context(
             epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
             policy_sha256=self._policy_sha256,
@@ -210,14 +219,27 @@ class Kernel:
 
     async def _watch_clock(self) -> None:
         """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
-        said = False
+        said, compared = False, time.monotonic()
         while True:
             await asyncio.sleep(CLOCK_S)
             self.clock.now_us()
+            if time.monotonic() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
+                compared = time.monotonic()
+                try:
+                    await self._compare_clocks()
+                except Unavailable:  # said where it is felt
+                    continue
+                self.engine.timers.look()
             if self.clock.stepped != said:
                 said = self.clock.stepped
-                message = ClockStepped(self.clock.offset_us, over=not said)
+                message = ClockStepped(self.clock.offset_us or self.clock.peer_offset_us, over=not said)
                 self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    async def _compare_clocks(self) -> int:
+        """How far this machine's clock is ahead of Postgres', in microseconds."""
+        before_us = self._wall_us()
+        peer_us = (await self.journal.fetch("server_clock"))[0]["at_us"]
+        return self.clock.compare(peer_us, before_us, self._wall_us())
 
     async def _anchor(self) -> None:
         while True:

@@ -14,7 +14,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
     """The samples of this moment."""
     kernel = runtime.kernel
     engine, writer, policy = kernel.engine, kernel.writer, kernel.engine.policy
-    exporter = runtime.front.traces.exporter
+    dispatcher, exporter = kernel.dispatcher, runtime.front.traces.exporter
 
     def one(name: str, kind: str, purpose: str, value: Number) -> Metric:
         return (f"amends_{name}", kind, purpose, [({}, value)])
@@ -32,9 +32,10 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         ("amends_breaker_open", "gauge", "1 while something shared does not answer.", breakers),
         ("amends_actors", "gauge", "Actors in memory.", actors),
         one("timers_armed", "gauge", "Durable timers that are set.", len(engine.timers)),
-        one("steps_running", "gauge", "Steps under way.", kernel.dispatcher.running),
-        one("steps_waiting", "gauge", "Steps intended and not running.", kernel.dispatcher.waiting),
-        one("steps_started_total", "counter", "Tries of steps begun.", kernel.dispatcher.started),
+        one("steps_running", "gauge", "Steps under way.", dispatcher.running),
+        one("steps_waiting", "gauge", "Steps intended and not running.", dispatcher.waiting),
+        one("steps_targets_held", "gauge", "Targets that cannot be reached and are left alone.", len(dispatcher.reach)),
+        one("steps_started_total", "counter", "Tries of steps begun.", dispatcher.started),
         one("outbox_pending", "gauge", "Events not yet acknowledged.", kernel.relay.pending),
         one("outbox_published_total", "counter", "Events acknowledged.", kernel.relay.published),
         one("notifications_parked", "gauge", "Notifications waiting for the bus.", len(kernel.parked)),
@@ -43,6 +44,12 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         one("heartbeats_total", "counter", "Heartbeats received.", runtime.heartbeats.received),
         one(
             "heartbeats_malformed_total", "counter", "Heartbeats that could not be read.", runtime.heartbeats.malformed
+        ),
+        one(
+            "heartbeats_dropped_total",
+            "counter",
+            "Heartbeats that came faster than they were read.",
+            runtime.heartbeats.dropped,
         ),
         one("heartbeats_unknown_total", "counter", "Heartbeats of unknown nodes.", runtime.detector.unknown),
         one("detector_blind", "gauge", "1 while nobody is judged.", int(runtime.detector.blind)),

@@ -153,7 +153,12 @@ class Runtime:
         self.reprobes = Reprobes(engine, self.pool)
         may_act = self.kernel.lease.may_act
         self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch, may_act)
-        self.heartbeats = Heartbeats(self.nats, self.detector.heard)
+        self.heartbeats = Heartbeats(self.detector.heard)
+        beats = await connection.connect(
+            urls, name=f"amends-heartbeats-{epoch}", closed=self._on_closed, dropped=self.heartbeats.drop, **options,
+        )  # fmt: skip
+        self.parts.opened("heartbeats' connection", lambda: connection.close(beats))
+        self._beats = beats
         self.ssh = SshClient(
             self.key.path, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
             customer_key_options=self.settings.ssh.customer_key_options,
@@ -200,7 +205,7 @@ class Runtime:
             started.cancel()
             await self._tree_task
         self.key.audit(kernel)
-        await self.heartbeats.start()
+        await self.heartbeats.start(self._beats)
         await self.nats.subscribe(f"amends.v1.canary.{self.instance_id}", cb=self._on_canary)
         self.pool.loaded()
         await self.service.start()

@@ -122,6 +122,10 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
   AND application_name LIKE 'amends:%' AND application_name <> $1;
 
+-- name: server_clock
+-- What time it is on the server, in microseconds.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at_us;
+
 -- name: closed_tables
 -- Tables of ours on which another session holds a lock that lets nobody write them.
 SELECT DISTINCT class.relname AS name

@@ -36,6 +36,10 @@ class Timers:
             if self._heap[0][0] == due_us:
                 self._wake.set()
 
+    def look(self) -> None:
+        """The clock has stepped: what is due now is looked for again."""
+        self._wake.set()
+
     def __len__(self) -> int:
         return len(self._armed)
 

@@ -148,7 +148,7 @@ class JournalWriter:
         try:
             commit = self._sealed(batch)
             if not await self._is_committed(commit):
-                self._queue.extendleft(reversed(_decided_anew(batch, lambda each: True)))
+                self._look_again(batch)
                 return
         except Refused as error:
             self.refused += 1
@@ -164,6 +164,13 @@ class JournalWriter:
             self.turns += len(batch)
             for pending in batch:
                 pending.done(None)
+
+    def _look_again(self, batch: list[Pending]) -> None:
+        """The database was away: each turn of the batch is decided anew, and goes before what has come since."""
+        anew = _decided_anew(batch, lambda each: True)
+        self._queue.extendleft(reversed(anew))
+        if not anew:
+            self.breaker.succeeded()  # it answers, and nothing is left that would show more
 
     def _sealed(self, batch: list[Pending]) -> Commit:
         """The batch as a commit; what cannot be written as JSON is its own turn's trouble, like a refused row."""
