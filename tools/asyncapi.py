@@ -126,6 +126,8 @@ def add_events(it: Document, domain: Domain) -> None:
     """JetStream: events of each kind that has them, and notifications."""
     it.schemas |= {"Event": schemas.EVENT, "Notification": schemas.NOTIFICATION}
     kinds = {kind.name: tuple(dict.fromkeys(to for _, to in kind.transitions)) for kind in domain.kinds if kind.events}
+    for kind, beside in schemas.BESIDE.items():
+        kinds[kind] += beside
     for kind, names in {**kinds, **schemas.ANNOUNCED}.items():
         body = {"headers": schemas.MESSAGE_ID, "payload": ref("components", "schemas", "Event")}
         it.stream(

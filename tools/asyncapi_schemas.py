@@ -76,8 +76,16 @@ EVENT: Final[Json] = {
         "data": {"type": "object", "description": "the entity's view row after the transition"},
     },
 }  # fmt: skip
+# Events of actors that are no transition: kind → event names (`Decision.event`).
+BESIDE: Final[dict[str, tuple[str, ...]]] = {"allocation": ("access_changed",)}
 # Events of what is no actor: kind → event names (`Decision.announce`).
 ANNOUNCED: Final[dict[str, tuple[str, ...]]] = {"audit": ("anchored",), "control_plane": ("degraded", "recovered")}
+
+ACCESS: Final[Json] = {
+    "type": "object",
+    "required": ["user", "host", "port", "host_key", "fingerprint"],
+    "properties": {"user": TEXT, "host": TEXT, "port": WHOLE, "host_key": TEXT, "fingerprint": TEXT},
+}
 
 AUDIENCES: Final = {"account": "ntf.account.{account_id}.{kind}", "ops": "ntf.ops.ops.{kind}"}
 NOTIFICATIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -96,6 +104,7 @@ NOTIFICATION: Final[Json] = {
         "state": TEXT,
         "cause": TEXT,
         "failure_code": TEXT,
+        "access": ACCESS,
         "stopped_us": WHOLE,
         "recovery_trace_id": TRACE_ID,
         "case_id": TEXT,

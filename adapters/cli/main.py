@@ -80,6 +80,8 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
         if verb.show == "rows":
             return await _list(api, verb, typed, data), DONE
         answer = await api.ask(verb.subject, data)
+        if verb.show == "case" and not typed.json:
+            answer["row"] = await why.target(api, answer.get("case", {}))
     status = REFUSED if verb.show == "verdict" and not answer.get("valid") else DONE
     return _json(answer) if typed.json else SHOW[verb.show](verb, answer), status
 
@@ -140,6 +142,18 @@ def _record(verb: Verb, answer: dict[str, Any]) -> str:
     return tables.record(answer)
 
 
+def _rental(verb: Verb, answer: dict[str, Any]) -> str:
+    """An allocation, and while its customer is let in what to type for that."""
+    page = tables.record(answer)
+    access = answer.get("access")
+    if not access or answer.get("state") != "active":
+        return page
+    host, port = access["host"], access["port"]
+    place = host if port == 22 else f"[{host}]:{port}"
+    lines = [f"ssh -p {port} {access['user']}@{host}", "", "Its line in known_hosts", f"{place} {access['host_key']}"]
+    return "\n".join([page, "", "To log in", *(tables.printable(line) for line in lines)])
+
+
 def _statement(verb: Verb, answer: dict[str, Any]) -> str:
     balance = {"balance_minor": answer.get("balance_minor"), "currency": answer.get("currency")}
     return f"{tables.table(answer.get('entries', []), verb.columns, _width())}\n\n{tables.record(balance)}"
@@ -156,7 +170,7 @@ def _matrix(verb: Verb, answer: dict[str, Any]) -> str:
 
 def _case(verb: Verb, answer: dict[str, Any]) -> str:
     case = answer.get("case", {})
-    lines = why.settle_lines(case, {}) if case else []
+    lines = why.settle_lines(case, answer.get("row") or {}) if case else []
     parts = [tables.record(case)]
     if lines:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in lines)]
@@ -166,6 +180,7 @@ def _case(verb: Verb, answer: dict[str, Any]) -> str:
 
 SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "record": _record,
+    "rental": _rental,
     "verdict": _record,
     "statement": _statement,
     "tree": _tree,

@@ -36,6 +36,11 @@ FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
 }  # fmt: skip
 
+# Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
+# up that still owes something. `{…}` stands in the case's evidence.
+UPDATE: Final = "--host {host} --port {port} --host-key @NEW_HOST_KEY.pub"
+LOST: Final = "--acknowledge-lost"
+
 
 class Story(Struct):
     """What is known of an entity: all that is open, and the newest of the rest.
@@ -127,6 +132,12 @@ async def _of_run(api: Api, trace_id: str) -> tuple[str, str, dict[str, Any]] | 
     return await _find(api, str(runs[0]["entity"])) if runs else None
 
 
+async def target(api: Api, case: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the entity that a case is about, {} if there is none to be asked for."""
+    kind, _, name = str(case.get("target_ref", "")).partition(":")
+    return (await api.row(kind, name) or {}) if kind in FIELD_OF else {}
+
+
 def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     """The command lines that may settle an open case, ids filled in as far as they are known."""
     if case.get("state") == "resolved":
@@ -135,12 +146,18 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     known = {FIELD_OF.get(kind, ""): name, "case_id": str(case["case_id"])}
     evidence = _plain(case.get("evidence"))
     for source in (row, evidence if isinstance(evidence, dict) else {}):
-        known |= {field: str(source[field]) for field in ("node_id",) if source.get(field) and field not in known}
-    subjects = _plain(case.get("commands")) or []
-    return [command_line(str(subject), known) for subject in subjects]
+        fields = ("node_id", "host", "port")
+        known |= {field: str(source[field]) for field in fields if source.get(field) and field not in known}
+    subjects = [str(subject) for subject in _plain(case.get("commands")) or []]
+    owes = kind != "node" or row.get("dirty")
+    if kind == "node" and owes:
+        # Refused until its debts are settled: those say how, and a person may acknowledge them by a word of its own.
+        subjects = [subject for subject in subjects if subject != "ops.node.return_to_service"]
+    beside = {"ops.node.update": UPDATE, "ops.node.retire": LOST if owes else ""}
+    return [command_line(subject, known, beside.get(subject, "")) for subject in subjects]
 
 
-def command_line(subject: str, known: Mapping[str, str]) -> str:
+def command_line(subject: str, known: Mapping[str, str], beside: str = "") -> str:
     """A subject as the command line that sends it; the subject itself if no verb does."""
     verb = next((one for one in VERBS if one.subject == subject), None)
     if verb is None:
@@ -151,6 +168,8 @@ def command_line(subject: str, known: Mapping[str, str]) -> str:
             words.append(known.get(field.name, field.name.upper()))
         elif field.required:
             words.append(f'{field.option} "…"')
+    if beside:
+        words.append(beside.format_map({"host": "HOST", "port": "22", **known}))
     return " ".join(words)
 
 
@@ -159,6 +178,7 @@ def screen(story: Story, width: int | None) -> str:
     parts = [f"{story.ref}", tables.record({k: v for k, v in story.state.items() if v not in (None, "", [])})]
     step_columns = ("started_us", "name", "attempt", "state", "code", "step_id")
     parts += ["", "Steps" + _left_out(story.earlier, "steps"), tables.table(story.steps, step_columns, width)]
+    parts += _next_tries(story.steps)
     parts += _said(story.steps)
     if story.earlier.get("runs"):
         parts += ["", "Recoveries" + _left_out(story.earlier, "runs")]
@@ -175,6 +195,16 @@ def screen(story: Story, width: int | None) -> str:
     if story.settle:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)
+
+
+def _next_tries(steps: list[dict[str, Any]]) -> list[str]:
+    """When what waits is tried again; a retry command has it tried at once."""
+    lines = [
+        f"  {step.get('name')}, try {step.get('attempt')}: {tables.moment(step['next_attempt_us'])}"
+        for step in steps
+        if step.get("state") == "intended" and step.get("next_attempt_us")
+    ]
+    return ["", "Next try due", *map(tables.printable, lines)] if lines else []
 
 
 def _said(steps: list[dict[str, Any]]) -> list[str]:

@@ -39,6 +39,8 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         one("outbox_pending", "gauge", "Events not yet acknowledged.", kernel.relay.pending),
         one("outbox_published_total", "counter", "Events acknowledged.", kernel.relay.published),
         one("notifications_parked", "gauge", "Notifications waiting for the bus.", len(kernel.parked)),
+        one("lockouts_open", "gauge", "Released customers who are not locked out.", len(runtime.pool.not_locked_out)),
+        one("lockouts_failed_total", "counter", "Releases without a lock-out.", runtime.pool.lockouts_failed),
         one("heartbeats_total", "counter", "Heartbeats received.", runtime.heartbeats.received),
         one(
             "heartbeats_malformed_total", "counter", "Heartbeats that could not be read.", runtime.heartbeats.malformed

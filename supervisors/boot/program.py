@@ -28,10 +28,11 @@ Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
-async def run(config: Path | None) -> int:
+async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
     """`amends run`: start, print `ready`, serve until a signal; exit status."""
     check_environment()
-    runtime = Runtime(load(config, os.environ), say=lambda line: print(line, flush=True))
+    settings = load(config, os.environ)
+    runtime = Runtime(settings, say=lambda line: print(line, flush=True), accept_new_ssh_key=accept_new_ssh_key)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -112,7 +113,7 @@ async def agent(options: argparse.Namespace) -> int:
 
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
-        "run": lambda o: run(o.config),
+        "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
         "demo": lambda o: demo(
             row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or "")
         ),

@@ -27,7 +27,6 @@ from adapters.otel.environment import export_target, resource_of
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ENTITIES
 from adapters.ssh.client import SshClient
-from adapters.ssh.client_key import generate_client_key
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
 from amends.ports import StepRunner
@@ -38,17 +37,20 @@ from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
+from supervisors.boot.client_key import ClientKey
 from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
+from supervisors.boot.standby import Waiting
 from supervisors.detector import Detector
 from supervisors.endpoints import commands, delivery_commands
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
 from supervisors.replies import data_schema
+from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
@@ -60,8 +62,12 @@ CLEANUP_STATES = ("ready", "draining", "quarantined", "registered")
 class Runtime:
     """A running Amends. `start` returns when it is ready to serve; `run` until it is stopped or fenced."""
 
-    def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, settings: Settings, *, say: Callable[[str], None] = lambda line: None, accept_new_ssh_key: bool = False
+    ) -> None:
         self.settings, self.say = settings, say
+        self._accept_new_ssh_key = accept_new_ssh_key
+        self.took_over = False  # whether another runtime held the lease when this one came
         self.state_dir = Path(settings.state_dir).absolute()
         self.instance_id = secrets.token_hex(8)
         self.version = version("amends")
@@ -78,7 +84,6 @@ class Runtime:
             policy_sha256=self.policy.sha256,
             has_runbook=lambda name: runbook(name) is not None,
         )
-        self.ssh_public_key = ""
         self._nats_closed = asyncio.Event()
         self._closed_why = ""
         self.parts = Parts()
@@ -90,31 +95,41 @@ class Runtime:
     async def start(self) -> None:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        client_key = self._client_key()
+        self.key = ClientKey(self.settings, self.state_dir, accept_new=self._accept_new_ssh_key)
         await self.servers.start(self.parts)
+        await self.key.look(self.servers.dsn)
         holders = Holders(self.state_dir, self.instance_id)
         self.parts.opened("state directory", holders.aclose)
         holders.enter()
         lease = Lease(self.servers.dsn, self.instance_id, holders.is_dead)
         self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
-            self.say("standby: another runtime holds the lease; waiting")
-            await lease.acquire()
+            await self._stand_by(lease)
         await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000, self._resource)
         kernel = self.kernel
         self.parts.opened("journal", kernel.aclose)
         await kernel.open(self.servers.dsn, lease)
+        await self.key.claim(kernel)
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
         self.pool.attach(kernel.engine)
         kernel.context.address_of = self.pool.address_of
         count = await kernel.load()
         await load_pool(self.pool, kernel.journal.fetch)
-        await self._connect(client_key)
+        await self._connect()
         await self._serve()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
 
-    async def _connect(self, client_key: Path) -> None:
+    async def _stand_by(self, lease: Lease) -> None:
+        self.took_over = True
+        waiting = Waiting(self.settings.http.listen)
+        self.parts.opened("standby's HTTP server", waiting.stop)
+        await waiting.start()
+        self.say("standby: another runtime holds the lease; waiting")
+        await lease.acquire()
+        await waiting.stop()
+
+    async def _connect(self) -> None:
         urls, options = self.servers.nats_urls, nats_options(self.settings)
         epoch = self.kernel.lease.epoch
         self.nats = await connection.connect(urls, name=f"amends-{epoch}", closed=self._on_closed, **options)
@@ -135,6 +150,7 @@ class Runtime:
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
+        self.reprobes = Reprobes(engine, self.pool)
         may_act = self.kernel.lease.may_act
         self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch, may_act)
         self.heartbeats = Heartbeats(self.detector.heard)
@@ -144,7 +160,7 @@ class Runtime:
         self.parts.opened("heartbeats' connection", lambda: connection.close(beats))
         self._beats = beats
         self.ssh = SshClient(
-            client_key, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
+            self.key.path, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
             customer_key_options=self.settings.ssh.customer_key_options,
         )  # fmt: skip
         self.parts.opened("SSH connections", self.ssh.close)
@@ -188,6 +204,7 @@ class Runtime:
         if self._tree_task.done():
             started.cancel()
             await self._tree_task
+        self.key.audit(kernel)
         await self.heartbeats.start(self._beats)
         await self.nats.subscribe(f"amends.v1.canary.{self.instance_id}", cb=self._on_canary)
         self.pool.loaded()
@@ -206,6 +223,7 @@ class Runtime:
             ChildSpec(name="canary", run=self._send_canary),
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
+            ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
             ChildSpec(name="refusals", run=lambda: self.gate.audit(engine)),
             *self.front.children(),
@@ -262,17 +280,6 @@ class Runtime:
         await asyncio.wait({self._tree_task})
 
     # --- hooks ---------------------------------------------------------------------------------------
-
-    def _client_key(self) -> Path:
-        configured = self.settings.ssh.client_key
-        path = Path(configured) if configured else self.state_dir / "ssh_client_key"
-        if configured and not path.is_file():
-            raise BadConfiguration(f"[ssh].client_key is no file: {configured!r}")
-        try:
-            self.ssh_public_key = generate_client_key(path)
-        except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
-            raise BadConfiguration(f"[ssh].client_key: {path} holds no usable private key: {error}") from None
-        return path
 
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self.pool.node(node_id)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,23 @@ class Pair:
         await self.broker.start()
         self.nats = await nats.connect(self.broker.url)
 
-    async def run(self, name: str, dsn: str = "") -> asyncio.subprocess.Process:
+    async def run(
+        self, name: str, *more: str, dsn: str = "", http_port: int = 0, own_key: bool = False
+    ) -> asyncio.subprocess.Process:
+        """A runtime with a state directory of its own and the first one's key to the nodes, unless it has its own."""
         state = self.base / name
         state.mkdir(exist_ok=True)
+        first_key = self.base / "first" / "ssh_client_key"
+        if name != "first" and first_key.exists() and not own_key:
+            shutil.copy(first_key, state / "ssh_client_key")
         config = state / "amends.toml"
         config.write_text(
             f'profile = "acceptance"\nstate_dir = "{state}"\n[postgres]\ndsn = "{dsn or self.postgres.dsn}"\n'
-            f'[nats]\nservers = ["{self.broker.url}"]\n[http]\nlisten = "127.0.0.1:0"\n'
+            f'[nats]\nservers = ["{self.broker.url}"]\n[http]\nlisten = "127.0.0.1:{http_port}"\n'
         )
         with (state / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
+                sys.executable, "-m", "supervisors.boot", "run", "--config", str(config), *more,
                 stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         self.runtimes.append(process)

@@ -122,7 +122,7 @@ async def test_from_the_standbys_ready_on_every_request_is_answered_though_the_f
 async def test_a_runtime_that_has_lost_only_postgres_answers_nobody_after_the_take_over(pair: Pair) -> None:
     way = Way(pair.postgres.dsn, pair.base / "way")
     await way.start()
-    first = await pair.run("first", way.dsn)
+    first = await pair.run("first", dsn=way.dsn)
     assert await line(first) == "ready"
     second = await pair.run("second")
     assert (await line(second)).startswith("standby")

@@ -22,6 +22,7 @@ from amends.runtime.streams import (
     Stream,
 )
 from amends.runtime.writer import Pending
+from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
 from amends.values.records import OutboxMarkRow, OutboxRow
@@ -360,6 +361,21 @@ async def test_lag_is_looked_at_by_the_clock_and_not_at_each_event(monkeypatch: 
         assert sum(looks) == 1
         assert len(looks) > 20
     assert not [message for message in world.told if isinstance(message, Lag)]
+
+
+async def test_an_operators_redispatch_is_the_next_try_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a stream that refuses, and a wait before the next try that no test lives to see
+    world = World()
+    monkeypatch.setattr(world.relay.breaker, "_waits", Backoff(3_600_000, 3_600_000))
+    world.answer = lambda outbox_id: Published("down", "no_stream")
+    async with running(world):
+        world.commit("a.0")
+        await until(lambda: any(isinstance(message, PublishFailed) for message in world.told))
+        # when it is back and an operator says so, then it goes out at once
+        world.answer = lambda outbox_id: Published("ok")
+        world.relay._try_at_us = world._now() + 3_600_000_000  # whatever the jitter has made of it
+        world.follow([], SettleOutbox("a.0", "the stream is back"))
+        await until(lambda: world.acknowledged == ["a.0"])
 
 
 def only(entity: str) -> Callable[[str], Published]:

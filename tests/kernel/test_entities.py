@@ -120,6 +120,44 @@ async def test_an_actor_that_keeps_failing_is_paused_until_its_case_is_resolved(
         assert case == {"state": "resolved"}
 
 
+async def test_a_paused_actor_takes_the_commands_that_only_note_what_was_said(
+    running: Running, switch: Switch, dsn: str, domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a kind that takes one command while it is paused, and a paused actor of it
+    port = msgspec.structs.replace(domain.kinds[0], while_paused=frozenset({Rename}))
+    monkeypatch.setattr(
+        "tests.kernel.conftest.SWITCH", msgspec.structs.replace(domain, kinds=(port, *domain.kinds[1:]))
+    )
+    replies: list[tuple[Any, Rejected | None]] = []
+
+    async def command(kernel: Kernel, message: Any, key: str) -> Rejected | None:
+        info = CommandInfo("me", key, "h", "cmd.x", f"req_{key}", "t" * 32, "s" * 16, "", 1)
+        env = Envelope(message, command=info, reply=lambda data, error: replies.append((data, error)))
+        replies.clear()
+        kernel.engine.tell("port", "p1", env)
+        async with asyncio.timeout(10):
+            while not replies:
+                await asyncio.sleep(0.01)
+        return replies[0][1]
+
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        for _ in range(3):
+            kernel.engine.tell("port", "p1", Envelope(Poison(), priority=True))
+        await quarantined(kernel, 3)
+        # then that one is done at once, and others are refused as ever
+        assert await command(kernel, Rename("m2"), "k1") is None
+        refused = await command(kernel, Owe(), "k2")
+        assert refused is not None
+        assert refused.code == "illegal_transition"
+    # and after a restart it is still paused, and knows what it was told
+    async with running() as kernel:
+        state = kernel.engine.store.get("port", "p1")
+        assert state is not None
+        assert (state.paused, getattr(state, "machine", "")) == (True, "m2")
+
+
 async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
     running: Running, switch: Switch, dsn: str, domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:

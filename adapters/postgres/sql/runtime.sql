@@ -188,3 +188,19 @@ SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);
 -- name: role_login
 -- The statement that gives a role its password, quoted by the server itself.
 SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
+
+-- name: has_installation
+-- Whether the table that follows is there: a standby asks before anything is migrated.
+SELECT to_regclass('installation') IS NOT NULL;
+
+-- name: read_installation
+-- What is set for the whole installation.
+SELECT value FROM installation WHERE name = $1;
+
+-- name: claim_installation
+-- Set what nobody has set yet.
+INSERT INTO installation (name, value, set_us) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+
+-- name: change_installation
+-- Set it anew, on purpose.
+UPDATE installation SET value = $2, set_us = $3 WHERE name = $1;

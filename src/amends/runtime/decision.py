@@ -105,6 +105,7 @@ class Decision:
         self.spawned: list[Spawn] = []
         self.audits: list[AuditDraft] = []
         self.set_aside: list[str] = []  # durable messages that nobody will take in any more
+        self.hastened: list[str] = []  # targets whose steps of this actor wait for no next try any more
         self.data: dict[str, Any] | None = None
         self.reply_entity = True
         self._moved = False
@@ -236,6 +237,10 @@ class Decision:
         self.steps.append(row)
         self.rows.append(row)
         return step_id
+
+    def hasten(self, target: str) -> None:
+        """What this actor has waiting for its next try on `target` is due now: an operator has asked for it."""
+        self.hastened.append(target)
 
     def did(self, name: str, attempt: int, ok: bool, started_us: int, code: str = "", message: str = "") -> str:
         """Record a try the runtime did itself, such as an activation (R03); returns its span id."""

@@ -65,6 +65,10 @@ class Dispatcher:
         """A committed turn's intents."""
         for row in decision.steps:
             self.accept(row)
+        for target in decision.hastened:
+            waiting = self._back_off.get(target, {})
+            for step_id in [each for each, row in waiting.items() if row.entity == decision.ref]:
+                self._due(target, step_id)
 
     def accept(self, row: StepRow) -> None:
         """Take over an intended step: now, or when its time comes."""

@@ -183,7 +183,7 @@ class Engine:
     def _decided(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> Pending | None:
         """The turn that the message leads to, if there is one to commit; all else is seen to."""
         kind = self.kinds[key[0]]
-        if state is not None and state.paused and not self.policy.passes_pause(env):
+        if state is not None and state.paused and not self.policy.passes_pause(kind, env):
             self.policy.hold(key, box, env)
             return None
         decision = Decision(kind, key[1], state, env, self.context, self.now_us(), secrets.token_bytes(16))

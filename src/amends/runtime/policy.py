@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amends.ports import Turn
-from amends.runtime.domain import Handler
+from amends.runtime.domain import ActorKind, Handler
 from amends.runtime.mailbox import Mailbox
 from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
 from amends.runtime.writer import Pending
@@ -107,9 +107,9 @@ class EntityPolicy:
         self.crashes = self.quarantined = 0
         engine.store.on_damage = self._damaged
 
-    def passes_pause(self, env: Envelope) -> bool:
+    def passes_pause(self, kind: ActorKind, env: Envelope) -> bool:
         """Whether a paused actor still takes this message."""
-        return isinstance(env.message, (Pause, ResolveCase))
+        return isinstance(env.message, (Pause, ResolveCase)) or type(env.message) in kind.while_paused
 
     def hold(self, key: "Key", box: Mailbox, env: Envelope) -> None:
         """Keep a message for a paused actor; commands and offers are refused at once, timers stay in its state."""

@@ -111,6 +111,7 @@ class Relay:
                 self._apart.remove(message.outbox_id)
             else:
                 self._apart.now(message.outbox_id)
+                self._try_at_us = 0  # and what stands before it
             self._parked = {entity: row_id for entity, row_id in self._parked.items() if row_id != message.outbox_id}
             self._behind = True
             self._wake.set()

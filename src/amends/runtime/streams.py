@@ -325,11 +325,14 @@ def _next_page(m: StepDone, d: "Decision") -> bool:
 
 def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
     target = f"outbox:{m.outbox_id}"
-    if not d.open_case(POISON, target):
-        d.refuse("illegal_transition", "the outbox row is not parked any more")
+    waits = not d.open_case(POISON, target)  # it is tried by itself, in the order of its stream: now
+    if waits and m.skip:
+        d.refuse("illegal_transition", "the outbox row is not parked: it goes out by itself")
     d.audit("outbox.skipped" if m.skip else "outbox.redispatch", target, reason=m.reason)
     d.reply_entity = False
     d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
+    if waits:
+        return
     if m.outbox_id in s.apart:  # it is tried again and again: now, or no more
         if m.skip:
             d.row(OutboxMarkRow(m.outbox_id, "skipped", 0, None))

@@ -188,7 +188,7 @@ async def test_a_case_shows_its_runbook_and_the_commands(runtime: FakeRuntime, a
     runtime.answers["ops.case.show"] = {"case": case, "runbook": "# What happened\nthis"}
     said = await amends("case", "show", CASE)
     assert f'  amends retry cleanup {ALLOCATION} --reason "…"' in said.out.splitlines()
-    assert '  amends node retire n1 --reason "…"' in said.out.splitlines()
+    assert '  amends node retire n1 --reason "…" --acknowledge-lost' in said.out.splitlines()
     assert said.out.endswith("# What happened\nthis\n")
 
 
