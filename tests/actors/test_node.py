@@ -157,6 +157,17 @@ def test_a_node_quarantined_on_its_way_back_stays_and_the_operators_word_is_audi
     assert life.node.state == "ready"
 
 
+def test_an_inventory_is_audited_as_counts_and_a_hash_however_much_an_agent_names(life: Life) -> None:
+    asked = returning(life)
+    names = [f"/mnt/{number:05}/" + "x" * 240 for number in range(1024)]
+    life.end(asked, Outcome("done", data={"mounts": [], "users": [], "foreign": names}))
+    (entry,) = [audit for audit in life.turn.audits if audit.action == "node.reconciled"]
+    kept = entry.details["inventory"]
+    assert (kept["foreign"], kept["users"], len(kept["sha256"])) == (1024, 0, 64)
+    assert len(msgspec.json.encode(entry.details)) < 300
+    assert life.node.state == "ready"
+
+
 def test_a_wrong_host_key_seen_on_the_way_back_stops_it_and_keeps_its_case(life: Life) -> None:
     asked = returning(life)
     life.take(Suspicion("host_key_mismatch"))
