@@ -146,6 +146,6 @@ def _clean(s: Node, d: Decision) -> None:
 
 
 def _digest(inventory: dict[str, Any]) -> dict[str, Any]:
-    """An inventory as the audit keeps it: how many of each, and a hash. The names are an agent's, as many as it likes."""
+    """An inventory as the audit keeps it: how many of each, and a hash. An agent names as much as it likes."""
     counts = {kind: len(names) for kind, names in sorted(inventory.items())}
     return {**counts, "sha256": sha256(canonical(inventory))}

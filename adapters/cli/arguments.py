@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Container, Iterable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ def parser(local: Container[str]) -> argparse.ArgumentParser:
         prog="amends", description="Rent machines, and make amends when they fail.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"amends {version('amends')}")
+    top.add_argument("--json", action="store_true", help="the reply's data as JSON")
     verbs = top.add_subparsers(metavar="VERB", required=True)
     groups: dict[str, Any] = {}
     shared = _shared()
@@ -53,7 +56,8 @@ def _shared() -> argparse.ArgumentParser:
     group.add_argument("--token", help="better: AMENDS_TOKEN; default: what the local runtime wrote")
     group.add_argument("--state-dir", type=Path, help="of the local runtime; default ./.amends")
     group.add_argument("--timeout", type=float, default=35.0, metavar="S", help="seconds to wait for the answer")
-    group.add_argument("--json", action="store_true", help="the reply's data as JSON")
+    # Before the verb or behind it: what was said before must not be undone by a default.
+    group.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="the reply's data as JSON")
     return shared
 
 

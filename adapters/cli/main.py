@@ -11,12 +11,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from adapters.cli import arguments, tables, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
-from adapters.cli.verbs import LocalVerb, Verb
+from adapters.cli.verbs import VERBS, LocalVerb, Verb
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED: Final = 130
@@ -38,6 +39,13 @@ def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
         if act is None:
             return _failed(USAGE, "usage", f"`amends {verb.words}` is not part of this release", "")
         return act(typed)
+    return _client_verb(verb, typed)
+
+
+def ask_runtime(words: str, state_dir: Path) -> int:
+    """Ask the local runtime what a local verb of the same words cannot find out by itself; exit status."""
+    verb = next(verb for verb in VERBS if verb.words == words)
+    typed = argparse.Namespace(verb=verb, nats=None, token=None, state_dir=state_dir, timeout=300.0, json=False)
     return _client_verb(verb, typed)
 
 
