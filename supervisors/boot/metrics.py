@@ -31,17 +31,9 @@ def _histogram(name: str, purpose: str, found: list[tuple[dict[str, str], Histog
     yield (f"amends_{name}", "histogram", purpose, samples)
 
 
-def metrics(runtime: "Runtime") -> list[Metric]:
-    """The samples of this moment."""
-    kernel = runtime.kernel
-    engine, writer, policy = kernel.engine, kernel.writer, kernel.engine.policy
-    dispatcher, exporter = kernel.dispatcher, runtime.front.traces.exporter
-
-    def one(name: str, kind: str, purpose: str, value: Number) -> Metric:
-        return (f"amends_{name}", kind, purpose, [({}, value)])
-
-    actors = [({"kind": kind}, count) for kind, count in engine.store.counts().items()]
-    breakers = [({"name": each.name}, int(not each.closed)) for each in (writer.breaker, kernel.relay.breaker)]
+def _alarms(runtime: "Runtime") -> list[Metric]:
+    """What can be alarmed on."""
+    writer, dispatcher = runtime.kernel.writer, runtime.kernel.dispatcher
     counts, debts = runtime.counts, runtime.pool.debts
     states = {
         kind: [({"state": state}, n) for (of, state), n in sorted(counts.states.items()) if of == kind]
@@ -55,7 +47,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         _labelled("allocations", "gauge", "Allocations by state; ended ones since the start.", states["allocation"]),
         _labelled("cases_open", "gauge", "Cases that wait for a person, by kind.", _by("kind", counts.open_cases())),
         _labelled("failures_total", "counter", "Failures by matrix row and code.", failures),
-        one("debts", "gauge", "Cleanups and mounts that nodes owe.", debts),
+        _labelled("debts", "gauge", "Cleanups and mounts that nodes owe.", [({}, debts)]),
         _labelled(
             "invariant_violations",
             "gauge",
@@ -66,6 +58,22 @@ def metrics(runtime: "Runtime") -> list[Metric]:
         *_histogram("commit_seconds", "How long commits took.", [({}, writer.took)]),
         *_histogram("step_seconds", "How long tries of steps took.", steps),
         *_histogram("request_seconds", "How long requests took, by the role they need.", requests),
+    ]
+
+
+def metrics(runtime: "Runtime") -> list[Metric]:
+    """The samples of this moment."""
+    kernel = runtime.kernel
+    engine, writer, policy = kernel.engine, kernel.writer, kernel.engine.policy
+    dispatcher, exporter = kernel.dispatcher, runtime.front.traces.exporter
+
+    def one(name: str, kind: str, purpose: str, value: Number) -> Metric:
+        return (f"amends_{name}", kind, purpose, [({}, value)])
+
+    actors = [({"kind": kind}, count) for kind, count in engine.store.counts().items()]
+    breakers = [({"name": each.name}, int(not each.closed)) for each in (writer.breaker, kernel.relay.breaker)]
+    return [
+        *_alarms(runtime),
         one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
         one("lease_age_seconds", "gauge", "Seconds since the lease was renewed.", round(kernel.lease.age_s, 3)),
         one("turns_total", "counter", "Turns committed by actors.", engine.turns),
