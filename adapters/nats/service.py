@@ -151,6 +151,8 @@ def reply_schema(data: dict[str, Any]) -> dict[str, Any]:
 def schemas(endpoint: Endpoint, data: dict[str, Any]) -> dict[str, str]:
     """The JSON Schemas of an endpoint's request and reply, as service metadata."""
     request, reply = msgspec.json.schema(endpoint.request), reply_schema(data)
+    # Our patterns end with a look past the end, which other languages' validators lack; there `$` alone means the same.
+    asked = _encode(request).decode().replace("$(?!\\\\n)", "$")
     return {
-        "request_schema": _encode(request).decode(), "reply_schema": _encode(reply).decode(), "role": endpoint.role,
+        "request_schema": asked, "reply_schema": _encode(reply).decode(), "role": endpoint.role,
     }  # fmt: skip
