@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli import arguments, tables, why
+from adapters.cli import arguments, tables, trace, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
 from adapters.cli.verbs import VERBS, LocalVerb, Verb
@@ -83,6 +83,8 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
     async with connected(settings, typed.timeout) as api:
         if verb.show == "why":
             return await _why(api, typed), DONE
+        if verb.show == "trace":
+            return await _trace(api, typed), DONE
         if verb.changes:
             return _reply(await _send(api, verb, typed, data), typed), DONE
         if verb.show == "rows":
@@ -119,6 +121,14 @@ async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
     if typed.json:
         return _json({"items": items, "cursor": None if every_page or states else cursor})
     return tables.table(items, verb.columns, _width())
+
+
+async def _trace(api: Api, typed: argparse.Namespace) -> str:
+    trace_id = await trace.trace_of(api, typed.id)
+    found = await api.ask("ops.trace.export", {"trace_id": trace_id}) if trace_id else {"traces": {"data": []}}
+    if not found["traces"]["data"]:
+        raise Refused({"code": "not_found", "message": f"no trace is known of {typed.id}"}, "")
+    return _json(found["traces"]) if typed.json else trace.page(found["traces"], trace_id)
 
 
 async def _why(api: Api, typed: argparse.Namespace) -> str:
