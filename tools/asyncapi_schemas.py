@@ -54,7 +54,16 @@ def headers_of(endpoint: Endpoint) -> str:
 # qry.<entity>.list and ops.case.list: the view's columns as filters.
 LIST: Final[Json] = {
     "type": "object",
-    "properties": {"limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "cursor": TEXT},
+    "properties": {
+        "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+        "cursor": TEXT,
+        "order": {
+            "enum": ["oldest", "newest"],
+            "default": "oldest",
+            "description": "by id, which is the order of time",
+        },
+        "id_prefix": {**TEXT, "description": "rows whose id begins so"},
+    },
     "additionalProperties": {"description": "a column of the view of that name: rows that equal it"},
 }
 

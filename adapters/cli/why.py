@@ -125,6 +125,8 @@ async def find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | N
             return await find(api, target) if target else None
     # People name nodes and accounts, and may have chosen what begins like one of our ids.
     minted = (PREFIXES[prefix],) if made and prefix in PREFIXES else ()
+    if minted:
+        identifier = await api.named(minted[0], identifier)
     return await _existing(api, (*minted, "node", "account"), identifier)
 
 

@@ -116,11 +116,6 @@ class Life:
         return self.state
 
 
-@pytest.fixture
-def life() -> Life:
-    return ready()
-
-
 def ready() -> Life:
     """A node that is ready."""
     life = Life()
