@@ -144,8 +144,8 @@ def subject(endpoint: Endpoint) -> list[str]:
         lines += ["", *table("field | required | type and bounds", rows)] if rows else ["No fields."]
     else:
         lines.append(
-            "Fields: any column of the view, `limit` (1 to 500, default 100), `cursor`, `order` (`oldest` or `newest`), "
-            "`id_prefix`."
+            "Fields: any column of the view, `limit` (1 to 500, default 100), `cursor`, `order` (`oldest` or "
+            "`newest`), `id_prefix`."
         )
     asked, answered = example(endpoint.subject)
     return [*lines, "", "```json", compact(asked), "```", "```json", compact(answered), "```", ""]
