@@ -1,7 +1,9 @@
 """Activation: the one transaction that makes a rental run and its meter tick, and its refusal (R03)."""
 
+from msgspec import to_builtins
+
 from actors import setup
-from actors.allocation_state import Allocation, user_ref
+from actors.allocation_state import Allocation, NodeMoved, access_to, user_ref
 from actors.cleanup import begin_cleanup
 from actors.rows import AssignmentRow, MeterRow
 from amends.runtime.decision import Decision
@@ -16,10 +18,16 @@ def activate(s: Allocation, d: Decision) -> None:
     if s.state != "activating" or s.failing or s.node_id is None:
         return
     d.require("node", s.node_id, NODE_STATES, s.node_epoch)
+    node = d.facts.node(s.node_id)
+    if node is None:
+        _node_lost(s, d)
+        return
+    d.as_of_commit()  # a meter starts at the commit that opens it
     meter_id = d.mint("meter")
     policy = d.facts.policy
+    access = access_to(d.id, node.ssh_host, node.ssh_port, node.ssh_host_key)
     d.to(
-        "active", activated_us=d.now_us, billing_state="accruing", meter_id=meter_id,
+        "active", activated_us=d.now_us, access=access, billing_state="accruing", meter_id=meter_id,
         policy_version=policy.version, policy_sha256=policy.sha256,
     )  # fmt: skip
     d.row(meter_row(d.state, d.id))
@@ -29,9 +37,27 @@ def activate(s: Allocation, d: Decision) -> None:
     if run is not None:
         run.retry("activation", d.ref, True, attempt=s.activation_tries + 1)
         run.end("recovered")
-    notify(d, "allocation.active", account_id=s.account_id, state="active")
+    notify(d, "allocation.active", account_id=s.account_id, state="active", access=to_builtins(access))
     if s.leaving:
         d.timer("leave", d.now_us)
+
+
+def moved(s: Allocation, m: NodeMoved, d: Decision) -> None:
+    """The machine of a running rental has another address or key: whoever has the old one hears of the new one.
+
+    Before `active` nobody was told an address, and the activation takes the newest.
+    """
+    access = access_to(d.id, m.host, m.port, m.host_key)
+    if s.state not in ("active", "releasing") or access == s.access:
+        return
+    d.set(access=access)
+    d.audit("allocation.access_changed", details={"fingerprint": access.fingerprint})
+    d.event("access_changed", cause="node_update")
+    if s.state == "active":
+        notify(
+            d, "allocation.active", account_id=s.account_id, state="active", cause="node_update",
+            access=to_builtins(access),
+        )  # fmt: skip
 
 
 def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
@@ -39,10 +65,7 @@ def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
     if s.state != "activating" or s.failing:
         return
     if m.code == "requirement":
-        run = d.open_run(
-            "R02", trigger_type="policy", trigger_ref=f"node:{s.node_id}", original=(s.trace_id, s.span_id)
-        )
-        setup.undo(d, run, "node_offline")
+        _node_lost(s, d)
         return
     tries = s.activation_tries + 1
     span = d.did("activation", tries, False, m.started_us or d.now_us, m.code, m.text)
@@ -61,6 +84,11 @@ def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
     setup.fail(s, d, "activation_failed")
     begin_cleanup(d, "R03")
     run.degrade()
+
+
+def _node_lost(s: Allocation, d: Decision) -> None:
+    run = d.open_run("R02", trigger_type="policy", trigger_ref=f"node:{s.node_id}", original=(s.trace_id, s.span_id))
+    setup.undo(d, run, "node_offline")
 
 
 def meter_row(s: Allocation, allocation_id: str, cause: str | None = None) -> MeterRow:

@@ -7,7 +7,7 @@ database.
 from typing import Any
 
 from actors import activation, cleanup, release, setup
-from actors.allocation_state import Allocation, Offer, view_allocation
+from actors.allocation_state import Allocation, NodeMoved, Offer, view_allocation
 from actors.cleanup import CleanupLost
 from actors.node_state import Suspicion
 from actors.wire import ReleaseAllocation, RequestAllocation, RetryCleanup
@@ -75,6 +75,7 @@ ALLOCATION = ActorKind(
     handlers={
         RequestAllocation: setup.request,
         Offer: setup.offer,
+        NodeMoved: activation.moved,
         ReleaseAllocation: release.release,
         RetryCleanup: cleanup.retry,
         CleanupLost: cleanup.lost,
@@ -86,4 +87,5 @@ ALLOCATION = ActorKind(
     view=view_allocation,
     owner=lambda s: s.account_id,
     answers_refusal=_answers_refusal,
+    while_paused=frozenset({ReleaseAllocation}),
 )

@@ -1,18 +1,31 @@
 """The allocation's state, its references, and the shapes others see of it."""
 
+import base64
+import hashlib
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from amends.runtime.domain import ActorState
 from amends.values import ids
+
+
+class Access(Struct, frozen=True):
+    """How the customer logs in: user, address, and what the machine must show (OpenSSH line, and its hash)."""
+
+    user: str
+    host: str
+    port: int
+    host_key: str
+    fingerprint: str
 
 
 class Allocation(ActorState, frozen=True, kw_only=True):
     """One rental. Times in microseconds; `key_line` is the customer's key, re-encoded.
 
     `failing` names the failure code while an inline undo runs; `leaving` the cause of a release that came during
-    set-up; `create_ref` the span that made the user: what compensations compensate.
+    set-up, or while the allocation was paused; `create_ref` the span that made the user: what compensations
+    compensate; `access` how the customer gets in, from `active` on.
     """
 
     account_id: str
@@ -34,6 +47,7 @@ class Allocation(ActorState, frozen=True, kw_only=True):
     accepted_us: int | None = None
     activation_tries: int = 0
     activated_us: int | None = None
+    access: Access | None = None
     ended_us: int | None = None
     failure_code: str | None = None
     release_cause: str | None = None
@@ -57,6 +71,21 @@ class Offer(Struct, frozen=True):
 
     node_id: str
     node_epoch: int
+
+
+class NodeMoved(Struct, frozen=True):
+    """The node of this allocation has another address or host key, by an operator's word: its customer must know."""
+
+    host: str
+    port: int
+    host_key: str
+
+
+def access_to(allocation_id: str, host: str, port: int, host_key: str) -> Access:
+    """The access of an allocation to a machine; the fingerprint is as `ssh` prints it."""
+    digest = hashlib.sha256(base64.b64decode(host_key.split(" ")[1])).digest()
+    fingerprint = "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    return Access(user_of(allocation_id), host, port, host_key, fingerprint)
 
 
 def user_of(allocation_id: str) -> str:
@@ -84,6 +113,6 @@ def view_allocation(s: Allocation, identifier: str, d: Any) -> dict[str, Any]:
         "failure_code": s.failure_code, "release_cause": s.release_cause, "cleanup_pending": s.cleanup_pending,
         "cleanup_attempts": s.cleanup_attempts, "billing_state": s.billing_state,
         "rate_uminor_per_hour": s.rate_uminor_per_hour, "attempt_id": s.attempt_id, "external_ref": s.external_ref,
-        "requested_us": s.requested_us, "activated_us": s.activated_us, "ended_us": s.ended_us,
-        "trace_id": s.trace_id, "version": s.version,
+        "access": to_builtins(s.access), "requested_us": s.requested_us, "activated_us": s.activated_us,
+        "ended_us": s.ended_us, "trace_id": s.trace_id, "version": s.version,
     }  # fmt: skip

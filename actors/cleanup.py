@@ -17,6 +17,7 @@ from amends.runtime.messages import StepDone
 from amends.runtime.recovery import Run
 
 CASE = "cleanup_exhausted"
+LOCKOUT = "lockout_failed"
 
 
 class CleanupLost(Struct, frozen=True):
@@ -41,6 +42,7 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
         return
     if m.ok and m.name == "ssh.user-lock":
         d.set(locked=True)
+        d.resolve_case(LOCKOUT, "the customer is locked out")
         _try(d, s.cleanup_attempts + 1)
     elif m.ok:
         _cleaned(s, m, d)
@@ -49,11 +51,13 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
 
 
 def retry(s: Allocation, m: RetryCleanup, d: Decision) -> None:
-    """`ops.cleanup.retry`: a new run with a new budget."""
+    """`ops.cleanup.retry`: the next try now; of a cleanup that was given up a new run with a new budget."""
     if not s.cleanup_pending:
         d.refuse("illegal_transition", "this allocation owes no cleanup")
     if CASE not in s.cases or s.cleanup_run in s.runs:
-        d.refuse("illegal_transition", "the cleanup is still being retried by itself")
+        d.audit("allocation.cleanup_retry", reason=m.reason, details={"tries": s.cleanup_attempts})
+        d.hasten(f"node:{s.node_id}")
+        return
     run = d.open_run("R04", trigger_type="policy", trigger_ref=f"case:{s.cases[CASE]}")
     d.case(CASE, run=run, state="retrying", reason=m.reason)
     d.audit("allocation.cleanup_retry", reason=m.reason)
@@ -140,6 +144,7 @@ def _settle(d: Decision, reason: str) -> None:
     operator = {"operator": s.cleanup_operator} if s.cleanup_operator else {}
     d.audit("allocation.cleanup_settled", reason=reason, details={"attempts": s.cleanup_attempts, **operator})
     d.resolve_case(CASE, reason)
+    d.resolve_case(LOCKOUT, reason)
     if s.node_id is not None:
         d.tell("node", s.node_id, DebtSettled())
 

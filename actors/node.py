@@ -5,10 +5,12 @@ something changes. Verdicts on silence belong to the node-loss rows and are not 
 """
 
 from actors import node_ops, node_return
+from actors.node_return import PROBE, probe
 from actors.node_state import (
     DebtSettled,
     HeartbeatSeen,
     Node,
+    Reprobe,
     SetupFailed,
     SetupWorked,
     Silent,
@@ -27,8 +29,6 @@ from actors.wire import (
 from amends.runtime.decision import Decision
 from amends.runtime.domain import ActorKind
 from amends.runtime.messages import StepDone, TimerFired
-
-PROBE = "ssh.probe"
 
 
 def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
@@ -51,7 +51,7 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
     else:
         d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
     if s.state == "registered":
-        node_ops.probe(d)
+        probe(d)
     elif s.state == "suspect":
         _back(d)
 
@@ -90,6 +90,8 @@ def _back(d: Decision) -> None:
         node_ops.quarantine(d, "flapping", case="node_flapping", evidence={"flaps": len(flaps)})
     else:
         d.to(s.before_suspect or "ready", cause="heartbeat", before_suspect="")
+        if s.unproven:
+            probe(d)
 
 
 def _silent(s: Node, m: Silent, d: Decision) -> None:
@@ -119,23 +121,69 @@ def _step_done(s: Node, m: StepDone, d: Decision) -> None:
 
 
 def _probed(s: Node, m: StepDone, d: Decision) -> None:
-    d.set(probing="", probe_tries=s.probe_tries + 1 if s.state == "registered" and not m.ok else 0)
+    d.set(probing="")
     if m.outcome.code == "ssh_host_key_mismatch":
+        d.set(probe_tries=0)
         node_ops.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
-    elif s.state != "registered":
-        return
-    elif not m.ok:
+    elif s.state == "registered":
+        _first_probe(s, m, d)
+    elif s.state == "quarantined":
+        node_return.probed(m, d)
+    elif s.state in node_ops.IN_SERVICE:
+        _probed_again(s, m, d)
+
+
+def _first_probe(s: Node, m: StepDone, d: Decision) -> None:
+    d.set(probe_tries=0 if m.ok else s.probe_tries + 1)
+    if not m.ok:
         d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
     elif s.boot_id is not None:  # else it is probed again when it is heard
         d.to("ready", cause="probe")
 
 
+def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
+    """Of a node in service: as many failures in a row as of set-ups take it out, unless we may be cut off ourselves.
+
+    What is suspect is silent, and judged by that; a new address is tried again when it is heard.
+    """
+    if not m.ok and s.state == "suspect":
+        return
+    if m.ok or _is_taken(s, d):
+        if s.probe_tries or s.unproven:
+            d.set(probe_tries=0, probe_failed_us=0, unproven=False)
+        return
+    tries, first_us = s.probe_tries + 1, s.probe_failed_us if s.probe_tries else d.now_us
+    d.set(probe_tries=tries, probe_failed_us=first_us)
+    limit = d.limits("setup_fail_limit")
+    if tries >= limit and (s.unproven or d.facts.ssh_works_elsewhere(d.id, first_us)):
+        d.set(probe_tries=0, probe_failed_us=0, unproven=False)
+        evidence = {"probes": tries, "code": m.outcome.code, "message": m.outcome.message[:300]}
+        node_ops.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
+    else:
+        d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
+
+
+def _is_taken(s: Node, d: Decision) -> bool:
+    """A customer's node is not looked at by probes, unless nobody has been let in at its new address yet."""
+    return not s.unproven and d.facts.assignment_of(d.id) is not None
+
+
+def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
+    if s.state == "ready" and not s.probe_tries and not _is_taken(s, d):
+        probe(d)
+
+
 def _timer(s: Node, m: TimerFired, d: Decision) -> None:
-    if m.name == "probe" and s.state == "registered":
-        if d.facts.is_heard(d.id):
-            node_ops.probe(d)
-    elif m.name == "reconcile":
+    if m.name == "reconcile":
         node_return.begin_reconcile(d)
+    elif s.state == "registered":
+        if d.facts.is_heard(d.id):
+            probe(d)
+    elif s.state in ("ready", "draining") and s.probe_tries:
+        if _is_taken(s, d):
+            d.set(probe_tries=0, probe_failed_us=0)
+        else:
+            probe(d)
 
 
 NODE = ActorKind(
@@ -161,13 +209,13 @@ NODE = ActorKind(
         ("draining", "ready"): "ops.node.undrain",
         ("registered", "quarantined"): "host key mismatch, identity conflict, ops.node.quarantine",
         ("ready", "quarantined"): (
-            "exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
         ),
         ("suspect", "quarantined"): (
             "flapping, exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
         ),
         ("draining", "quarantined"): (
-            "exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
         ),
         ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
         ("quarantined", "retired"): "ops.node.retire",
@@ -177,6 +225,7 @@ NODE = ActorKind(
         RegisterNode: node_ops.register,
         HeartbeatSeen: _heard,
         Silent: _silent,
+        Reprobe: _reprobe,
         Suspicion: _suspicion,
         SetupFailed: _setup_failed,
         SetupWorked: _setup_worked,

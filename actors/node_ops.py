@@ -4,9 +4,10 @@ from typing import Any
 
 import msgspec
 
+from actors.allocation_state import NodeMoved
 from actors.cleanup import CleanupLost
-from actors.node_return import begin_reconcile
-from actors.node_state import Node
+from actors.node_return import begin_reconcile, probe
+from actors.node_state import Node, address
 from actors.wire import (
     DrainNode,
     QuarantineNode,
@@ -18,6 +19,8 @@ from actors.wire import (
 )
 from amends.runtime.decision import Decision
 from amends.runtime.notifications import notify
+
+IN_SERVICE = ("ready", "suspect", "draining")
 
 
 def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
@@ -76,6 +79,7 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
     s: Node = d.state
     changes: dict[str, Any] = {
         "quarantine_reasons": sorted({*s.quarantine_reasons, why}), "returning": False, "dirty_acknowledged": False,
+        "reachable": False,
     }  # fmt: skip
     if s.state != "quarantined":
         d.to("quarantined", cause=why, reason=reason, before_suspect="", **changes)
@@ -86,17 +90,18 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
         d.cancel("reconcile")
         d.resolve_case("reconcile_stalled", "the node is no longer on its way back")
     if case and case not in d.state.cases:
-        d.case(case, evidence=evidence)
+        d.case(case, evidence={**(evidence or {}), **address(d.state)})
 
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
-    """An operator lets the node out of quarantine; it is reconciled first."""
+    """An operator lets the node out of quarantine; it is probed and reconciled first, now and until that goes well."""
     if s.state != "quarantined":
         _illegal(s, d, "returned to service")
     if d.facts.is_dirty(d.id) and not m.acknowledge_dirty:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
     d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
     d.set(returning=True, dirty_acknowledged=m.acknowledge_dirty)
+    d.cancel("reconcile")
     begin_reconcile(d)
 
 
@@ -136,18 +141,14 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         d.refuse("invalid_request", "nothing to update: give ssh or labels", field="ssh")
     d.set(**changes)
     d.audit("node.update", reason=m.reason, details={"fields": sorted(changes)})
+    held = d.facts.assignment_of(d.id)
+    if m.ssh is not None and held is not None:
+        d.tell("allocation", held[0], NodeMoved(m.ssh.host, m.ssh.port, m.ssh.host_key))
     if m.ssh is not None:  # what was asked of the old machine says nothing about this one
-        d.set(probing="", probe_tries=0, reconciling="")
+        d.set(probing="", probe_tries=0, reconciling="", reachable=False, unproven=s.state in IN_SERVICE)
         probe(d)
         if s.reconciling:
             begin_reconcile(d)
-
-
-def probe(d: Decision) -> None:
-    """Try the node's SSH server, unless that is under way."""
-    s: Node = d.state
-    if not s.probing:
-        d.set(probing=d.step("ssh.probe", f"node:{d.id}", {"node_id": d.id}, attempt=s.probe_tries + 1))
 
 
 def _illegal(s: Node, d: Decision, verb: str) -> None:

@@ -13,6 +13,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     """A machine that can be rented. Times in microseconds; `flaps` are the times of suspicion in the window.
 
     `probing` and `reconciling` name the step whose outcome is waited for; any other answers an older question.
+    `unproven`: its address is new, and no probe has gone well there. `reachable`: the probe of this way back has.
     """
 
     ssh_host: str
@@ -30,6 +31,9 @@ class Node(ActorState, frozen=True, kw_only=True):
     quarantine_reasons: list[str] = []
     probing: str = ""
     probe_tries: int = 0
+    probe_failed_us: int = 0  # when the first of the probes failed that have failed in a row
+    unproven: bool = False
+    reachable: bool = False
     reconciling: str = ""
     reconcile_tries: int = 0
     dirty_acknowledged: bool = False
@@ -52,6 +56,10 @@ class Silent(Struct, frozen=True):
     """Nothing was heard for `suspect_after_ms`; `last_us` is the last receive time."""
 
     last_us: int
+
+
+class Reprobe(Struct, frozen=True):
+    """It is this node's turn to be probed again: it is ready and without a customer."""
 
 
 class Suspicion(Struct, frozen=True):
@@ -78,6 +86,11 @@ class DebtSettled(Struct, frozen=True):
 def ssh_endpoint(s: Node) -> dict[str, Any]:
     """Where the node's SSH server is, as the SSH adapter takes it."""
     return {"host": s.ssh_host, "port": s.ssh_port, "user": s.ssh_user, "host_key": s.ssh_host_key}
+
+
+def address(s: Node) -> dict[str, Any]:
+    """Where a case's reader finds it, and what its commands name."""
+    return {"host": s.ssh_host, "port": s.ssh_port}
 
 
 def view_node(s: Node, identifier: str, d: Any) -> dict[str, Any]:

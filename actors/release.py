@@ -1,8 +1,11 @@
-"""Release: the clock stops when it is accepted, the customer is locked out, then the rental ends (R04)."""
+"""Release: the clock stops when it is accepted, the customer is locked out, then the rental ends (R04).
+
+A paused allocation takes a release too: its instant stands in the state, and counts when the allocation goes on.
+"""
 
 from actors.activation import meter_row
 from actors.allocation_state import Allocation, ssh_args, user_ref
-from actors.cleanup import begin_cleanup
+from actors.cleanup import LOCKOUT, begin_cleanup
 from actors.rows import AssignmentRow
 from actors.setup import fail
 from actors.wire import ReleaseAllocation
@@ -17,7 +20,9 @@ def release(s: Allocation, m: ReleaseAllocation, d: Decision) -> None:
     if s.state in ("released", "failed"):
         d.reply(already_terminal=True, **({"accepted_us": s.accepted_us} if s.accepted_us else {}))
         return
-    if s.state == "requested":
+    if s.paused:
+        _note(s, d, accepted)
+    elif s.state == "requested":
         d.set(accepted_us=accepted, leaving="user")
         fail(d.state, d, "cancelled")
     elif s.state == "active":
@@ -28,10 +33,20 @@ def release(s: Allocation, m: ReleaseAllocation, d: Decision) -> None:
     d.reply(accepted_us=accepted)
 
 
+def _note(s: Allocation, d: Decision, accepted_us: int) -> None:
+    """Nothing of a paused allocation moves; its timer waits until its case is resolved."""
+    if s.accepted_us is None:
+        d.set(accepted_us=accepted_us, leaving="user")
+        d.audit("allocation.release_accepted", details={"paused": True})
+        d.timer("leave", accepted_us)
+
+
 def leave(s: Allocation, d: Decision) -> None:
-    """A release that was accepted during set-up is taken up now."""
+    """A release that was accepted during set-up, or while the allocation was paused, is taken up now."""
     if s.state == "active":
         begin_release(s, d, s.accepted_us or d.now_us)
+    elif s.state == "requested":
+        fail(s, d, "cancelled")
 
 
 def begin_release(s: Allocation, d: Decision, accepted_us: int) -> None:
@@ -57,6 +72,8 @@ def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
             "compensate", "side_effect", "user-create", user_ref(s, d.id), "partial", of=m.ref, cause=run.id, attempt=0,
             metadata={"owed": "user-lock, user-remove"},
         )  # fmt: skip
+        evidence = {"node_id": s.node_id, "code": m.outcome.code, "message": m.outcome.message[:300]}
+        d.case(LOCKOUT, run=run, evidence=evidence)
         run.degrade()
     begin_cleanup(d, "R04")
     notify(

@@ -27,6 +27,7 @@ from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values import ids
 from amends.values.limits import Limits
 from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
+from benchmarks.stampede import all_due, stampede
 from supervisors.boot.kernel import Kernel
 from supervisors.timing import timing
 
@@ -49,7 +50,7 @@ async def kernel(dsn: str) -> AsyncIterator[Kernel]:
     await it.open(dsn, lease)
     await it.load()
     it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
-    it.resume()
+    await it.resume()
     tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
     task = asyncio.create_task(tree.run())
     await tree.started.wait()
@@ -161,6 +162,14 @@ async def measure(report: Callable[[str, list[float], str], None], scale: float)
                 gc.collect()
                 report("startup", [took], f"s at {it.loaded} actors")
                 report("idle_actor", [(rss_bytes() - before) / it.loaded], "B")
+                await idle_actors(it, int(100_000 * scale))
+            due = await all_due(postgres.dsn, int(200_000 * scale))
+            async with kernel(postgres.dsn) as it:
+                took, watch = await stampede(it, postgres.dsn)
+                report("due_at_once", [due / took], f"/s, {due} timers")
+                report("due_at_once_stall", [watch.stall_s * 1000], "ms")
+                report("due_at_once_lease_age", [watch.lease_age_s * 1000], "ms; at 5000 nothing may begin")
+                report("due_at_once_take_overs", [float(watch.taken)], "")
         finally:
             await postgres.stop()
 

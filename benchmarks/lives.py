@@ -6,7 +6,7 @@ from amends.ports import Outcome, StepCall
 from amends.runtime.decision import Decision
 from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
 from amends.runtime.domain import ActorKind, ActorState, Domain, Matrix, MatrixRow, StepSpec
-from amends.runtime.messages import StepDone
+from amends.runtime.messages import StepDone, TimerFired
 
 STEPS = ("bench.one", "bench.two", "bench.three")
 
@@ -38,6 +38,10 @@ def _touch(s: Life | None, m: Touch, d: Decision) -> None:
         d.create(Life(state="idle"))
     else:
         d.set(doomed=not s.doomed)
+
+
+def _woken(s: Life, m: TimerFired, d: Decision) -> None:
+    d.set(doomed=not s.doomed)
 
 
 def _done(s: Life, m: StepDone, d: Decision) -> None:
@@ -89,7 +93,7 @@ LIFE = ActorKind(
         ("", "running"): "begin", ("", "idle"): "touch", ("running", "done"): "three steps done",
         ("running", "undoing"): "a step failed", ("undoing", "undone"): "undone", ("idle", "running"): "begin",
     },
-    handlers={Begin: _begin, Touch: _touch, StepDone: _done},
+    handlers={Begin: _begin, Touch: _touch, StepDone: _done, TimerFired: _woken},
     creates=frozenset({Begin, Touch}),
 )  # fmt: skip
 

@@ -2,23 +2,29 @@
 
 A table of last-seen times and one lazily re-armed heap. A blind detector judges nobody: while the link to NATS is
 down, or the canary has not come back through the broker, every deadline waits and starts again in full with sight;
-time that the event loop lost is credited to all. Verdicts (offline) belong to the node-loss rows.
+time that the event loop lost is credited to all. Verdicts (offline) belong to the node-loss rows. A node's actor has
+one word of the detector's before it at a time, however often the world changes meanwhile; the next one says how it is
+then.
 """
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from actors.node_state import HeartbeatSeen, Node, Silent
 from actors.rows import NodeSeenRow
 from amends.ports import Turn
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
+from amends.runtime.slices import Slices
 from amends.runtime.writer import Pending
 from amends.values.errors import TurnFailed
 from supervisors.boots import BootIds
 
 STALL_S = 0.1
+SAVED_AT_ONCE = 2_000  # nodes whose last-seen times one turn writes
+AGAIN_S = 1.0  # after which a node that took no word (it is held) is told anew
 
 
 class _Seen:
@@ -41,7 +47,11 @@ class Detector:
         self._known: set[str] = set()
         self._heap: list[tuple[float, str]] = []
         self._dirty: set[str] = set()
-        self._saving = False
+        self._saving = 0  # turns with last-seen times on their way
+        self._told: set[str] = set()  # nodes that have yet to take in what they were told
+        self._owed: dict[str, str] = {}  # of those, who is to be told more: a rival's boot id, or ""
+        self._refused: set[str] = set()
+        self._again_at = monotonic()
         self._canary = monotonic()
         self._sight_since = monotonic()
         self._blind = False
@@ -72,14 +82,32 @@ class Detector:
         if moved:
             self._tell_boots(now, node_id)
         elif again:
-            self._engine.tell("node", node_id, Envelope(HeartbeatSeen(boot_id, us), priority=True))
+            self._tell(node_id)
 
     def _tell_boots(self, now: float, node_id: str = "") -> None:
         for each, rival in self._boots.due(now, node_id):
-            seen = self._seen.get(each)
-            if seen is not None:
-                beat = HeartbeatSeen(seen.boot_id, seen.us, rival)
-                self._engine.tell("node", each, Envelope(beat, priority=True))
+            self._tell(each, rival)
+
+    def _tell(self, node_id: str, rival: str = "") -> None:
+        """Tell a node how it is heard now, once it has taken in what it was told before."""
+        seen = self._seen.get(node_id)
+        if seen is None:
+            return
+        if node_id in self._told:
+            self._owed[node_id] = rival or self._owed.get(node_id, "")
+            return
+        self._told.add(node_id)
+        message = Silent(seen.us) if seen.silent else HeartbeatSeen(seen.boot_id, seen.us, rival)
+        env = Envelope(message, priority=True, done=lambda taken: self._taken(node_id, taken))
+        self._engine.tell("node", node_id, env)
+
+    def _taken(self, node_id: str, taken: bool) -> None:
+        self._told.discard(node_id)
+        rival = self._owed.pop(node_id, None)
+        if not taken:
+            self._refused.add(node_id)
+        elif rival is not None:
+            self._tell(node_id, rival)
 
     def canary(self) -> None:
         """Our own heartbeat came back through the broker."""
@@ -141,7 +169,10 @@ class Detector:
             last = now
             if lost > STALL_S:
                 self._credit(lost)
-            self._look(now)
+            slices = Slices()
+            for _ in self._look(now):
+                await slices.shared()
+                await self._engine.writer.room()
 
     async def checkpoint(self) -> None:
         """Write last-seen times in bulk, every `last_seen_checkpoint_ms`."""
@@ -155,23 +186,26 @@ class Detector:
         """Write what was heard since the last time, unless that is still on its way: a row per node, never two."""
         if self._saving:
             return
-        heard, self._dirty = self._dirty, set()
-        turn = Turn()
-        turn.rows = [
-            NodeSeenRow(node_id, seen.boot_id, seen.us)
-            for node_id in heard
-            if (seen := self._seen.get(node_id)) is not None and seen.us
-        ]
-        if turn.rows:
-            self._saving = True
-            self._engine.writer.submit(Pending(turn, lambda error: self._saved(heard, error)))
+        heard, self._dirty = [*self._dirty], set()
+        for start in range(0, len(heard), SAVED_AT_ONCE):
+            part = heard[start : start + SAVED_AT_ONCE]
+            turn = Turn()
+            turn.rows = [
+                NodeSeenRow(node_id, seen.boot_id, seen.us)
+                for node_id in part
+                if (seen := self._seen.get(node_id)) is not None and seen.us
+            ]
+            if turn.rows:
+                self._saving += 1
+                self._engine.writer.submit(Pending(turn, partial(self._saved, part)))
 
-    def _saved(self, heard: set[str], error: TurnFailed | None) -> None:
-        self._saving = False
+    def _saved(self, heard: list[str], error: TurnFailed | None) -> None:
+        self._saving -= 1
         if error is not None:
-            self._dirty |= heard
+            self._dirty.update(heard)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: float) -> Iterator[None]:
+        """Find who has fallen silent; others may have the loop after each."""
         sees = self._linked() and now - self._canary <= self._suspect_s
         if not sees:
             self._blind = True
@@ -179,7 +213,12 @@ class Detector:
         if self._blind:
             self._blind, self._sight_since = False, now
         self._tell_boots(now)
-        while self._heap and self._heap[0][0] <= now:
+        if now >= self._again_at:
+            self._again_at, refused, self._refused = now + AGAIN_S, self._refused, set()
+            for node_id in sorted(refused):
+                self._tell(node_id)
+                yield
+        while self._linked() and self._heap and self._heap[0][0] <= now:
             _, node_id = heapq.heappop(self._heap)
             seen = self._seen.get(node_id)
             if seen is None or seen.silent:
@@ -189,7 +228,8 @@ class Detector:
                 heapq.heappush(self._heap, (due, node_id))
                 continue
             seen.silent = True
-            self._engine.tell("node", node_id, Envelope(Silent(seen.us), priority=True))
+            self._tell(node_id)
+            yield
 
     def _credit(self, lost: float) -> None:
         """The loop was late: nobody's silence is counted for that time."""

@@ -76,9 +76,10 @@ class Statement(wire.Request, frozen=True):
 
 
 class Export(wire.Request, frozen=True):
-    """ops.trace.export: Jaeger's JSON of the newest recovery runs."""
+    """ops.trace.export: Jaeger's JSON of the newest recovery runs, or of one trace and those it leads to."""
 
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    trace_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")] | None = None
 
 
 class ById(wire.Request, frozen=True):
@@ -184,8 +185,8 @@ def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
     def outbox(skip: bool) -> Callable[[OutboxCommand], Awaitable[tuple[str, str, Any]]]:
         async def locate(request: OutboxCommand) -> tuple[str, str, Any]:
             row = await _one(read, "read_outbox_row", request.outbox_id, "outbox row")
-            if row["state"] != "parked":
-                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, not parked")
+            if row["state"] not in ("parked", "pending"):
+                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, and waits for nobody")
             return "stream", row["stream"], SettleOutbox(request.outbox_id, request.reason, skip)
 
         return locate

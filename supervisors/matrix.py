@@ -41,7 +41,8 @@ ROWS = (
         entity="allocation", covers=("ssh.user-lock", "ssh.user-remove"),
         compensations=("compensate·side_effect", "reverse·side_effect"),
         budget=("cleanup_tries", "cleanup_backoff_ms"), billing="stays stopped at the accepted time",
-        exhaustion="escalate, node quarantined", failure_types=("error", "timeout"), cases=("cleanup_exhausted",),
+        exhaustion="escalate, node quarantined", failure_types=("error", "timeout"),
+        cases=("cleanup_exhausted", "lockout_failed"),
     ),
     MatrixRow(
         id="R05", name="debit replay", step="Billing debit", failure_point="debit posted twice via replay",
@@ -136,4 +137,4 @@ ROWS = (
     ),
 )  # fmt: skip
 
-MATRIX = Matrix("2026-11-21.1", ROWS)
+MATRIX = Matrix("2026-11-26.1", ROWS)

@@ -13,11 +13,12 @@ from msgspec import Struct
 
 from actors.accounts import Account
 from actors.allocation_state import Allocation, Offer, user_of
+from actors.cleanup import LOCKOUT
 from actors.node_state import Node, SetupFailed, Suspicion
 from actors.rows import AssignmentRow, DebtRow
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
-from amends.runtime.messages import Envelope
+from amends.runtime.messages import Envelope, StepDone
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 
 OFFER_AGAIN_S = 0.05
@@ -47,6 +48,9 @@ class Pool:
         self._offered: set[str] = set()
         self._accused: dict[str, set[str]] = {}  # node → messages it has yet to take in, which may end its service
         self._by_key: dict[str, str] = {}  # SSH host key → node
+        self._worked: list[tuple[str, int]] = []  # the last two nodes on which a step over SSH went well, and when
+        self.not_locked_out: set[str] = set()  # released allocations whose customer may still get in
+        self.lockouts_failed = 0
         self.is_heard: Callable[[str], bool] = lambda node_id: True
         self.heard_boot: Callable[[str], str] = lambda node_id: ""
         self.last_seen_us: Callable[[str], int] = lambda node_id: 0
@@ -79,6 +83,24 @@ class Pool:
         node = self.node(node_id)
         return node.epoch if node is not None else None
 
+    def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
+        """Whether a step has gone well on another node since then, so that the trouble is not our own (A7).
+
+        Of a few nodes nothing can be told, as with the guards against mass error: there each stands for itself.
+        """
+        assert self._engine is not None
+        if len(self._by_key) < self._engine.context.limits("mass_offline_min_nodes"):
+            return True
+        return any(node != node_id and at_us >= since_us for node, at_us in self._worked)
+
+    def free_nodes(self) -> list[str]:
+        """The nodes that could be assigned now."""
+        return list(self._free)
+
+    def is_free(self, node_id: str) -> bool:
+        """Whether it could be assigned now."""
+        return node_id in self._free
+
     def address_of(self, target: str) -> tuple[str, int]:
         """Where a step's target has its SSH server now; ("", 0) for what is no living node."""
         kind, _, node_id = target.partition(":")
@@ -88,6 +110,11 @@ class Pool:
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         """(allocation, `reserved` or `active`) of the node."""
         return self._assignments.get(node_id)
+
+    @property
+    def debts(self) -> int:
+        """How much all nodes owe."""
+        return sum(map(len, self._debts.values()))
 
     def is_dirty(self, node_id: str) -> bool:
         """Whether the node owes a cleanup or a mount."""
@@ -129,6 +156,9 @@ class Pool:
             self._count_requested(None, allocation)
             if _waits(allocation):
                 self._waiting.add(allocation_id, _wanted(allocation), allocation)
+            if isinstance(allocation, Allocation):
+                self._index_lockout(allocation_id, allocation)
+        self.lockouts_failed = 0  # those were another runtime's
         for allocation_id in list(self._waiting):
             self._match_allocation(allocation_id)
 
@@ -136,6 +166,11 @@ class Pool:
         """A turn has committed."""
         touched = {node_id for row in decision.rows if (node_id := self._take_in(row))}
         state = decision.state
+        message = decision.env.message
+        if isinstance(message, StepDone) and message.ok and message.name.startswith("ssh."):
+            node_id = message.target.partition(":")[2]
+            others = [each for each in self._worked if each[0] != node_id]
+            self._worked = [*others[-1:], (node_id, message.ended_us)]
         for sent in decision.sent:
             if isinstance(sent.message, ACCUSING):
                 self._accused.setdefault(sent.id, set()).add(sent.row.message_id)
@@ -164,12 +199,20 @@ class Pool:
 
     def _follow_allocation(self, allocation_id: str, before: Any, state: Allocation) -> None:
         self._count_requested(before, state)
+        self._index_lockout(allocation_id, state)
         if not _waits(state):
             self._waiting.take(allocation_id)
             self._withdraw(allocation_id)  # taken up, or never to be answered: a paused one holds its messages
         elif before is None or before.paused:
             self._waiting.add(allocation_id, _wanted(state), state)
             self._match_allocation(allocation_id)
+
+    def _index_lockout(self, allocation_id: str, allocation: Allocation) -> None:
+        if LOCKOUT not in allocation.cases:
+            self.not_locked_out.discard(allocation_id)
+        elif allocation_id not in self.not_locked_out:
+            self.not_locked_out.add(allocation_id)
+            self.lockouts_failed += 1
 
     def _take_in(self, row: Struct) -> str:
         """An assignment or debt as it now stands; the node it concerns."""
@@ -214,7 +257,7 @@ class Pool:
 
     def _index_node(self, node_id: str, node: Node) -> None:
         assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
-        if assignable and node_id not in self._offered and node_id not in self._accused:
+        if assignable and not node.unproven and node_id not in self._offered and node_id not in self._accused:
             self._free.add(node_id, node.labels, node)
         else:
             self._free.take(node_id)

@@ -23,6 +23,7 @@ CASES = tuple(
     CaseKind(kind, commands, f"{kind}.md")
     for kind, commands in (
         ("cleanup_exhausted", ("ops.cleanup.retry", "ops.node.retire")),
+        ("lockout_failed", ("ops.cleanup.retry",)),
         ("outbox_poison", ("ops.outbox.redispatch", "ops.outbox.skip")),
         ("actor_quarantined", ("ops.case.resolve",)),
         ("unknown_step", ("ops.case.resolve",)),

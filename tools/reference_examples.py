@@ -7,6 +7,9 @@ helps. Ids are of the real shape and derive from their prefix, so that the pages
 import hashlib
 from typing import Any, Final
 
+import msgspec
+
+from actors.allocation_state import access_to
 from adapters.postgres.reading import ENTITIES
 from amends.values import ids
 from supervisors.matrix import MATRIX
@@ -33,6 +36,8 @@ HOST_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkGFP6jA35xzb5GpLR0Rjjfx
 CUSTOMER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGn2q0yRkD1zVZQ7eF2p8mT4bLqv0sXhW3uJ6cN9tYwE"
 SSH: Final[Json] = {"host": "10.0.0.11", "port": 22, "host_key": HOST_KEY}
 
+ACCESS: Final[Json] = msgspec.to_builtins(access_to(ALLOCATION, "10.0.0.11", 22, HOST_KEY))
+
 # One row of each view that can be asked for, as it stands at the end of the morning.
 ROWS: Final[dict[str, Json]] = {
     "account": {
@@ -49,7 +54,8 @@ ROWS: Final[dict[str, Json]] = {
         "allocation_id": ALLOCATION, "account_id": "acme", "node_id": "node-1", "state": "released",
         "failure_code": None, "release_cause": "user", "cleanup_pending": True, "cleanup_attempts": 8,
         "billing_state": "stopped", "rate_uminor_per_hour": 249000000, "attempt_id": ATTEMPT,
-        "external_ref": "order-7731", "requested_us": T0 + 60_000_000, "activated_us": T0 + 60_090_000,
+        "external_ref": "order-7731", "access": ACCESS, "requested_us": T0 + 60_000_000,
+        "activated_us": T0 + 60_090_000,
         "ended_us": T0 + 3_660_040_000, "trace_id": COMMAND_TRACE, "version": 21,
     },
     "debt": {
@@ -152,7 +158,8 @@ def _notification(**changes: Any) -> Json:
 
 _BEGUN: Final[Json] = {
     "state": "requested", "node_id": None, "attempt_id": None, "release_cause": None, "cleanup_pending": False,
-    "cleanup_attempts": 0, "billing_state": "none", "activated_us": None, "ended_us": None, "version": 1,
+    "cleanup_attempts": 0, "billing_state": "none", "access": None, "activated_us": None, "ended_us": None,
+    "version": 1,
 }  # fmt: skip
 _REGISTERED: Final[Json] = {"state": "registered", "boot_id": None, "last_heartbeat_us": None, "version": 1}
 _SENT_AGAIN: Final[Json] = {"notification_id": NOTIFICATION, "reason": "the receiver is back"}

@@ -36,7 +36,9 @@ class Verb(Struct, frozen=True):
     help: str
     fields: tuple[Field, ...] = ()
     columns: tuple[str, ...] = ()
-    show: Literal["rows", "record", "tree", "matrix", "case", "why", "statement", "verdict"] = "record"
+    show: Literal["rows", "record", "rental", "tree", "matrix", "case", "why", "trace", "statement", "verdict"] = (
+        "record"
+    )
     changes: bool = False
     states: tuple[str, ...] = ()  # what a list shows when nothing is asked for by --where
 
@@ -88,7 +90,7 @@ COMMANDS: Final = (
         Field("external_ref", "a reference of your own", "--external-ref"),
     ), changes=True),
     Verb("allocation release", "cmd.allocation.release", "end a rental", (ALLOCATION,), changes=True),
-    Verb("retry cleanup", "ops.cleanup.retry", "try an exhausted cleanup again", (ALLOCATION, REASON), changes=True),
+    Verb("retry cleanup", "ops.cleanup.retry", "try an owed cleanup now", (ALLOCATION, REASON), changes=True),
     Verb("node drain", "ops.node.drain", "no new rentals on it", (NODE, REASON), changes=True),
     Verb("node undrain", "ops.node.undrain", "rentals on it again", (NODE, REASON), changes=True),
     Verb("node quarantine", "ops.node.quarantine", "take it out of service", (NODE, REASON), changes=True),
@@ -103,10 +105,13 @@ COMMANDS: Final = (
     Verb("node update", "ops.node.update", "another address, host key or labels", (
         NODE, REASON, *_ssh(required=False), _labels("labels", "a label; all labels are replaced"),
     ), changes=True),
-    Verb("notification redispatch", "ops.notification.redispatch", "send a parked one now", (NOTIFICATION, REASON),
-         changes=True),
+    Verb("notification redispatch", "ops.notification.redispatch", "send a waiting or parked one now", (
+        NOTIFICATION, REASON,
+    ), changes=True),
     Verb("notification cancel", "ops.notification.cancel", "never send it", (NOTIFICATION, REASON), changes=True),
-    Verb("outbox redispatch", "ops.outbox.redispatch", "publish a parked event now", (OUTBOX, REASON), changes=True),
+    Verb("outbox redispatch", "ops.outbox.redispatch", "publish a waiting or parked event now", (
+        OUTBOX, REASON,
+    ), changes=True),
     Verb("outbox skip", "ops.outbox.skip", "never publish it", (OUTBOX, REASON), changes=True),
     Verb("outbox republish", "ops.outbox.republish", "publish events again that a wiped stream lost", (
         Field("since_us", "from this time on", "--since", "time", required=True), REASON,
@@ -130,6 +135,9 @@ QUESTIONS: Final = (
     ), ("entry_id", "created_us", "entry_type", "amount_minor", "currency", "rule_id", "meter_id"), "statement"),
     Verb("audit verify", "ops.audit.verify", "check the chain of the audit log", show="verdict"),
     Verb("trace verify", "ops.trace.verify", "compare compensation records with their spans", show="verdict"),
+    Verb("trace show", "ops.trace.export", "the spans of a trace and of those it leads to, as trees", (
+        Field("id", "a trace, a recovery run, an allocation, a step, …"),
+    ), show="trace"),
     Verb("why", "qry.*", "one screen: state, steps, failures, undo, cases, and what settles them", (
         Field("id", "an id, a node's or account's name, or kind:id"),
     ), show="why"),
@@ -167,7 +175,11 @@ _STATE = Field("state", "where it keeps what it must not forget", "--state", "pa
 _LOCAL_STATE = Field("state_dir", "the state directory of the local runtime", "--state-dir", "path")
 _CONFIG = Field("config", "the configuration file", "--config", "path")
 LOCAL: Final = (
-    LocalVerb("run", "the runtime process", (_CONFIG,)),
+    LocalVerb("run", "the runtime process", (
+        _CONFIG,
+        Field("accept_new_ssh_key", "for one start: the nodes know this runtime's key instead of the one before",
+              "--accept-new-ssh-key", "flag"),
+    )),
     LocalVerb("demo", "start everything embedded, rent, break, repair, tell", (
         Field("row", "only this row of the matrix, such as R02", "--row"),
         Field("slow", "pause between the lines", "--slow", "flag"),
@@ -207,7 +219,8 @@ def entity_verbs() -> tuple[Verb, ...]:
     for entity, columns in ENTITIES.items():
         words = entity.replace("_", "-")
         verbs.append(Verb(f"{words} list", f"qry.{entity}.list", f"rows of {words}", (), columns, "rows"))
-        verbs.append(Verb(f"{words} show", f"qry.{entity}.get", f"one {words}", (Field("id", "its id"),)))
+        show: Literal["rental", "record"] = "rental" if entity == "allocation" else "record"
+        verbs.append(Verb(f"{words} show", f"qry.{entity}.get", f"one {words}", (Field("id", "its id"),), show=show))
     return tuple(verbs)
 
 

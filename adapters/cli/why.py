@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from adapters.cli import tables
-from adapters.cli.client import Api
+from adapters.cli.client import PAGE, Api
 from adapters.cli.verbs import VERBS
 
 RUNS: Final = 10
@@ -31,10 +31,16 @@ POINTERS: Final = {
     "act": ("recovery_action", ("recovery_trace_id",)),
     "comp": ("compensation", ("recovery_trace_id",)),
 }
+LEADING: Final = frozenset(entity for entity, _ in POINTERS.values())  # `step:step_…` is what `step_…` is
 # An entity → the request field that names it in the commands of its cases.
 FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
 }  # fmt: skip
+
+# Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
+# up that still owes something. `{…}` stands in the case's evidence.
+UPDATE: Final = "--host {host} --port {port} --host-key @NEW_HOST_KEY.pub"
+LOST: Final = "--acknowledge-lost"
 
 
 class Story(Struct):
@@ -55,7 +61,7 @@ class Story(Struct):
 
 async def tell(api: Api, identifier: str) -> Story | None:
     """The story of what `identifier` names; None if nothing is known by that name."""
-    found = await _find(api, identifier)
+    found = await find(api, identifier)
     if found is None:
         return None
     kind, name, row = found
@@ -67,6 +73,10 @@ async def tell(api: Api, identifier: str) -> Story | None:
     story.earlier = {"steps": more_steps, "runs": more_runs, "cases": more_cases}
     story.steps = _by(steps, "started_us")
     cases = {case["case_id"]: case for case in on_it}
+    if kind == "stream":  # its runs and cases are those of its events
+        runs = [run for run in await api.rows("recovery_run", limit=PAGE, matrix_row="R01") if not run["ended_us"]]
+        poisoned = await api.rows("ops_case", limit=PAGE, kind="outbox_poison")
+        cases = {case["case_id"]: case for case in poisoned if case["state"] != "resolved"}
     for run in _by(runs, "started_at"):
         story.runs.append(await _told(api, run))
         of = await api.rows("ops_case", recovery_trace_id=run["recovery_trace_id"])
@@ -95,9 +105,13 @@ async def _told(api: Api, run: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | None:
+async def find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | None:
     """Kind, name and row of the entity that an id, a name or `kind:id` means."""
     kind, found, name = identifier.partition(":")
+    if found and kind in LEADING:
+        return await find(api, name)
+    if found and kind == "stream":
+        return kind, name, await _stream(api)
     if found:
         return await _existing(api, (kind,), name.partition("/")[0])
     if TRACE.fullmatch(identifier):
@@ -108,10 +122,20 @@ async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | 
         row = await api.row(entity, identifier)
         if row is not None:
             target = next((str(row[one]) for one in columns if row.get(one)), "")
-            return await _find(api, target) if target else None
+            return await find(api, target) if target else None
     # People name nodes and accounts, and may have chosen what begins like one of our ids.
     minted = (PREFIXES[prefix],) if made and prefix in PREFIXES else ()
+    if minted:
+        identifier = await api.named(minted[0], identifier)
     return await _existing(api, (*minted, "node", "account"), identifier)
+
+
+async def _stream(api: Api) -> dict[str, Any]:
+    """What is known of the stream of events: what waits for it, and what an operator is called for."""
+    waiting = {
+        f"events_{state}": len(await api.rows("outbox", limit=PAGE, state=state)) for state in ("pending", "parked")
+    }
+    return {name: f"{count} and more" if count == PAGE else count for name, count in waiting.items()}
 
 
 async def _existing(api: Api, kinds: Iterable[str], name: str) -> tuple[str, str, dict[str, Any]] | None:
@@ -124,7 +148,13 @@ async def _existing(api: Api, kinds: Iterable[str], name: str) -> tuple[str, str
 
 async def _of_run(api: Api, trace_id: str) -> tuple[str, str, dict[str, Any]] | None:
     runs = await api.rows("recovery_run", recovery_trace_id=trace_id, limit=1)
-    return await _find(api, str(runs[0]["entity"])) if runs else None
+    return await find(api, str(runs[0]["entity"])) if runs else None
+
+
+async def target(api: Api, case: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of the entity that a case is about, {} if there is none to be asked for."""
+    kind, _, name = str(case.get("target_ref", "")).partition(":")
+    return (await api.row(kind, name) or {}) if kind in FIELD_OF else {}
 
 
 def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
@@ -135,12 +165,18 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     known = {FIELD_OF.get(kind, ""): name, "case_id": str(case["case_id"])}
     evidence = _plain(case.get("evidence"))
     for source in (row, evidence if isinstance(evidence, dict) else {}):
-        known |= {field: str(source[field]) for field in ("node_id",) if source.get(field) and field not in known}
-    subjects = _plain(case.get("commands")) or []
-    return [command_line(str(subject), known) for subject in subjects]
+        fields = ("node_id", "host", "port")
+        known |= {field: str(source[field]) for field in fields if source.get(field) and field not in known}
+    subjects = [str(subject) for subject in _plain(case.get("commands")) or []]
+    owes = kind != "node" or row.get("dirty")
+    if kind == "node" and owes:
+        # Refused until its debts are settled: those say how, and a person may acknowledge them by a word of its own.
+        subjects = [subject for subject in subjects if subject != "ops.node.return_to_service"]
+    beside = {"ops.node.update": UPDATE, "ops.node.retire": LOST if owes else ""}
+    return [command_line(subject, known, beside.get(subject, "")) for subject in subjects]
 
 
-def command_line(subject: str, known: Mapping[str, str]) -> str:
+def command_line(subject: str, known: Mapping[str, str], beside: str = "") -> str:
     """A subject as the command line that sends it; the subject itself if no verb does."""
     verb = next((one for one in VERBS if one.subject == subject), None)
     if verb is None:
@@ -151,6 +187,8 @@ def command_line(subject: str, known: Mapping[str, str]) -> str:
             words.append(known.get(field.name, field.name.upper()))
         elif field.required:
             words.append(f'{field.option} "…"')
+    if beside:
+        words.append(beside.format_map({"host": "HOST", "port": "22", **known}))
     return " ".join(words)
 
 
@@ -159,6 +197,7 @@ def screen(story: Story, width: int | None) -> str:
     parts = [f"{story.ref}", tables.record({k: v for k, v in story.state.items() if v not in (None, "", [])})]
     step_columns = ("started_us", "name", "attempt", "state", "code", "step_id")
     parts += ["", "Steps" + _left_out(story.earlier, "steps"), tables.table(story.steps, step_columns, width)]
+    parts += _next_tries(story.steps)
     parts += _said(story.steps)
     if story.earlier.get("runs"):
         parts += ["", "Recoveries" + _left_out(story.earlier, "runs")]
@@ -175,6 +214,16 @@ def screen(story: Story, width: int | None) -> str:
     if story.settle:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)
+
+
+def _next_tries(steps: list[dict[str, Any]]) -> list[str]:
+    """When what waits is tried again; a retry command has it tried at once."""
+    lines = [
+        f"  {step.get('name')}, try {step.get('attempt')}: {tables.moment(step['next_attempt_us'])}"
+        for step in steps
+        if step.get("state") == "intended" and step.get("next_attempt_us")
+    ]
+    return ["", "Next try due", *map(tables.printable, lines)] if lines else []
 
 
 def _said(steps: list[dict[str, Any]]) -> list[str]:

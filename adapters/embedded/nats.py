@@ -22,6 +22,7 @@ logger = logging.getLogger("amends.embedded")
 PROGRAM = "nats-server"
 ANY_PORT = -1
 READY_WITHIN_S = 30.0
+PING_S = 5
 DO = "Free some disk or memory if the log says so, or name servers of your own: [nats] servers"
 
 _VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
@@ -129,6 +130,7 @@ def _configuration(home: Path, port: int) -> str:
     return (
         f"server_name: amends-embedded\nhost: {HOST}\nport: {port}\nhttp: {HOST}:{ANY_PORT}\n"
         f"ports_file_dir: {quoted(home)}\n"
+        f'ping_interval: "{PING_S}s"\nping_max: 2\n'  # a client that is paused or gone is told apart in seconds
         f"jetstream {{ store_dir: {quoted(home / 'jetstream')}, sync_interval: always }}\n"
     )
 

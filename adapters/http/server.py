@@ -10,6 +10,7 @@ JSON: {"error": {"code", "http", "message"}}, and below /api/ what Jaeger's inte
 """
 
 import asyncio
+import errno
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,10 @@ STOP_S = 0.25  # aiohttp waits this long twice
 MAX_BODY = 1 << 20
 
 Checks = Callable[[], Mapping[str, str | None] | Awaitable[Mapping[str, str | None]]]
+
+
+class InUse(BadConfiguration):
+    """Somebody else listens there now."""
 
 
 class HttpServer:
@@ -63,7 +68,8 @@ class HttpServer:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
             await runner.cleanup()
-            raise BadConfiguration(f"[http].listen {self._listen}: {error.strerror or error}") from error
+            kind = InUse if error.errno == errno.EADDRINUSE else BadConfiguration
+            raise kind(f"[http].listen {self._listen}: {error.strerror or error}") from error
         self._runner = runner
         bound = runner.addresses[0]
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]

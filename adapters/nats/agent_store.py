@@ -14,6 +14,7 @@ from adapters.nats.agents import TaskResult
 from amends.values.errors import BadConfiguration
 
 KEPT_RESULTS: Final = 256
+LEAP: Final = 2**40  # no epoch is that far above the last one: a restore raises it by 2**32
 
 
 class StoreUnusable(BadConfiguration):
@@ -57,8 +58,13 @@ class AgentStore:
         return self.memory.results.get(task_id)
 
     def stale(self, node_epoch: int, runtime_epoch: int) -> str:
-        """Why epochs as these are refused, with the highest seen; empty if they are not."""
+        """Why epochs as these are refused, with the highest seen; empty if they are not.
+
+        One far above all that was seen is refused as well: remembered, it would shut out every runtime for ever.
+        """
         memory = self.memory
+        if max(runtime_epoch - memory.runtime_epoch, node_epoch - memory.node_epoch) > LEAP:
+            return f"epochs {runtime_epoch} and {node_epoch} are no runtime's, far above {memory.runtime_epoch}"
         if runtime_epoch < memory.runtime_epoch:
             return f"stale runtime epoch {runtime_epoch}, highest seen {memory.runtime_epoch}"
         if node_epoch < memory.node_epoch:

@@ -20,6 +20,7 @@ MAX_HEARTBEAT_BYTES: Final = 16 * 1024
 MAX_RESULT_BYTES: Final = 512 * 1024
 MAX_INVENTORY: Final = 1024  # names of each kind
 MAX_NAME: Final = 255
+MAX_UNASKED: Final = 64  # results read of a node that answer none of its tasks, until the next task
 MALFORMED: Final = "agent_malformed"
 
 # An agent is believed about its own machine only, and its words go into rows: nothing unprintable, nothing endless.
@@ -59,17 +60,24 @@ class TaskResult(Struct, frozen=True):
 
 
 class Heartbeats:
-    """Receives heartbeats and hands (node_id, boot_id) on; counts what it cannot read."""
+    """Receives heartbeats and hands (node_id, boot_id) on; counts what it cannot read.
 
-    def __init__(self, client: Client, heard: Callable[[str, str], None]) -> None:
-        self._client, self._heard = client, heard
+    On a connection of its own: a flood of them is dropped there, and counted, and takes nobody else's messages along.
+    """
+
+    def __init__(self, heard: Callable[[str, str], None]) -> None:
+        self._heard = heard
         self._decoder = msgspec.json.Decoder(Heartbeat)
         self._subscription: Subscription | None = None
-        self.received = self.malformed = 0
+        self.received = self.malformed = self.dropped = 0
 
-    async def start(self) -> None:
-        """Subscribe."""
-        self._subscription = await self._client.subscribe("amends.v1.hb.*", cb=self._on_message)
+    def drop(self, subject: str) -> None:
+        """The connection has dropped one, as they come faster than they are read."""
+        self.dropped += 1
+
+    async def start(self, client: Client) -> None:
+        """Subscribe on that connection."""
+        self._subscription = await client.subscribe("amends.v1.hb.*", cb=self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
         self.received += 1
@@ -86,14 +94,18 @@ class Heartbeats:
 class AgentTasks:
     """The step runner `agent`: publishes a task until its result comes or its time is over.
 
-    `node_epoch` gives a node's present epoch, None if there is no such node: a task of an older one is not sent.
+    `node_epoch` gives a node's present epoch, None if there is no such node: a task of an older one is not sent; and
+    while `may_act` says no, none is.
     """
 
     def __init__(
-        self, client: Client, runtime_epoch: int, now_us: Callable[[], int], node_epoch: Callable[[str], int | None]
-    ) -> None:
+        self, client: Client, runtime_epoch: int, now_us: Callable[[], int], node_epoch: Callable[[str], int | None],
+        may_act: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
         self._client, self._epoch, self._now, self._node_epoch = client, runtime_epoch, now_us, node_epoch
+        self._may_act = may_act
         self._waiting: dict[str, dict[str, asyncio.Future[TaskResult]]] = {}  # by node and task
+        self._unasked: dict[str, int] = {}  # results of a node that answered none of its tasks
         self._decoder = msgspec.json.Decoder(TaskResult)
 
     async def start(self) -> None:
@@ -119,20 +131,23 @@ class AgentTasks:
                 while not future.done():
                     if self._node_epoch(node_id) != args["node_epoch"]:
                         return Outcome("failed", "stale_epoch", "the node was retired or begun anew meanwhile")
-                    await self._client.publish(f"amends.v1.task.{node_id}", payload, headers=headers)
+                    if self._may_act():
+                        await self._client.publish(f"amends.v1.task.{node_id}", payload, headers=headers)
                     await asyncio.wait({future}, timeout=RESEND_S)
         except TimeoutError:
             return Outcome("unknown", "agent_timeout", "the node's agent gave no result in time")
         finally:
             del self._waiting[node_id][task_id]
+            self._unasked.pop(node_id, None)
             if not self._waiting[node_id]:
                 del self._waiting[node_id]
         return _outcome(op, future.result())
 
     async def _on_result(self, message: Msg) -> None:
-        waiting = self._waiting.get(message.subject.rpartition(".")[2])
-        if waiting is None:
-            return  # nobody asked this node: not worth reading
+        node_id = message.subject.rpartition(".")[2]
+        waiting = self._waiting.get(node_id)
+        if waiting is None or self._unasked.get(node_id, 0) >= MAX_UNASKED:
+            return  # nobody asked this node, or it says other things than it was asked: not worth reading
         try:
             if len(message.data) > MAX_RESULT_BYTES:
                 raise msgspec.ValidationError(f"larger than {MAX_RESULT_BYTES} bytes")
@@ -146,6 +161,8 @@ class AgentTasks:
             return
         if result.task_id in waiting:
             _answer(waiting[result.task_id], result)
+        else:
+            self._unasked[node_id] = self._unasked.get(node_id, 0) + 1
 
 
 def _answer(future: asyncio.Future[TaskResult], result: TaskResult) -> None:

@@ -21,9 +21,16 @@ _OWN = re.compile(r"_INBOX_[A-Za-z0-9_-]+\.")
 
 
 class Answers:
-    """Which reply subjects are answered. `dropped` hears of each other one, with the subject that was asked."""
+    """Which reply subjects are answered. `dropped` hears of each other one, with the subject that was asked.
 
-    def __init__(self, prefixes: Sequence[str] = (), dropped: Callable[[str], None] = lambda subject: None) -> None:
+    `silent`: whether nobody is answered now, since another runtime may be doing so (api.md 3).
+    """
+
+    def __init__(
+        self, prefixes: Sequence[str] = (), dropped: Callable[[str], None] = lambda subject: None, *,
+        silent: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self.silent = silent
         self._own = None if prefixes else _OWN
         self._prefixes = (*_BUILT_IN, *(f"{prefix.rstrip('.')}." for prefix in prefixes))
         self._dropped = dropped
@@ -37,6 +44,8 @@ class Answers:
 
     def takes(self, subject: str, reply: str) -> bool:
         """Whether a request is looked at at all; one without a reply subject is: nothing is published for it."""
+        if self.silent():
+            return False
         if not reply or self.may_go_to(reply):
             return True
         self.dropped += 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import SlowConsumerError
 
 from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.inboxes import inbox_prefix
@@ -22,17 +23,18 @@ PENDING_BYTES = 64 * 1024 * 1024
 
 
 async def connect(
-    servers: Sequence[str], *, name: str, closed: Callable[[str], None] = lambda why: None, **options: Any
-) -> Client:
+    servers: Sequence[str], *, name: str, closed: Callable[[str], None] = lambda why: None,
+    dropped: Callable[[str], None] = lambda subject: None, **options: Any,
+) -> Client:  # fmt: skip
     """Connect; raises `Unavailable`, and `BadConfiguration` where the server refuses us.
 
     Options as nats-py takes them (user, password, token, tls …); answers come to the user's own inbox.
 
     `closed` is called when the connection has ended for good, by us or by the server (credentials that ran out): the
-    driver does not seek it again then.
+    driver does not seek it again then. `dropped` hears the subject of each message that came faster than it was read.
     """
     client = Client()
-    voice = _Voice(name, client)
+    voice = _Voice(name, client, dropped)
 
     async def on_closed() -> None:
         closed(str(client.last_error or ""))
@@ -71,8 +73,8 @@ async def connect(
 class _Voice:
     """What a connection says: a line when it is lost and one when it is back, and each other trouble once a minute."""
 
-    def __init__(self, name: str, client: Client) -> None:
-        self._name, self._client = name, client
+    def __init__(self, name: str, client: Client, dropped: Callable[[str], None]) -> None:
+        self._name, self._client, self._dropped = name, client, dropped
         self._away_since: float | None = None
         self._heard: dict[str, float] = {}  # text → when it was last logged
 
@@ -92,6 +94,8 @@ class _Voice:
             log.warning("%s: NATS is back after %.1f s", self._name, away_s)
 
     async def error(self, error: Exception) -> None:
+        if isinstance(error, SlowConsumerError):
+            self._dropped(error.subject)
         text, now = str(error) or type(error).__name__, time.monotonic()
         kind = _QUOTED.sub('""', text)  # one for each reply subject would be as good as none
         last = self._heard.get(kind)

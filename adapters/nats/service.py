@@ -5,6 +5,7 @@ Requests run side by side, so many of each caller; what is above that is refused
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,10 +19,10 @@ from nats.micro.service import ServiceConfig
 from adapters.nats.answers import Answers, GuardedService
 from amends.runtime.requests import Endpoint, Entry, Reply, Requests
 from amends.values.errors import CODES
+from amends.values.histogram import Histogram
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
-QUEUE_GROUP = "amends"
 HEADERS_BYTES = 1024  # of a reply: the code and at most 200 characters of text
 _encode = msgspec.json.Encoder().encode
 
@@ -31,19 +32,23 @@ class CommandService:
 
     def __init__(
         self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str, answers: Answers,
-        reply_data: Callable[[str], dict[str, Any]] = lambda subject: {"type": "object"},
+        reply_data: Callable[[str], dict[str, Any]] = lambda subject: {"type": "object"}, *,
+        queue_group: str = "amends",
     ) -> None:  # fmt: skip
+        self._queue_group = queue_group  # of the epoch: a replaced runtime takes nobody's request
         self._client, self._requests, self._endpoints, self._answers = client, requests, endpoints, answers
         self._errors: Counter[str] = Counter()
         self._reply_data = reply_data  # subject → the JSON Schema of an ok reply's `data`
         self._version = version
         self._service: GuardedService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.took = {role: Histogram() for role in {endpoint.role for endpoint in endpoints}}
 
     async def start(self) -> None:
         """Subscribe every endpoint; from here on commands are taken."""
         config = ServiceConfig(
-            name="amends", version=self._version, description="Rentals that make amends", queue_group=QUEUE_GROUP,
+            name="amends", version=self._version, description="Rentals that make amends",
+            queue_group=self._queue_group,
         )  # fmt: skip
         self._service = GuardedService(self._client, config, self._answers, self._errors)
         await self._service.start()
@@ -88,11 +93,16 @@ class CommandService:
         return handle
 
     async def _answer(self, endpoint: Endpoint, request: Request, headers: dict[str, str], entry: Entry) -> None:
-        await self._send(request, await self._requests.handle(endpoint, request.data, headers, entry))
+        began = time.perf_counter()
+        reply = await self._requests.handle(endpoint, request.data, headers, entry)
+        self.took[endpoint.role].observe(time.perf_counter() - began)
+        await self._send(request, reply)
 
     async def _send(self, request: Request, reply: Reply) -> None:
         if not reply.body["ok"]:
             self._errors[request.subject] += 1
+        if self._answers.silent():
+            return
         data, room = _encode(reply.body), self._client.max_payload - HEADERS_BYTES
         if len(data) > room:
             reply = self._requests.too_large(reply, room)
@@ -142,6 +152,8 @@ def reply_schema(data: dict[str, Any]) -> dict[str, Any]:
 def schemas(endpoint: Endpoint, data: dict[str, Any]) -> dict[str, str]:
     """The JSON Schemas of an endpoint's request and reply, as service metadata."""
     request, reply = msgspec.json.schema(endpoint.request), reply_schema(data)
+    # Our patterns end with a look past the end, which other languages' validators lack; there `$` alone means the same.
+    asked = _encode(request).decode().replace("$(?!\\\\n)", "$")
     return {
-        "request_schema": _encode(request).decode(), "reply_schema": _encode(reply).decode(), "role": endpoint.role,
+        "request_schema": asked, "reply_schema": _encode(reply).decode(), "role": endpoint.role,
     }  # fmt: skip

@@ -5,6 +5,7 @@ call is ever cancelled; after an exception that leaves doubt the connection is c
 """
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
 from amends.ports import Commit, Head, StateWrite, StoredActor
 from amends.values.errors import CONSUMED, Fenced, Refused, Unavailable
+
+_WRITES = re.compile(r"^(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.MULTILINE)
 
 
 class PostgresJournal:
@@ -73,6 +76,13 @@ class PostgresJournal:
             raise blame from error
         self._doubt = None
 
+    async def settled(self, commit: Commit) -> bool:
+        """See `amends.ports.Journal.settled`."""
+        if self._doubt is None:
+            await self._head("read_head")
+            return False
+        return await self._was_committed(commit)
+
     async def _was_committed(self, commit: Commit) -> bool:
         """Whether the doubtful batch is in: once nobody holds the head, it says so exactly.
 
@@ -121,6 +131,18 @@ class PostgresJournal:
         return self._writer
 
     # --- reading -------------------------------------------------------------------------------------
+
+    async def closed(self) -> dict[str, str]:
+        """See `amends.ports.Journal.closed`."""
+        tables = {row["name"] for row in await self._fetch("closed_tables")}
+        if not tables:
+            return {}
+        found = {kind: table for kind, table in self._tables.items() if table in tables}
+        return found | {
+            name: table.group(1)
+            for name in (*self._order, "consume")
+            if (table := _WRITES.search(statement(name))) is not None and table.group(1) in tables
+        }
 
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
         """See `amends.ports.Journal.locked`."""

@@ -18,6 +18,11 @@ def generate_client_key(path: Path) -> str:
     return asyncssh.read_private_key(path).export_public_key("openssh").decode("ascii").strip()
 
 
+def fingerprint(public_line: str) -> str:
+    """`SHA256:…` of a public key line, as ssh prints it."""
+    return asyncssh.import_public_key(public_line).get_fingerprint("sha256")
+
+
 def _create(path: Path, key: asyncssh.SSHKey) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.new")
     part.unlink(missing_ok=True)

@@ -120,6 +120,14 @@ class Journal(Protocol):
         """
         ...
 
+    async def settled(self, commit: Commit) -> bool:
+        """Whether a batch that met `Unavailable` is in after all; raises `Unavailable` until that can be told."""
+        ...
+
+    async def closed(self) -> dict[str, str]:
+        """Actor kinds and statements whose table a foreign session lets nobody write, each with that table."""
+        ...
+
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
         """Of these actors, the (kind, id) whose row a foreign session holds right now. Never waits."""
         ...

@@ -1,13 +1,15 @@
 """What others see of a runtime beside commands: queries, the tree, the matrix, cases, `endpoints.json`."""
 
+import asyncio
 import json
+import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.metrics import Metric
-from adapters.http.server import HttpServer
+from adapters.http.server import HttpServer, InUse
 from adapters.postgres.audit import verify_audit
 from adapters.postgres.reading import CONNECTIONS, ENTITIES, Asker, ReadSide
 from amends.runtime.identity import Identity
@@ -17,12 +19,14 @@ from amends.values.errors import Rejected
 from supervisors import endpoints as wire
 from supervisors.boot.files import write_private
 from supervisors.boot.metrics import metrics
+from supervisors.boot.standby import listen_late
 from supervisors.boot.traces import Traces
 from supervisors.runbooks import runbook
 
 if TYPE_CHECKING:
     from supervisors.boot.runtime import Runtime
 
+log = logging.getLogger("amends.boot")
 BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "notification"))
 Question = dict[str, Any]
 QUESTION_S = 5.0  # for one question in the database, and for its turn there
@@ -46,8 +50,13 @@ class Front:
         )  # fmt: skip
 
     async def start(self) -> None:
-        """Open what answers questions."""
-        await self.http.start()
+        """Open what answers questions; after a take-over the replaced one may still hold the address."""
+        try:
+            await self.http.start()
+        except InUse as error:
+            if not self._runtime.took_over:
+                raise
+            log.warning("%s; it is tried again until it is free", error)
 
     async def stop(self) -> None:
         """Close it."""
@@ -57,7 +66,14 @@ class Front:
 
     def children(self) -> Sequence[ChildSpec]:
         """Services for the supervision tree."""
-        return (self.traces.child(),)
+        return (self.traces.child(), ChildSpec(name="http", run=self._listen, detail=lambda: {"url": self.http.url}))
+
+    async def _listen(self) -> None:
+        """The server listens by itself; a late one is still to be told to those who look for it."""
+        if not self.http.url:
+            await listen_late(self.http)
+            await self.write_endpoints()
+        await asyncio.Event().wait()
 
     def _checks(self) -> dict[str, str | None]:
         """`/readyz`: what is wrong with each part, None for nothing."""
@@ -67,7 +83,7 @@ class Front:
         return {
             "postgres": None if kernel.lease.may_act() else "the lease was not renewed for 5 s",
             "nats": None if runtime.nats.is_connected else "not connected",
-            "journal": None if kernel.writer.breaker.closed else "commits wait for Postgres",
+            "journal": kernel.writer.trouble or None,
             "detector": blind,
         }
 
@@ -163,6 +179,8 @@ class Front:
         return await self.traces.verify()
 
     async def _export_traces(self, request: wire.Export, identity: Identity) -> dict[str, Any]:
+        if request.trace_id is not None:
+            return await self.traces.of_trace(request.trace_id)
         return await self.traces.of_recoveries(request.limit)
 
     async def _cases(self, request: Question, identity: Identity) -> dict[str, Any]:
@@ -186,7 +204,7 @@ class Front:
             "nats_url": runtime.servers.local_nats_url,
             "http_url": self.http.url,
             "operator_token": runtime.operator_token,
-            "ssh_public_key": runtime.ssh_public_key,
+            "ssh_public_key": runtime.key.public,
             "pid": os.getpid(),
         }
         write_private(runtime.state_dir / "endpoints.json", json.dumps(body, indent=1))

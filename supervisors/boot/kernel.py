@@ -11,7 +11,7 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
-from amends.runtime.clock import Clock
+from amends.runtime.clock import STEP_ALARM_US, WRONG_US, Clock
 from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
@@ -23,7 +23,7 @@ from amends.runtime.relay import Publisher, Relay
 from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.values.errors import Unavailable
+from amends.values.errors import BadConfiguration, Fenced, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -32,6 +32,7 @@ READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
 ANCHOR_S = 180.0
 CLOCK_S = 5.0
+COMPARE_S = 60.0
 FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
@@ -44,8 +45,10 @@ class Kernel:
     def __init__(
         self, domains: Sequence[Domain], limits: Limits, *, facts: Any = None, policy_sha256: str = "",
         has_runbook: Callable[[str], bool] = lambda name: True,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:  # fmt: skip
         check_domains(domains, has_runbook)
+        self._wall_us = wall_us
         self.domains, self.limits, self.facts = domains, limits, facts
         self.matrix = join(domains)
         self._policy_sha256 = policy_sha256
@@ -75,7 +78,13 @@ class Kernel:
         self._kept = KeptReplies(lambda callers, keys: self._commands.rows("kept_replies", callers, keys))
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
-        self.clock = Clock(lambda: time.time_ns() // 1000, lambda: time.monotonic_ns() // 1000, floor)
+        self.clock = Clock(self._wall_us, lambda: time.monotonic_ns() // 1000, floor)
+        ahead_s = await self._compare_clocks() / 1e6
+        if abs(ahead_s) * 1e6 > WRONG_US:
+            where = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} Postgres'"
+            raise BadConfiguration(
+                f"this machine's clock is {where}; money is counted by it: set it right and start again"
+            )
         self.context = Context(
             epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
             policy_sha256=self._policy_sha256,
@@ -102,13 +111,14 @@ class Kernel:
         runners: Mapping[str, StepRunner],
         publisher: Publisher,
         gate: Callable[[StepRow], bool] = lambda row: True,
+        domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
         """Join the engine to the adapters of this process."""
         specs = {step.name: step for domain in self.domains for step in domain.steps}
         may_act = self.lease.may_act
         self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, fetch=self.read.rows, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
-        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate)
+        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate, domain_of=domain_of)
         self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
 
     def children(self) -> list[ChildSpec]:
@@ -116,12 +126,13 @@ class Kernel:
         return [
             ChildSpec(name="lease", run=self.lease.run, fatal=True, detail=lambda: {
                 "age_ms": int(self.lease.age_s * 1000)}),
-            ChildSpec(name="journal", run=self.writer.run, fatal=True, detail=lambda: {
+            ChildSpec(name="journal", run=self._write, fatal=True, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
                 **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
             ChildSpec(name="steps", run=self.dispatcher.run, detail=lambda: {
-                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting}),
+                "running": self.dispatcher.running, "waiting": self.dispatcher.waiting,
+                "targets_held": len(self.dispatcher.reach)}),
             ChildSpec(name="relay", run=self.relay.run, detail=lambda: {
                 "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
@@ -130,7 +141,15 @@ class Kernel:
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
 
-    def resume(self) -> None:
+    async def _write(self) -> None:
+        """Commit; who finds itself replaced begins nothing from that moment on."""
+        try:
+            await self.writer.run()
+        except Fenced:
+            self.lease.fence()
+            raise
+
+    async def resume(self) -> None:
         """Take up what a crash or a drain left: once wired, and before the services start.
 
         So it is taken up once, and an entity's older events stand before those of its next turns.
@@ -139,7 +158,7 @@ class Kernel:
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
                 self.parked.accept(notification_id)
-        self.recovered = resume(self.engine, self.dispatcher, self._left)
+        self.recovered = await resume(self.engine, self.dispatcher, self._left)
         self._left = NOTHING_LEFT
 
     async def drain(self, budget_s: float) -> bool:
@@ -208,14 +227,27 @@ class Kernel:
 
     async def _watch_clock(self) -> None:
         """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
-        said = False
+        said, compared = False, time.monotonic()
         while True:
             await asyncio.sleep(CLOCK_S)
             self.clock.now_us()
+            if time.monotonic() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
+                compared = time.monotonic()
+                try:
+                    await self._compare_clocks()
+                except Unavailable:  # said where it is felt
+                    continue
+                self.engine.timers.look()
             if self.clock.stepped != said:
                 said = self.clock.stepped
-                message = ClockStepped(self.clock.offset_us, over=not said)
+                message = ClockStepped(self.clock.offset_us or self.clock.peer_offset_us, over=not said)
                 self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    async def _compare_clocks(self) -> int:
+        """How far this machine's clock is ahead of Postgres', in microseconds."""
+        before_us = self._wall_us()
+        peer_us = (await self.journal.fetch("server_clock"))[0]["at_us"]
+        return self.clock.compare(peer_us, before_us, self._wall_us())
 
     async def _anchor(self) -> None:
         while True:

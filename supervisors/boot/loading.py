@@ -1,21 +1,19 @@
 """Recovery at start: what the database says becomes actors, timers, steps and messages in memory."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import MsgspecError, Struct
 from msgspec.structs import fields
 
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope, Pause
+from amends.runtime.slices import Slices
 from amends.values.ids import split_ref
 from amends.values.records import StepRow
 from supervisors.pool import Pool
-
-LOAD_SLICE = 10_000  # actors loaded before others get the loop: some 20 ms
 
 Fetch = Callable[..., Awaitable[Sequence[Any]]]
 LiveActors = Callable[[str], Awaitable[Sequence[Any]]]
@@ -23,15 +21,14 @@ LiveActors = Callable[[str], Awaitable[Sequence[Any]]]
 
 async def load_actors(engine: Engine, domains: Sequence[Domain], live: LiveActors) -> int:
     """All actors that live or owe, kept as bytes until they are touched; returns how many."""
-    count = 0
+    count, slices = 0, Slices()
     for domain in domains:
         for kind in domain.kinds:
             for row in await live(kind.name):
                 engine.store.load(kind.name, row["id"], row["body"].encode())
                 engine.timers.arm(kind.name, row["id"], row["due_us"])
                 count += 1
-                if count % LOAD_SLICE == 0:
-                    await asyncio.sleep(0)  # the lease must be renewed meanwhile
+                await slices.shared()  # the lease must be renewed meanwhile
     return count
 
 
@@ -65,32 +62,38 @@ async def read_left(fetch: Fetch) -> Left:
     return Left(steps, await fetch("waiting_messages"))
 
 
-def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]:
+async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]:
     """Hand it to those who do it, before anything newer reaches them; returns how many of each.
 
     The relay finds its events by itself.
     """
     unknown: dict[tuple[str, str], dict[str, list[dict[str, str]]]] = {}
+    slices = Slices()
     for step in left.steps:
-        if dispatcher.knows(step):
+        await slices.shared()
+        if dispatcher.knows(step) and split_ref(step.entity)[0] in engine.kinds:
             dispatcher.accept(step)
         else:
             found = unknown.setdefault(split_ref(step.entity), {"steps": [], "messages": []})
             found["steps"].append({"step": step.name, "step_id": step.step_id})
     for row in left.messages:
+        await slices.shared()
         if not _deliver(engine, row):
             found = unknown.setdefault((row["to_kind"], row["to_id"]), {"steps": [], "messages": []})
             found["messages"].append({"message": row["type"], "message_id": row["message_id"]})
     for (kind, identifier), evidence in unknown.items():
+        if kind not in engine.kinds:
+            engine.policy.open_case(f"{kind}:{identifier}", dict(evidence), f"no release here knows a {kind}")
+            continue
         engine.tell(kind, identifier, Envelope(Pause("unknown_step", dict(evidence)), priority=True))
     return {"steps": len(left.steps), "messages": len(left.messages)}
 
 
 def _deliver(engine: Engine, row: Any) -> bool:
-    """A durable message; False for one that its kind does not know, which is not guessed at."""
+    """A durable message; False for one that its kind does not know or that cannot be made out: it is not guessed at."""
     try:
         message = engine.decode(row["to_kind"], row["type"], row["body"].encode())
-    except KeyError:
+    except (LookupError, MsgspecError, UnicodeError, RecursionError):
         return False
     env = Envelope(
         message, trace_id=row["trace_id"], span_id=row["span_id"], actor=row["actor"],

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from adapters.cli.main import ask_runtime
 from adapters.cli.main import main as command_line
 from adapters.nats.agent import NodeAgent
 from amends.runtime.trunk import TrunkFailed
@@ -19,21 +20,21 @@ from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailabl
 from supervisors import fleet
 from supervisors.boot.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.boot.demo import demo
-from supervisors.boot.environment import check_environment
+from supervisors.boot.environment import check_environment, open_standard_streams
 from supervisors.boot.runtime import Runtime, nats_options
-from supervisors.boot.verifiers import verify_audit_log, verify_traces
+from supervisors.boot.verifiers import is_external, verify_audit_log, verify_traces
 from supervisors.settings import Settings, check_serving, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
-async def run(config: Path | None) -> int:
+async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
     """`amends run`: start, print `ready`, serve until a signal; exit status."""
     check_environment()
     settings = load(config, os.environ)
     check_serving(settings)
-    runtime = Runtime(settings, say=lambda line: print(line, flush=True))
+    runtime = Runtime(settings, say=lambda line: print(line, flush=True), accept_new_ssh_key=accept_new_ssh_key)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -114,16 +115,37 @@ async def agent(options: argparse.Namespace) -> int:
 
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
-        "run": lambda o: run(o.config),
+        "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
         "demo": lambda o: demo(
             row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or "")
         ),
         "agent": agent,
         "fleet": fleet.run,
+    }
+    verifiers: dict[str, Work] = {
         "audit verify": lambda o: verify_audit_log(_settings(o)),
         "trace verify": lambda o: verify_traces(_settings(o), o.jaeger, o.otlp_file),
     }
-    return {name: _blocking(work) for name, work in table.items()}
+    return {name: _blocking(work) for name, work in table.items()} | {
+        name: _verifying(name, work) for name, work in verifiers.items()
+    }
+
+
+def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
+    """A verifier reads the database itself; where only the runtime knows the way to it, the runtime is asked."""
+
+    def call(options: argparse.Namespace) -> int:
+        settings = _settings(options)
+        if settings.postgres.dsn or not is_external(settings):
+            return _blocking(work)(options)
+        if getattr(options, "jaeger", None) or getattr(options, "otlp_file", None):
+            return _say(
+                "the runtime's Postgres is not its own, and its records are read for this: give --config, or "
+                "AMENDS_POSTGRES_DSN with the DSN that the runtime has", USAGE,
+            )  # fmt: skip
+        return ask_runtime(words, Path(settings.state_dir))
+
+    return call
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -158,6 +180,7 @@ def _say(error: object, status: int) -> int:
 
 def main() -> int:
     """The entry point."""
+    open_standard_streams()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
     return command_line(sys.argv[1:], _local())

@@ -27,7 +27,6 @@ from adapters.otel.environment import export_target, resource_of
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ENTITIES
 from adapters.ssh.client import SshClient
-from adapters.ssh.client_key import generate_client_key
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
 from amends.ports import StepRunner
@@ -39,16 +38,21 @@ from amends.values.records import StepRow
 from supervisors.admission import Admission
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
+from supervisors.boot.client_key import ClientKey
 from supervisors.boot.closing import CLOSE_S, Parts
+from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
+from supervisors.boot.holders import Holders
 from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
+from supervisors.boot.standby import Waiting
 from supervisors.detector import Detector
 from supervisors.endpoints import commands, delivery_commands
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
 from supervisors.replies import data_schema
+from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
@@ -60,8 +64,12 @@ CLEANUP_STATES = ("ready", "draining", "quarantined", "registered")
 class Runtime:
     """A running Amends. `start` returns when it is ready to serve; `run` until it is stopped or fenced."""
 
-    def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, settings: Settings, *, say: Callable[[str], None] = lambda line: None, accept_new_ssh_key: bool = False
+    ) -> None:
         self.settings, self.say = settings, say
+        self._accept_new_ssh_key = accept_new_ssh_key
+        self.took_over = False  # whether another runtime held the lease when this one came
         self.state_dir = Path(settings.state_dir).absolute()
         self.instance_id = secrets.token_hex(8)
         self.version = version("amends")
@@ -78,7 +86,6 @@ class Runtime:
             policy_sha256=self.policy.sha256,
             has_runbook=lambda name: runbook(name) is not None,
         )
-        self.ssh_public_key = ""
         self._nats_closed = asyncio.Event()
         self._closed_why = ""
         self.parts = Parts()
@@ -90,28 +97,41 @@ class Runtime:
     async def start(self) -> None:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        client_key = self._client_key()
+        self.key = ClientKey(self.settings, self.state_dir, accept_new=self._accept_new_ssh_key)
         await self.servers.start(self.parts)
-        lease = Lease(self.servers.dsn, self.instance_id)
+        await self.key.look(self.servers.dsn)
+        holders = Holders(self.state_dir, self.instance_id)
+        self.parts.opened("state directory", holders.aclose)
+        holders.enter()
+        lease = Lease(self.servers.dsn, self.instance_id, holders.is_dead)
         self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
-            self.say("standby: another runtime holds the lease; waiting")
-            await lease.acquire()
+            await self._stand_by(lease)
         await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000, self._resource)
         kernel = self.kernel
         self.parts.opened("journal", kernel.aclose)
         await kernel.open(self.servers.dsn, lease)
+        await self.key.claim(kernel)
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
         self.pool.attach(kernel.engine)
         kernel.context.address_of = self.pool.address_of
         count = await kernel.load()
         await load_pool(self.pool, kernel.journal.fetch)
-        await self._connect(client_key)
+        await self._connect()
         await self._serve()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
 
-    async def _connect(self, client_key: Path) -> None:
+    async def _stand_by(self, lease: Lease) -> None:
+        self.took_over = True
+        waiting = Waiting(self.settings.http.listen)
+        self.parts.opened("standby's HTTP server", waiting.stop)
+        await waiting.start()
+        self.say("standby: another runtime holds the lease; waiting")
+        await lease.acquire()
+        await waiting.stop()
+
+    async def _connect(self) -> None:
         urls, options = self.servers.nats_urls, nats_options(self.settings)
         epoch = self.kernel.lease.epoch
         self.nats = await connection.connect(urls, name=f"amends-{epoch}", closed=self._on_closed, **options)
@@ -132,19 +152,29 @@ class Runtime:
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
-        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch)
-        self.heartbeats = Heartbeats(self.nats, self.detector.heard)
+        self.reprobes = Reprobes(engine, self.pool)
+        may_act = self.kernel.lease.may_act
+        self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch, may_act)
+        self.heartbeats = Heartbeats(self.detector.heard)
+        beats = await connection.connect(
+            urls, name=f"amends-heartbeats-{epoch}", closed=self._on_closed, dropped=self.heartbeats.drop, **options,
+        )  # fmt: skip
+        self.parts.opened("heartbeats' connection", lambda: connection.close(beats))
+        self._beats = beats
         self.ssh = SshClient(
-            client_key, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
+            self.key.path, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,
             customer_key_options=self.settings.ssh.customer_key_options,
         )  # fmt: skip
         self.parts.opened("SSH connections", self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
+        self.counts = Counts(self.kernel.read.rows)
+        await self.counts.load()
+        engine.listeners.append(self.counts.follow)
         self.republishes = Republishes(self.kernel.read.rows)
         engine.listeners.append(self.republishes.follow)
-        admin = BusAdmin(publisher, self.kernel.read.rows, self.kernel.lease.may_act)
+        admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
-        self.kernel.wire(runners, publisher, self._gate)
+        self.kernel.wire(runners, publisher, self._gate, self._domain_of)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)
@@ -162,14 +192,16 @@ class Runtime:
         admission = Admission(self.pool.open_requests)
         self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply, admission)
         self.answers = Answers(
-            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused")
-        )
+            self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused"),
+            silent=lambda: not kernel.lease.may_answer(),
+        )  # fmt: skip
         columns = {each: await self.front.read.columns(each) for each in ENTITIES if each not in NOT_BUILT}
         self.service = CommandService(
-            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns)
-        )
+            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns),
+            queue_group=f"amends.{kernel.lease.epoch}",
+        )  # fmt: skip
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard
-        kernel.resume()
+        await kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
         self.parts.opened("supervision tree", self._end_tree)
@@ -178,7 +210,8 @@ class Runtime:
         if self._tree_task.done():
             started.cancel()
             await self._tree_task
-        await self.heartbeats.start()
+        self.key.audit(kernel)
+        await self.heartbeats.start(self._beats)
         await self.nats.subscribe(f"amends.v1.canary.{self.instance_id}", cb=self._on_canary)
         self.pool.loaded()
         await self.service.start()
@@ -196,7 +229,9 @@ class Runtime:
             ChildSpec(name="canary", run=self._send_canary),
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
+            ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="violations", run=self.counts.watch_violations),
             ChildSpec(name="refusals", run=lambda: self.gate.audit(engine)),
             *self.front.children(),
         ]  # fmt: skip
@@ -205,6 +240,11 @@ class Runtime:
         """Until the tree ends: cancelled, fenced, or out of budget."""
         assert self._tree_task is not None
         await asyncio.shield(self._tree_task)
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each service was started again."""
+        return self._tree.restarts if self._tree is not None else {}
 
     def tree(self) -> dict[str, Any]:
         """The live supervision tree, entities counted under their supervisor."""
@@ -253,20 +293,15 @@ class Runtime:
 
     # --- hooks ---------------------------------------------------------------------------------------
 
-    def _client_key(self) -> Path:
-        configured = self.settings.ssh.client_key
-        path = Path(configured) if configured else self.state_dir / "ssh_client_key"
-        if configured and not path.is_file():
-            raise BadConfiguration(f"[ssh].client_key is no file: {configured!r}")
-        try:
-            self.ssh_public_key = generate_client_key(path)
-        except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
-            raise BadConfiguration(f"[ssh].client_key: {path} holds no usable private key: {error}") from None
-        return path
-
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self.pool.node(node_id)
         return ssh_endpoint(node) if node is not None else None
+
+    def _domain_of(self, target: str) -> str:
+        """The failure domain of a step's target, "" where none is known."""
+        kind, _, node_id = target.partition(":")
+        node = self.pool.node(node_id) if kind == "node" else None
+        return node.labels.get(self.settings.detector.domain_label, "") if node is not None else ""
 
     def _gate(self, row: StepRow) -> bool:
         """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""

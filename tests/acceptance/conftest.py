@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.machine import Machine
+from tests.acceptance.pair import Pair
 from tests.acceptance.records import all_is_well
 from tests.acceptance.world import World
 
@@ -39,3 +40,11 @@ async def machine(world: World) -> AsyncIterator[Machine]:
     yield machine
     await all_is_well(world)
     await machine.stop()
+
+
+@pytest.fixture
+async def pair(state_dir: Path) -> AsyncIterator[Pair]:
+    made = Pair(state_dir)
+    await made.start()
+    yield made
+    await made.stop()

@@ -289,6 +289,44 @@ async def test_a_payload_that_the_broker_refuses_is_parked_with_a_case_and_holds
     await machine.stop()
 
 
+async def test_one_event_that_alone_cannot_go_out_holds_its_own_entity_and_the_stream_goes_on(world: World) -> None:
+    # given a stream that takes no events of accounts
+    js = world.nats.jetstream()
+    config = (await js.stream_info(EVENTS)).config
+    await drained(world)
+    await js.update_stream(config=config, subjects=["amends.v1.evt.allocation.>"])
+    try:
+        # when an account is opened and rentals come after it
+        entity = f"account:{await world.account()}"
+        (row,) = await outbox(world, entity)
+        target = f"outbox:{row['outbox_id']}"
+        requested = [await world.request(node_labels={"zone": "nowhere"}) for _ in range(3)]
+        for allocation_id in requested:
+            await world.release(allocation_id)
+
+        # then theirs go out, and its own waits with a case, still tried
+        async def called() -> Any:
+            return [case for case in await cases(world, target) if case["state"] == "open"]
+
+        (case,) = await until(called, "the case of the one event")
+        assert case["kind"] == "outbox_poison"
+        for allocation_id in requested:
+            assert await events(world, f"allocation:{allocation_id}") == ["requested", "failed"]
+        (row,) = await outbox(world, entity)
+        assert (row["state"], row["attempts"] >= 3) == ("pending", True)
+    finally:
+        await js.update_stream(config=config)
+    # when the stream takes it, then it goes out by itself and one run says so
+    await drained(world)
+    assert await events(world, entity) == ["open"]
+    run = await ended_run(world, target, "R01")
+    assert run.outcome == "recovered"
+    assert run.shape() == [f"compensate·external_call·{target}·success"]
+    assert run.compensations[0]["metadata"]["released"] == 0
+    assert [each["state"] for each in await cases(world, target)] == ["resolved"]
+    await all_is_well(world)
+
+
 async def test_an_event_acknowledged_while_others_are_refused_is_not_tried_again(world: World) -> None:
     # given a stream that takes the events of allocations, slowly, and refuses those of accounts at once
     js = world.nats.jetstream()

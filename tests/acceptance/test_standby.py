@@ -4,90 +4,14 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
+import aiohttp
 import asyncpg
-import nats
 import pytest
-from nats.aio.client import Client
 
-from adapters.embedded.nats import EmbeddedNats
-from adapters.embedded.postgres import EmbeddedPostgres
-
-
-class Pair:
-    """An external Postgres and NATS, and runtimes on them."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.postgres, self.broker = EmbeddedPostgres(base / "servers"), EmbeddedNats(base / "servers")
-        self.runtimes: list[asyncio.subprocess.Process] = []
-        self.nats: Client
-
-    async def start(self) -> None:
-        (self.base / "servers").mkdir(parents=True)
-        await self.postgres.start()
-        await self.broker.start()
-        self.nats = await nats.connect(self.broker.url)
-
-    async def run(self, name: str) -> asyncio.subprocess.Process:
-        state = self.base / name
-        state.mkdir()
-        config = state / "amends.toml"
-        config.write_text(
-            f'profile = "acceptance"\nstate_dir = "{state}"\n[postgres]\ndsn = "{self.postgres.dsn}"\n'
-            f'[nats]\nservers = ["{self.broker.url}"]\n[http]\nlisten = "127.0.0.1:0"\n'
-        )
-        with (state / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
-                stdout=asyncio.subprocess.PIPE, stderr=log,
-            )  # fmt: skip
-        self.runtimes.append(process)
-        return process
-
-    async def create_account(self, name: str) -> dict[str, Any]:
-        body = json.dumps({"account_id": name, "currency": "usd"}).encode()
-        reply = await self.nats.request(
-            "amends.v1.cmd.account.create", body, timeout=5, headers={"Idempotency-Key": name}
-        )
-        answer: dict[str, Any] = json.loads(reply.data)
-        return answer
-
-    async def fetch(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.postgres.superuser_dsn)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
-
-    async def stop(self) -> None:
-        for process in self.runtimes:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        await self.nats.close()
-        await self.broker.stop()
-        await self.postgres.stop()
-
-
-@pytest.fixture
-async def pair(state_dir: Path) -> AsyncIterator[Pair]:
-    made = Pair(state_dir)
-    await made.start()
-    yield made
-    await made.stop()
-
-
-async def line(process: asyncio.subprocess.Process, within_s: float = 30) -> str:
-    """The next line that the runtime prints."""
-    assert process.stdout is not None
-    async with asyncio.timeout(within_s):
-        return (await process.stdout.readline()).decode().strip()
+from adapters.embedded.ports import free_port
+from tests.acceptance.pair import Pair, line
 
 
 async def test_a_standby_serves_nothing_and_takes_over_within_ten_seconds_of_a_kill(pair: Pair) -> None:
@@ -124,6 +48,66 @@ async def test_a_paused_runtime_is_replaced_and_writes_nothing_when_it_wakes(pai
     assert [row["epoch"] for row in rows] in ([], [2])
     assert (await pair.create_account("after"))["ok"]
     assert await pair.fetch("SELECT * FROM public_v1.invariant_violation") == []
+
+
+async def answered(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+async def test_a_standby_says_how_it_is_also_where_the_first_has_its_address(pair: Pair) -> None:
+    # given a first, and standbys: one with an address of its own, one with the first's
+    shared, own = free_port(), free_port()
+    first = await pair.run("first", http_port=shared)
+    assert await line(first) == "ready"
+    second = await pair.run("second", http_port=own)
+    assert (await line(second)).startswith("standby")
+    third = await pair.run("third", http_port=shared)
+    assert (await line(third)).startswith("standby")
+    # then it is alive and not ready, and says why; the other one says that it cannot listen, and waits all the same
+    assert (await answered(own, "/healthz"))[0] == 200
+    status, text = await answered(own, "/readyz")
+    assert (status, "standby" in text) == (503, True)
+    assert "until it is free this standby has no health of its own" in (pair.base / "third" / "log").read_text()
+    assert third.returncode is None
+    # when the one beside the first takes over from it while it is paused and keeps the address
+    second.kill()
+    await second.wait()
+    os.kill(first.pid, signal.SIGSTOP)
+    assert await line(third, 15) == "ready"
+    assert (await pair.create_account("after"))["ok"]
+    # then it listens there as soon as the first has gone
+    first.kill()
+    endpoints = pair.base / "third" / "endpoints.json"
+    async with asyncio.timeout(15):
+        while not json.loads(endpoints.read_text())["http_url"]:
+            await asyncio.sleep(0.05)
+    assert (await answered(shared, "/readyz"))[0] == 200
+
+
+async def test_a_runtime_with_another_key_to_the_nodes_does_not_start(pair: Pair) -> None:
+    first = await pair.run("first")
+    assert await line(first) == "ready"
+    (known,) = await pair.fetch("SELECT value FROM installation WHERE name = 'ssh_client_key'")
+    # a standby with a key of its own ends before it waits, and says how to share the key
+    second = await pair.run("second", own_key=True)
+    assert await second.wait() == 2
+    said = (pair.base / "second" / "log").read_text()
+    for word in (known["value"], "[ssh].client_key", str(pair.base / "second" / "ssh_client_key"), "copy"):
+        assert word in said
+    # so does one that finds the lease free
+    first.kill()
+    await first.wait()
+    assert await (await pair.run("second", own_key=True)).wait() == 2
+    # when the key is changed on purpose, then the new one holds and the change is audited
+    changed = await pair.run("second", "--accept-new-ssh-key", own_key=True)
+    while (said := await line(changed)) != "ready":
+        assert said.startswith("standby"), said  # until it has seen for itself that the lease is not renewed
+    (now,) = await pair.fetch("SELECT value FROM installation WHERE name = 'ssh_client_key'")
+    assert now["value"] != known["value"]
+    (entry,) = await pair.fetch("SELECT details::text FROM audit_log WHERE action = 'ssh.client_key_changed'")
+    assert json.loads(entry["details"]) == {"was": known["value"], "is": now["value"]}
+    assert await (await pair.run("first", own_key=True)).wait() == 2
 
 
 async def test_on_an_external_server_the_written_dsn_reads_the_views_and_nothing_else(pair: Pair) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from actors.node import NODE
 from actors.node_return import STALLED_AFTER
-from actors.node_state import HeartbeatSeen, Node, SetupFailed, SetupWorked, Silent, Suspicion
+from actors.node_state import HeartbeatSeen, Node, Reprobe, SetupFailed, SetupWorked, Silent, Suspicion
 from actors.wire import DrainNode, QuarantineNode, RegisterNode, RetireNode, ReturnNode, SshAddress, UpdateNode
 from amends.ports import Outcome
 from amends.runtime.decision import Context, Decision
 from amends.runtime.messages import Envelope, StepDone, TimerFired
 from amends.values.errors import Rejected
 from amends.values.limits import Limits
-from amends.values.records import StepRow
+from amends.values.records import CaseRow, StepRow
 from supervisors.matrix import MATRIX
 from supervisors.timing import timing
 
@@ -34,6 +34,10 @@ class Facts:
         self.assignment: tuple[str, str] | None = None
         self.boot_id = ""
         self.keys: dict[str, str] = {}
+        self.ssh_works = True
+
+    def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
+        return self.ssh_works
 
     def expected_users(self, node_id: str) -> list[str]:
         return self.expected
@@ -98,6 +102,11 @@ class Life:
         assert step.name == name
         return step
 
+    def reconcile(self) -> StepRow:
+        """What the agent is asked, once the probe that comes before it has gone well."""
+        self.end(self.next("ssh.probe"), DONE)
+        return self.next("agent.reconcile")
+
     def inventory(self, *users: str) -> Outcome:
         return Outcome("done", data=EMPTY | {"users": list(users)})
 
@@ -107,8 +116,7 @@ class Life:
         return self.state
 
 
-@pytest.fixture
-def life() -> Life:
+def ready() -> Life:
     """A node that is ready."""
     life = Life()
     life.take(RegisterNode(node_id="n1", ssh=SSH))
@@ -122,7 +130,7 @@ def returning(life: Life) -> StepRow:
     """An operator has quarantined the node and lets it back; what its agent is asked."""
     life.take(QuarantineNode(node_id="n1", reason="odd noises"), "operator:o")
     life.take(ReturnNode(node_id="n1", reason="silence"), "operator:o")
-    return life.next("agent.reconcile")
+    return life.reconcile()
 
 
 def move(life: Life) -> StepRow:
@@ -144,7 +152,7 @@ def test_a_node_quarantined_on_its_way_back_stays_and_the_operators_word_is_audi
     assert (life.node.state, life.node.quarantine_reasons, life.node.returning) == ("quarantined", ["operator"], False)
     # and an operator may let it back once more
     life.take(ReturnNode(node_id="n1", reason="now"), "operator:o")
-    life.end(life.next("agent.reconcile"), life.inventory())
+    life.end(life.reconcile(), life.inventory())
     assert life.node.state == "ready"
 
 
@@ -168,7 +176,7 @@ def test_a_stopped_way_back_asks_no_more_and_closes_the_case_that_said_so(life: 
     life.end(returning(life), Outcome("unknown", "agent_timeout"))
     for _ in range(STALLED_AFTER - 1):
         life.take(TimerFired("reconcile"))
-        life.end(life.next("agent.reconcile"), Outcome("unknown", "agent_timeout"))
+        life.end(life.reconcile(), Outcome("unknown", "agent_timeout"))
     assert list(life.node.cases) == ["reconcile_stalled"]
     life.take(QuarantineNode(node_id="n1", reason="leave it"), "operator:o")
     assert (life.node.cases, life.node.timers) == ({}, {})
@@ -183,7 +191,7 @@ def test_an_answer_of_the_old_machine_does_not_let_a_new_registration_in(life: L
     life.take(RegisterNode(node_id="n1", ssh=SSH))
     life.take(QuarantineNode(node_id="n1", reason="wait"))
     life.take(ReturnNode(node_id="n1", reason="go"))
-    own = life.next("agent.reconcile")
+    own = life.reconcile()
     life.end(asked, life.inventory())
     assert life.node.state == "quarantined"
     life.end(own, life.inventory())
@@ -221,8 +229,7 @@ def test_an_inventory_of_before_a_reboot_is_asked_for_again(life: Life) -> None:
 def test_a_machine_that_moved_on_its_way_back_is_asked_anew(life: Life) -> None:
     asked = returning(life)
     move(life)
-    assert [step.name for step in life.asked] == ["ssh.probe", "agent.reconcile"]
-    own = life.asked[1]
+    own = life.reconcile()  # what answers at the new address is looked at before its agent is asked
     life.end(asked, life.inventory())
     assert life.node.state == "quarantined"
     life.end(own, life.inventory())
@@ -287,7 +294,7 @@ def test_a_node_whose_left_over_user_cannot_be_removed_stays_and_a_person_is_cal
         assert life.node.state == "quarantined"
         assert ("reconcile_stalled" in life.node.cases) == (number == STALLED_AFTER - 1)
         life.take(TimerFired("reconcile"))
-        step = life.next("agent.reconcile")
+        step = life.reconcile()
     # when it is gone at last, then the node is back and the case closed
     life.end(step, life.inventory())
     assert (life.node.state, life.node.cases) == ("ready", {})
@@ -331,7 +338,7 @@ def test_boot_ids_that_alternate_are_two_machines_and_no_reboot(life: Life) -> N
     # and an operator lets the one back that is heard then
     life.facts.boot_id = "b1"
     life.take(ReturnNode(node_id="n1", reason="the clone has its own name now"), "operator:kim")
-    life.end(life.next("agent.reconcile"), Outcome("done", data=EMPTY))
+    life.end(life.reconcile(), Outcome("done", data=EMPTY))
     assert (life.node.state, life.node.boot_id, life.node.cases) == ("ready", "b1", {})
 
 
@@ -341,7 +348,7 @@ def test_set_ups_that_fail_in_a_row_take_the_node_out_of_service(life: Life) -> 
     assert quarantined_by(life, failed[2]) == ["setup_failing"]
     assert "setup_failing" in life.node.cases
     life.take(ReturnNode(node_id="n1", reason="its key was wrong"), "operator:kim")
-    life.end(life.next("agent.reconcile"), Outcome("done", data=EMPTY))
+    life.end(life.reconcile(), Outcome("done", data=EMPTY))
     assert (life.node.state, life.node.setup_fails, life.node.cases) == ("ready", [], {})
 
 
@@ -364,3 +371,127 @@ def test_a_suspect_node_that_is_drained_stays_suspect_and_returns_to_draining(li
     assert life.node.state == "suspect"
     life.take(HeartbeatSeen("b1", 9))
     assert life.node.state == "draining"
+
+
+# --- probed again ----------------------------------------------------------------------------------------
+
+REFUSED = Outcome("failed", "ssh_auth_failed", "Permission denied", may_have_run=False)
+
+
+def fail_probes(life: Life, count: int) -> None:
+    """The probe under way fails, and those that follow it at its timer."""
+    for number in range(count):
+        life.end(life.next("ssh.probe"), REFUSED)
+        if number < count - 1:
+            life.take(TimerFired("probe"))
+
+
+def test_a_ready_node_that_fails_its_probes_is_taken_out_and_says_why(life: Life) -> None:
+    life.take(Reprobe())
+    fail_probes(life, 2)
+    assert (life.node.state, list(life.node.timers)) == ("ready", ["probe"])
+    life.take(Reprobe())
+    assert life.asked == []  # it is tried at its own pace now
+    life.take(TimerFired("probe"))
+    fail_probes(life, 1)
+    assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["setup_failing"])
+    (case,) = [row for row in life.turn.rows if isinstance(row, CaseRow)]
+    said = {"probes": 3, "code": "ssh_auth_failed", "message": "Permission denied"}
+    assert msgspec.json.decode(case.evidence) == said | {"host": "127.0.0.1", "port": 22}
+
+
+def test_a_good_probe_between_them_forgives_the_failed_ones(life: Life) -> None:
+    for _ in range(3):
+        life.take(Reprobe())
+        fail_probes(life, 2)
+        life.take(TimerFired("probe"))
+        life.end(life.next("ssh.probe"), DONE)
+        assert (life.node.state, life.node.probe_tries) == ("ready", 0)
+
+
+def test_no_node_is_taken_out_for_an_outage_of_our_own(life: Life) -> None:
+    # given that nothing works over SSH on any other node either
+    life.facts.ssh_works = False
+    life.take(Reprobe())
+    fail_probes(life, 5)
+    assert (life.node.state, list(life.node.timers)) == ("ready", ["probe"])
+    # when something has worked elsewhere since, then it is this node's own trouble
+    life.facts.ssh_works = True
+    life.take(TimerFired("probe"))
+    fail_probes(life, 1)
+    assert life.node.quarantine_reasons == ["setup_failing"]
+
+
+def test_a_customers_node_is_not_probed_and_owes_no_probe_once_it_is_taken(life: Life) -> None:
+    life.take(Reprobe())
+    fail_probes(life, 1)
+    life.facts.assignment = ("alloc_1", "reserved")
+    life.take(TimerFired("probe"))
+    assert (life.asked, life.node.probe_tries, life.node.state) == ([], 0, "ready")
+    life.take(Reprobe())
+    assert life.asked == []
+
+
+def test_a_silent_node_is_judged_by_its_silence_and_not_by_its_probes(life: Life) -> None:
+    life.take(Reprobe())
+    step = life.next("ssh.probe")
+    life.take(Silent(2))
+    life.end(step, REFUSED)
+    assert (life.node.state, life.node.probe_tries, life.node.timers) == ("suspect", 0, {})
+
+
+@pytest.mark.parametrize("assignment", [None, ("alloc_1", "active")])
+def test_a_readdressed_node_is_unproven_until_a_probe_goes_well_and_out_if_none_does(
+    life: Life, assignment: tuple[str, str] | None
+) -> None:
+    life.facts.assignment, life.facts.ssh_works = assignment, False
+    move(life)
+    assert life.node.unproven
+    fail_probes(life, 3)
+    assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["setup_failing"])
+    life.take(ReturnNode(node_id="n1", reason="the firewall is open"), "operator:o")
+    life.end(life.reconcile(), life.inventory())
+    assert (life.node.state, life.node.unproven, life.node.cases) == ("ready", False, {})
+
+
+def test_a_readdressed_node_that_is_silent_is_probed_when_it_is_heard(life: Life) -> None:
+    life.take(Silent(2))
+    life.end(move(life), REFUSED)
+    assert (life.node.state, life.node.unproven) == ("suspect", True)
+    life.take(HeartbeatSeen("b1", 9))
+    assert life.node.state == "ready"
+    life.end(life.next("ssh.probe"), DONE)
+    assert not life.node.unproven
+
+
+@pytest.mark.parametrize(("outcome", "goes_on"), [(OTHER_KEY, False), (REFUSED, True)])
+def test_a_node_that_cannot_be_entered_is_not_returned_and_its_case_says_why(
+    life: Life, outcome: Outcome, *, goes_on: bool
+) -> None:
+    # given a node out for a wrong host key
+    life.end(move(life), OTHER_KEY)
+    # when an operator lets it back though nothing has changed
+    life.take(ReturnNode(node_id="n1", reason="try"), "operator:o")
+    life.end(life.next("ssh.probe"), outcome)
+    # then it stays, its case open; a refused login is tried again by itself, a wrong key is not
+    assert (life.node.state, list(life.node.cases)) == ("quarantined", ["host_key_mismatch"])
+    assert ("reconcile" in life.node.timers) == goes_on
+    if goes_on:
+        (case,) = [row for row in life.turn.rows if isinstance(row, CaseRow)]
+        assert (case.state, msgspec.json.decode(case.evidence)["probe"]) == ("open", "ssh_auth_failed")
+    # and with the right key it is back
+    life.take(UpdateNode(node_id="n1", ssh=SSH, reason="its new key"), "operator:o")
+    life.end(life.next("ssh.probe"), DONE)
+    if not goes_on:
+        life.take(ReturnNode(node_id="n1", reason="now"), "operator:o")
+        life.end(life.next("ssh.probe"), DONE)
+    life.end(life.next("agent.reconcile"), life.inventory())
+    assert (life.node.state, life.node.cases) == ("ready", {})
+
+
+def test_the_customer_of_a_node_that_moves_hears_of_it(life: Life) -> None:
+    life.facts.assignment = ("alloc_1", "active")
+    move(life)
+    assert [(sent.kind, sent.id, type(sent.message).__name__) for sent in life.turn.sent] == [
+        ("allocation", "alloc_1", "NodeMoved")
+    ]

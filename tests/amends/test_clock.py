@@ -42,3 +42,34 @@ def test_it_starts_no_earlier_than_the_persisted_high_water_mark() -> None:
     assert clock.now_us() == 2_000_000_000
     hands.pass_us(1_000_000)
     assert 2_000_999_000 <= clock.now_us() <= 2_001_000_000
+
+
+def test_a_forward_step_that_another_clock_confirms_is_taken_at_once() -> None:
+    hands = Hands()
+    clock = hands.clock()
+    hands.wall += 3_600_000_000
+    assert clock.now_us() < 1_001_000_000
+    # when Postgres, asked within a millisecond, says the same as the wall clock
+    assert clock.compare(hands.wall + 500, hands.wall, hands.wall + 1000) == 0
+    assert clock.now_us() == hands.wall
+    assert not clock.stepped
+
+
+def test_a_step_that_the_other_clock_does_not_confirm_or_a_backward_one_is_not() -> None:
+    hands = Hands()
+    clock = hands.clock()
+    right = hands.wall
+    hands.wall += 3_600_000_000
+    assert clock.compare(right, hands.wall, hands.wall) == 3_600_000_000
+    assert clock.now_us() < right + 1_000_000
+    assert clock.stepped
+    hands.wall = right - 10_000_000
+    hands.mono += 1
+    assert clock.compare(hands.wall, hands.wall, hands.wall) == 0
+    assert clock.now_us() >= right
+    assert clock.stepped
+
+
+def test_a_wall_clock_that_is_behind_the_other_says_by_how_much() -> None:
+    hands = Hands()
+    assert hands.clock().compare(hands.wall + 5_000_000, hands.wall, hands.wall + 1000) == -4_999_000

@@ -22,8 +22,9 @@ class Memory:
         self.commits: list[list[str]] = []
         self.refused: set[str] = set()
         self.held: set[str] = set()
-        self.whole_table = False
-        self.away = 0
+        self.rows: set[str] = set()  # turns that write a row, no state's, which a foreign session holds
+        self.away = self.lost = 0
+        self.shut: dict[str, str] = {}
         self.asked = 0
 
     async def commit(self, commit: Commit) -> None:
@@ -33,17 +34,28 @@ class Memory:
             self.away -= 1
             raise Unavailable("away")
         names = [write.id for write in commit.states]
-        if self.whole_table or self.held & set(names):
+        if self.shut or self.held & set(names) or self.rows & set(names):
             raise Locked("held")
         if self.refused & set(names):
             raise Refused("P0001", "no")
         assert commit.before == self.head, "commits are serial on one head"
         self.head = commit.after
         self.commits.append(names)
+        if self.lost:
+            self.lost -= 1
+            raise Unavailable("the reply was lost")
+
+    async def settled(self, commit: Commit) -> bool:
+        await asyncio.sleep(0)
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away")
+        return self.head == commit.after
+
+    async def closed(self) -> dict[str, str]:
+        return self.shut
 
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
-        if self.whole_table:
-            raise Locked("the table is held")
         return {(write.kind, write.id) for write in writes if write.id in self.held}
 
     async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
@@ -152,19 +164,96 @@ async def test_two_turns_that_require_each_other_do_not_stand_in_each_others_way
         assert it.journal.commits == [["n1"], ["n2"]]
 
 
-async def test_a_lock_on_the_whole_table_is_waited_for_and_loses_no_turn() -> None:
+async def test_a_lock_on_the_whole_table_is_said_and_waited_for_and_loses_no_turn() -> None:
     async with bench() as it:
-        it.journal.whole_table = True
+        it.journal.shut = {"thing": "things"}
         for name in NAMES[:20]:
             it.submit(name)
         while not it.writer.waiting:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)  # long enough to be asked after several times
         assert (it.ended, it.writer.waiting) == ({}, 20)
-        it.journal.whole_table = False
+        assert it.writer.trouble == "a foreign session locks things: 20 turns wait"
+        assert it.journal.asked == 1, "nothing is divided and tried that cannot be written"
+        it.journal.shut = {}
         await it.wait(*NAMES[:20])
         assert set(it.ended.values()) == {None}
-        assert it.writer.waiting == 0
+        assert (it.writer.waiting, it.writer.trouble) == (0, "")
+
+
+async def test_a_lock_on_a_row_that_is_no_state_is_met_alone_and_seldom() -> None:
+    async with bench() as it:
+        it.journal.rows = {"t5"}
+        for name in NAMES:
+            it.submit(name)
+        await it.wait(*(name for name in NAMES if name != "t5"))
+        asked = it.journal.asked
+        assert asked < 30, "divided once"
+        # then what comes after is committed whole, and the one that waits is tried by itself
+        for number in range(100):
+            it.submit(f"later{number}")
+            await asyncio.sleep(0.005)
+        await it.wait(*(f"later{number}" for number in range(100)))
+        assert [names for names in it.journal.commits if "t5" in names] == []
+        assert it.journal.asked - asked <= 100 + 4
+        it.journal.rows = set()
+        await it.wait("t5")
+        assert it.journal.commits[-1] == ["t5"]
+
+
+async def test_what_waited_out_an_outage_is_decided_anew_before_it_commits() -> None:
+    async with bench() as it:
+        decided: list[str] = []
+
+        def again() -> Pending | None:
+            decided.append("anew")
+            turn = Turn()
+            turn.kind, turn.id, turn.state, turn.version = "thing", "second thought", "on", 2
+            return Pending(turn, lambda error: it.ended.__setitem__("second thought", error))
+
+        it.journal.away = 3
+        turn = Turn()
+        turn.kind, turn.id, turn.state, turn.version = "thing", "first thought", "on", 2
+        it.writer.submit(Pending(turn, lambda error: it.ended.__setitem__("first thought", error), again=again))
+        it.submit("other")
+        await it.wait("second thought", "other")
+        assert (decided, it.journal.commits) == (["anew"], [["second thought", "other"]])
+        assert "first thought" not in it.ended
+
+
+async def test_a_turn_that_no_longer_has_anything_to_commit_after_an_outage_is_dropped() -> None:
+    async with bench() as it:
+        it.journal.away = 1
+        turn = Turn()
+        turn.kind, turn.id, turn.state, turn.version = "thing", "obsolete", "on", 2
+        it.writer.submit(Pending(turn, lambda error: it.ended.__setitem__("obsolete", error), again=lambda: None))
+        it.submit("other")
+        await it.wait("other")
+        assert it.journal.commits == [["other"]]
+
+
+async def test_a_batch_whose_commit_was_lost_but_arrived_is_not_decided_again() -> None:
+    async with bench() as it:
+        it.journal.lost = 1
+        it.submit("t1")
+        await it.wait("t1")
+        assert (it.journal.commits, it.ended) == ([["t1"]], {"t1": None})
+
+
+async def test_what_must_be_recent_is_decided_anew_when_it_has_waited() -> None:
+    async with bench() as it:
+        turn = Turn()
+        turn.kind, turn.id, turn.state, turn.version = "thing", "old", "on", 2
+        fresh = Turn()
+        fresh.kind, fresh.id, fresh.state, fresh.version = "thing", "new", "on", 2
+        it.writer.submit(
+            Pending(
+                turn, lambda error: None, recent=True, decided_us=-60_000,
+                again=lambda: Pending(fresh, lambda error: it.ended.__setitem__("new", error), recent=True),
+            )
+        )  # fmt: skip
+        await it.wait("new")
+        assert it.journal.commits == [["new"]]
 
 
 async def test_what_cannot_be_written_as_json_refuses_its_own_turn_alone() -> None:

@@ -54,10 +54,10 @@ def loaded(dsn: str, switch: Switch) -> Running:
         await lease.acquire()
         await lease.prepare("test", "0", time.time_ns() // 1000)
         kernel = Kernel((SWITCH,), Limits(timing("acceptance", {})))
-        await kernel.open(dsn, lease)
-        await kernel.load()
-        kernel.wire({"switch": switch, "bus": switch}, NoBroker())
         try:
+            await kernel.open(dsn, lease)
+            await kernel.load()
+            kernel.wire({"switch": switch, "bus": switch}, NoBroker())
             yield kernel
         finally:
             await kernel.aclose()
@@ -72,7 +72,7 @@ def running(loaded: Running) -> Running:
     @asynccontextmanager
     async def start() -> AsyncIterator[Kernel]:
         async with loaded() as kernel:
-            kernel.resume()
+            await kernel.resume()
             async with served(kernel):
                 yield kernel
 

@@ -2,12 +2,18 @@
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 
+from amends.runtime.messages import Envelope, Pause
+from amends.values.errors import BadConfiguration
 from supervisors.boot import kernel as module
+from supervisors.boot.kernel import Kernel
 from tests.kernel.conftest import Running
-from tests.kernel.test_switch_port import sql
+from tests.kernel.switch import Bind
+from tests.kernel.test_entities import execute
+from tests.kernel.test_switch_port import port_is, sql
 
 
 async def test_a_stepped_clock_is_audited_once_and_announced(
@@ -16,7 +22,8 @@ async def test_a_stepped_clock_is_audited_once_and_announced(
     monkeypatch.setattr(module, "CLOCK_S", 0.02)
     async with running() as kernel:
         before = kernel.clock.now_us()
-        monkeypatch.setattr(kernel.clock, "_wall", lambda: time.time_ns() // 1000 + 3_600_000_000)
+        for owner, name in ((kernel.clock, "_wall"), (kernel, "_wall_us")):
+            monkeypatch.setattr(owner, name, lambda: time.time_ns() // 1000 + 3_600_000_000)
         deadline = time.monotonic() + 10
         query = "SELECT action, target_ref FROM audit_log WHERE action LIKE 'clock.%'"
         while not await sql(dsn, query):
@@ -27,3 +34,44 @@ async def test_a_stepped_clock_is_audited_once_and_announced(
         events = await sql(dsn, "SELECT subject FROM outbox WHERE entity = 'control_plane:runtime'")
         assert events == [{"subject": "amends.v1.evt.control_plane.runtime.degraded"}]
         assert kernel.clock.now_us() - before < 60_000_000
+
+
+@pytest.mark.parametrize("wrong_s", [-3, 3])
+async def test_a_start_with_a_clock_that_is_not_postgres_is_refused(
+    running: Running, monkeypatch: pytest.MonkeyPatch, wrong_s: int
+) -> None:
+    wrong = partial(Kernel, wall_us=lambda: time.time_ns() // 1000 + wrong_s * 1_000_000)
+    monkeypatch.setattr("tests.kernel.conftest.Kernel", wrong)
+    where = "ahead of" if wrong_s > 0 else "behind"
+    with pytest.raises(BadConfiguration, match=rf"clock is [23]\.\d s {where} Postgres'"):
+        async with running():
+            pytest.fail("it started")
+
+
+async def test_an_overdue_timer_without_a_case_is_a_violation(running: Running, dsn: str) -> None:
+    query = "SELECT name, target_ref FROM public_v1.invariant_violation WHERE name = 'A3'"
+    async with running() as kernel:
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        await port_is(kernel, "p1", "bound")
+        # given a runtime that has been there for ten minutes, and a timer that was due six minutes ago
+        await execute(
+            dsn,
+            """SET amends.epoch = 1;
+               UPDATE runtime_epoch SET started_us = started_us - 600000000;
+               UPDATE actors SET due_us = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 360000000
+               WHERE id = 'p1'""",
+        )
+        assert await sql(dsn, query) == [{"name": "A3", "target_ref": "port:p1"}]
+        # then not while a case says why
+        kernel.engine.tell("port", "p1", Envelope(Pause("actor_quarantined", {}), priority=True))
+        deadline = time.monotonic() + 10
+        while not await sql(dsn, "SELECT FROM ops_case"):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        await execute(
+            dsn,
+            """SET amends.epoch = 1;
+               UPDATE actors SET due_us = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 360000000
+               WHERE id = 'p1'""",
+        )
+        assert await sql(dsn, query) == []

@@ -22,6 +22,7 @@ from amends.values.limits import Limits
 from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, StepEndRow, StepRow
 from supervisors.boot import bus_admin
 from supervisors.boot.bus_admin import BusAdmin, Republishes
+from supervisors.endpoints import OutboxCommand, delivery_commands
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}
@@ -136,12 +137,13 @@ def test_of_two_operators_only_the_first_settles_a_parked_event() -> None:
     case_id = actor.state.cases["outbox_poison outbox:evt_1"]
     with pytest.raises(Rejected, match="still owed"):
         actor.tell(ResolveCase("outbox_poison", case_id, "never mind"))
-    # when both pass the look at the row before either has committed, then the second one is refused
+    # when both pass the look at the row before either has committed, then the second one gives up nothing that goes out
     done = actor.tell(SettleOutbox("evt_1", "larger now"))
     assert [row.state for row in done.rows if type(row) is OutboxMarkRow] == ["pending"]
-    for skip in (False, True):
-        with pytest.raises(Rejected, match="not parked"):
-            actor.tell(SettleOutbox("evt_1", "me too", skip))
+    with pytest.raises(Rejected, match="not parked"):
+        actor.tell(SettleOutbox("evt_1", "give it up", skip=True))
+    again = actor.tell(SettleOutbox("evt_1", "me too"))  # it waits by itself now: the next try is asked for
+    assert [type(row) for row in again.rows if type(row) is OutboxMarkRow] == []
     assert actor.state.owing
     actor.tell(SettleOutbox("evt_2", "agreed", skip=True))
     assert (actor.state.owing, actor.state.cases) == (False, {})
@@ -380,3 +382,36 @@ async def test_when_one_comes_back_parked_the_others_wait_for_the_next_acknowled
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+def test_a_redispatch_of_a_notification_that_is_tried_by_itself_is_the_next_try_now() -> None:
+    actor = Actor("notification", "ntf_1", PENDING)
+    turn = actor.tell(Redispatch("customer asks"))
+    assert (turn.hastened, turn.steps) == (["notification:ntf_1"], [])
+    assert [(audit.action, audit.reason) for audit in turn.audits] == [("notification.redispatch", "customer asks")]
+    # what has been sent is not sent again, and the bus being healthy is no operator's word
+    assert actor.tell(Redispatch()).hastened == []
+    actor.state = msgspec.structs.replace(PENDING, state="sent")
+    with pytest.raises(Rejected, match="sent"):
+        actor.tell(Redispatch("once more"))
+
+
+async def test_a_redispatch_of_an_event_that_waits_for_its_stream_is_taken_and_answered() -> None:
+    # given an event that is neither parked nor published
+    async def read(name: str, identifier: str) -> list[dict[str, Any]]:
+        return [{"stream": "AMENDS_EVT", "state": "pending"}]
+
+    async def outcome(request_id: str) -> dict[str, Any]:
+        return {}
+
+    table = {endpoint.subject: endpoint for endpoint in delivery_commands(read, outcome)}
+    request = OutboxCommand(outbox_id="evt_1", reason="now")
+    locate, skip = table["ops.outbox.redispatch"].locate, table["ops.outbox.skip"].locate
+    assert locate is not None
+    assert skip is not None
+    kind, identifier, message = await locate(request)
+    turn = Actor(kind, identifier, Stream(state="blocked", outbox_id="evt_1")).tell(message)
+    assert turn.reply_data() == {"outbox_id": "evt_1", "state": "pending"}
+    assert [(audit.action, audit.target_ref) for audit in turn.audits] == [("outbox.redispatch", "outbox:evt_1")]
+    with pytest.raises(Rejected, match="not parked"):
+        Actor(kind, identifier, Stream(state="flowing")).tell((await skip(request))[2])

@@ -21,7 +21,8 @@ class Told:
         self.context = SimpleNamespace(limits=Limits(timing("acceptance", {})))
         self.messages: list[tuple[str, Any]] = []
         self.now = 0.0
-        self.linked = True
+        self.linked = self.taken = True
+        self.held: list[Any] | None = None  # what the nodes have yet to take in; None: they do so at once
         self.submitted: list[Pending] = []
         self.writer = SimpleNamespace(submit=self.submitted.append)
 
@@ -31,6 +32,10 @@ class Told:
     def tell(self, kind: str, identifier: str, env: Any) -> None:
         assert kind == "node"
         self.messages.append((identifier, env.message))
+        if self.held is not None:
+            self.held.append(env)
+        else:
+            env.done(self.taken)
 
     def silent(self) -> list[str]:
         return [node for node, message in self.messages if isinstance(message, Silent)]
@@ -57,7 +62,7 @@ class Watch:
                 self.detector.canary()
             for node_id in beating:
                 self.detector.heard(node_id, "b1")
-            self.detector._look(self.told.now)
+            list(self.detector._look(self.told.now))
 
 
 @pytest.fixture
@@ -144,7 +149,7 @@ def test_time_the_loop_lost_is_credited_to_every_deadline(watch: Watch) -> None:
     watch.run(1, "n1")
     watch.told.now += 30  # the process stood still; heartbeats wait in the socket
     watch.detector._credit(30)
-    watch.detector._look(watch.told.now)
+    list(watch.detector._look(watch.told.now))
     assert watch.told.silent() == []
     watch.run(0.5, "n1")
     assert watch.told.silent() == []
@@ -228,3 +233,30 @@ def test_a_node_that_may_be_rented_is_watched_however_it_came_to_that(watch: Wat
     assert watch.told.silent() == ["heard", "heard"]
     watch.run(0.3)
     assert watch.told.silent() == ["heard", "heard", "loaded"]
+
+
+def test_a_node_has_one_word_before_it_at_a_time_and_the_next_says_how_it_is_then(watch: Watch) -> None:
+    watch.node("n1")
+    watch.told.held = []
+    # given an actor that waits for the database, and a node that falls silent and comes back a thousand times
+    for _ in range(50):
+        watch.run(0.7)
+        watch.run(0.1, "n1")
+    assert len(watch.told.messages) == 1
+    watch.run(0.7)
+    # when it has taken that in
+    watch.told.held.pop().done(True)
+    # then it is told once more, of what is now
+    assert [type(message) for _, message in watch.told.messages[1:]] == [Silent]
+
+
+def test_a_node_that_takes_no_word_since_it_is_held_is_told_again_later(watch: Watch) -> None:
+    watch.node("n1")
+    watch.told.taken = False
+    watch.run(0.7)
+    assert watch.told.silent() == ["n1"]
+    watch.told.taken = True
+    watch.run(1.5)
+    assert watch.told.silent() == ["n1", "n1"]
+    watch.run(3)
+    assert watch.told.silent() == ["n1", "n1"]

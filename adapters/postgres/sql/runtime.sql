@@ -13,10 +13,10 @@ FROM message ORDER BY jseq, message_id;
 
 -- name: waiting_outbox
 -- The next events to publish, up to a place in the journal, in the order they were committed. What stands behind a
--- parked one waits for it.
+-- parked one waits for it, and so does what is of one of the entities $4.
 SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, attempts
 FROM outbox
-WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND NOT EXISTS (
+WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND entity <> ALL ($4::text[]) AND NOT EXISTS (
     SELECT FROM outbox AS parked WHERE parked.state = 'parked' AND parked.entity = outbox.entity
 )
 ORDER BY jseq, outbox_id LIMIT $3;
@@ -28,6 +28,10 @@ SELECT outbox_id, entity FROM outbox WHERE state = 'parked' AND stream = $1;
 -- name: count_waiting_outbox
 -- How many events are not yet acknowledged.
 SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1;
+
+-- name: count_waiting_entity
+-- How many events of one entity are not yet acknowledged.
+SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1 AND entity = $2;
 
 -- name: read_outbox_row
 -- One event.
@@ -92,18 +96,33 @@ CREATE TABLE IF NOT EXISTS lease (
 -- Nobody holds it yet.
 INSERT INTO lease VALUES (1, 0, '', 0, NULL, '-infinity') ON CONFLICT DO NOTHING;
 
+-- name: see_lease
+-- The lease as it stands; nobody renews it before this transaction ends.
+SELECT epoch, holder, renewed_at FROM lease FOR UPDATE;
+
 -- name: take_lease
--- Take the lease if its holder's session is gone or it was not renewed for $2 seconds.
+-- Take the lease as it was seen.
 UPDATE lease SET
     epoch = lease.epoch + 1, holder = $1, backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
     renewed_at = clock_timestamp()
-WHERE lease.renewed_at < clock_timestamp() - make_interval(secs => $2)
-   OR NOT EXISTS (
-       SELECT FROM pg_stat_activity AS session
-       WHERE session.pid = lease.backend_pid AND session.backend_start IS NOT DISTINCT FROM lease.backend_start
-   )
 RETURNING epoch;
+
+-- name: give_lease
+-- Its holder has stopped: the next one need not wait.
+UPDATE lease SET holder = '' WHERE epoch = $1;
+
+-- name: read_lease
+-- Whose it is, said by a server that is nobody's replica.
+SELECT epoch FROM lease WHERE NOT pg_is_in_recovery();
+
+-- name: set_epoch
+-- This session is the runtime's.
+SELECT set_config('amends.epoch', $1, false);
+
+-- name: has_journal
+-- Whether the schema was ever made.
+SELECT to_regclass('journal_head') IS NOT NULL;
 
 -- name: renew_lease
 -- Still here.
@@ -117,6 +136,19 @@ WHERE epoch = $1 RETURNING epoch;
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
   AND application_name LIKE 'amends:%' AND application_name <> $1;
+
+-- name: server_clock
+-- What time it is on the server, in microseconds.
+SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at_us;
+
+-- name: closed_tables
+-- Tables of ours on which another session holds a lock that lets nobody write them.
+SELECT DISTINCT class.relname AS name
+FROM pg_locks AS held JOIN pg_class AS class ON class.oid = held.relation
+WHERE held.granted AND held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')
+  AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND class.relnamespace = current_schema()::regnamespace;
 
 -- name: create_migrations
 -- Which numbered migrations have run.
@@ -171,3 +203,19 @@ SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);
 -- name: role_login
 -- The statement that gives a role its password, quoted by the server itself.
 SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
+
+-- name: has_installation
+-- Whether the table that follows is there: a standby asks before anything is migrated.
+SELECT to_regclass('installation') IS NOT NULL;
+
+-- name: read_installation
+-- What is set for the whole installation.
+SELECT value FROM installation WHERE name = $1;
+
+-- name: claim_installation
+-- Set what nobody has set yet.
+INSERT INTO installation (name, value, set_us) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+
+-- name: change_installation
+-- Set it anew, on purpose.
+UPDATE installation SET value = $2, set_us = $3 WHERE name = $1;

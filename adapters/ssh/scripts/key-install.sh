@@ -19,7 +19,7 @@ write_key='
 '
 
 operate() {
-  refuse_undone
+  begin_doing
   [ -n "${AMENDS_KEY_LINE-}" ] || fail 'no key to install'
   find_user || fail "there is no $AMENDS_USER"
   is_dir_of "$home" "$uid" || fail "$home is not the directory of $AMENDS_USER"

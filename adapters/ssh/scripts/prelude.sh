@@ -9,6 +9,7 @@
 AMENDS_KEY_LINE=@KEY_LINE@
 state_root=@STATE_ROOT@
 homes=/home
+mounts=/proc/self/mountinfo
 lock_tries=100 # about 10 s: shorter than any step's deadline in production, and a refusal costs nothing
 kill_tries=50  # about 5 s
 keep_days=7
@@ -32,9 +33,8 @@ exists() { [ -e "$1" ] || [ -L "$1" ]; }
 
 # Replaced by rename: a reader, or a crash, sees the old file or the new one. Not synced: after a power loss no
 # late command is left on any connection, so there is nothing that a lost epoch or tombstone would let in.
-put() {
-  { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } || fail "cannot write $1"
-}
+put() { keep "$1" "$2" || fail "cannot write $1"; }
+keep() { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; }
 
 # --- arguments: they become parts of paths and of command lines, so they are held to their shape here again
 
@@ -97,10 +97,27 @@ check_epoch() {
   if [ "$AMENDS_EPOCH" -lt "$seen" ]; then
     refuse_late "stale epoch $AMENDS_EPOCH, highest seen $seen"
   fi
-  put "$state/epoch" "$AMENDS_EPOCH" # also when equal: it renews the age that prune looks at
 }
 
-bury_attempt() { put "$state/undone-$AMENDS_ATTEMPT" "$operation"; }
+note_epoch() { keep "$state/epoch" "$AMENDS_EPOCH"; } # also when equal: it renews the age that prune looks at
+
+# How a step of the set-up begins. Under the lock a later step sees all of this or nothing.
+begin_doing() {
+  note_epoch || fail "cannot write $state/epoch"
+  refuse_undone
+}
+
+# How an undo begins: before anything is undone, so that a late step of this attempt finds it (R02). A customer who has
+# filled the disk is locked out all the same: then it is written as soon as there is room, see shut_out.
+begin_undoing() {
+  remembered=
+  if remember 2>/dev/null; then remembered=yes; fi
+}
+
+remember() { note_epoch && keep "$state/undone-$AMENDS_ATTEMPT" "$operation"; }
+
+# Room that a customer cannot take: real bytes, made when the disk is not yet the customer's to fill.
+free_reserve() { rm -f "$state/reserve"; }
 
 refuse_undone() {
   ! exists "$state/undone-$AMENDS_ATTEMPT" || refuse_late "attempt $AMENDS_ATTEMPT was undone"
@@ -110,7 +127,7 @@ refuse_undone() {
 prune() {
   find "$state_root" -mindepth 1 -maxdepth 1 -type d -name 'alloc_*' -mtime "+$((keep_days - 1))" |
     while IFS= read -r old; do
-      id "am-${old##*/alloc_}" >/dev/null 2>&1 || rm -rf "$old"
+      [ "$old" = "$state" ] || id "am-${old##*/alloc_}" >/dev/null 2>&1 || rm -rf "$old"
     done
 }
 
@@ -201,9 +218,7 @@ as_customer() {
 }
 
 # The password is locked for daemons that ask for it, the account is expired for those that do not (PAM).
-lock_account() {
-  usermod -L -e 1 "$AMENDS_USER" || retry_later "cannot lock $AMENDS_USER"
-}
+lock_account() { usermod -L -e 1 "$AMENDS_USER"; }
 
 # Real, effective, saved and file-system uid: a set-uid program that the customer started counts too.
 customer_processes() {
@@ -230,6 +245,78 @@ end_processes() {
     for pid in $living; do kill -KILL "$pid" 2>/dev/null; done
     tries=$((tries - 1))
     pause
+  done
+}
+
+# $1: what to do about the customer's keys. The account is closed first: whoever is in by then is ended, and nobody
+# gets in any more. On a full disk that and our memory need room, so the customer is ended before the reserve is freed:
+# it would take that too. What needs no room (processes, keys) is done in any case.
+shut_out() {
+  if [ -z "$remembered" ]; then
+    end_processes
+    unmount_own
+    "$1"
+    end_processes
+    free_reserve
+    remember || retry_later "no room below $state_root"
+  fi
+  closed=yes
+  lock_account || closed=
+  end_processes
+  unmount_own
+  "$1"
+  end_processes # a login that was let in before the lock may have arrived only now
+  [ -n "$closed" ] || retry_later "cannot lock $AMENDS_USER"
+}
+
+# --- mounts in a home. Nothing is unmounted that is not provably the customer's own (T5): a FUSE mount, which the
+# kernel says is of exactly this uid, and on which or below which nothing else is mounted.
+
+# Sets real: the home as the mount table has it, which escapes blanks and backslashes in octal; comparing them escaped
+# needs no decoding of others' names.
+find_home() {
+  parent=$(CDPATH='' cd -P "$homes" && pwd) || fail "$homes cannot be entered"
+  tab=$(printf '\t')
+  real=$(printf '%s' "$parent/$AMENDS_USER" | sed 's/\\/\\134/g; s/ /\\040/g; s/'"$tab"'/\\011/g')
+  [ -r "$mounts" ] || fail "$mounts cannot be read"
+}
+
+# Sets place, kind and options of the newest mount at the home or below it; a mount stands after what it lies on.
+newest_mount() {
+  place=
+  while read -r _ _ _ _ point rest; do
+    case $point in
+      "$real" | "$real"/*)
+        place=$point
+        rest=${rest#* - }
+        kind=${rest%% *}
+        options=${rest##* }
+        ;;
+    esac
+  done <"$mounts"
+  [ -n "$place" ]
+}
+
+is_own_fuse() {
+  case $kind in
+    fuse | fuse.*) ;;
+    *) return 1 ;;
+  esac
+  case ,$options, in
+    *,"user_id=$uid",*) return 0 ;;
+  esac
+  return 1
+}
+
+# Its processes have ended, so that nothing can change the way to the place. Best effort: what stays is refused later.
+unmount_own() {
+  have umount || return 0
+  find_home
+  last=
+  while newest_mount && is_own_fuse && [ "$place" != "$last" ]; do
+    last=$place
+    path=$(printf '%b.' "$(printf '%s' "$place" | sed 's/\\/\\0/g')")
+    timeout -k 1 5 umount -l "${path%.}" || return 0
   done
 }
 

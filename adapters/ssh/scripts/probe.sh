@@ -7,7 +7,7 @@ operation=probe
 operate() {
   [ "$(id -u)" -eq 0 ] || fail 'the login is not root'
   missing=
-  for tool in chmod chown cp date env find flock getent grep id mkdir mktemp mv readlink rm rmdir sed setpriv sleep \
+  for tool in chmod chown cp date dd env find flock getent grep id mkdir mktemp mv readlink rm rmdir sed setpriv sleep \
     sync timeout tr useradd userdel usermod; do
     have "$tool" || missing="$missing $tool"
   done

@@ -31,8 +31,19 @@ make_home() {
   is_dir_of "$home" "$uid" || fail "$home is not the directory of $AMENDS_USER"
 }
 
+# The room that locking the customer out will need, whatever it has filled by then: our memory, and the tools' copies
+# of the files of accounts. No zeros, which some file systems do not store.
+make_reserve() {
+  ! exists "$state/reserve" || return 0
+  dd if=/dev/urandom of="$state/reserve.new" bs=4096 count=64 2>/dev/null && mv -f "$state/reserve.new" "$state/reserve" &&
+    return 0
+  rm -f "$state/reserve.new"
+  fail "no room for a reserve below $state_root"
+}
+
 operate() {
-  refuse_undone
+  begin_doing
+  make_reserve
   if ! find_user; then
     add_user
     find_user || fail "useradd made no $AMENDS_USER"

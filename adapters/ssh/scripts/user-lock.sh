@@ -15,13 +15,14 @@ remove_keys='
   if [ -e .ssh ] || [ -L .ssh ]; then mv .ssh "$(mktemp -u .closed-XXXXXXXXXX)"; fi
 '
 
-operate() {
-  bury_attempt # the lock begins the undoing: a late key-install of this attempt must not open the door again
-  find_user || return 0
-  lock_account
-  end_processes
+take_keys() {
   if is_dir_of "$home" "$uid"; then
     as_customer sh -c "$remove_keys" sh "$home" || retry_later 'cannot remove the keys'
   fi
-  end_processes # a login that was let in before the lock may have arrived only now
+}
+
+operate() {
+  begin_undoing # the lock begins the undoing: a late key-install of this attempt must not open the door again
+  if find_user; then shut_out take_keys; fi
+  [ -n "$remembered" ] || remember || retry_later "no room below $state_root"
 }

@@ -3,18 +3,10 @@
 
 operation=user-remove
 
-# The mount table escapes blanks and backslashes in octal; the home is escaped alike and compared, which needs no
-# decoding of others' names. What is mounted there is not the customer's alone: T5, it may be a namespace.
+# What is mounted there is not the customer's alone: T5, it may be a namespace.
 refuse_mounted() {
-  parent=$(CDPATH='' cd -P "$homes" && pwd) || fail "$homes cannot be entered"
-  tab=$(printf '\t')
-  real=$(printf '%s' "$parent/$AMENDS_USER" | sed 's/\\/\\134/g; s/ /\\040/g; s/'"$tab"'/\\011/g')
-  [ -r /proc/self/mountinfo ] || fail '/proc/self/mountinfo cannot be read'
-  while read -r _ _ _ _ place _; do
-    case $place in
-      "$real" | "$real"/*) retry_later "mounted below the home: $place" ;;
-    esac
-  done </proc/self/mountinfo
+  find_home
+  ! newest_mount || retry_later "mounted below the home: $place"
 }
 
 delete_home() {
@@ -60,10 +52,9 @@ sweep_shared_places() {
 }
 
 operate() {
-  bury_attempt # before anything is removed: a late step of this attempt must find it (R02)
+  begin_undoing
   if find_user; then
-    lock_account
-    end_processes
+    shut_out : # its keys go with its home
     refuse_mounted
     delete_home
     forget_schedules
@@ -74,4 +65,6 @@ operate() {
     groupdel "$AMENDS_USER" || retry_later "groupdel refused $AMENDS_USER"
   fi
   rm -f "$state/user"
+  free_reserve
+  [ -n "$remembered" ] || remember || retry_later "no room below $state_root"
 }

@@ -105,12 +105,14 @@ class Decision:
         self.spawned: list[Spawn] = []
         self.audits: list[AuditDraft] = []
         self.set_aside: list[str] = []  # durable messages that nobody will take in any more
+        self.hastened: list[str] = []  # targets whose steps of this actor wait for no next try any more
         self.data: dict[str, Any] | None = None
         self.reply_entity = True
         self._moved = False
         self.recovery_trace_id = ""
         self._events: list[tuple[str, str | None, str | None, str]] = []
         self._requires: list[tuple[str, str, tuple[str, ...], int | None]] = []
+        self.recent = False
         if isinstance(env.message, StepDone):
             self._end_step(env.message)
 
@@ -173,6 +175,10 @@ class Decision:
         """Commit only if that actor is then in one of `states` (and at `epoch`); else the turn is refused."""
         self._requires.append((kind, identifier, states, epoch))
 
+    def as_of_commit(self) -> None:
+        """What this turn decides is true of the moment of its commit: one that has waited is decided anew."""
+        self.recent = True
+
     # --- the rest of the turn ------------------------------------------------------------------------
 
     def row(self, row: Struct) -> None:
@@ -231,6 +237,10 @@ class Decision:
         self.steps.append(row)
         self.rows.append(row)
         return step_id
+
+    def hasten(self, target: str) -> None:
+        """What this actor has waiting for its next try on `target` is due now: an operator has asked for it."""
+        self.hastened.append(target)
 
     def did(self, name: str, attempt: int, ok: bool, started_us: int, code: str = "", message: str = "") -> str:
         """Record a try the runtime did itself, such as an activation (R03); returns its span id."""

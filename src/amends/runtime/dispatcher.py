@@ -1,13 +1,14 @@
 """The step dispatcher: runs intended steps under limits and brings their outcome back as a message.
 
-A step starts only after its intent has committed, while the lease is fresh, while its target's gate is open and
-while its target has a free place. A held step spends no try. What a crash leaves `intended` is dispatched again.
+A step starts only after its intent has committed, while the lease is fresh, while its target's gate is open, can be
+reached and has a free place. A held step spends no try. What a crash leaves `intended` is dispatched again.
 """
 
 import asyncio
 import contextlib
 import heapq
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,12 +21,13 @@ from amends.runtime.decision import Decision
 from amends.runtime.domain import StepSpec
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope, Pause, StepDone
+from amends.runtime.places import Places, Reach
+from amends.runtime.slices import Slices
 from amends.values import ids
+from amends.values.histogram import Histogram
 from amends.values.records import StepRow
 
 log = logging.getLogger("amends.steps")
-PER_TARGET = 1
-IN_FLIGHT = 512
 GRACE_S = 5.0
 LEASE_RETRY_S = 0.2
 HELD_RETRY_US = 1_000_000
@@ -42,9 +44,11 @@ class Dispatcher:
         *,
         may_act: Callable[[], bool],
         gate: Callable[[StepRow], bool],
+        domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
         self._engine, self._steps, self._runners = engine, steps, runners
-        self._may_act, self._gate = may_act, gate
+        self._may_act, self._gate, self._domain_of = may_act, gate, domain_of
+        self.places, self.reach = Places(), Reach()
         self._later: list[tuple[int, str, str]] = []  # (due, target, step); stale entries are dropped when they come up
         self._back_off: dict[str, dict[str, StepRow]] = {}  # by target, what waits for its next try
         self._queues: dict[str, deque[StepRow]] = {}
@@ -56,6 +60,7 @@ class Dispatcher:
         self._next_look_us = 0
         self.stopping = False
         self.started = 0
+        self.took: dict[str, Histogram] = {}  # by step
 
     # --- intake --------------------------------------------------------------------------------------
 
@@ -63,13 +68,15 @@ class Dispatcher:
         """A committed turn's intents."""
         for row in decision.steps:
             self.accept(row)
+        for target in decision.hastened:
+            waiting = self._back_off.get(target, {})
+            for step_id in [each for each, row in waiting.items() if row.entity == decision.ref]:
+                self._due(target, step_id)
 
     def accept(self, row: StepRow) -> None:
         """Take over an intended step: now, or when its time comes."""
         if row.name not in self._steps:
-            kind, identifier = ids.split_ref(row.entity)
-            pause = Pause("unknown_step", {"steps": [{"step": row.name, "step_id": row.step_id}]})
-            self._engine.tell(kind, identifier, Envelope(pause, priority=True))
+            self._pause(row)
         elif row.next_attempt_us is not None and row.next_attempt_us > self._engine.now_us():
             heapq.heappush(self._later, (row.next_attempt_us, row.target, row.step_id))
             self._back_off.setdefault(row.target, {})[row.step_id] = row
@@ -77,12 +84,19 @@ class Dispatcher:
         else:
             self._enqueue(row)
 
+    def _pause(self, row: StepRow) -> None:
+        """A step that is not known, or cannot be made out, is not guessed at: its entity waits for a person."""
+        kind, identifier = ids.split_ref(row.entity)
+        pause = Pause("unknown_step", {"steps": [{"step": row.name, "step_id": row.step_id}]})
+        self._engine.tell(kind, identifier, Envelope(pause, priority=True))
+
     def knows(self, row: StepRow) -> bool:
         """Whether this release has such a step."""
         return row.name in self._steps
 
     def wake(self, target: str) -> None:
         """The target is back: what was held for it, or waits for its next try, is due now."""
+        self.reach.forget(target)
         for row in self._held.pop(target, ()):
             self._enqueue(row)
         for row in self._back_off.pop(target, {}).values():
@@ -106,13 +120,14 @@ class Dispatcher:
         """Start steps until cancelled."""
         while True:
             self._wake.clear()
-            now = self._engine.now_us()
+            now, slices = self._engine.now_us(), Slices()
             while self._later and self._later[0][0] <= now:
                 self._due(*heapq.heappop(self._later)[1:])
+                await slices.shared()
             if self._held and now >= self._next_look_us:
-                self._look_at_held()
+                await self._look_at_held(slices)
                 self._next_look_us = now + HELD_RETRY_US
-            waits = [LEASE_RETRY_S] if self._start_ready() else []
+            waits = [LEASE_RETRY_S] if await self._start_ready(slices) else []
             if self._held:
                 waits.append(HELD_RETRY_US / 1e6)
             if self._later:
@@ -122,6 +137,9 @@ class Dispatcher:
                     await self._wake.wait()
 
     def _due(self, target: str, step_id: str) -> None:
+        if not step_id:  # the target may be tried again
+            self._ready.append(target)
+            return
         rows = self._back_off.get(target, {})
         row = rows.pop(step_id, None)
         if row is not None:
@@ -129,11 +147,13 @@ class Dispatcher:
         if not rows:
             self._back_off.pop(target, None)
 
-    def _look_at_held(self) -> None:
+    async def _look_at_held(self, slices: Slices) -> None:
         """Gates open without saying so (a link that is back): ask them again, once a second."""
-        for target in [target for target, rows in self._held.items() if self._gate(rows[0])]:
-            for row in self._held.pop(target):
-                self._enqueue(row)
+        for target in list(self._held):
+            await slices.shared()
+            if target in self._held and self._gate(self._held[target][0]):
+                for row in self._held.pop(target):
+                    self._enqueue(row)
 
     async def drain(self, timeout_s: float) -> None:
         """Start nothing more; let what runs finish, within `timeout_s`. The rest stays intended."""
@@ -153,34 +173,49 @@ class Dispatcher:
         self._ready.append(row.target)
         self._wake.set()
 
-    def _start_ready(self) -> bool:
-        """Start what may start; True if the lease or the global limit holds something back."""
+    async def _start_ready(self, slices: Slices) -> bool:
+        """Start what may start; True if the lease holds something back."""
         while self._ready:
             if self.stopping:
                 return False
-            if len(self._tasks) >= IN_FLIGHT or not self._may_act():
+            if not self._may_act():
                 return True
-            target = self._ready.popleft()
-            queue = self._queues.get(target)
-            if not queue or self._running.get(target, 0) >= PER_TARGET:
-                continue
-            row = queue.popleft()
-            if not queue:
-                del self._queues[target]
-            if not self._gate(row):
-                self._held.setdefault(target, deque()).append(row)
-                continue
+            await slices.shared()
+            self._start(self._ready.popleft())
+        return False
+
+    def _start(self, target: str) -> None:
+        """Start the target's next step, if it has one that may."""
+        queue = self._queues.get(target)
+        if not queue or self._running.get(target, 0) >= self._steps[queue[0].name].per_target:
+            return
+        held_us = self.reach.held_until(target)
+        if held_us > self._engine.now_us():
+            heapq.heappush(self._later, (held_us, target, ""))
+            return
+        row = queue[0]
+        if not self._gate(row):
+            self._held.setdefault(target, deque()).append(queue.popleft())
+        else:
+            place = (self._steps[row.name].adapter, self._domain_of(target))
+            if not self.places.take(*place, target):
+                return
+            queue.popleft()
             self._running[target] = self._running.get(target, 0) + 1
             task = asyncio.create_task(self._do(row), name=f"step.{row.name}")
             self._tasks.add(task)
-            task.add_done_callback(partial(self._ended, target))
-        return False
+            task.add_done_callback(partial(self._ended, target, place))
+        if queue:
+            self._ready.append(target)
+        else:
+            del self._queues[target]
 
-    def _ended(self, target: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, target: str, place: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._running[target] -= 1
         if not self._running[target]:
             del self._running[target]
+        self._ready.extend(self.places.give(*place))
         if target in self._queues:
             self._ready.append(target)
         self._wake.set()
@@ -191,13 +226,20 @@ class Dispatcher:
         spec = self._steps[row.name]
         self.started += 1
         timeout_ms = self._engine.context.limits(spec.timeout) if spec.timeout else 60_000
-        args: dict[str, Any] = msgspec.json.decode(row.args)
+        try:
+            args: dict[str, Any] = msgspec.json.decode(row.args, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            self._pause(row)
+            return
         call = StepCall(
             row.step_id, row.name, row.entity, row.target, args, row.attempt, row.idempotency_key,
             self._engine.context.epoch, timeout_ms, row.trace_id, ids.span_id("step", row.step_id),
         )  # fmt: skip
         started = self._engine.now_us()
+        began = time.perf_counter()
         outcome = await self._outcome(spec, call)
+        self.took.setdefault(row.name, Histogram()).observe(time.perf_counter() - began)
+        self.reach.took(row.target, outcome, self._engine.now_us())
         if row.epoch != call.epoch:
             # An earlier runtime may have begun it: "certainly did not run" is said of this try alone (rule 1, A4).
             outcome = msgspec.structs.replace(outcome, may_have_run=True)

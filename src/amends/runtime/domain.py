@@ -62,7 +62,8 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     owner: Callable[[Any], str] | None = None  # the account whose callers alone may command it
     events: bool = True
     answers_refusal: Callable[[Any], bool] | None = None  # messages whose refused turn the kind wants to hear of
-    lane_caps: tuple[int, int] = (1000, 1000)  # (priority, ordinary) messages waiting for one actor
+    while_paused: frozenset[type] = frozenset()  # commands a paused actor takes as well: they only note what was said
+    lane_cap: int = 1000  # commands waiting for one actor
 
 
 class StepSpec(Struct, frozen=True, kw_only=True):
@@ -79,6 +80,7 @@ class StepSpec(Struct, frozen=True, kw_only=True):
     undo: str = ""
     no_undo: str = ""
     external: bool = True
+    per_target: int = 1  # tries of a target at once
 
 
 class CaseKind(Struct, frozen=True):

@@ -4,7 +4,6 @@ One road for all: mailbox → decide (pure) → journal (one transaction) → ef
 only. What a committed turn asks for (messages, steps, timers, replies) is carried out after the commit.
 """
 
-import asyncio
 import logging
 import secrets
 from collections import deque
@@ -26,7 +25,6 @@ from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
 log = logging.getLogger("amends.entities")
 Key = tuple[str, str]
-FULL_RETRY_S = 0.25
 
 
 class Listener(Protocol):
@@ -57,7 +55,7 @@ class Engine:
     ) -> None:
         self.kinds, self.context, self.now_us = kinds, context, now_us
         self.store = Store(kinds)
-        self.timers = Timers(now_us, self.fire_due)
+        self.timers = Timers(now_us, self.fire_due, self._room)
         self.policy = EntityPolicy(self)
         self.listeners: list[Listener] = []
         self.gone: list[Gone] = []  # hear of messages that were set aside or had been taken in before
@@ -87,20 +85,17 @@ class Engine:
         assert self._writer is not None
         return self._writer
 
+    async def _room(self) -> None:
+        await self.writer.room()
+
     # --- messages ------------------------------------------------------------------------------------
 
     def tell(self, kind: str, identifier: str, env: Envelope) -> None:
-        """Give an actor a message; raises `Rejected` (throttled) when its ordinary lane is full.
-
-        What the runtime itself owes is never refused: above the bound it comes again a moment later.
-        """
+        """Give an actor a message; raises `Rejected` (throttled) when its ordinary lane is full."""
         key = (kind, identifier)
         box = self._mailboxes.get(key)
         if box is None:
-            box = self._mailboxes[key] = Mailbox(self.kinds[kind].lane_caps)
-        if env.priority and box.full:
-            asyncio.get_running_loop().call_later(FULL_RETRY_S, self.tell, kind, identifier, env)
-            return
+            box = self._mailboxes[key] = Mailbox(self.kinds[kind].lane_cap)
         box.put(env)
         if not box.busy:
             self._schedule(key, box)
@@ -115,7 +110,7 @@ class Engine:
         self.tell(sent.kind, sent.id, env)
 
     def decode(self, kind: str, type_name: str, body: bytes) -> Any:
-        """A stored message as its type; KeyError when the kind does not know it."""
+        """A stored message as its type; `LookupError` or `msgspec.MsgspecError` when it cannot be made out."""
         return self._decoders[kind][type_name].decode(body)
 
     def holds(self, requirement: Requirement) -> bool:
@@ -149,24 +144,49 @@ class Engine:
             self._mailboxes.pop(key, None)
             return
         state = self.store.get(*key)
-        if state is None and not env.fresh:
+        if state is None and self.store.damage(*key):
+            self.policy.hold_damaged(key, box, env)
+        elif state is None and not env.fresh:
             self._read(key[0], key[1], lambda body: self._loaded(key, box, env, body))
         else:
             self._decide(key, box, env, state)
 
     def _loaded(self, key: Key, box: Mailbox, env: Envelope, body: bytes | None) -> None:
-        state: ActorState | None = None
-        if body is not None:
-            state = msgspec.json.decode(body, type=self.kinds[key[0]].state_type)
+        """A state was read back; one that cannot be made out is held like one that was in memory."""
+        state = self.store.decoded(*key, body) if body is not None else None
+        if state is None and self.store.damage(*key):
+            self.policy.hold_damaged(key, box, env)
+        else:
+            self._decide(key, box, env, state)
+
+    def reread(self, key: Key, then: Callable[[ActorState | None], None]) -> None:
+        """Read a damaged entity's row again; None where it still cannot be made out."""
+
+        def loaded(body: bytes | None) -> None:
+            state = self.store.decoded(*key, body) if body is not None else None
+            if state is not None:
+                self.store.put(*key, state)
+                self.timers.arm(*key, min(state.timers.values(), default=None))
+            then(state)
+
+        self._read(*key, loaded)
+
+    def decide(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> None:
+        """Decide a message of an entity that policy held back."""
         self._decide(key, box, env, state)
 
     def _decide(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> None:
+        pending = self._decided(key, box, env, state)
+        if pending is not None:
+            self.writer.submit(pending)
+
+    def _decided(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> Pending | None:
+        """The turn that the message leads to, if there is one to commit; all else is seen to."""
         kind = self.kinds[key[0]]
-        if state is not None and state.paused and not self.policy.passes_pause(env):
+        if state is not None and state.paused and not self.policy.passes_pause(kind, env):
             self.policy.hold(key, box, env)
-            return
-        now_us = self.now_us()
-        decision = Decision(kind, key[1], state, env, self.context, now_us, secrets.token_bytes(16))
+            return None
+        decision = Decision(kind, key[1], state, env, self.context, self.now_us(), secrets.token_bytes(16))
         try:
             self._handle(kind, state, env, decision)
             turn = decision.build() if decision.changed else None
@@ -175,11 +195,14 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the entity supervisor's business, whatever it is
             self.policy.crashed(key, box, env, error)
         else:
-            if turn is None:
-                self._finish(key, box, env, decision)
-            else:
-                pending = Pending(turn, lambda error: self._settled(key, box, env, decision, error), decision.requires)
-                self.writer.submit(pending)
+            if turn is not None:
+                return Pending(
+                    turn, lambda error: self._settled(key, box, env, decision, error), decision.requires,
+                    again=lambda: self._decided(key, box, env, state), recent=decision.recent,
+                    decided_us=decision.now_us,
+                )  # fmt: skip
+            self._finish(key, box, env, decision)
+        return None
 
     def _handle(self, kind: ActorKind, state: ActorState | None, env: Envelope, decision: Decision) -> None:
         message = env.message
@@ -243,7 +266,7 @@ class Engine:
 
     def _reject(self, key: Key, box: Mailbox, env: Envelope, error: Rejected) -> None:
         if env.command is None or error.code not in KEPT:
-            self._answer(env, error)
+            self.answer(env, error)
             self.proceed(key, box)
             return
         turn = Turn()
@@ -251,7 +274,7 @@ class Engine:
         turn.rows = [command_row(env, ref, self.now_us(), self.context.epoch, None, error)]
 
         def settled(failed: TurnFailed | None) -> None:
-            self._answer(env, error if failed is None else command_refused(failed))
+            self.answer(env, error if failed is None else command_refused(failed))
             self.proceed(key, box)
 
         self.writer.submit(Pending(turn, settled))
@@ -260,7 +283,7 @@ class Engine:
         if error.code == CONSUMED:
             log.info("%s:%s was given a message twice; the repeat is dropped", *key)
             self.drop(key, env)
-            self._answer(env, Rejected("deadline_exceeded", "what this settles was settled meanwhile; ask again"))
+            self.answer(env, Rejected("deadline_exceeded", "what this settles was settled meanwhile; ask again"))
             self.proceed(key, box)
             return
         kind = self.kinds[key[0]]
@@ -283,7 +306,8 @@ class Engine:
             for listener in self.gone:
                 listener(*key, env.message_id)
 
-    def _answer(self, env: Envelope, error: Rejected) -> None:
+    def answer(self, env: Envelope, error: Rejected) -> None:
+        """The message comes to nothing: whoever waits for it hears so."""
         if env.reply is not None:
             env.reply(None, error)
         if env.done is not None:

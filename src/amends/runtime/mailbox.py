@@ -1,39 +1,33 @@
-"""A mailbox exists only while an actor has messages: two lanes, each bounded.
+"""A mailbox exists only while an actor has messages: two lanes, each in order.
 
-The priority lane carries what the runtime itself owes (step outcomes, timers, durable messages); the ordinary lane
-carries commands. A full ordinary lane refuses (429); a full priority lane is a bug of the sender's bound, since
-durable messages and outcomes are limited by what was intended before.
+The priority lane carries what the runtime itself owes (step outcomes, timers, durable messages). It refuses nothing,
+and its bound lies with the senders: outcomes and messages are rows that were intended before, a timer is told once, and
+what the outside can say as often as it likes (heartbeats) is one pending word at a time. The ordinary lane carries
+commands; a full one refuses (429).
 """
 
 from collections import deque
 
 from amends.runtime.messages import Envelope
-from amends.values.errors import Bug, Rejected
+from amends.values.errors import Rejected
 
 
 class Mailbox:
     """Messages waiting for one actor."""
 
-    __slots__ = ("_caps", "_ordinary", "_priority", "busy")
+    __slots__ = ("_cap", "_ordinary", "_priority", "busy")
 
-    def __init__(self, caps: tuple[int, int]) -> None:
+    def __init__(self, cap: int) -> None:
         self._priority: deque[Envelope] = deque()
         self._ordinary: deque[Envelope] = deque()
-        self._caps = caps
+        self._cap = cap
         self.busy = False
-
-    @property
-    def full(self) -> bool:
-        """Whether the priority lane takes nothing more now."""
-        return len(self._priority) >= self._caps[0]
 
     def put(self, env: Envelope) -> None:
         """Append; raises `Rejected` (throttled) when the ordinary lane is full."""
         if env.priority:
-            if len(self._priority) >= self._caps[0]:
-                raise Bug("priority lane is full")
             self._priority.append(env)
-        elif len(self._ordinary) >= self._caps[1]:
+        elif len(self._ordinary) >= self._cap:
             raise Rejected("throttled", "too many requests are waiting for this entity; try again later")
         else:
             self._ordinary.append(env)

@@ -173,6 +173,10 @@ def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> Non
 
 
 def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
+    if s.state == "pending" and m.reason:  # it is tried by itself: the next try is now
+        d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
+        d.hasten(d.ref)
+        return
     if s.state != "parked":
         if m.reason:
             d.refuse("illegal_transition", f"the notification is {s.state}, not parked")

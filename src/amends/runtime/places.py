@@ -1,102 +1,88 @@
-"""Places for requests: each caller has its own, so nobody's requests take another's.
+"""How many steps run at once, and which targets are left alone for a while: nobody's trouble takes all the places.
 
-`Places` counts what is under way; `FairPlaces` lends a few shared things (connections) to callers in turn.
+Places are counted over all, per adapter and per failure domain of an adapter, so that a site that hangs leaves places
+for the others. A target that cannot be reached three times in a row is tried by one step at a time after growing
+waits; what waits for it spends no try.
 """
 
-import asyncio
-from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Final, Literal
+from collections import Counter, deque
 
-from amends.runtime.identity import Identity
-from amends.values.errors import Rejected
+from amends.ports import Outcome
+from amends.runtime.breaker import Breaker
+from amends.values.backoff import Backoff
 
-Class = Literal["command", "query", "operator"]
-# At once, per caller: (one of single accounts, one trusted with all, who may speak for many customers).
-UNDER_WAY: Final[Mapping[Class, tuple[int, int]]] = {
-    "command": (1024, 4096), "query": (256, 2048), "operator": (256, 256),
-}  # fmt: skip
-RETRY_MS: Final = 200
+IN_FLIGHT, PER_ADAPTER, PER_DOMAIN = 512, 256, 128
+UNREACHABLE = 3  # in a row
+WAITS = Backoff(200, 10_000)
+REMEMBERED = 10_000  # targets in trouble
 
-
-def class_of(role: str, identity: Identity) -> Class:
-    """Whose places a request on an endpoint of that role takes."""
-    if identity.operates:
-        return "operator"
-    return "query" if role == "reader" else "command"
+Key = tuple[str, ...]
 
 
 class Places:
-    """Requests under way, by class and caller. Callers are configured, so their number is a bound of its own."""
+    """Places taken, and the targets that wait for one."""
 
-    def __init__(self, bounds: Mapping[Class, tuple[int, int]] = UNDER_WAY) -> None:
-        self._bounds = bounds
-        self._taken: Counter[tuple[Class, str]] = Counter()
+    def __init__(
+        self, in_flight: int = IN_FLIGHT, per_adapter: int = PER_ADAPTER, per_domain: int = PER_DOMAIN
+    ) -> None:
+        self._limits = (in_flight, per_adapter, per_domain)  # by the length of the key
+        self._taken: Counter[Key] = Counter()
+        self._waiting: dict[Key, deque[str]] = {}
 
-    def enter(self, of: Class, identity: Identity) -> None:
-        """Take a place; raises `Rejected` (throttled) when this caller has none left."""
-        bound = self._bounds[of][identity.trusted]
-        if self._taken[of, identity.name] >= bound:
-            raise Rejected(
-                "throttled", f"{bound} requests of {identity.name} are under way; try again", limit=f"{of}s_under_way",
-                retry_after_ms=RETRY_MS,
-            )  # fmt: skip
-        self._taken[of, identity.name] += 1
+    def take(self, adapter: str, domain: str, target: str) -> bool:
+        """Take a place; where none is free the target is named again by `give`."""
+        keys = _keys(adapter, domain)
+        for key in keys:
+            if self._taken[key] >= self._limits[len(key)]:
+                self._waiting.setdefault(key, deque()).append(target)
+                return False
+        self._taken.update(keys)
+        return True
 
-    def leave(self, of: Class, identity: Identity) -> None:
-        """Give it back."""
-        self._taken[of, identity.name] -= 1
-        if not self._taken[of, identity.name]:
-            del self._taken[of, identity.name]
+    def give(self, adapter: str, domain: str) -> list[str]:
+        """Give a place back; returns the targets that may ask again."""
+        found = []
+        for key in _keys(adapter, domain):
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]
+            waiting = self._waiting.get(key)
+            if waiting:
+                found.append(waiting.popleft())
+                if not waiting:
+                    del self._waiting[key]
+        return found
+
+
+class Reach:
+    """A breaker for each target that could not be reached of late."""
+
+    def __init__(self) -> None:
+        self._troubled: dict[str, tuple[Breaker, int]] = {}
+
+    def held_until(self, target: str) -> int:
+        """When the next step may try it, in microseconds; 0 for now."""
+        troubled = self._troubled.get(target)
+        return troubled[1] if troubled is not None and troubled[0].failures >= UNREACHABLE else 0
+
+    def took(self, target: str, outcome: Outcome, now_us: int) -> None:
+        """A step on it has ended."""
+        if outcome.kind == "done" or (outcome.may_have_run and outcome.kind == "failed"):
+            self._troubled.pop(target, None)
+            return
+        breaker = self._troubled.pop(target, (Breaker(target, WAITS, lambda: now_us), 0))[0]
+        breaker.failed()
+        self._troubled[target] = (breaker, now_us + int(breaker.wait_s * 1e6))  # the newest last
+        if len(self._troubled) > REMEMBERED:
+            del self._troubled[next(iter(self._troubled))]
+
+    def forget(self, target: str) -> None:
+        """It is back, or somebody wants to know now."""
+        self._troubled.pop(target, None)
 
     def __len__(self) -> int:
-        return self._taken.total()
+        return sum(breaker.failures >= UNREACHABLE for breaker, _ in self._troubled.values())
 
 
-class FairPlaces:
-    """`count` places for whoever asks; those who wait are served in turn by name, and one name's in their order."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._held: Counter[str] = Counter()
-        self._waiting: OrderedDict[str, deque[tuple[int, asyncio.Future[None]]]] = OrderedDict()
-
-    @asynccontextmanager
-    async def place(self, whose: str, most: int, within_s: float) -> AsyncIterator[None]:
-        """One place, `most` of them for that name at once; raises TimeoutError when none came up `within_s`."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(whose, deque()).append((most, turn))
-        self._serve()
-        try:
-            async with asyncio.timeout(within_s):
-                await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self._give_back(whose)  # it came just when nobody waited any more
-            turn.cancel()
-            raise
-        try:
-            yield
-        finally:
-            self._give_back(whose)
-
-    def _give_back(self, whose: str) -> None:
-        self._free += 1
-        self._held[whose] -= 1
-        if not self._held[whose]:
-            del self._held[whose]
-        self._serve()
-
-    def _serve(self) -> None:
-        for whose in list(self._waiting) if self._free else ():
-            queue = self._waiting[whose]
-            while queue and queue[0][1].done():  # given up
-                queue.popleft()
-            if queue and self._free and self._held[whose] < queue[0][0]:
-                self._free -= 1
-                self._held[whose] += 1
-                queue.popleft()[1].set_result(None)
-                self._waiting.move_to_end(whose)
-            if not queue:
-                del self._waiting[whose]
+def _keys(adapter: str, domain: str) -> tuple[Key, ...]:
+    return ((), (adapter,), (adapter, domain)) if domain else ((), (adapter,))

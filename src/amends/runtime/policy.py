@@ -1,24 +1,27 @@
 """Entity supervision: the failure policy of millions of children, kept in one place.
 
 An actor whose decide raises is still what its committed row says; the message is tried again, then set aside, and
-only an actor that keeps failing is paused with a case. What the database refuses is tried again more patiently.
-Outages of something shared never come here: a breaker holds what waits for it, and no child is charged.
+only an actor that keeps failing is paused with a case. What will not come again (an outcome, a timer, a durable
+message) is never set aside without its actor: it waits for the case to be resolved. What the database refuses is tried
+again more patiently. Outages of something shared never come here: a breaker holds what waits for it, and no child is
+charged.
 """
 
 import asyncio
 import logging
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from amends.ports import Turn
-from amends.runtime.domain import Handler
+from amends.runtime.domain import ActorKind, Handler
 from amends.runtime.mailbox import Mailbox
-from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired
+from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
-from amends.values.records import AuditDraft, QuarantineRow, StepEndRow
+from amends.values.records import AuditDraft, CaseRow, QuarantineRow, StepEndRow
 
 if TYPE_CHECKING:
     from amends.runtime.decision import Decision
@@ -31,6 +34,8 @@ COLLISIONS = 3  # of one command with what others commit, before it is refused w
 UNIQUE, COMMAND_KEY = "23505", "command_key"  # SQLSTATE of a unique violation; the constraint on kept replies
 QUARANTINES = 3  # messages of one actor in a row, before the actor is paused
 HELD_MAX = 1000
+ONCE = (StepDone, TimerFired, TurnRefused)  # beside durable messages: what does not come again
+UNREADABLE = "unreadable"  # in the evidence of a case: the entity's stored state cannot be made out
 PAUSING = frozenset(("actor_quarantined", "unknown_step"))  # kinds of case that hold their entity
 
 
@@ -46,9 +51,14 @@ def _pause(state: Any, message: Pause, d: "Decision") -> None:
 
 def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
     keys = [key for key, case_id in state.cases.items() if case_id == message.case_id]
-    if not keys:
+    if not keys and UNREADABLE not in message.row.get("evidence", {}):
         d.refuse("illegal_transition", "the case is not open")
     d.reply_entity = False
+    if not keys:  # the case stood for a state that could not be made out, and so is not part of it
+        d.row(CaseRow(message.case_id, message.kind, "", d.ref, "resolved", d.now_us, d.now_us, "", "[]", "{}"))
+        d.audit("case.resolved", f"case:{message.case_id}", reason=message.reason)
+        d.reply(ops_case={**message.row, "state": "resolved", "resolved_us": d.now_us})
+        return
     if message.acknowledge:
         d.audit("case.acknowledged", f"case:{message.case_id}", reason=message.reason)
         d.reply(ops_case=message.row)
@@ -95,23 +105,76 @@ class EntityPolicy:
         self._failures: dict[Key, int] = {}
         self._held: dict[Key, list[Envelope]] = {}
         self.crashes = self.quarantined = 0
+        engine.store.on_damage = self._damaged
 
-    def passes_pause(self, env: Envelope) -> bool:
+    def passes_pause(self, kind: ActorKind, env: Envelope) -> bool:
         """Whether a paused actor still takes this message."""
-        return isinstance(env.message, (Pause, ResolveCase))
+        return isinstance(env.message, (Pause, ResolveCase)) or type(env.message) in kind.while_paused
 
     def hold(self, key: "Key", box: Mailbox, env: Envelope) -> None:
         """Keep a message for a paused actor; commands and offers are refused at once, timers stay in its state."""
         if env.command is not None or env.done is not None:
             error = Rejected("illegal_transition", "this entity is paused until its operator case is resolved")
-            self._answer(env, error)
-        elif not isinstance(env.message, TimerFired):
-            held = self._held.setdefault(key, [])
-            if len(held) < HELD_MAX:
-                held.append(env)
-            else:
-                log.error("%s:%s is paused and has %d messages; %s waits for a restart", *key, HELD_MAX, env.message)
+            self._engine.answer(env, error)
+        else:
+            self._keep(key, env)
         self._engine.proceed(key, box)
+
+    def _keep(self, key: "Key", env: Envelope) -> None:
+        if isinstance(env.message, TimerFired):
+            return  # it stands in the state, and is fired when the entity goes on
+        held = self._held.setdefault(key, [])
+        if len(held) < HELD_MAX:
+            held.append(env)
+        else:
+            log.error("%s:%s is held and has %d messages; %s waits for a restart", *key, HELD_MAX, env.message)
+
+    # --- entities whose stored state cannot be made out ----------------------------------------------
+
+    def _damaged(self, kind: str, identifier: str, why: str) -> None:
+        """Open a case in a turn that writes no state: what is stored stays as it is, for a person to mend."""
+        log.error("%s:%s is held: its stored state cannot be made out: %s", kind, identifier, why)
+        self.open_case(f"{kind}:{identifier}", {UNREADABLE: why[:300]}, why)
+
+    def open_case(self, ref: str, evidence: dict[str, Any], why: str) -> None:
+        """A case of an entity that takes no turn; one that is open stays the one it is."""
+        engine = self._engine
+        now, turn = engine.now_us(), Turn()
+        case_id = ids.type_id("case", now, secrets.token_bytes(10))
+        kind = "actor_quarantined"
+        commands = msgspec.json.encode(engine.context.case_commands.get(kind, ())).decode()
+        said = msgspec.json.encode(evidence).decode()
+        turn.rows = [CaseRow(case_id, kind, ref, ref, "open", now, None, "", commands, said)]
+        turn.audits = [
+            self._audit("actor.held", ref, "", Envelope(None), {"error": why[:300]}),
+            self._audit("case.open", f"case:{case_id}", kind, Envelope(None), {"target_ref": ref, "kind": kind}),
+        ]
+        engine.writer.submit(Pending(turn, lambda failed: None))
+
+    def hold_damaged(self, key: "Key", box: Mailbox, env: Envelope) -> None:
+        """A message for such an entity: kept, refused, or the word of an operator that its row is mended."""
+        if isinstance(env.message, ResolveCase) and not env.message.acknowledge:
+            self._engine.reread(key, lambda state: self._mended(key, box, env, state))
+            return
+        if env.command is not None or env.done is not None:
+            why = self._engine.store.damage(*key)
+            self._engine.answer(env, Rejected("illegal_transition", f"its stored state cannot be made out: {why}"))
+        else:
+            self._keep(key, env)
+        self._engine.proceed(key, box)
+
+    def _mended(self, key: "Key", box: Mailbox, env: Envelope, state: Any) -> None:
+        if state is None:
+            why = self._engine.store.damage(*key) or "there is no row"
+            error = Rejected("illegal_transition", f"its stored state still cannot be made out: {why}")
+            self._engine.answer(env, error)
+            self._engine.proceed(key, box)
+            return
+        self._engine.decide(key, box, env, state)
+        if not state.paused:
+            self.resumed(key)
+
+    # --- messages that fail --------------------------------------------------------------------------
 
     def resumed(self, key: "Key") -> None:
         """Deliver what was held, and what has become due meanwhile."""
@@ -131,7 +194,7 @@ class EntityPolicy:
         env.tries += 1
         log.error("%s:%s could not digest %s", *key, type(env.message).__name__, exc_info=error)
         if env.command is not None:
-            self._answer(env, Rejected("internal", "the request could not be handled; it changed nothing"))
+            self._engine.answer(env, Rejected("internal", "the request could not be handled; it changed nothing"))
             self._engine.proceed(key, box)
         elif env.tries < CRASH_TRIES:
             self._again(key, box, env, 0.01 * 4**env.tries)
@@ -151,20 +214,22 @@ class EntityPolicy:
             return
         log.warning("the database refuses a turn of %s:%s (%s)", *key, error)
         if env.command is not None:
-            if env.done is not None:
-                env.done(False)
-            self._answer(env, command_refused(error))
+            self._engine.answer(env, command_refused(error))
             self._engine.proceed(key, box)
         elif env.tries < REFUSED_TRIES or isinstance(env.message, Pause):
             self._again(key, box, env, min(0.05 * 2 ** min(env.tries, 10), 5.0))
         else:
             # What the runtime owes is never dropped: the entity waits, with its message, for a person. The pause goes
             # before what waits already, so that nothing overtakes the message.
-            env.tries = 0
-            self._held.setdefault(key, []).append(env)
             evidence = {"message": type(env.message).__name__, "refused": error.code, "error": error.message[:300]}
-            box.put_back(Envelope(Pause("actor_quarantined", evidence), priority=True))
-            self._engine.proceed(key, box)
+            self._hold_back(key, box, env, evidence)
+
+    def _hold_back(self, key: "Key", box: Mailbox, env: Envelope, evidence: dict[str, Any]) -> None:
+        """Pause the entity; resolving its case gives the message back, before all that came after it."""
+        env.tries = 0
+        self._keep(key, env)
+        box.put_back(Envelope(Pause("actor_quarantined", evidence), priority=True))
+        self._engine.proceed(key, box)
 
     def _again(self, key: "Key", box: Mailbox, env: Envelope, delay_s: float) -> None:
         def retry() -> None:
@@ -176,40 +241,26 @@ class EntityPolicy:
     def _quarantine(self, key: "Key", box: Mailbox, env: Envelope, error: str) -> None:
         self.quarantined += 1
         engine = self._engine
-        now = engine.now_us()
-        ref = f"{key[0]}:{key[1]}"
+        name, exists = type(env.message).__name__, engine.store.get(*key) is not None
+        if exists and (env.message_id or isinstance(env.message, ONCE)):
+            self._hold_back(key, box, env, {"message": name, "error": error[:300]})
+            return
+        now, ref = engine.now_us(), f"{key[0]}:{key[1]}"
         body = msgspec.json.encode(env.message, enc_hook=repr).decode()
-        name = type(env.message).__name__
         row_id = env.message_id or ids.type_id("evt", now, ids.span_id(ref, name, str(now)).encode())
         row = QuarantineRow(row_id, ref, name, body, error[:1000], now)
         count = self._failures[key] = self._failures.get(key, 0) + 1
         if env.done is not None:
             env.done(False)
-        if (count >= QUARANTINES or self._is_stuck(key, env)) and engine.store.get(*key) is not None:
+        if exists and (count >= QUARANTINES or self._is_stuck(key)):
             pause = Pause("actor_quarantined", {"message": name, "error": error[:300]}, row)
-            box.put_back(Envelope(pause, message_id=env.message_id, request_id=env.request_id, priority=True))
+            box.put_back(Envelope(pause, request_id=env.request_id, priority=True))
             engine.proceed(key, box)
             return
         turn = Turn()
         turn.consumed = env.message_id
         turn.rows = [row]
-        turn.audits = [
-            AuditDraft(
-                ids.type_id("aud", now, row_id[-10:].encode()),
-                now,
-                "runtime",
-                "message.quarantined",
-                ref,
-                None,
-                None,
-                name,
-                env.request_id,
-                env.trace_id,
-                "",
-                engine.context.epoch,
-                {"error": error[:300]},
-            )
-        ]
+        turn.audits = [self._audit("message.quarantined", ref, name, env, {"error": error[:300]})]
 
         def settled(failed: TurnFailed | None) -> None:
             engine.drop(key, env)
@@ -217,14 +268,17 @@ class EntityPolicy:
 
         engine.writer.submit(Pending(turn, settled))
 
-    def _is_stuck(self, key: "Key", env: Envelope) -> bool:
+    def _audit(self, action: str, ref: str, reason: str, env: Envelope, details: dict[str, Any]) -> AuditDraft:
+        now = self._engine.now_us()
+        return AuditDraft(
+            ids.type_id("aud", now, secrets.token_bytes(10)), now, "runtime", action, ref, None, None, reason,
+            env.request_id, env.trace_id, "", self._engine.context.epoch, details,
+        )  # fmt: skip
+
+    def _is_stuck(self, key: "Key") -> bool:
         """Whether the actor may wait for what only the message set aside could have brought (A3)."""
         state = self._engine.store.get(*key)
-        if isinstance(env.message, StepDone) or (state is not None and state.owing):
+        if state is not None and state.owing:
             return True
         bound = "end" if state is None else self._engine.kinds[key[0]].states[state.state]
         return bound not in ("rest", "end", "forever")
-
-    def _answer(self, env: Envelope, error: Rejected) -> None:
-        if env.reply is not None:
-            env.reply(None, error)

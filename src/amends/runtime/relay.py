@@ -1,7 +1,9 @@
 """The outbox relay: follows committed events to the stream, in each entity's order, at least once.
 
 Entities go out side by side, an entity's own rows one after another. While the stream refuses, only its oldest row
-is tried (R01), and each real publish counts. Nothing is marked published without an acknowledgement (C7).
+is tried (R01), and each real publish counts. After three failures in a row another entity's oldest row is tried beside
+it: if that one goes out, the trouble is the first one's own, which is set apart. Nothing is marked published without an
+acknowledgement (C7).
 
 At most `READ_AHEAD` rows are in memory. What does not fit, what was there before the start, and what an operator lets
 go again stays in Postgres: once the memory has drained it is read from there, in the order of the commits.
@@ -16,11 +18,20 @@ from typing import Any, Literal, Protocol
 from msgspec import Struct
 
 from amends.ports import Turn
+from amends.runtime.apart import Apart
 from amends.runtime.breaker import Breaker
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope
-from amends.runtime.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered, SettleOutbox, Stream
+from amends.runtime.streams import (
+    Lag,
+    PublishFailed,
+    PublishPoisoned,
+    PublishRecovered,
+    PublishSetApart,
+    SettleOutbox,
+    Stream,
+)
 from amends.runtime.writer import Pending
 from amends.values.errors import TurnFailed, Unavailable
 from amends.values.records import OutboxMarkRow, OutboxRow
@@ -28,6 +39,7 @@ from amends.values.records import OutboxMarkRow, OutboxRow
 log = logging.getLogger("amends.relay")
 CONCURRENCY = 64
 READ_AHEAD = 10_000
+DOUBT_AFTER = 3  # failures in a row of the oldest row, before another entity's is tried beside it
 MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 
 
@@ -59,6 +71,7 @@ class Relay:
         self._rows: OrderedDict[str, OutboxRow] = OrderedDict()  # what is in memory, oldest commit first
         self._entities: dict[str, deque[OutboxRow]] = {}  # the same rows by entity
         self._attempts: dict[str, int] = {}
+        self._passed: dict[str, int] = {}  # of a row that was refused, how many had gone out by then
         self._ready: deque[str] = deque()
         self._queued: set[str] = set()  # what stands in `_ready`: an entity is there once, or in flight, or neither
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -67,9 +80,11 @@ class Relay:
         self._met: list[OutboxRow] | None = None  # committed while a page is being read; None while none is
         self._started = False
         self._stuck: OutboxRow | None = None
+        self._apart = Apart(engine.context.limits.backoff("outbox_backoff_ms"))
         self._try_at_us = self._look_at_us = 0
         limits = engine.context.limits
-        self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed)
+        self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed,
+                               said=f"the stream {stream}")  # fmt: skip
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
         self._marks: dict[str, OutboxMarkRow] = {}
         self._marking = self._flush_later = False  # whether marks are on their way; whether a flush is due
@@ -93,6 +108,11 @@ class Relay:
             elif type(row) is OutboxMarkRow and row.state == "published":
                 self._told.discard(row.outbox_id)
         if isinstance(message, SettleOutbox):
+            if message.skip:
+                self._apart.remove(message.outbox_id)
+            else:
+                self._apart.now(message.outbox_id)
+                self._try_at_us = 0  # and what stands before it
             self._parked = {entity: row_id for entity, row_id in self._parked.items() if row_id != message.outbox_id}
             self._behind = True
             self._wake.set()
@@ -106,7 +126,7 @@ class Relay:
         if self._behind or len(self._rows) >= READ_AHEAD:
             self._behind = True
             self._left += 1
-        elif row.entity not in self._parked:
+        elif row.entity not in self._parked and row.entity not in self._apart:
             self._accept(row)
 
     def _accept(self, row: OutboxRow) -> None:
@@ -128,7 +148,7 @@ class Relay:
         try:
             if not self._started:
                 await self._begin()
-            page = await self._fetch("waiting_outbox", self.stream, head, READ_AHEAD)
+            page = await self._fetch("waiting_outbox", self.stream, head, READ_AHEAD, list(self._apart.entities))
         except Unavailable as error:
             log.warning("the outbox cannot be read: %s", error)
         finally:
@@ -149,10 +169,14 @@ class Relay:
         parked = await self._fetch("parked_outbox", self.stream)
         self._parked = {row["entity"]: row["outbox_id"] for row in parked}
         self._left = (await self._fetch("count_waiting_outbox", self.stream))[0]["waiting"]
+        stream = self._engine.store.get("stream", self.stream)
+        for outbox_id in stream.apart if isinstance(stream, Stream) else ():
+            for found in await self._fetch("read_outbox_row", outbox_id):
+                self._apart.add(_row_of(found), found["attempts"], self._now())
 
     def _accept_read(self, found: Any) -> None:
-        row = OutboxRow(**{name: found[name] for name in OutboxRow.__struct_fields__})
-        if row.outbox_id in self._told or row.entity in self._parked:
+        row = _row_of(found)
+        if row.outbox_id in self._told or row.entity in self._parked or row.entity in self._apart:
             return
         if found["attempts"]:
             self._attempts[row.outbox_id] = found["attempts"]
@@ -188,6 +212,9 @@ class Relay:
                     await self._try_stuck(self._stuck)
                 elif not self._refusals:
                     self._start()
+                apart = self._apart.due(self._now())
+                if apart is not None:
+                    await self._try_apart(apart)
                 self._flush()
                 await self._pause()
         finally:
@@ -202,6 +229,8 @@ class Relay:
             due_us = self._try_at_us - self._now()
             if self._stuck is not None and 0 < due_us < wait_us:
                 wait_us = due_us
+        if (next_us := self._apart.next_us) is not None:
+            wait_us = min(max(0, next_us - self._now()), wait_us if wait_us is not None else next_us)
         try:
             async with asyncio.timeout(None if wait_us is None else wait_us / 1e6):
                 await self._wake.wait()
@@ -221,6 +250,9 @@ class Relay:
     def _choose_stuck(self) -> None:
         """All that was under way has landed: the oldest row is the one that a run belongs to."""
         refusals, self._refusals = self._refusals, {}
+        refusals = {name: refused for name, refused in refusals.items() if not self._is_its_own(refused)}
+        if not refusals:
+            return
         self._stuck = next(iter(self._rows.values()))
         self.breaker.failed()
         self._try_later()
@@ -229,6 +261,16 @@ class Relay:
                 self._tell(self._stuck, refused)
             else:
                 self._marks[outbox_id] = OutboxMarkRow(outbox_id, "pending", refused.attempts, None)
+
+    def _is_its_own(self, refused: PublishFailed) -> bool:
+        """Whether a row that was refused is set apart, as others have gone out since it was refused the last time."""
+        row = self._rows[refused.outbox_id]
+        passed = self._passed.pop(row.outbox_id, self.published) < self.published
+        if refused.attempts >= DOUBT_AFTER and passed and not self._apart.full:
+            self._set_apart(row, refused)
+            return True
+        self._passed[row.outbox_id] = self.published
+        return False
 
     def _try_later(self) -> None:
         self._try_at_us = self._now() + int(self.breaker.wait_s * 1e6)
@@ -269,22 +311,95 @@ class Relay:
         if self._now() < self._try_at_us or not self._may_act():
             return
         started = self._now()
-        result = await self._send(row)
-        attempts = self._attempts[row.outbox_id] = self._attempts.get(row.outbox_id, 0) + 1
+        result, attempts = await self._tried(row)
         if result.kind == "down":
             self.breaker.failed()
             self._try_later()
             self._tell(row, self._failed(row, attempts, started, result))
-            return
+            if self.breaker.failures < DOUBT_AFTER or self._apart.full or not await self._another_goes_out(row.entity):
+                return
+            started = self._now()
+            result, attempts = await self._tried(row)  # the stream may have come back between the two
         self.breaker.succeeded()
         self._stuck = None
         del self._attempts[row.outbox_id]
         if result.kind == "poison":
             self._park(row, attempts, result)
-            return
+        elif result.kind == "down":
+            self._set_apart(row, self._failed(row, attempts, started, result))
+        else:
+            self._done_with(row)
+            self._told.add(row.outbox_id)
+            self._tell(row, PublishRecovered(row.outbox_id, attempts, started, self._now(), self.pending))
+
+    async def _tried(self, row: OutboxRow) -> tuple[Published, int]:
+        result = await self._send(row)
+        attempts = self._attempts[row.outbox_id] = self._attempts.get(row.outbox_id, 0) + 1
+        return result, attempts
+
+    async def _another_goes_out(self, entity: str) -> bool:
+        """Try the oldest row of another entity; whether the stream takes it."""
+        row = next((each for each in self._rows.values() if each.entity != entity), None)
+        if row is None and self._behind:
+            await self._read_past(entity)
+            row = next((each for each in self._rows.values() if each.entity != entity), None)
+        if row is None:
+            return False
+        result, attempts = await self._tried(row)
+        if result.kind == "down":
+            self._marks[row.outbox_id] = OutboxMarkRow(row.outbox_id, "pending", attempts, None)
+            return False
+        del self._attempts[row.outbox_id]
+        if result.kind == "poison":
+            self._park(row, attempts, result)
+            return False
+        self._marks[row.outbox_id] = OutboxMarkRow(row.outbox_id, "published", attempts, self._now())
         self._done_with(row)
+        return True
+
+    async def _read_past(self, entity: str) -> None:
+        """Memory holds one entity's rows alone: have the oldest of the others beside them."""
+        past = [entity, *self._apart.entities]
+        try:
+            page = await self._fetch("waiting_outbox", self.stream, self._engine.writer.head.seq, 1, past)
+        except Unavailable as error:
+            log.warning("the outbox cannot be read: %s", error)
+            return
+        for found in page:
+            if found["outbox_id"] not in self._rows:
+                self._accept_read(found)
+
+    def _set_apart(self, row: OutboxRow, failed: PublishFailed) -> None:
+        """The stream takes others: this row waits by itself, and its entity's later ones behind it."""
+        self._apart.add(row, failed.attempts, self._now())
+        self._forget_entity(row.entity)
+        self._tell(row, PublishSetApart(failed))
+
+    async def _try_apart(self, row: OutboxRow) -> None:
+        if not self._may_act():
+            return
+        started, attempts = self._now(), self._apart.attempts(row.entity) + 1
+        result = await self._send(row)
+        if result.kind == "down":
+            self._apart.failed(row.entity, self._now())
+            self._tell(row, self._failed(row, attempts, started, result))
+            return
+        if result.kind == "poison":
+            self._parked[row.entity] = row.outbox_id
+            self._apart.remove(row.outbox_id)
+            self._tell(row, PublishPoisoned(row.outbox_id, attempts, result.code, result.message))
+            return
+        try:
+            behind = (await self._fetch("count_waiting_entity", self.stream, row.entity))[0]["waiting"] - 1
+        except Unavailable:
+            self._apart.failed(row.entity, self._now())  # it goes out once more, as a duplicate
+            return
+        self._apart.remove(row.outbox_id)
+        self._behind = True
+        self._left += behind
+        self.published += 1
         self._told.add(row.outbox_id)
-        self._tell(row, PublishRecovered(row.outbox_id, attempts, started, self._now(), self.pending))
+        self._tell(row, PublishRecovered(row.outbox_id, attempts, started, self._now(), behind))
 
     async def _send(self, row: OutboxRow) -> Published:
         trace = (row.trace_id, row.span_id)
@@ -297,6 +412,7 @@ class Relay:
     def _done_with(self, row: OutboxRow) -> None:
         self.published += 1
         del self._rows[row.outbox_id]
+        self._passed.pop(row.outbox_id, None)
         queue = self._entities[row.entity]
         queue.popleft()
         if queue:
@@ -308,11 +424,16 @@ class Relay:
     def _park(self, row: OutboxRow, attempts: int, result: Published) -> None:
         """Poison: behind it its entity's later rows wait for a person; others go on."""
         self._parked[row.entity] = row.outbox_id
-        for each in self._entities.pop(row.entity):
+        self._forget_entity(row.entity)
+        self._tell(row, PublishPoisoned(row.outbox_id, attempts, result.code, result.message))
+
+    def _forget_entity(self, entity: str) -> None:
+        """Its rows leave the memory; they wait in Postgres."""
+        for each in self._entities.pop(entity):
             del self._rows[each.outbox_id]
             self._attempts.pop(each.outbox_id, None)
+            self._passed.pop(each.outbox_id, None)
         self._wake.set()
-        self._tell(row, PublishPoisoned(row.outbox_id, attempts, result.code, result.message))
 
     def _failed(self, row: OutboxRow, attempts: int, started: int, result: Published) -> PublishFailed:
         return PublishFailed(row.outbox_id, attempts, started, self._now(), result.code, result.message)
@@ -363,3 +484,7 @@ class Relay:
             self._lagging = not self._lagging
             env = Envelope(Lag(age, over=not self._lagging), priority=True)
             self._engine.tell("stream", self.stream, env)
+
+
+def _row_of(found: Any) -> OutboxRow:
+    return OutboxRow(**{name: found[name] for name in OutboxRow.__struct_fields__})

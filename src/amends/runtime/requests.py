@@ -17,7 +17,7 @@ from msgspec import Struct
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Headers, Identity, Trace, trace_of
 from amends.runtime.messages import CommandInfo, Envelope
-from amends.runtime.places import Places, class_of
+from amends.runtime.request_places import Places, class_of
 from amends.values import ids
 from amends.values.canonical import canonical, sha256
 from amends.values.errors import KEPT, Rejected, TooSlow, Unavailable
@@ -226,14 +226,14 @@ class Requests:
 
     async def _in_time(self, result: "asyncio.Future[Reply]") -> Reply:
         """The reply; raises `Rejected` when it takes too long, sooner while the database is away."""
-        breaker, waited_s = self._engine.writer.breaker, 0.0
+        writer, waited_s = self._engine.writer, 0.0
         while True:
             await asyncio.wait({result}, timeout=AWAY_TIMEOUT_S)
             if result.done():
                 return result.result()
             waited_s += AWAY_TIMEOUT_S
-            if not breaker.closed or waited_s >= REPLY_TIMEOUT_S:
-                code = "deadline_exceeded" if breaker.closed else "db_unavailable"
+            if writer.trouble or waited_s >= REPLY_TIMEOUT_S:
+                code = "db_unavailable" if writer.trouble else "deadline_exceeded"
                 raise Rejected(code, "not committed in time; ask again with the same key")
 
     async def _addressed(self, endpoint: Endpoint, request: Any, identity: Identity) -> tuple[str, str, bool, Any]:
@@ -244,6 +244,8 @@ class Requests:
         message = endpoint.message(request) if endpoint.message is not None else request
         if endpoint.locate is not None:
             kind, identifier, message = await endpoint.locate(request)
+            if kind not in self._engine.kinds:
+                raise Rejected("illegal_transition", f"no release here knows a {kind}; use the one that made it")
             return kind, identifier, False, message
         if endpoint.mints:
             now = self._engine.now_us()

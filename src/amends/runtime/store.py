@@ -1,9 +1,10 @@
 """Actors in memory: per kind a dictionary from id to state, kept as the stored bytes until first touched.
 
-A terminal actor that owes nothing is not kept; it is read back if a message comes for it.
+A terminal actor that owes nothing is not kept; it is read back if a message comes for it. A body that cannot be made
+out (a hand's edit, a later release's) is one entity's trouble: it stands apart as damaged, and the rest goes on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ class Store:
         self._kinds = kinds
         self._decoders = {name: msgspec.json.Decoder(kind.state_type) for name, kind in kinds.items()}
         self._states: dict[str, dict[str, Any]] = {name: {} for name in kinds}
+        self._damaged: dict[tuple[str, str], str] = {}
+        self.on_damage: Callable[[str, str, str], None] = lambda kind, identifier, why: None
 
     def load(self, kind: str, identifier: str, body: bytes) -> None:
         """Take in a stored actor without decoding it."""
@@ -27,8 +30,31 @@ class Store:
         """The committed state, if it is in memory."""
         found = self._states[kind].get(identifier)
         if type(found) is bytes:
-            found = self._states[kind][identifier] = self._decoders[kind].decode(found)
+            found = self.decoded(kind, identifier, found)
+            if found is None:
+                del self._states[kind][identifier]
+            else:
+                self._states[kind][identifier] = found
         return found
+
+    def decoded(self, kind: str, identifier: str, body: bytes) -> ActorState | None:
+        """The state that a stored body says; None, and the entity is damaged, when it says none of this kind's."""
+        key = (kind, identifier)
+        try:
+            state: ActorState = self._decoders[kind].decode(body)
+            if state.state not in self._kinds[kind].states:
+                raise msgspec.ValidationError(f"there is no state {state.state!r}")
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            known, self._damaged[key] = self._damaged.get(key), str(error)
+            if known is None:
+                self.on_damage(kind, identifier, str(error))
+            return None
+        self._damaged.pop(key, None)
+        return state
+
+    def damage(self, kind: str, identifier: str) -> str:
+        """Why the entity's stored state cannot be made out, "" if it can."""
+        return self._damaged.get((kind, identifier), "")
 
     def put(self, kind: str, identifier: str, state: ActorState) -> None:
         """Take in a newly committed state; one that is over and owes nothing is let go."""

@@ -1,4 +1,4 @@
-"""The outbox's streams as actors: each keeps the run of the one row that is stuck at the head of it (R01).
+"""The outbox's streams as actors: each keeps the runs of its stuck row and of those that were set apart (R01).
 
 The relay tells a stream's actor what happened; the actor writes what it means. Knows no broker.
 """
@@ -14,6 +14,7 @@ from amends.values.records import OutboxMarkRow, StepRow
 
 if TYPE_CHECKING:
     from amends.runtime.decision import Decision
+    from amends.runtime.recovery import Run
 
 PUBLISH_OUTBOX = "outbox.publish"
 CREATE_STREAMS, REPUBLISH = "streams.create", "outbox.republish"
@@ -32,6 +33,7 @@ class Stream(ActorState, frozen=True, kw_only=True):
     lagging: bool = False
     announced: int = 0  # numbers the control plane's own events
     anchored: int = 0
+    apart: dict[str, str] = {}  # rows set apart, each with `<trace id>:<span id>` of its first failed try
     republishes: int = 0  # how often an operator had events sent again: part of their message ids
 
 
@@ -58,6 +60,12 @@ class PublishRecovered(Struct, frozen=True):
     started_us: int
     ended_us: int
     released: int
+
+
+class PublishSetApart(Struct, frozen=True):
+    """The stream took another entity's row while it refused this one, once more: the trouble is this row's own."""
+
+    failed: PublishFailed
 
 
 class PublishPoisoned(Struct, frozen=True):
@@ -142,31 +150,48 @@ def _relay_starts(s: Stream | None, m: RelayStarts, d: "Decision") -> None:
         d.create(Stream(state="flowing"))
 
 
+def _run(d: "Decision", outbox_id: str) -> "Run | None":
+    """The row's open run; one that the release before began is named by the matrix row alone."""
+    return d.run(f"R01 {outbox_id}") or d.run("R01")
+
+
 def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
     d.row(OutboxMarkRow(m.outbox_id, "pending", m.attempts, None))
+    if m.outbox_id in s.apart:
+        run = _run(d, m.outbox_id)
+        if run is not None and m.attempts % RECORD_EVERY == 0:
+            _try_step(d, m, "failed", m.code, m.message)
+            run.retry("publish", f"outbox:{m.outbox_id}", False, attempt=m.attempts, code=m.code)
+        return
     if s.state == "flowing":
         d.to("blocked", cause=m.code, outbox_id=m.outbox_id, attempts=m.attempts)
     else:
         d.set(outbox_id=m.outbox_id, attempts=m.attempts)
-    recorded = s.state == "flowing" or m.attempts % RECORD_EVERY == 0
-    if not recorded:
-        return
+    if s.state == "flowing" or m.attempts % RECORD_EVERY == 0:
+        _, ref = _record(m, d)
+        if not s.first_ref:
+            d.set(first_ref=ref)
+
+
+def _record(m: PublishFailed, d: "Decision") -> "tuple[Run, str]":
+    """A failed try in the row's run, which it begins if there is none; also `<trace id>:<span id>` of the try."""
     span = _try_step(d, m, "failed", m.code, m.message)
     target = f"outbox:{m.outbox_id}"
-    run = d.open_run("R01", original=(d.trace_id, span), entity=target)
+    known = _run(d, m.outbox_id)
+    run = known or d.open_run("R01", key=f"R01 {m.outbox_id}", original=(d.trace_id, span), entity=target)
     failure = d.failure(m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run)
     run.caused_by(failure)
     run.retry("publish", target, False, attempt=m.attempts, code=m.code)
-    if not s.first_ref:
-        d.set(first_ref=f"{d.trace_id}:{span}")
+    return run, f"{d.trace_id}:{span}"
 
 
 def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
     d.row(OutboxMarkRow(m.outbox_id, "published", m.attempts, m.ended_us))
-    if s.state != "blocked":
+    apart = m.outbox_id in s.apart
+    if s.state != "blocked" and not apart:
         return
     target = f"outbox:{m.outbox_id}"
-    run = d.run("R01")
+    run = _run(d, m.outbox_id)
     if run is not None:
         action_id, (trace, parent) = run.plan()
         d.trace_id, d.span_id = trace, parent
@@ -174,23 +199,53 @@ def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
         duration = max(0, (m.ended_us - m.started_us) // 1000)
         run.retry("publish", target, True, attempt=m.attempts, duration_ms=duration)
         run.compensate(
-            "compensate", "external_call", "outbox", target, "success", of=s.first_ref, cause=run.id,
-            duration_ms=duration, action_id=action_id, metadata={"released": m.released, "attempts": m.attempts},
+            "compensate", "external_call", "outbox", target, "success", of=s.apart.get(m.outbox_id, s.first_ref),
+            cause=run.id, duration_ms=duration, action_id=action_id,
+            metadata={"released": m.released, "attempts": m.attempts},
         )  # fmt: skip
         run.end("recovered")
-    d.to("flowing", outbox_id="", attempts=0, first_ref="")
+    if apart:
+        _end_apart(s, m.outbox_id, d, "it has gone out")
+    else:
+        d.to("flowing", outbox_id="", attempts=0, first_ref="")
+
+
+def _set_apart(s: Stream, m: PublishSetApart, d: "Decision") -> None:
+    failed = m.failed
+    d.row(OutboxMarkRow(failed.outbox_id, "pending", failed.attempts, None))
+    target = f"outbox:{failed.outbox_id}"
+    evidence = {"code": failed.code, "message": failed.message[:300], "attempts": failed.attempts}
+    run, ref = _record(failed, d)
+    run.escalate(POISON, target, evidence)
+    run.degrade()
+    d.audit("outbox.set_apart", target, details=evidence)
+    blocked = s.state == "blocked" and s.outbox_id == failed.outbox_id
+    apart = {**s.apart, failed.outbox_id: s.first_ref if blocked else ref}
+    if blocked:
+        d.to("flowing", outbox_id="", attempts=0, first_ref="", apart=apart, owing=True)
+    else:
+        d.set(apart=apart, owing=True)
+
+
+def _end_apart(s: Stream, outbox_id: str, d: "Decision", reason: str) -> None:
+    d.set(apart={each: ref for each, ref in s.apart.items() if each != outbox_id})
+    d.resolve_case(POISON, reason, f"outbox:{outbox_id}")
+    d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
 
 def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
     d.row(OutboxMarkRow(m.outbox_id, "parked", m.attempts, None))
     d.audit("outbox.parked", f"outbox:{m.outbox_id}", details={"code": m.code, "message": m.message[:300]})
     d.case(POISON, f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
-    d.set(owing=True)
-    if s.state == "blocked" and s.outbox_id == m.outbox_id:
-        run = d.run("R01")
-        if run is not None:
-            run.action("escalate", POISON, f"outbox:{m.outbox_id}", "success")
-            run.end("failed")
+    d.set(owing=True, apart={each: ref for each, ref in s.apart.items() if each != m.outbox_id})
+    blocked = s.state == "blocked" and s.outbox_id == m.outbox_id
+    if not blocked and m.outbox_id not in s.apart:
+        return
+    run = _run(d, m.outbox_id)
+    if run is not None:
+        run.action("escalate", POISON, f"outbox:{m.outbox_id}", "success")
+        run.end("failed")
+    if blocked:
         d.to("flowing", outbox_id="", attempts=0, first_ref="")
 
 
@@ -269,15 +324,26 @@ def _next_page(m: StepDone, d: "Decision") -> bool:
 
 
 def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
-    if not d.open_case(POISON, f"outbox:{m.outbox_id}"):
-        d.refuse("illegal_transition", "the outbox row is not parked any more")
-    action = "outbox.skipped" if m.skip else "outbox.redispatch"
-    d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
-    d.audit(action, f"outbox:{m.outbox_id}", reason=m.reason)
-    d.resolve_case(POISON, m.reason, f"outbox:{m.outbox_id}")
-    d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
+    target = f"outbox:{m.outbox_id}"
+    waits = not d.open_case(POISON, target)  # it is tried by itself, in the order of its stream: now
+    if waits and m.skip:
+        d.refuse("illegal_transition", "the outbox row is not parked: it goes out by itself")
+    d.audit("outbox.skipped" if m.skip else "outbox.redispatch", target, reason=m.reason)
     d.reply_entity = False
     d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
+    if waits:
+        return
+    if m.outbox_id in s.apart:  # it is tried again and again: now, or no more
+        if m.skip:
+            d.row(OutboxMarkRow(m.outbox_id, "skipped", 0, None))
+            run = _run(d, m.outbox_id)
+            if run is not None:
+                run.end("failed")
+            _end_apart(s, m.outbox_id, d, m.reason)
+        return
+    d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
+    d.resolve_case(POISON, m.reason, target)
+    d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
 
 STREAM = ActorKind(
@@ -287,13 +353,14 @@ STREAM = ActorKind(
     transitions={
         ("", "flowing"): "the relay starts",
         ("flowing", "blocked"): "a publish failed",
-        ("blocked", "flowing"): "the stuck row went out, or was parked as poison",
+        ("blocked", "flowing"): "the stuck row went out, was parked as poison, or was set apart",
     },
     handlers={
         RelayStarts: _relay_starts,
         PublishFailed: _publish_failed,
         PublishRecovered: _publish_recovered,
         PublishPoisoned: _poisoned,
+        PublishSetApart: _set_apart,
         Lag: _lag,
         SettleOutbox: _settle_outbox,
         ClockStepped: _clock,

@@ -1,18 +1,26 @@
 """Durable timers, in memory: one heap of due times over all actors, re-armed lazily.
 
-A timer's truth is its actor's state; an entry that no longer matches is dropped when it comes up. One task for all.
+A timer's truth is its actor's state; an entry that no longer matches is dropped when it comes up. One task for all;
+however many are due at once, they are fired in slices and no faster than the journal takes them.
 """
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+
+from amends.runtime.slices import Slices
 
 
 class Timers:
-    """Calls `fire(kind, id)` when an actor's earliest timer is due. Times in microseconds of the runtime's clock."""
+    """Calls `fire(kind, id)` when an actor's earliest timer is due. Times in microseconds of the runtime's clock.
 
-    def __init__(self, now_us: Callable[[], int], fire: Callable[[str, str], None]) -> None:
-        self._now, self._fire = now_us, fire
+    `room` returns when the journal keeps up with what was fired.
+    """
+
+    def __init__(
+        self, now_us: Callable[[], int], fire: Callable[[str, str], None], room: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._now, self._fire, self._room = now_us, fire, room
         self._heap: list[tuple[int, str, str]] = []
         self._armed: dict[tuple[str, str], int] = {}
         self._wake = asyncio.Event()
@@ -28,6 +36,10 @@ class Timers:
             if self._heap[0][0] == due_us:
                 self._wake.set()
 
+    def look(self) -> None:
+        """The clock has stepped: what is due now is looked for again."""
+        self._wake.set()
+
     def __len__(self) -> int:
         return len(self._armed)
 
@@ -35,8 +47,12 @@ class Timers:
         """Fire until cancelled."""
         while True:
             self._wake.clear()
-            now = self._now()
+            now, slices = self._now(), Slices()
             while self._heap and self._heap[0][0] <= now:
+                await slices.shared()
+                await self._room()
+                if not self._heap:
+                    break
                 due, kind, identifier = heapq.heappop(self._heap)
                 if self._armed.get((kind, identifier)) == due:
                     del self._armed[kind, identifier]

@@ -3,9 +3,14 @@
 Commits are serial on one head. Turns that arrive while a commit is under way form the next batch, so the batch
 grows with the load and one turn alone waits for nothing. A lone turn's trouble is its own: a refused batch is
 divided until the culprit stands alone, a locked one is set aside and asked after without waiting (R03).
+
+What waited out an outage is not what was decided any more: the batch is taken apart and each turn decided anew before
+it commits; so is one that opens a meter when it has waited longer than `RECENT_US`.
 """
 
 import asyncio
+import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -18,10 +23,16 @@ from amends.runtime.breaker import Breaker
 from amends.runtime.seal import seal
 from amends.values.backoff import Backoff
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+from amends.values.histogram import Histogram
+from amends.values.records import AuditRow
 
+log = logging.getLogger("amends.journal")
 Requirement = tuple[str, str, tuple[str, ...], int | None]
 MAX_BATCH = 512
+ROOM = 4 * MAX_BATCH  # so many may wait before what can come later (timers) waits for room
+RECENT_US = 50_000
 LOCKED_RETRY_S = (0.02, 0.5)
+ALONE_S = 0.5  # between tries of turns that wait for a lock of a row nobody can name: each costs a lock's time-out
 AWAY = Backoff(100, 500)  # between tries while the database is away
 
 
@@ -34,14 +45,20 @@ class Holds(Protocol):
 
 
 class Pending:
-    """A turn on its way to the journal."""
+    """A turn on its way to the journal.
 
-    __slots__ = ("done", "requires", "tries", "turn")
+    `again` decides it anew, as of now; None when nothing is to be committed any more. `recent`: it was decided for this
+    very moment. `alone`: it waits for a lock that no row of a state explains, and goes into no batch with others.
+    """
+
+    __slots__ = ("again", "alone", "decided_us", "done", "recent", "requires", "tries", "turn")
 
     def __init__(
-        self, turn: Turn, done: Callable[[TurnFailed | None], None], requires: list[Requirement] | None = None
-    ) -> None:
+        self, turn: Turn, done: Callable[[TurnFailed | None], None], requires: list[Requirement] | None = None, *,
+        again: "Callable[[], Pending | None] | None" = None, recent: bool = False, decided_us: int = 0,
+    ) -> None:  # fmt: skip
         self.turn, self.done, self.requires, self.tries = turn, done, requires or [], 0
+        self.again, self.recent, self.decided_us, self.alone = again, recent, decided_us, False
 
 
 class JournalWriter:
@@ -55,13 +72,17 @@ class JournalWriter:
         self.head = head
         self._queue: deque[Pending] = deque()
         self._aside: list[Pending] = []
+        self.closed: frozenset[str] = frozenset()  # tables that a foreign session lets nobody write
         self._aside_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._max_waiting = max_waiting
+        self._roomy = asyncio.Event()
+        self._roomy.set()
+        self._max_waiting, self._now = max_waiting, now_us
         self.breaker = Breaker("postgres", AWAY, now_us)
         self.commits = self.turns = self.refused = 0
+        self.took = Histogram()
 
     @property
     def waiting(self) -> int:
@@ -78,6 +99,21 @@ class JournalWriter:
         self._queue.append(pending)
         self._idle.clear()
         self._wake.set()
+        if len(self._queue) >= ROOM:
+            self._roomy.clear()
+
+    async def room(self) -> None:
+        """Wait until the journal keeps up: for work that loses nothing by coming later."""
+        await self._roomy.wait()
+
+    @property
+    def trouble(self) -> str:
+        """What keeps turns from being committed, "" for nothing."""
+        if not self.breaker.closed:
+            return "commits wait for Postgres"
+        if self.closed:
+            return f"a foreign session locks {', '.join(sorted(self.closed))}: {len(self._aside)} turns wait"
+        return ""
 
     async def run(self) -> None:
         """Commit until cancelled; raises `Fenced` when another runtime has taken over."""
@@ -86,8 +122,9 @@ class JournalWriter:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
-                    size = min(len(self._queue), MAX_BATCH)
-                    await self._commit([self._queue.popleft() for _ in range(size)])
+                    await self._commit(self._next_batch())
+                    if len(self._queue) < ROOM:
+                        self._roomy.set()
                 if not self._aside:
                     self._idle.set()
         finally:
@@ -98,13 +135,26 @@ class JournalWriter:
         """Wait until nothing waits."""
         await self._idle.wait()
 
+    def _next_batch(self) -> list[Pending]:
+        batch: list[Pending] = []
+        while self._queue and len(batch) < MAX_BATCH:
+            if batch and (self._queue[0].alone or batch[0].alone):
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
     async def _commit(self, batch: list[Pending]) -> None:
+        now = self._now()
+        if any(pending.recent and now - pending.decided_us > RECENT_US for pending in batch):
+            batch = _decided_anew(batch, lambda each: each.recent and now - each.decided_us > RECENT_US)
         batch = self._still_valid(batch)
         if not batch:
             return
         try:
             commit = self._sealed(batch)
-            await self._until_available(commit)
+            if not await self._is_committed(commit):
+                self._look_again(batch)
+                return
         except Refused as error:
             self.refused += 1
             if len(batch) == 1:
@@ -120,6 +170,13 @@ class JournalWriter:
             for pending in batch:
                 pending.done(None)
 
+    def _look_again(self, batch: list[Pending]) -> None:
+        """The database was away: each turn of the batch is decided anew, and goes before what has come since."""
+        anew = _decided_anew(batch, lambda each: True)
+        self._queue.extendleft(reversed(anew))
+        if not anew:
+            self.breaker.succeeded()  # it answers, and nothing is left that would show more
+
     def _sealed(self, batch: list[Pending]) -> Commit:
         """The batch as a commit; what cannot be written as JSON is its own turn's trouble, like a refused row."""
         try:
@@ -132,20 +189,30 @@ class JournalWriter:
         await self._commit(batch[:half])
         await self._commit(batch[half:])
 
-    async def _until_available(self, commit: Commit) -> None:
-        """Commit, however long the database is away: the turn is owed, not lost."""
+    async def _is_committed(self, commit: Commit) -> bool:
+        """Commit; False when the database was away meanwhile and is back without it: the turns are owed, not lost."""
+        began = time.perf_counter()
+        try:
+            await self._journal.commit(commit)
+        except Unavailable:
+            self.breaker.failed()
+        except TurnFailed:
+            self.breaker.succeeded()  # it has answered
+            raise
+        else:
+            self.took.observe(time.perf_counter() - began)
+            self.breaker.succeeded()
+            return True
         while True:
+            await asyncio.sleep(self.breaker.wait_s)
             try:
-                await self._journal.commit(commit)
+                if not await self._journal.settled(commit):
+                    return False  # the breaker closes when something commits
             except Unavailable:
                 self.breaker.failed()
-                await asyncio.sleep(self.breaker.wait_s)
-            except TurnFailed:
-                self.breaker.succeeded()  # it has answered
-                raise
             else:
                 self.breaker.succeeded()
-                return
+                return True
 
     def _still_valid(self, batch: list[Pending]) -> list[Pending]:
         """Without the turns whose requirements do not hold; those that depend on one before them wait one batch."""
@@ -165,18 +232,20 @@ class JournalWriter:
         return valid
 
     async def _divide_locked(self, batch: list[Pending]) -> None:
-        held = await self._held(batch)
-        free, aside = _parted(batch, held)
+        held, closed = await self._held(batch)
+        free, aside = self._parted(batch, held, closed)
         if aside:
             self._set_aside(aside)
             if free:
                 await self._commit(free)
         elif len(batch) == 1:
+            batch[0].alone = True
             self._set_aside(batch)
         else:
             await self._halves(batch)
 
-    async def _held(self, batch: list[Pending]) -> set[tuple[str, str]]:
+    async def _held(self, batch: list[Pending]) -> tuple[set[tuple[str, str]], set[str]]:
+        """The states whose rows a foreign session holds, and the kinds and statements whose table it closes."""
         writes = [
             StateWrite(p.turn.kind, p.turn.id, "", p.turn.version, None, "")
             for p in batch
@@ -184,11 +253,21 @@ class JournalWriter:
         ]
         while True:
             try:
-                return await self._journal.locked(writes)
+                closed = await self._journal.closed()
+                self._tell_closed(frozenset(closed.values()))
+                shut = [write for write in writes if write.kind not in closed]
+                return await self._journal.locked(shut) if shut else set(), set(closed)
             except Locked:
-                return {(write.kind, write.id) for write in writes}  # the whole table is held
+                await asyncio.sleep(LOCKED_RETRY_S[0])  # closed between the two questions: asked again
             except Unavailable:
                 await asyncio.sleep(AWAY.cap_ms / 1000)
+
+    def _tell_closed(self, tables: frozenset[str]) -> None:
+        if tables and not self.closed:
+            log.warning("a foreign session lets nobody write %s; turns that do wait", ", ".join(sorted(tables)))
+        elif self.closed and not tables:
+            log.warning("%s can be written again", ", ".join(sorted(self.closed)))
+        self.closed = tables
 
     def _set_aside(self, turns: list[Pending]) -> None:
         for pending in turns:
@@ -198,23 +277,53 @@ class JournalWriter:
             self._aside_task = asyncio.create_task(self._readmit(), name="journal.readmit")
 
     async def _readmit(self) -> None:
-        """Let turns back in when their rows are free; asking takes no lock and does not wait."""
+        """Let turns back in when what they write is free; asking takes no lock and does not wait."""
+        alone_at = 0.0
+        loop = asyncio.get_running_loop()
         while self._aside:
             tries = min(pending.tries for pending in self._aside)
             await asyncio.sleep(min(LOCKED_RETRY_S[0] * 2 ** min(tries, 10), LOCKED_RETRY_S[1]))
             waiting = len(self._aside)
-            held = await self._held(self._aside[:waiting])
-            free, still = _parted(self._aside[:waiting], held)
+            held, closed = await self._held(self._aside[:waiting])
+            free, still = self._parted(self._aside[:waiting], held, closed)
+            singles = [pending for pending in free if pending.alone]
+            if singles and loop.time() >= alone_at:
+                alone_at = loop.time() + ALONE_S
+                still += singles[1:]
+                free = [pending for pending in free if not pending.alone or pending is singles[0]]
+            else:
+                still += singles
+                free = [pending for pending in free if not pending.alone]
             self._aside = still + self._aside[waiting:]  # others may have joined meanwhile
             for pending in still:
                 pending.tries += 1
             for pending in free:
                 self.submit(pending)
 
+    def _parted(
+        self, batch: list[Pending], held: set[tuple[str, str]], closed: set[str]
+    ) -> tuple[list[Pending], list[Pending]]:
+        """Those that can be written, and those whose rows are held or whose tables are closed."""
+        parts: tuple[list[Pending], list[Pending]] = ([], [])
+        for pending in batch:
+            turn = pending.turn
+            shut = (turn.kind, turn.id) in held or (closed and not closed.isdisjoint(self._writes(turn)))
+            parts[bool(shut)].append(pending)
+        return parts
 
-def _parted(batch: list[Pending], held: set[tuple[str, str]]) -> tuple[list[Pending], list[Pending]]:
-    """Those whose rows are free, and those whose rows are held."""
-    parts: tuple[list[Pending], list[Pending]] = ([], [])
-    for pending in batch:
-        parts[(pending.turn.kind, pending.turn.id) in held].append(pending)
-    return parts
+    def _writes(self, turn: Turn) -> set[str]:
+        """The kinds and statements that a turn writes with."""
+        found = {self._tables[type(row)] for row in turn.rows} | {spawn.kind for spawn in turn.spawned}
+        if turn.audits:
+            found.add(self._tables[AuditRow])
+        if turn.consumed or turn.set_aside:
+            found.add("consume")
+        if turn.kind:
+            found.add(turn.kind)
+        return found
+
+
+def _decided_anew(batch: list[Pending], which: Callable[[Pending], bool]) -> list[Pending]:
+    """The batch with those turns as they would be decided now; what has nothing to commit any more is gone."""
+    found = [pending.again() if pending.again is not None and which(pending) else pending for pending in batch]
+    return [pending for pending in found if pending is not None]

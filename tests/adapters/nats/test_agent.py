@@ -14,7 +14,7 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_machine import customer_users
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
-from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, AgentTasks, Heartbeats, TaskResult
+from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, MAX_UNASKED, AgentTasks, Heartbeats, TaskResult
 from amends.ports import Outcome, StepCall
 
 USER = "am-" + "0" * 26
@@ -238,6 +238,34 @@ async def test_a_result_is_believed_only_under_the_name_of_the_node_that_was_ask
     assert outcome.data["users"] == [USER]
 
 
+async def test_of_a_node_that_says_other_things_than_it_was_asked_little_is_read(
+    tasks: AgentTasks, client: Client
+) -> None:
+    # given more unasked results than are read, when the right one comes behind them
+    noisy = True
+
+    async def answer(message: Any) -> None:
+        for number in range(MAX_UNASKED if noisy else 0):
+            await client.publish("amends.v1.result.n1", result(task_id=f"task_x{number}"))
+        await client.publish("amends.v1.result.n1", result())
+
+    await client.subscribe("amends.v1.task.n1", cb=answer)
+    outcome = await tasks.run(reconcile_call())
+    # then it is not heard any more, and the next task is
+    assert (outcome.kind, outcome.code) == ("unknown", "agent_timeout")
+    noisy = False
+    assert (await tasks.run(reconcile_call())).kind == "done"
+
+
+def test_an_epoch_far_above_all_that_was_seen_is_no_runtimes(tmp_path: Path) -> None:
+    store = AgentStore(tmp_path)
+    store.raise_epochs(1, 2**32 + 7)  # a restored database
+    assert store.stale(1, 2 * 2**32) == ""
+    for epochs in ((1, 2**62), (2**62, 2**32 + 7)):
+        assert "no runtime's" in store.stale(*epochs)
+    store.close()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -294,8 +322,8 @@ async def test_a_task_of_a_node_that_was_retired_or_begun_anew_ends_at_once(clie
 @pytest.mark.parametrize("boot_id", ["", "b" * 129, "b\x00", "b\n", "b\u2028", "\ud800"])
 async def test_a_boot_that_no_row_can_carry_is_malformed(client: Client, boot_id: str) -> None:
     heard: list[tuple[str, str]] = []
-    heartbeats = Heartbeats(client, lambda *beat: heard.append(beat))
-    await heartbeats.start()
+    heartbeats = Heartbeats(lambda *beat: heard.append(beat))
+    await heartbeats.start(client)
     for name in (boot_id, "boot-1"):
         await client.publish("amends.v1.hb.n1", json.dumps({"boot_id": name, "seq": 1, "sent_us": 1}).encode())
     async with asyncio.timeout(5):

@@ -81,3 +81,22 @@ async def test_a_server_that_refuses_us_is_not_said_to_be_away() -> None:
     finally:
         await server.stop()
         shutil.rmtree(base)
+
+
+async def test_what_comes_faster_than_it_is_read_is_dropped_and_counted(server: EmbeddedNats) -> None:
+    dropped: list[str] = []
+    client = await connection.connect([server.url], name="test", dropped=dropped.append)
+    held = asyncio.Event()
+
+    async def slow(message: Any) -> None:
+        await held.wait()
+
+    await client.subscribe("beats", cb=slow, pending_msgs_limit=2)
+    for _ in range(20):
+        await client.publish("beats", b"")
+    async with asyncio.timeout(5):
+        while len(dropped) < 10:
+            await client.flush()
+    assert set(dropped) == {"beats"}
+    held.set()
+    await connection.close(client)

@@ -3,6 +3,7 @@
 Time is made up: a second passes with every turn. Nothing is connected; the tests say how each step ends.
 """
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from amends.ports import Head, Outcome, OutcomeKind
 from amends.runtime.decision import Context, Decision
 from amends.runtime.messages import CommandInfo, Envelope, StepDone, TimerFired
 from amends.runtime.notifications import Probe
+from amends.runtime.policy import RUNTIME_HANDLERS
 from amends.runtime.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits
@@ -78,6 +80,16 @@ class Facts:
     def is_dirty(self, node_id: str) -> bool:
         return bool(self.debts.get(node_id))
 
+    def debtors(self, node_id: str) -> list[str]:
+        states = ((key, state) for key, state in self.states.items() if key[0] == "allocation")
+        return [key[1] for key, state in states if state.node_id == node_id and state.cleanup_pending]
+
+    def is_heard(self, node_id: str) -> bool:
+        return True
+
+    def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
+        return True
+
     def expected_users(self, node_id: str) -> list[str]:
         return []
 
@@ -116,7 +128,8 @@ class Book:
             state = msgspec.structs.replace(state, timers=timers)
         seed = self._count.to_bytes(16, "big")
         decision = Decision(KINDS[kind], identifier, state, env, self._context, self.now_us, seed)
-        KINDS[kind].handlers[type(env.message)](state, env.message, decision)
+        handler = RUNTIME_HANDLERS.get(type(env.message)) or KINDS[kind].handlers[type(env.message)]
+        handler(state, env.message, decision)
         turn = decision.build()
         commit = seal([turn], self.head, {**TABLES, **RENTAL.tables})
         await self._journal.commit(commit)
@@ -175,7 +188,7 @@ class Book:
 
 
 async def ready_node(book: Book, node_id: str) -> None:
-    address = SshAddress(host="localhost", port=22, host_key=f"ssh-ed25519 {node_id}")
+    address = SshAddress(host="localhost", port=22, host_key=f"ssh-ed25519 {b64encode(node_id.encode()).decode()}")
     await book.command("node", node_id, RegisterNode(node_id=node_id, ssh=address, labels={"site": "a"}))
     await book.tell("node", node_id, Envelope(HeartbeatSeen("boot-1", book.now_us)))
     await book.end(f"node:{node_id}", "ssh.probe")

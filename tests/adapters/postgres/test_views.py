@@ -25,8 +25,8 @@ COLUMNS = {
     "quarantine_reasons version",
     "debt": "debt_id node_id kind target_ref allocation_id attachment_id attempts since_us",
     "allocation": "allocation_id account_id node_id state failure_code release_cause cleanup_pending "
-    "cleanup_attempts billing_state rate_uminor_per_hour attempt_id external_ref requested_us activated_us ended_us "
-    "trace_id version",
+    "cleanup_attempts billing_state rate_uminor_per_hour attempt_id external_ref access requested_us activated_us "
+    "ended_us trace_id version",
     "meter": "meter_id allocation_id account_id state rate_uminor_per_hour policy_version policy_sha256 started_us "
     "stopped_us stop_cause posted_through_us",
     "ledger_entry": "entry_id account_id meter_id entry_type amount_minor currency idempotency_key payload_hash "

@@ -214,6 +214,11 @@ class OpenSsh:
             command = [*enter, *command]
         self._sshd = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=self._log)
 
+    @property
+    def pid(self) -> int:
+        """The daemon's process; the one that enters a world of its own becomes it."""
+        return self._sshd.pid
+
     async def ready(self) -> None:
         await until(self._listens, "sshd listens")
 

@@ -1,0 +1,62 @@
+"""The dispatcher: what waits for its next try is due now where an operator says so, and nothing else is."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from amends.ports import Outcome, StepCall
+from amends.runtime.dispatcher import Dispatcher
+from amends.runtime.domain import StepSpec
+from amends.values.limits import Limits
+from amends.values.records import StepRow
+
+HOUR_US = 3_600_000_000
+
+
+class World:
+    """A dispatcher whose adapter notes what it did."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        context = SimpleNamespace(limits=Limits({}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None))
+        engine: Any = SimpleNamespace(context=context, now_us=self.now_us, tell=lambda *args: None)
+        spec = StepSpec(name="work", adapter="any", effect=False)
+        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, gate=lambda row: True)
+
+    def now_us(self) -> int:
+        return time.monotonic_ns() // 1000
+
+    async def run(self, call: StepCall) -> Outcome:
+        self.done.append(call.step_id)
+        return Outcome("done")
+
+    def intend(self, step_id: str, entity: str, target: str) -> None:
+        self.dispatcher.accept(
+            StepRow(
+                step_id, entity, "work", 1, "intended", step_id, target, "{}", "{}", "t", "s", 1, None,
+                self.now_us() + HOUR_US, "", "", 1,
+            )
+        )  # fmt: skip
+
+    def hasten(self, entity: str, target: str) -> None:
+        decision: Any = SimpleNamespace(steps=[], hastened=[target], ref=entity)
+        self.dispatcher.follow(decision)
+
+
+async def test_what_an_operator_asks_for_waits_for_no_next_try_and_others_wait_on() -> None:
+    # given steps in back-off: two of one actor on different targets, one of another
+    world = World()
+    for step_id, entity, target in (("a1", "x:a", "node:1"), ("a2", "x:a", "node:2"), ("b1", "x:b", "node:1")):
+        world.intend(step_id, entity, target)
+    task = asyncio.create_task(world.dispatcher.run())
+    # when one of them is asked for now
+    world.hasten("x:a", "node:1")
+    async with asyncio.timeout(10):
+        while not world.done:
+            await asyncio.sleep(0.001)
+    # then it alone has run; asked for once more, nothing is left to run
+    world.hasten("x:a", "node:1")
+    assert (world.done, world.dispatcher.waiting) == (["a1"], 2)
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,171 @@
+"""Every command that a case prints is accepted as printed: by the command line, the endpoint and the entity itself."""
+
+import shlex
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import msgspec
+import pytest
+
+from actors.node_state import HeartbeatSeen, SetupFailed, Silent, Suspicion, view_node
+from actors.wire import CreateAccount, QuarantineNode, ReleaseAllocation, ReturnNode
+from adapters.cli import arguments
+from adapters.cli.verbs import Verb
+from adapters.cli.why import settle_lines
+from adapters.ssh.keys import canonical_host_key, canonical_public_key
+from amends.ports import Head
+from amends.runtime.domain import CaseKind
+from amends.runtime.messages import Envelope, Pause
+from amends.runtime.requests import Endpoint, decode
+from amends.runtime.streams import PublishPoisoned, RelayStarts
+from amends.values import ids
+from amends.values.records import TABLES, CaseRow
+from supervisors.endpoints import commands, delivery_commands
+from supervisors.rental import CASES
+from tests.adapters.postgres.story import START_US, Book, context, ready_node, requested
+
+EVENT = ids.type_id("evt", START_US, b"outbox-row")
+Scene = Callable[[Book], Awaitable[Any]]
+
+
+class Cases:
+    """Takes every commit, and keeps the cases as they stand."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, dict[str, Any]] = {}
+
+    async def commit(self, commit: Any) -> None:
+        for row, _ in commit.rows.get(TABLES[CaseRow], ()):
+            known = self.open.get(row.case_id, {})
+            kept = {"evidence": known["evidence"]} if known and row.evidence == "{}" else {}
+            self.open[row.case_id] = msgspec.structs.asdict(row) | kept
+
+    async def read(self, name: str, identifier: str) -> list[dict[str, Any]]:
+        """What an endpoint looks up before it asks an entity."""
+        if name == "read_outbox_row":
+            return [{"stream": "AMENDS_EVT", "state": "parked"}]
+        return [dict(self.open[identifier])]
+
+
+# --- how each kind of case comes about -------------------------------------------------------------------
+
+
+async def nobody_locked_out(book: Book) -> str:
+    await ready_node(book, "n1")
+    allocation_id = await requested(book, "n1")
+    await book.end(f"allocation:{allocation_id}", "ssh.user-create")
+    await book.end(f"allocation:{allocation_id}", "ssh.key-install")
+    await book.timer("allocation", allocation_id, "activate")
+    await book.command("allocation", allocation_id, ReleaseAllocation(allocation_id=allocation_id))
+    await book.end(f"allocation:{allocation_id}", "ssh.user-lock", "failed", "ssh_connect_failed")
+    return f"allocation:{allocation_id}"
+
+
+async def cleanup_exhausted(book: Book) -> None:
+    entity = await nobody_locked_out(book)
+    for _ in range(2):
+        await book.end(entity, "ssh.user-lock", "failed", "ssh_connect_failed")
+
+
+def node_told(*messages: Any) -> Scene:
+    async def scene(book: Book) -> None:
+        await ready_node(book, "n1")
+        for message in messages:
+            await book.tell("node", "n1", Envelope(message))
+
+    return scene
+
+
+async def reconcile_stalled(book: Book) -> None:
+    await node_told(QuarantineNode(node_id="n1", reason="odd"), ReturnNode(node_id="n1", reason="go"))(book)
+    for number in range(5):
+        if number:
+            await book.timer("node", "n1", "reconcile")
+        await book.end("node:n1", "ssh.probe", "failed", "ssh_auth_failed", "Permission denied")
+
+
+def paused(kind: str) -> Scene:
+    async def scene(book: Book) -> None:
+        await ready_node(book, "n1")
+        await book.tell("node", "n1", Envelope(Pause(kind, {})))
+
+    return scene
+
+
+async def poisoned(book: Book) -> None:
+    await book.tell("stream", "AMENDS_EVT", Envelope(RelayStarts()))
+    await book.tell("stream", "AMENDS_EVT", Envelope(PublishPoisoned(EVENT, 1, "too_large", "it is too large")))
+
+
+SCENES: dict[str, Scene] = {
+    "cleanup_exhausted": cleanup_exhausted,
+    "lockout_failed": nobody_locked_out,
+    "outbox_poison": poisoned,
+    "actor_quarantined": paused("actor_quarantined"),
+    "unknown_step": paused("unknown_step"),
+    "host_key_mismatch": node_told(Suspicion("host_key_mismatch")),
+    "node_flapping": node_told(*(m for n in range(4) for m in (Silent(n), HeartbeatSeen("boot-1", n)))),
+    "setup_failing": node_told(*(SetupFailed(f"alloc_{number}", "ssh_auth_failed") for number in range(3))),
+    "identity_conflict": node_told(HeartbeatSeen("boot-1", 2, rival="boot-2")),
+    "reconcile_stalled": reconcile_stalled,
+}
+
+
+@pytest.fixture
+def new_host_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one thing that only the operator has: the file that the printed command names."""
+    line = asyncssh.generate_private_key("ssh-ed25519").export_public_key()
+    (tmp_path / "NEW_HOST_KEY.pub").write_bytes(line)
+    monkeypatch.chdir(tmp_path)
+
+
+async def scene_of(kind: str) -> tuple[Book, Cases, dict[str, Any]]:
+    """The world in which that case is open, and its row."""
+    kept = Cases()
+    shared = context(1)
+    shared.case_commands = {case.kind: case.commands for case in CASES}
+    book = Book(kept, Head(1, 0, 0, ""), shared)
+    await book.command("account", "acct1", CreateAccount(account_id="acct1", currency="usd"))
+    await SCENES[kind](book)
+    (case,) = [row for row in kept.open.values() if row["kind"] == kind]
+    return book, kept, case
+
+
+def accepted(line: str, endpoints: dict[str, Endpoint]) -> tuple[Endpoint, Any]:
+    """The endpoint and request that a printed line comes to; whatever is wrong with it raises."""
+    program, *words = shlex.split(line)
+    assert program == "amends"
+    typed = arguments.parser([]).parse_args(words)
+    verb: Verb = typed.verb
+    endpoint = endpoints[verb.subject]
+    request = decode(endpoint, msgspec.json.encode(arguments.data_of(verb, typed)))
+    return endpoint, endpoint.prepare(request) if endpoint.prepare is not None else request
+
+
+async def nothing_republished(request_id: str) -> dict[str, Any]:
+    return {}
+
+
+@pytest.mark.usefixtures("new_host_key")
+@pytest.mark.parametrize("case", CASES, ids=[case.kind for case in CASES])
+async def test_every_command_that_a_case_prints_is_accepted_as_printed(case: CaseKind) -> None:
+    for number in range(len(case.commands)):
+        book, kept, found = await scene_of(case.kind)
+        kind, name = ids.split_ref(found["target_ref"])
+        row = view_node(book.state("node", name), name, book) if kind == "node" else {"node_id": "n1"}
+        lines = settle_lines(found, row)
+        assert len(lines) == len(case.commands)
+        table = [
+            *commands(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0]),
+            *delivery_commands(kept.read, nothing_republished),
+        ]
+        endpoint, request = accepted(lines[number], {each.subject: each for each in table})
+        message = endpoint.message(request) if endpoint.message is not None else request
+        if endpoint.locate is not None:
+            to, identifier, message = await endpoint.locate(request)
+        else:
+            assert endpoint.target is not None
+            to, identifier = endpoint.target(request)
+        await book.command(to, identifier, message, caller="operator:ada")
