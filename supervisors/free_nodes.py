@@ -44,6 +44,10 @@ class FreeNodes(Generic[T]):
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def names(self) -> list[str]:
+        """All of them, in the order in which they became free."""
+        return list(self._nodes)
+
     def add(self, node_id: str, labels: Labels, node: T) -> None:
         """It is free; one that was free already keeps its place, unless its labels are others now."""
         known = self._nodes.get(node_id)

@@ -95,7 +95,7 @@ class Pool:
 
     def free_nodes(self) -> list[str]:
         """The nodes that could be assigned now."""
-        return list(self._free)
+        return self._free.names()
 
     def is_free(self, node_id: str) -> bool:
         """Whether it could be assigned now."""

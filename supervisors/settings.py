@@ -4,6 +4,7 @@ Every key is optional; an unknown one is refused with its line. Environment: AME
 AMENDS_POSTGRES_DSN, AMENDS_STATE_DIR or AMENDS_TIMING_CLEANUP_TRIES; lists and ranges are separated by commas.
 """
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -138,11 +139,17 @@ class Settings(Section, frozen=True):
         return timing(self.profile, overrides)
 
 
+# Not settings of a runtime: the command line's own, the launcher's, and a page's example.
+OTHER_VARIABLES = frozenset((
+    "AMENDS_TOKEN", "AMENDS_VIEWER_TOKEN", "AMENDS_PYTHON", "AMENDS_TEST_SEED",
+    *(f"AMENDS_CLIENT_NATS_{name}" for name in ("USER", "PASSWORD", "TOKEN", "CREDS_FILE", "NKEY_SEED_FILE")),
+))  # fmt: skip
 FILE_ONLY = ("prices", "operators", "timing")  # tables of names; `[timing]` has variables of its own
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings of a file (none: defaults) and the environment; raises `BadConfiguration`."""
+    check_variables(environ)
     text = ""
     if path is not None:
         try:
@@ -166,6 +173,27 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     _check_users_file(name, text, settings)
     _check_not_built(name, settings)
     return settings
+
+
+def variables() -> frozenset[str]:
+    """Every variable of the environment that means something to us."""
+    found = {*OTHER_VARIABLES, *(f"AMENDS_TIMING_{limit.upper()}" for limit in TIMING)}
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            found |= {f"AMENDS_{field.name}_{key.name}".upper() for key in msgspec.structs.fields(field.type)}
+        elif field.name not in FILE_ONLY:
+            found.add(f"AMENDS_{field.name.upper()}")
+    return frozenset(found)
+
+
+def check_variables(environ: Mapping[str, str]) -> None:
+    """Raise `BadConfiguration` for a variable that means nothing: a misspelt DSN would be another database."""
+    known = variables()
+    for name in sorted(environ):
+        if name.startswith("AMENDS_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; is {near[0]} meant?" if near else "; docs/operations.md has them all"
+            raise BadConfiguration(f"the environment has {name}, which is no setting of Amends{meant}")
 
 
 def _from_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -1,9 +1,9 @@
 """Where answers may go. An answer is published with the runtime's own rights, so its subject is not the asker's choice.
 
-Allowed are inboxes: below `_INBOX.`, below a user's own (`_INBOX_<user>.`) or, where prefixes are configured, below these
-instead, and the reply subjects that servers make themselves for imports between accounts (`_R_.`) and gateways (`_GR_.`,
-around an allowed one). What asks for an answer elsewhere (an
-event's subject, JetStream's API) is dropped and counted, whatever endpoint it was sent to (api.md 3).
+Allowed are inboxes: below `_INBOX.`, below a user's own (`_INBOX_<user>.`) or, where prefixes are configured, below
+these instead, and the reply subjects that servers make themselves for imports between accounts (`_R_.`) and gateways
+(`_GR_.`, around an allowed one). What asks for an answer elsewhere (an event's subject, JetStream's API) is dropped and
+counted, whatever endpoint it was sent to (api.md 3).
 """
 
 import logging

@@ -98,6 +98,7 @@ class Runtime:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.key = ClientKey(self.settings, self.state_dir, accept_new=self._accept_new_ssh_key)
+        log.info("using %s", self.servers.said)
         await self.servers.start(self.parts)
         await self.key.look(self.servers.dsn)
         holders = Holders(self.state_dir, self.instance_id)
