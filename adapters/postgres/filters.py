@@ -9,16 +9,21 @@ from msgspec import Struct
 
 from amends.values.errors import Rejected
 
+NO_HISTORY: tuple[str, ...] = ()
+
 
 class Filters(Struct, frozen=True):
-    """`keys` find a few rows, so any other column may stand beside one of them; `sets` are allowed as they stand."""
+    """`keys` find a few rows, `sets` a part of them in the order of ids; any other column may stand beside one.
+
+    The empty set stands for a table that is as large as the fleet or as what waits for a person, and no history.
+    """
 
     keys: tuple[str, ...]
     sets: tuple[tuple[str, ...], ...] = ()
 
     def allow(self, wanted: Collection[str]) -> bool:
         """Whether an index finds rows by these columns."""
-        return not wanted or any(key in wanted for key in self.keys) or any(set(wanted) == set(s) for s in self.sets)
+        return not wanted or any(key in wanted for key in self.keys) or any(set(s) <= set(wanted) for s in self.sets)
 
     @property
     def words(self) -> str:
@@ -29,14 +34,14 @@ class Filters(Struct, frozen=True):
 
 
 FILTERS: Mapping[str, Filters] = {
-    "account": Filters(("account_id", "stripe_customer_id")),
-    "node": Filters(("node_id",), (("state",),)),
+    "account": Filters(("account_id", "stripe_customer_id"), (NO_HISTORY,)),
+    "node": Filters(("node_id",), (NO_HISTORY, ("state",))),
     "allocation": Filters(
         ("allocation_id", "node_id", "external_ref"),
         (("account_id",), ("account_id", "state"), ("state",), ("failure_code",), ("cleanup_pending",),
          ("account_id", "cleanup_pending")),
     ),
-    "debt": Filters(("debt_id", "node_id", "allocation_id", "target_ref"), (("kind",),)),
+    "debt": Filters(("debt_id", "node_id", "allocation_id", "target_ref"), (NO_HISTORY,)),
     "meter": Filters(("meter_id", "allocation_id"), (("account_id",), ("account_id", "state"), ("state",))),
     "ledger_entry": Filters(
         ("entry_id", "idempotency_key", "meter_id"), (("account_id",), ("account_id", "entry_type"))
@@ -56,9 +61,11 @@ FILTERS: Mapping[str, Filters] = {
     "compensation": Filters(
         ("compensation_id", "recovery_trace_id", "target_ref", "comp_key", "action_id"), (("matrix_row",),)
     ),
-    "audit_log": Filters(("audit_id", "seq", "target_ref", "request_id", "recovery_trace_id"), (("actor",),)),
+    "audit_log": Filters(
+        ("audit_id", "seq", "target_ref", "request_id", "recovery_trace_id"), (("actor",), ("action",))
+    ),
     "ops_case": Filters(
-        ("case_id", "target_ref", "entity", "recovery_trace_id"), (("kind",), ("state",), ("kind", "state"))
+        ("case_id", "target_ref", "entity", "recovery_trace_id"), (NO_HISTORY, ("kind",), ("state",))
     ),
 }  # fmt: skip
 

@@ -85,6 +85,7 @@ CREATE INDEX ops_case_kind ON ops_case (kind, case_id);
 CREATE INDEX ops_case_unresolved ON ops_case (state, case_id) WHERE state <> 'resolved';
 
 CREATE INDEX audit_log_actor ON audit_log (actor, audit_id) WHERE actor <> 'runtime';
+CREATE INDEX audit_log_action ON audit_log (action, audit_id);
 CREATE INDEX audit_log_request ON audit_log (nullif(request_id, '')) WHERE nullif(request_id, '') IS NOT NULL;
 CREATE INDEX audit_log_recovery ON audit_log (nullif(recovery_trace_id, ''))
     WHERE nullif(recovery_trace_id, '') IS NOT NULL;
