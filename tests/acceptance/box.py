@@ -40,8 +40,8 @@ class Box:
         self.port, self.host_key = free_port(), host_key.export_public_key().decode().strip()
         config = directory / "sshd_config"
         config.write_text(
-            f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {directory}/host_key\nPidFile none\nUsePAM no\n"
-            f"StrictModes no\nMatch User root\n    AuthorizedKeysFile {directory}/root.pub\n"
+            f'ListenAddress 127.0.0.1\nPort {self.port}\nHostKey "{directory}/host_key"\nPidFile none\nUsePAM no\n'
+            f'StrictModes no\nMatch User root\n    AuthorizedKeysFile "{directory}/root.pub"\n'
         )
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._log = (directory / "log").open("wb")
