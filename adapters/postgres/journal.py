@@ -47,7 +47,7 @@ class PostgresJournal:
             raise Unavailable(f"the journal's head cannot be read: {classify(error)}") from error
         if row is None or row["epoch"] != self._epoch:
             raise Fenced(f"the journal belongs to epoch {row and row['epoch']}, not to {self._epoch}")
-        return Head(row["epoch"], row["seq"], row["audit_seq"], row["hash"])
+        return Head(row["epoch"], row["seq"], row["audit_seq"], row["hash"], row["digest"])
 
     async def commit(self, commit: Commit) -> None:
         """See `amends.ports.Journal.commit`."""
@@ -101,11 +101,11 @@ class PostgresJournal:
         try:
             moved = await connection.execute(
                 statement("advance_head"), after.seq, after.audit_seq, after.hash, _newest_us(commit), before.epoch,
-                before.seq,
+                before.seq, after.digest, before.digest, commit.leaves,
             )  # fmt: skip
         except asyncpg.LockNotAvailableError as error:
             raise Unavailable("another session holds the journal's head") from error  # no turn is to blame
-        if moved != "UPDATE 1":
+        if _count(moved) != 1:
             raise Fenced(f"the journal has moved on: epoch {before.epoch}, sequence {before.seq} is not its head")
         if commit.consumed:
             gone = await connection.execute(statement("consume"), commit.consumed)

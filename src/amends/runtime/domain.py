@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from amends.values.canonical import canonical, sha256
+from amends.values.facets import Facet
 
 if TYPE_CHECKING:
     from amends.runtime.decision import Decision
@@ -151,3 +152,4 @@ class Domain(Struct, frozen=True, kw_only=True):
     matrix: Matrix
     cases: tuple[CaseKind, ...] = ()
     tables: Mapping[type[Struct], str] = {}  # row types of its own → the statement that writes them
+    unwritten: tuple[Facet, ...] = ()  # of its tables that no row type writes yet
