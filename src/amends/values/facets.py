@@ -13,7 +13,7 @@ or "last" has three entries a leaf: key, digest, rank. The object is hashed with
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -52,6 +52,22 @@ class Facet(Struct, frozen=True, kw_only=True):
     def ranked(self) -> bool:
         """Whether its leaves have a rank."""
         return bool(self.by)
+
+
+class Covered(Struct, frozen=True):
+    """What the chain holds: the state table of each actor kind, and the facets of all other rows."""
+
+    states: Mapping[str, str]
+    facets: Sequence[Facet]
+
+    def tables(self) -> dict[str, list[Facet]]:
+        """Facets by table, each table's first one being that of a row's birth."""
+        found: dict[str, list[Facet]] = {}
+        for facet in self.facets:
+            group = found.setdefault(facet.table, [])
+            if facet.name not in {known.name for known in group}:
+                group.append(facet)
+        return found
 
 
 Leaves = dict[str, list[Any]]
