@@ -17,11 +17,12 @@ from adapters.nats.agent import NodeAgent
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import fleet
+from supervisors.boot.audit_verifier import verify_audit_log
 from supervisors.boot.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment
 from supervisors.boot.runtime import Runtime, nats_options
-from supervisors.boot.verifiers import verify_audit_log, verify_traces
+from supervisors.boot.verifiers import verify_traces
 from supervisors.settings import Settings, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -119,7 +120,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         ),
         "agent": agent,
         "fleet": fleet.run,
-        "audit verify": lambda o: verify_audit_log(_settings(o)),
+        "audit verify": lambda o: verify_audit_log(_settings(o), o.anchors, o.public_key or ""),
         "trace verify": lambda o: verify_traces(_settings(o), o.jaeger, o.otlp_file),
     }
     return {name: _blocking(work) for name, work in table.items()}

@@ -1,4 +1,4 @@
-"""`amends audit verify` and `amends trace verify`: proofs read from the database, with or without a runtime."""
+"""`amends trace verify`: the proof of the traces read from the database, with or without a runtime."""
 
 import asyncio
 import json
@@ -12,7 +12,6 @@ from msgspec import Struct
 from adapters.otel.links import Place, missing_traces, places
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import spans_from_jaeger, verify
-from adapters.postgres.audit import verify_audit
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import snapshot
 from amends.values.errors import BadConfiguration
@@ -34,17 +33,6 @@ def dsn_of(settings: Settings) -> str:
             f"no runtime has written {file}: give --config with its state_dir, or AMENDS_POSTGRES_DSN"
         ) from None
     return f"postgresql://amends@/amends?host={quote(host, safe='/%')}"
-
-
-async def verify_audit_log(settings: Settings) -> int:
-    """Recompute the chain; exit status."""
-    verdict = await verify_audit(dsn_of(settings))
-    print(f"audit log: {verdict.entries} entries, head {verdict.head_hash}")
-    if verdict.valid:
-        print("valid: the chain is gapless and its head is the journal's")
-        return 0
-    print(f"NOT valid: entry {verdict.first_bad_seq}: {verdict.problem}")
-    return 1
 
 
 class TraceVerdict(Struct):

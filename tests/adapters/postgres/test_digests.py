@@ -56,7 +56,7 @@ FORGERIES = [
      "slipped in"),
     ("INSERT INTO actors VALUES ('thing', 't1', 'on', 1, NULL, '{}')", "actors", "slipped in"),
     ("UPDATE meters SET rate_uminor_per_hour = 1", "meters", "rewritten"),
-    ("UPDATE meters SET started_us = started_us + 1 WHERE state = 'stopped'", "meters", "rewritten"),
+    ("UPDATE meters SET stopped_us = stopped_us + 1 WHERE state = 'stopped'", "meters", "rewritten"),
     (CREDIT, "ledger_entries", "slipped in"),
     ("DELETE FROM compensation WHERE sequence = 1", "compensation", "missing"),
     ("UPDATE compensation SET outcome = 'partial'", "compensation", "rewritten"),
