@@ -22,10 +22,12 @@ _WRITES = re.compile(r"^(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.MULTILINE)
 
 
 class PostgresJournal:
-    """Implements `amends.ports.Journal`. `tables` maps an actor kind to its state table."""
+    """Implements `amends.ports.Journal`. `tables` maps an actor kind to its state table; `role`: it works as that one."""
 
-    def __init__(self, dsn: str, epoch: int, tables: Mapping[str, str], order: Sequence[str]) -> None:
-        self._dsn, self._epoch, self._tables = dsn, epoch, tables
+    def __init__(
+        self, dsn: str, epoch: int, tables: Mapping[str, str], order: Sequence[str], *, role: str = ""
+    ) -> None:
+        self._dsn, self._epoch, self._tables, self._role = dsn, epoch, tables, role
         self._order = {name: place for place, name in enumerate(order)}
         self._writer: asyncpg.Connection[Any] | None = None
         self._reader: asyncpg.Connection[Any] | None = None
@@ -127,7 +129,7 @@ class PostgresJournal:
 
     async def _writing(self) -> "asyncpg.Connection[Any]":
         if self._writer is None or self._writer.is_closed():
-            self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True)
+            self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True, role=self._role)
         return self._writer
 
     # --- reading -------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class PostgresJournal:
     async def _fetch(self, name: str, *args: Any) -> "list[asyncpg.Record]":
         async with self._reading:
             if self._reader is None or self._reader.is_closed():
-                self._reader = await connect(self._dsn, epoch=self._epoch)
+                self._reader = await connect(self._dsn, epoch=self._epoch, role=self._role)
             try:
                 return await self._reader.fetch(statement(name), *args)
             except Exception as error:

@@ -44,8 +44,8 @@ ENTITIES: Mapping[str, str] = {
 class ReadSide:
     """Read-only connections to one database, made when needed, at most `CONNECTIONS` at once."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, role: str = "") -> None:
+        self._dsn, self._role = dsn, role
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._idle: list[asyncpg.Connection[Any]] = []
         self._columns: dict[str, dict[str, str]] = {}
@@ -154,7 +154,7 @@ class ReadSide:
                 return [dict(row) for row in found]
 
     async def _connect(self) -> "asyncpg.Connection[Any]":
-        connection = await connect(self._dsn, name="amends-read", read_only=True)
+        connection = await connect(self._dsn, name="amends-read", read_only=True, role=self._role)
         try:
             # A plan made while a table was empty must not stay when it has grown.
             await connection.execute("SET plan_cache_mode = force_custom_plan")

@@ -35,7 +35,7 @@ class Front:
 
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
-        self.read = ReadSide(runtime.servers.dsn)
+        self.read = ReadSide(runtime.servers.dsn, role=runtime.kernel.lease.role)
         settings, kernel = runtime.settings, runtime.kernel
         self.traces = Traces(self.read, kernel.journal, runtime.otlp)
         kernel.engine.listeners.append(self.traces.follow)

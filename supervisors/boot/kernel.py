@@ -89,8 +89,8 @@ class Kernel:
             tables |= domain.tables
         self.lease = lease
         state_tables = {kind.name: kind.table for kind in kinds.values()}
-        self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()))
-        self.read = ReadSide(dsn)  # long reads: the journal's own reader answers each command
+        self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()), role=lease.role)
+        self.read = ReadSide(dsn, role=lease.role)  # long reads: the journal's own reader answers each command
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
         self.clock = Clock(self._wall_us, lambda: time.monotonic_ns() // 1000, floor)

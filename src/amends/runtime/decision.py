@@ -34,7 +34,6 @@ from amends.values.records import (
 FailureType = Literal["error", "timeout", "violation", "resource", "policy"]
 EVENTS = "AMENDS_EVT"
 encode = msgspec.json.Encoder().encode
-encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 
 
 def text(value: Any) -> str:
@@ -384,11 +383,8 @@ class Decision:
             turn.due_us = min(self._state.timers.values()) if self._state.timers else None
             turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
         for spawn in self.spawned:
-            timers = spawn.state.timers
-            due = min(timers.values()) if timers else None
-            turn.spawned.append(
-                StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, canonical(spawn.state).decode())
-            )
+            due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
+            turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
         if self.env.command is not None:
             self.rows.append(command_row(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None))
         turn.rows, turn.audits = self.rows, self.audits
