@@ -22,7 +22,7 @@ _WRITES = re.compile(r"^(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.MULTILINE)
 
 
 class PostgresJournal:
-    """Implements `amends.ports.Journal`. `tables` maps an actor kind to its state table; `role`: it works as that one."""
+    """Implements `amends.ports.Journal`. `tables`: the state table of each actor kind; `role`: what it works as."""
 
     def __init__(
         self, dsn: str, epoch: int, tables: Mapping[str, str], order: Sequence[str], *, role: str = ""

@@ -1,8 +1,8 @@
 """The role the runtime works as: it reads and writes the tables, and can neither change them nor switch triggers off.
 
 The DSN's role owns the database and migrates it. Where it may make roles it makes this one, and the runtime's sessions
-take it when they connect. Such a session is still the owner's: `SET ROLE NONE` gives it back, so this keeps mistakes and
-injected statements from the schema and the triggers, not somebody who holds the DSN. `docs/security.md` says so.
+take it when they connect. Such a session is still the owner's, and `SET ROLE NONE` gives that back: this keeps mistakes
+and injected statements from the schema and the triggers, not somebody who holds the DSN. `docs/security.md` says so.
 """
 
 import logging
@@ -37,7 +37,7 @@ def needed() -> Mapping[str, set[str]]:
 
 
 async def runtime_role(connection: "asyncpg.Connection[Any]") -> str:
-    """Make the role if it is missing and give it what it needs; "" where the owner may not. One line of the log says."""
+    """Make the role if it is missing and give it what it needs; "" where the owner may not, which the log says."""
     facts = await connection.fetchrow(statement("role_facts"))
     assert facts is not None
     name, quoted = facts["name"], facts["quoted"]

@@ -36,7 +36,8 @@ async def test_an_owner_who_may_make_no_role_works_as_before(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     superuser = await asyncpg.connect(database.superuser_dsn)
-    await superuser.execute("CREATE ROLE plain LOGIN; CREATE DATABASE plain_db OWNER plain")
+    await superuser.execute("CREATE ROLE plain LOGIN")
+    await superuser.execute("CREATE DATABASE plain_db OWNER plain")
     plain = Lease(f"postgresql://plain@/plain_db?{database.dsn.partition('?')[2]}", "plain")
     try:
         assert await plain.acquire_now() == 1
