@@ -12,6 +12,7 @@ from typing import Any
 from actors.node_state import SELF_HEALING, Node, address
 from amends.runtime.decision import Decision
 from amends.runtime.messages import StepDone
+from amends.values.canonical import canonical, sha256
 
 PROBE, RECONCILE, REMOVE = "ssh.probe", "agent.reconcile", "ssh.user-remove"
 OPEN_UNTIL_BACK = ("node_flapping", "host_key_mismatch", "setup_failing", "identity_conflict")
@@ -74,7 +75,7 @@ def reconciled(s: Node, m: StepDone, d: Decision) -> None:
     if not m.ok:
         _again(d, {"code": m.outcome.code})
         return
-    d.audit("node.reconciled", details={"inventory": m.outcome.data})
+    d.audit("node.reconciled", details={"inventory": _digest(m.outcome.data)})
     expected = d.facts.expected_users(d.id)
     users = [user for user in m.outcome.data["users"] if CUSTOMER.fullmatch(user) and user not in expected]
     if users:
@@ -142,3 +143,9 @@ def _clean(s: Node, d: Decision) -> None:
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:
             d.resolve_case(kind)
+
+
+def _digest(inventory: dict[str, Any]) -> dict[str, Any]:
+    """An inventory as the audit keeps it: how many of each, and a hash. An agent names as much as it likes."""
+    counts = {kind: len(names) for kind, names in sorted(inventory.items())}
+    return {**counts, "sha256": sha256(canonical(inventory))}

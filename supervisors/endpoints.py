@@ -75,9 +75,10 @@ class Statement(wire.Request, frozen=True):
 
 
 class Export(wire.Request, frozen=True):
-    """ops.trace.export: Jaeger's JSON of the newest recovery runs."""
+    """ops.trace.export: Jaeger's JSON of the newest recovery runs, or of one trace and those it leads to."""
 
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    trace_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")] | None = None
 
 
 class ById(wire.Request, frozen=True):

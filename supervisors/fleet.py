@@ -1,7 +1,8 @@
 """The program `python -m supervisors.fleet`: simulated machines with real agents, told what to break.
 
 The one place beside boot that picks adapters: it joins the simulated machines to the real agents, which may
-not know each other. It ends with its standard input, with SIGTERM, or when its parent is gone.
+not know each other. It ends with SIGTERM, when its parent is gone, or with its standard input where that is one that
+somebody speaks through: under nohup, systemd and CI it is /dev/null or a file, and says nothing.
 """
 
 import argparse
@@ -11,15 +12,19 @@ import json
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import asyncssh
 
 from adapters.embedded.ports import free_port
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_link import AgentLink
 from adapters.simulated.fleet import Fleet
 from adapters.simulated.machine import Users
+from amends.values.errors import BadConfiguration
 
 MAX_LINE_BYTES = 1024 * 1024
 PARENT_POLL_S = 1.0
@@ -42,21 +47,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace) -> int:
     """Serve until told to end; returns the exit status."""
+    try:
+        asyncssh.import_public_key(options.client_key_line)
+    except ValueError:
+        raise BadConfiguration("--client-key-line is no line of an OpenSSH public key") from None
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
     assert this is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, this.cancel)
     stdin = asyncio.StreamReader(limit=MAX_LINE_BYTES)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    transport: asyncio.BaseTransport | None = None
+    if _is_spoken_through():
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    elif getattr(options, "nats_from_stdin", False):
+        stdin.feed_data(await asyncio.to_thread(sys.stdin.buffer.readline))
     watch = asyncio.create_task(_parent_gone(this, os.getppid()))
     try:
         with contextlib.suppress(asyncio.CancelledError):
             await _serve(options, stdin)
     finally:
         watch.cancel()
-        transport.close()
+        if transport is not None:
+            transport.close()
     return 0
+
+
+def _is_spoken_through() -> bool:
+    """Whether standard input is a pipe, a socket or a terminal; nothing else can be waited for."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # it was closed before we began
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()
 
 
 async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> None:
@@ -106,8 +129,9 @@ async def _parent_gone(task: asyncio.Task[object], parent: int) -> None:
 
 
 def _say(answer: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

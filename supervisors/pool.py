@@ -110,6 +110,11 @@ class Pool:
         """(allocation, `reserved` or `active`) of the node."""
         return self._assignments.get(node_id)
 
+    @property
+    def debts(self) -> int:
+        """How much all nodes owe."""
+        return sum(map(len, self._debts.values()))
+
     def is_dirty(self, node_id: str) -> bool:
         """Whether the node owes a cleanup or a mount."""
         return bool(self._debts.get(node_id))

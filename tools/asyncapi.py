@@ -19,7 +19,9 @@ from amends.runtime.requests import Endpoint
 from supervisors.boot.front import Front
 from supervisors.endpoints import commands, delivery_commands
 from supervisors.rental import RENTAL
+from supervisors.replies import data_schema, row
 from tools import asyncapi_schemas as schemas
+from tools.views import column_type, views
 
 PAGE = Path(__file__).parents[1] / "docs" / "asyncapi.json"
 Json = dict[str, Any]
@@ -37,6 +39,15 @@ def ref(*path: str) -> Json:
     return {"$ref": "#/" + "/".join(path)}
 
 
+def portable(schema: Any) -> Any:
+    """Without the one thing in our patterns that validators of other languages lack: the look past the end."""
+    if isinstance(schema, dict):
+        return {key: portable(value) for key, value in schema.items()}
+    if isinstance(schema, list):
+        return [portable(each) for each in schema]
+    return schema.replace(r"$(?!\n)", "$") if isinstance(schema, str) else schema
+
+
 def title(subject: str) -> str:
     """`cmd.node.register` → `CmdNodeRegister`: the name of a message."""
     return "".join(part.title() for part in re.split(r"[._]", subject))
@@ -50,6 +61,9 @@ class Document:
         self.operations: Json = {}
         self.messages: Json = {}
         self.schemas: Json = {}
+        self.columns = {view: {name: column_type(name) for name in names} for view, names in views().items()}
+        for view, columns in self.columns.items():
+            self.schemas[f"Row.{view}"] = row(columns)
 
     def channel(self, name: str, address: str | None, messages: Mapping[str, Json], parameters: Json) -> None:
         """A subject and what goes over it."""
@@ -75,8 +89,17 @@ class Document:
     def typed(self, kind: type) -> Json:
         """A reference to the schema of a type; what it needs goes with it."""
         (found,), needed = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
-        self.schemas |= needed
-        return found
+        self.schemas |= portable(needed)
+        return cast(Json, portable(found))
+
+    def rows(self, schema: Any) -> Any:
+        """The schema with each row of a view as a reference to that view's one."""
+        if isinstance(schema, dict):
+            for entity, columns in self.columns.items():
+                if schema == row(columns):
+                    return ref("components", "schemas", f"Row.{entity}")
+            return {key: self.rows(value) for key, value in schema.items()}
+        return [self.rows(each) for each in schema] if isinstance(schema, list) else schema
 
     def as_json(self) -> Json:
         """The whole."""
@@ -99,11 +122,14 @@ class Document:
 
 def add_service(it: Document) -> None:
     """Requests and their replies."""
-    it.schemas["Reply"] = reply_schema({"type": "object"})
     it.schemas |= schemas.HEADERS
-    it.channel(
-        "reply", None, {"Reply": {"payload": ref("components", "schemas", "Reply"), "summary": schemas.REPLY}}, {}
-    )
+    replies = {
+        f"{title(endpoint.subject)}Reply": {
+            "payload": reply_schema(it.rows(data_schema(endpoint.subject, it.columns))), "summary": schemas.REPLY,
+        }
+        for endpoint in endpoints()
+    }  # fmt: skip
+    it.channel("reply", None, replies, {})
     for endpoint in endpoints():
         name = endpoint.subject
         headers = schemas.headers_of(endpoint)
@@ -116,20 +142,23 @@ def add_service(it: Document) -> None:
             reply={
                 "address": {"location": "$message.header#/reply-to", "description": "the inbox of the request"},
                 "channel": ref("channels", "reply"),
-                "messages": [ref("channels", "reply", "messages", "Reply")],
+                "messages": [ref("channels", "reply", "messages", f"{title(name)}Reply")],
             },
-            bindings={"nats": {"queue": "amends"}},
+            bindings={"nats": {"queue": "amends.<epoch>"}},
         )  # fmt: skip
 
 
 def add_events(it: Document, domain: Domain) -> None:
     """JetStream: events of each kind that has them, and notifications."""
-    it.schemas |= {"Event": schemas.EVENT, "Notification": schemas.NOTIFICATION}
+    it.schemas["Notification"] = schemas.NOTIFICATION
     kinds = {kind.name: tuple(dict.fromkeys(to for _, to in kind.transitions)) for kind in domain.kinds if kind.events}
     for kind, beside in schemas.BESIDE.items():
         kinds[kind] += beside
     for kind, names in {**kinds, **schemas.ANNOUNCED}.items():
-        body = {"headers": schemas.MESSAGE_ID, "payload": ref("components", "schemas", "Event")}
+        own = it.columns.get(kind)
+        data = {**row(own), "required": []} if own else schemas.ANNOUNCED_DATA[kind]
+        it.schemas[f"Event.{kind}"] = schemas.event(kind, data)
+        body = {"headers": schemas.MESSAGE_ID, "payload": ref("components", "schemas", f"Event.{kind}")}
         it.stream(
             "send", f"evt.{kind}", f"evt.{kind}.{{entity_id}}.{{event}}", "an event, in stream AMENDS_EVT",
             f"Event{title(kind)}", body, entity_id={"description": "whose event it is"}, event={"enum": list(names)},

@@ -54,32 +54,54 @@ def headers_of(endpoint: Endpoint) -> str:
 # qry.<entity>.list and ops.case.list: the view's columns as filters.
 LIST: Final[Json] = {
     "type": "object",
-    "properties": {"limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}, "cursor": TEXT},
+    "properties": {
+        "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
+        "cursor": TEXT,
+        "order": {
+            "enum": ["oldest", "newest"],
+            "default": "oldest",
+            "description": "by id, which is the order of time",
+        },
+        "id_prefix": {**TEXT, "description": "rows whose id begins so"},
+    },
     "additionalProperties": {"description": "a column of the view of that name: rows that equal it"},
 }
 
 EVENT: Final[Json] = {
-    "type": "object",
-    "required": ["schema", "event_id", "seq", "occurred_us", "entity", "from", "to", "cause", "trace_id",
-                 "recovery_trace_id", "data"],
-    "properties": {
-        "schema": {"type": "string", "pattern": r"^[a-z_]+\.[a-z_]+/[0-9]+$"},
-        "event_id": {"type": "string", "pattern": "^evt_"},
-        "seq": {**WHOLE, "description": "per entity, from 1"},
-        "occurred_us": WHOLE,
-        "entity": TEXT,
-        "from": MAYBE_TEXT,
-        "to": MAYBE_TEXT,
-        "cause": TEXT,
-        "trace_id": TRACE_ID,
-        "recovery_trace_id": {"type": ["string", "null"]},
-        "data": {"type": "object", "description": "the entity's view row after the transition"},
-    },
-}  # fmt: skip
+    "schema": {"type": "string"},
+    "event_id": {"type": "string", "pattern": "^evt_"},
+    "seq": {**WHOLE, "description": "per entity, from 1"},
+    "occurred_us": WHOLE,
+    "entity": TEXT,
+    "from": MAYBE_TEXT,
+    "to": MAYBE_TEXT,
+    "cause": TEXT,
+    "trace_id": TRACE_ID,
+    "recovery_trace_id": {"type": ["string", "null"]},
+}
+
+
+def event(kind: str, data: Json) -> Json:
+    """An event of that kind of entity, whose `data` looks so: what is its own of its row, after the transition."""
+    schema = {"type": "string", "pattern": rf"^{kind}\.[a-z_]+/[0-9]+$"}
+    return {
+        "type": "object", "required": [*EVENT, "data"], "properties": {**EVENT, "schema": schema, "data": data},
+    }  # fmt: skip
+
+
 # Events of actors that are no transition: kind → event names (`Decision.event`).
 BESIDE: Final[dict[str, tuple[str, ...]]] = {"allocation": ("access_changed",)}
 # Events of what is no actor: kind → event names (`Decision.announce`).
 ANNOUNCED: Final[dict[str, tuple[str, ...]]] = {"audit": ("anchored",), "control_plane": ("degraded", "recovered")}
+
+ANNOUNCED_DATA: Final[dict[str, Json]] = {
+    "audit": {"type": "object", "required": ["audit_seq", "hash"], "properties": {"audit_seq": WHOLE, "hash": TEXT}},
+    "control_plane": {
+        "type": "object",
+        "properties": {"stream": TEXT, "age_us": WHOLE, "offset_us": WHOLE},
+        "description": "of a lagging stream its name and the age of its oldest event, of a clock how far it is off",
+    },
+}
 
 ACCESS: Final[Json] = {
     "type": "object",

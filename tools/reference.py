@@ -13,7 +13,6 @@ from typing import Any, Final
 from msgspec import inspect
 
 from adapters.postgres.reading import ENTITIES
-from adapters.postgres.statements import migrations
 from amends.runtime.domain import MatrixRow
 from amends.runtime.requests import Endpoint
 from amends.values.errors import CODES, RETRYABLE
@@ -25,6 +24,7 @@ from supervisors.timing import TIMING
 from tools import states
 from tools.asyncapi import endpoints
 from tools.reference_examples import NOTES, example
+from tools.views import views
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -143,7 +143,10 @@ def subject(endpoint: Endpoint) -> list[str]:
         rows = list(fields(known))
         lines += ["", *table("field | required | type and bounds", rows)] if rows else ["No fields."]
     else:
-        lines.append("Fields: any column of the view, `limit` (1 to 500, default 100), `cursor`.")
+        lines.append(
+            "Fields: any column of the view, `limit` (1 to 500, default 100), `cursor`, `order` (`oldest` or "
+            "`newest`), `id_prefix`."
+        )
     asked, answered = example(endpoint.subject)
     return [*lines, "", "```json", compact(asked), "```", "```json", compact(answered), "```", ""]
 
@@ -227,32 +230,6 @@ def timing() -> list[str]:
 
 
 # --- views -------------------------------------------------------------------------------------------
-
-VIEW: Final = re.compile(r"CREATE (?:OR REPLACE )?VIEW public_v1\.(\w+) AS\s+SELECT\s(.*?);", re.DOTALL)
-
-
-def _items(text: str) -> list[str]:
-    """The parts of a SELECT's list: split at commas of its own, up to its FROM."""
-    parts, depth, start = [], 0, 0
-    for found in re.finditer(r"[(),]|'[^']*'|\bFROM\b|\bCASE\b|\bEND\b", text):
-        token = found[0]
-        depth += {"(": 1, ")": -1, "CASE": 1, "END": -1}.get(token, 0)
-        if depth == 0 and token in (",", "FROM"):
-            parts.append(text[start : found.start()])
-            start = found.end()
-            if token == "FROM":  # noqa: S105 - a word of SQL
-                return parts
-    raise ValueError(f"a view without FROM: {text[:60]}")
-
-
-def views() -> dict[str, list[str]]:
-    """View → its columns in order, as the newest migration that makes it says."""
-    found: dict[str, list[str]] = {}
-    for _, _, migration in migrations():
-        text = re.sub(r"--[^\n]*", "", migration)
-        for name, body in VIEW.findall(text):
-            found[name] = [re.findall(r"\w+", item)[-1] for item in _items(body)]
-    return found
 
 
 def columns() -> list[str]:

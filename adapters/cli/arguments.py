@@ -2,8 +2,9 @@
 
 import argparse
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ EPILOG: Final = """\
 A verb that changes something is sent with a random idempotency key. After a time-out send it again with the
 --key it printed: what was done already is not done twice. Exit status: 0 done, 1 refused, 2 usage, 3 unreachable.
 """
+NAMED: Final = frozenset(("account_id", "node_id"))  # people chose these: their order is no order of time
 GROUP_HELP: Final = {"audit": "the audit log's chain", "trace": "spans and records", "retry": "try again"}
 
 
@@ -26,6 +28,8 @@ def parser(local: Container[str]) -> argparse.ArgumentParser:
         prog="amends", description="Rent machines, and make amends when they fail.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"amends {version('amends')}")
+    top.add_argument("--json", action="store_true", help="the reply's data as JSON")
     verbs = top.add_subparsers(metavar="VERB", required=True)
     groups: dict[str, Any] = {}
     shared = _shared()
@@ -53,7 +57,8 @@ def _shared() -> argparse.ArgumentParser:
     group.add_argument("--token", help="better: AMENDS_TOKEN; default: what the local runtime wrote")
     group.add_argument("--state-dir", type=Path, help="of the local runtime; default ./.amends")
     group.add_argument("--timeout", type=float, default=35.0, metavar="S", help="seconds to wait for the answer")
-    group.add_argument("--json", action="store_true", help="the reply's data as JSON")
+    # Before the verb or behind it: what was said before must not be undone by a default.
+    group.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="the reply's data as JSON")
     return shared
 
 
@@ -69,11 +74,18 @@ def _add(made: argparse.ArgumentParser, verb: Verb | LocalVerb) -> None:
             action="append",
             default=[],
             metavar="COLUMN=VALUE",
-            help="only these rows; null for none, JSON for JSON columns",
+            help="only these rows, or with != all others; null for none, JSON for JSON columns",
+        )
+        made.add_argument("--since", metavar="TIME", help="only what is as young as that")
+        made.add_argument("--oldest", action="store_true", help="the oldest first; else the newest")
+        made.add_argument(
+            "--sort", metavar="COLUMN", help="what is shown, in the order of this column; -COLUMN backwards"
         )
         made.add_argument("--limit", type=int, metavar="N", help="at most 500")
         made.add_argument("--cursor", help="go on where the last page ended")
         made.add_argument("--all", action="store_true", help="all pages")
+    if not verb.changes:
+        made.add_argument("--watch", type=float, nargs="?", const=2.0, metavar="S", help="again every so many seconds")
     if verb.changes:
         made.add_argument("--key", help="idempotency key; default: a random one")
         made.add_argument("--expected-version", type=int, metavar="N", help="refuse if the entity has changed")
@@ -126,12 +138,32 @@ def _value(field: Field, value: Any) -> Any:
 
 def filters_of(typed: argparse.Namespace) -> dict[str, Any]:
     """The data object of a list: filters by column, limit, cursor. Raises `Usage`."""
-    data = {column: typed_value(column, text) for column, text in _pairs(typed.where)}
+    equal = [text for text in typed.where if not text.partition("=")[0].endswith("!")]
+    data = {column: typed_value(column, text) for column, text in _pairs(equal)}
+    if not typed.oldest and typed.verb.columns[0] not in NAMED:
+        data["order"] = "newest"
     if typed.limit is not None:
         data["limit"] = typed.limit
     if typed.cursor is not None:
         data["cursor"] = typed.cursor
     return data
+
+
+def is_wanted(typed: argparse.Namespace, columns: Iterable[str]) -> Callable[[dict[str, Any]], bool]:
+    """What a list leaves out here: rows that equal a `!=`, and those before `--since`. Raises `Usage`."""
+    unequal = [text for text in typed.where if text.partition("=")[0].endswith("!")]
+    others = [(name[:-1], typed_value(name[:-1], value)) for name, value in _pairs(unequal)]
+    since_us = microseconds(typed.since) if typed.since else 0
+    times = [name for name in columns if name.endswith("_us") and name not in ("ended_us", "stopped_us")]
+    if since_us and not times:
+        raise Usage("these rows have no time of their own: --since cannot be asked for")
+
+    def wanted(row: dict[str, Any]) -> bool:
+        if since_us and int(row.get(times[0]) or 0) < since_us:
+            return False
+        return all(row.get(name) != value for name, value in others)
+
+    return wanted
 
 
 def typed_value(column: str, text: str) -> Any:

@@ -17,6 +17,9 @@ from adapters.cli.settings import Connection
 PREFIX: Final = "amends.v1."
 CONNECT_WITHIN_S: Final = 5.0
 PAGE: Final = 500  # the most that a list gives at once
+WHOLE_ID: Final = 30  # characters; no minted id is shorter
+ID_COLUMNS: Final = {"ops_case": "case_id", "ledger_entry": "entry_id", "recovery_run": "recovery_id",
+                     "recovery_action": "action_id", "audit_log": "audit_id"}  # fmt: skip
 
 # What to do about an error, by its code; `retryable` ones are sent again with the same key.
 ADVICE: Final = {
@@ -92,6 +95,17 @@ class Api:
                 break
             question["cursor"] = page["cursor"]
         return [*older, *newest], seen - len(older) - len(newest)
+
+    async def named(self, entity: str, identifier: str) -> str:
+        """The id that begins so, where there is exactly one; else what was given. Raises `Refused` for several."""
+        if len(identifier) >= WHOLE_ID or "_" not in identifier:
+            return identifier
+        page = await self.ask(f"qry.{entity}.list", {"id_prefix": identifier, "limit": 2})
+        column = ID_COLUMNS.get(entity, f"{entity}_id")
+        found = [str(row[column]) for row in page["items"]]
+        if len(found) > 1 and identifier not in found:
+            raise Refused({"code": "not_found", "message": f"{identifier} begins more than one id: {found[0]}, …"}, "")
+        return found[0] if len(found) == 1 else identifier
 
     async def row(self, entity: str, identifier: str) -> dict[str, Any] | None:
         """One row, None if there is none."""

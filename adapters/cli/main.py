@@ -11,15 +11,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli import arguments, tables, why
+from adapters.cli import arguments, tables, trace, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
-from adapters.cli.verbs import LocalVerb, Verb
+from adapters.cli.verbs import VERBS, LocalVerb, Verb
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED: Final = 130
+MINTED: Final = {
+    "allocation_id": "allocation", "notification_id": "notification", "outbox_id": "outbox", "case_id": "ops_case",
+}  # fmt: skip
 LocalVerbs = Mapping[str, Callable[[argparse.Namespace], int]]
 
 
@@ -41,8 +45,17 @@ def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
     return _client_verb(verb, typed)
 
 
+def ask_runtime(words: str, state_dir: Path) -> int:
+    """Ask the local runtime what a local verb of the same words cannot find out by itself; exit status."""
+    verb = next(verb for verb in VERBS if verb.words == words)
+    typed = argparse.Namespace(verb=verb, nats=None, token=None, state_dir=state_dir, timeout=300.0, json=False)
+    return _client_verb(verb, typed)
+
+
 def _client_verb(verb: Verb, typed: argparse.Namespace) -> int:
     try:
+        if getattr(typed, "watch", None):
+            return asyncio.run(_watch(verb, typed))
         text, status = asyncio.run(_talk(verb, typed))
     except arguments.Usage as error:
         return _failed(USAGE, "usage", str(error), "")
@@ -69,12 +82,23 @@ def _failed(status: int, code: str, message: str, advice: str) -> int:
     return status
 
 
+async def _watch(verb: Verb, typed: argparse.Namespace) -> int:
+    """Ask again and again until interrupted; on a terminal the new page takes the place of the one before."""
+    while True:
+        text, _ = await _talk(verb, typed)
+        _print(("\x1b[H\x1b[2J" if sys.stdout.isatty() else "") + text)
+        await asyncio.sleep(max(0.2, typed.watch))
+
+
 async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
     data = arguments.filters_of(typed) if verb.show == "rows" else arguments.data_of(verb, typed)
     settings = connection(typed.nats, typed.token, typed.state_dir, os.environ)
     async with connected(settings, typed.timeout) as api:
+        await _complete(api, verb, data)
         if verb.show == "why":
             return await _why(api, typed), DONE
+        if verb.show == "trace":
+            return await _trace(api, typed), DONE
         if verb.changes:
             return _reply(await _send(api, verb, typed, data), typed), DONE
         if verb.show == "rows":
@@ -86,6 +110,16 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
     return _json(answer) if typed.json else SHOW[verb.show](verb, answer), status
 
 
+async def _complete(api: Api, verb: Verb, data: dict[str, Any]) -> None:
+    """Ids that were typed in part become whole where only one begins so."""
+    for field in verb.fields:
+        if field.option or field.name not in data:
+            continue
+        entity = verb.subject.split(".")[1] if field.name == "id" else MINTED.get(field.name, "")
+        if verb.subject.endswith(".get") or entity in MINTED.values():
+            data[field.name] = await api.named(entity, data[field.name])
+
+
 async def _send(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
     return await api.command(verb.subject, data, key=typed.key or "", expected_version=typed.expected_version)
 
@@ -93,13 +127,18 @@ async def _send(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
 async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> str:
     items: list[dict[str, Any]] = []
     cursor = None
+    wanted = arguments.is_wanted(typed, verb.columns)
     states = () if typed.where or typed.cursor else verb.states
-    every_page = typed.all or (states and typed.limit is None)
+    every_page = typed.all or typed.since or (states and typed.limit is None)
     for state in states or ("",):
         question = data | ({"state": state} if state else {})
         while True:
             page = await api.ask(verb.subject, question)
-            items += page.get("items", [])
+            found = [row for row in page.get("items", []) if wanted(row)]
+            items += found
+            if typed.since and not typed.oldest and len(found) < len(page.get("items", [])):
+                cursor = None
+                break  # what follows is older still
             cursor = page.get("cursor") or cursor
             if not page.get("cursor") or not every_page:
                 break
@@ -108,9 +147,19 @@ async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
         # A cursor is a place in one list: it would lead a page of several on without their states.
         further = "" if states else f"--cursor {tables.printable(str(cursor))}, or "
         print(f"amends: there are more: {further}--all", file=sys.stderr)
+    if typed.sort:
+        items = tables.ordered(items, typed.sort)
     if typed.json:
         return _json({"items": items, "cursor": None if every_page or states else cursor})
     return tables.table(items, verb.columns, _width())
+
+
+async def _trace(api: Api, typed: argparse.Namespace) -> str:
+    trace_id = await trace.trace_of(api, typed.id)
+    found = await api.ask("ops.trace.export", {"trace_id": trace_id}) if trace_id else {"traces": {"data": []}}
+    if not found["traces"]["data"]:
+        raise Refused({"code": "not_found", "message": f"no trace is known of {typed.id}"}, "")
+    return _json(found["traces"]) if typed.json else trace.page(found["traces"], trace_id)
 
 
 async def _why(api: Api, typed: argparse.Namespace) -> str:

@@ -41,9 +41,15 @@ def printable(text: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int | None = None) -> str:
-    """Rows under their columns, cut to `width` characters if it is given; ids are cut last."""
+    """Rows under their columns, cut to `width` characters if it is given.
+
+    Texts are cut first; then columns are left out from the right, so that ids stay whole and can be copied.
+    """
     if not rows:
         return "(none)"
+    columns = list(columns)
+    while width is not None and _least(rows, columns) > width and any(map(_may_go, columns[1:])):
+        columns.remove(next(column for column in reversed(columns[1:]) if _may_go(column)))
     cells = [[column.removesuffix("_us") for column in columns]]
     cells += [[shown(column, row.get(column)) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -53,6 +59,15 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int 
         GAP.join(_cut(text, size).ljust(size) for text, size in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )
+
+
+def ordered(rows: Sequence[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    """By that column, `-column` backwards; what has none comes last."""
+    name = column.removeprefix("-")
+    have = [row for row in rows if row.get(name) is not None]
+    have.sort(key=lambda row: (row[name] if isinstance(row[name], int) else 0, str(row[name])),
+              reverse=column.startswith("-"))  # fmt: skip
+    return have + [row for row in rows if row.get(name) is None]
 
 
 def record(row: Mapping[str, Any]) -> str:
@@ -90,6 +105,21 @@ def _fit(widths: list[int], columns: Sequence[str], width: int) -> list[int]:
                 break
             widths[max(wide, key=lambda i: widths[i])] -= 1
     return widths
+
+
+def _least(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> int:
+    """The narrowest that these columns can be with their ids whole."""
+    widths = [
+        max(len(column.removesuffix("_us")), *(len(shown(column, row.get(column))) for row in rows))
+        for column in columns
+    ]
+    least = [min(size, NARROWEST) if _is_text(column) else size for column, size in zip(columns, widths, strict=True)]
+    return sum(least) + len(GAP) * (len(least) - 1)
+
+
+def _may_go(column: str) -> bool:
+    """Whether a narrow terminal is shown the rows without it."""
+    return column not in ("state", "entity", "target_ref", "kind")
 
 
 def _is_text(column: str) -> bool:

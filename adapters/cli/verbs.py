@@ -36,7 +36,9 @@ class Verb(Struct, frozen=True):
     help: str
     fields: tuple[Field, ...] = ()
     columns: tuple[str, ...] = ()
-    show: Literal["rows", "record", "rental", "tree", "matrix", "case", "why", "statement", "verdict"] = "record"
+    show: Literal["rows", "record", "rental", "tree", "matrix", "case", "why", "trace", "statement", "verdict"] = (
+        "record"
+    )
     changes: bool = False
     states: tuple[str, ...] = ()  # what a list shows when nothing is asked for by --where
 
@@ -133,6 +135,9 @@ QUESTIONS: Final = (
     ), ("entry_id", "created_us", "entry_type", "amount_minor", "currency", "rule_id", "meter_id"), "statement"),
     Verb("audit verify", "ops.audit.verify", "check the chain of the audit log", show="verdict"),
     Verb("trace verify", "ops.trace.verify", "compare compensation records with their spans", show="verdict"),
+    Verb("trace show", "ops.trace.export", "the spans of a trace and of those it leads to, as trees", (
+        Field("id", "a trace, a recovery run, an allocation, a step, …"),
+    ), show="trace"),
     Verb("why", "qry.*", "one screen: state, steps, failures, undo, cases, and what settles them", (
         Field("id", "an id, a node's or account's name, or kind:id"),
     ), show="why"),

@@ -11,7 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from adapters.cli import tables
-from adapters.cli.client import Api
+from adapters.cli.client import PAGE, Api
 from adapters.cli.verbs import VERBS
 
 RUNS: Final = 10
@@ -31,6 +31,7 @@ POINTERS: Final = {
     "act": ("recovery_action", ("recovery_trace_id",)),
     "comp": ("compensation", ("recovery_trace_id",)),
 }
+LEADING: Final = frozenset(entity for entity, _ in POINTERS.values())  # `step:step_…` is what `step_…` is
 # An entity → the request field that names it in the commands of its cases.
 FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
@@ -60,7 +61,7 @@ class Story(Struct):
 
 async def tell(api: Api, identifier: str) -> Story | None:
     """The story of what `identifier` names; None if nothing is known by that name."""
-    found = await _find(api, identifier)
+    found = await find(api, identifier)
     if found is None:
         return None
     kind, name, row = found
@@ -72,6 +73,10 @@ async def tell(api: Api, identifier: str) -> Story | None:
     story.earlier = {"steps": more_steps, "runs": more_runs, "cases": more_cases}
     story.steps = _by(steps, "started_us")
     cases = {case["case_id"]: case for case in on_it}
+    if kind == "stream":  # its runs and cases are those of its events
+        runs = [run for run in await api.rows("recovery_run", limit=PAGE, matrix_row="R01") if not run["ended_us"]]
+        poisoned = await api.rows("ops_case", limit=PAGE, kind="outbox_poison")
+        cases = {case["case_id"]: case for case in poisoned if case["state"] != "resolved"}
     for run in _by(runs, "started_at"):
         story.runs.append(await _told(api, run))
         of = await api.rows("ops_case", recovery_trace_id=run["recovery_trace_id"])
@@ -100,9 +105,13 @@ async def _told(api: Api, run: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | None:
+async def find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | None:
     """Kind, name and row of the entity that an id, a name or `kind:id` means."""
     kind, found, name = identifier.partition(":")
+    if found and kind in LEADING:
+        return await find(api, name)
+    if found and kind == "stream":
+        return kind, name, await _stream(api)
     if found:
         return await _existing(api, (kind,), name.partition("/")[0])
     if TRACE.fullmatch(identifier):
@@ -113,10 +122,20 @@ async def _find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | 
         row = await api.row(entity, identifier)
         if row is not None:
             target = next((str(row[one]) for one in columns if row.get(one)), "")
-            return await _find(api, target) if target else None
+            return await find(api, target) if target else None
     # People name nodes and accounts, and may have chosen what begins like one of our ids.
     minted = (PREFIXES[prefix],) if made and prefix in PREFIXES else ()
+    if minted:
+        identifier = await api.named(minted[0], identifier)
     return await _existing(api, (*minted, "node", "account"), identifier)
+
+
+async def _stream(api: Api) -> dict[str, Any]:
+    """What is known of the stream of events: what waits for it, and what an operator is called for."""
+    waiting = {
+        f"events_{state}": len(await api.rows("outbox", limit=PAGE, state=state)) for state in ("pending", "parked")
+    }
+    return {name: f"{count} and more" if count == PAGE else count for name, count in waiting.items()}
 
 
 async def _existing(api: Api, kinds: Iterable[str], name: str) -> tuple[str, str, dict[str, Any]] | None:
@@ -129,7 +148,7 @@ async def _existing(api: Api, kinds: Iterable[str], name: str) -> tuple[str, str
 
 async def _of_run(api: Api, trace_id: str) -> tuple[str, str, dict[str, Any]] | None:
     runs = await api.rows("recovery_run", recovery_trace_id=trace_id, limit=1)
-    return await _find(api, str(runs[0]["entity"])) if runs else None
+    return await find(api, str(runs[0]["entity"])) if runs else None
 
 
 async def target(api: Api, case: Mapping[str, Any]) -> dict[str, Any]:

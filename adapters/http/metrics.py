@@ -1,8 +1,13 @@
-"""Prometheus' text format: metrics as (name, type, help, [(labels, value)]) → one text."""
+"""Prometheus' text format: metrics as (name, type, help, samples) → one text.
+
+A sample is (labels, value), or (suffix, labels, value) for the parts of a histogram.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-Metric = tuple[str, str, str, Sequence[tuple[Mapping[str, str], int | float]]]
+Number = int | float
+Sample = tuple[Mapping[str, str], Number] | tuple[str, Mapping[str, str], Number]
+Metric = tuple[str, str, str, Sequence[Sample]]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -12,9 +17,10 @@ def prometheus_text(metrics: Iterable[Metric]) -> str:
     for name, kind, purpose, samples in metrics:
         lines.append(f"# HELP {name} {_escaped(purpose)}")
         lines.append(f"# TYPE {name} {kind}")
-        for labels, value in samples:
+        for sample in samples:
+            suffix, labels, value = sample if len(sample) == 3 else ("", *sample)
             pairs = ",".join(f'{key}="{_escaped(text, quotes=True)}"' for key, text in labels.items())
-            lines.append(f"{name}{{{pairs}}} {value}" if pairs else f"{name} {value}")
+            lines.append(f"{name}{suffix}{{{pairs}}} {value}" if pairs else f"{name}{suffix} {value}")
     return "\n".join(lines) + "\n"
 
 

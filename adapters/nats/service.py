@@ -5,6 +5,7 @@ Requests run side by side, bounded; what is above the bound is refused with 429 
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from nats.micro.service import ServiceConfig
 from adapters.nats.answers import Answers, GuardedService
 from amends.runtime.requests import Endpoint, Reply, Requests
 from amends.values.errors import CODES
+from amends.values.histogram import Histogram
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
@@ -41,6 +43,7 @@ class CommandService:
         self._version = version
         self._service: GuardedService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.took = {role: Histogram() for role in {endpoint.role for endpoint in endpoints}}
 
     async def start(self) -> None:
         """Subscribe every endpoint; from here on commands are taken."""
@@ -91,10 +94,12 @@ class CommandService:
         return handle
 
     async def _answer(self, endpoint: Endpoint, request: Request) -> None:
+        began = time.perf_counter()
         headers = {name.title(): value for name, value in (request.headers or {}).items()}
         reply = await self._requests.handle(endpoint, request.data, headers)
         if not reply.body["ok"]:
             self._errors[request.subject] += 1
+        self.took[endpoint.role].observe(time.perf_counter() - began)
         if self._answers.silent():
             return
         data, room = _encode(reply.body), self._client.max_payload - HEADERS_BYTES
@@ -146,6 +151,8 @@ def reply_schema(data: dict[str, Any]) -> dict[str, Any]:
 def schemas(endpoint: Endpoint, data: dict[str, Any]) -> dict[str, str]:
     """The JSON Schemas of an endpoint's request and reply, as service metadata."""
     request, reply = msgspec.json.schema(endpoint.request), reply_schema(data)
+    # Our patterns end with a look past the end, which other languages' validators lack; there `$` alone means the same.
+    asked = _encode(request).decode().replace("$(?!\\\\n)", "$")
     return {
-        "request_schema": _encode(request).decode(), "reply_schema": _encode(reply).decode(), "role": endpoint.role,
+        "request_schema": asked, "reply_schema": _encode(reply).decode(), "role": endpoint.role,
     }  # fmt: skip

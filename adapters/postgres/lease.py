@@ -27,6 +27,7 @@ RENEW_S = 1.0
 POLL_S = 0.5
 MIGRATION_S = 6 * 3600.0
 RENEWAL_TIMEOUT_S = 3.0  # one that hangs is given up for a new connection
+NEVER = float("inf")
 ACT_S = 5.0  # older than this: no outside effect is begun
 _DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -40,11 +41,12 @@ class Lease:
     def __init__(self, dsn: str, holder: str, is_dead: Callable[[str], bool] = lambda holder: False) -> None:
         self._dsn, self._holder, self._is_dead = dsn, holder, is_dead
         self._connection: asyncpg.Connection[Any] | None = None
-        self._renewed = self._confirmed = float("-inf")
+        self._renewed = self._confirmed = -NEVER
         self._renewing: asyncio.Task[None] | None = None
         self._sight: tuple[int, Any] | None = None  # the lease as it was last seen
         self._looked = self._unrenewed_s = 0.0  # when that was, and for how long it has been seen like that
         self._lost = False
+        self._away_since = NEVER
         self.epoch = 0
         self.role = ""  # what the runtime's sessions work as; "": as who they log in
 
@@ -160,13 +162,25 @@ class Lease:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await connect(self._dsn, name="amends-lease")
                 held = await self._beat(self._connection)
-            except (Unavailable, *_DRIVERS):
+            except (Unavailable, *_DRIVERS) as error:
+                self._say(error)
                 if self._connection is not None:
                     self._connection.terminate()
                 continue
+            if self._renewed > self._away_since:
+                self._say(None)
             if not held:
                 self._lost = True
                 raise Fenced(f"another runtime has taken the lease from epoch {self.epoch}")
+
+    def _say(self, error: Exception | None) -> None:
+        """One line when Postgres goes and one when it is back."""
+        if error is not None and self._away_since == NEVER:
+            self._away_since = time.monotonic()
+            log.warning("Postgres does not answer: nothing is begun or committed until it is back (%s)", error)
+        elif error is None and self._away_since != NEVER:
+            away_s, self._away_since = time.monotonic() - self._away_since, NEVER
+            log.warning("Postgres is back after %.1f s", away_s)
 
     async def _beat(self, connection: "asyncpg.Connection[Any]") -> bool:
         """Renew; whether the lease is still ours. Where Postgres takes no writes, reading it says so to its clients."""
@@ -180,6 +194,7 @@ class Lease:
             if held is None:  # a replica, or a server that was one's primary before: others may hold it elsewhere
                 raise Unavailable(f"Postgres: {error}") from error
             self._confirmed = started
+            self._say(error)
         else:
             self._renewed = started
         return bool(held == self.epoch)

@@ -89,11 +89,16 @@ class ReadSide:
     ) -> dict[str, Any]:
         """Rows that equal every filter, in the order of their ids, and a cursor if there are more.
 
+        Beside columns `filters` may have `order` (`oldest`, the default, or `newest` first) and `id_prefix`.
+
         A page ends before `limit` rows where they would not fit into one reply.
         """
         id_column, columns = await self._view(entity)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
             raise Rejected("invalid_request", f"limit must be a number from 1 to {MAX_LIMIT}", field="limit")
+        filters = dict(filters)
+        after, direction = _order(filters.pop("order", "oldest"))
+        prefix = filters.pop("id_prefix", None)
         conditions, values = [], []
         for field, wanted in filters.items():
             if field not in columns:
@@ -106,10 +111,14 @@ class ReadSide:
             conditions.append(f'"{field}"{cast} = ${len(values)}{cast}')
         if cursor is not None:
             values.append(_position(entity, cursor))
-            conditions.append(f'"{id_column}" > ${len(values)}')
+            conditions.append(f'"{id_column}" {after} ${len(values)}')
+        if prefix is not None:  # a range, so that the key's index finds it, and then exactly
+            values += [_checked("id_prefix", "text", prefix), f"{prefix}{'z' * 32}"]
+            low, high = f"${len(values) - 1}", f"${len(values)}"
+            conditions.append(f'"{id_column}" BETWEEN {low} AND {high} AND starts_with("{id_column}", {low})')
         values.append(limit + 1)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = f' ORDER BY "{id_column}" LIMIT ${len(values)}'
+        order = f' ORDER BY "{id_column}" {direction} LIMIT ${len(values)}'
         query = f'SELECT * FROM public_v1."{entity}"{where}{order}'  # noqa: S608 - the catalog's names
         found = await self._fetch(query, values)
         items = _fitting(found[:limit])
@@ -169,6 +178,13 @@ class ReadSide:
                 raise
             raise blame from error
         return connection
+
+
+def _order(wanted: Any) -> tuple[str, str]:
+    """How a cursor's place is compared, and the direction, for `order`: ids are in the order of time."""
+    if wanted not in ("oldest", "newest"):
+        raise Rejected("invalid_request", "order must be oldest or newest", field="order")
+    return (">", "ASC") if wanted == "oldest" else ("<", "DESC")
 
 
 def _blame(error: BaseException) -> TurnFailed | Unavailable | None:

@@ -1,10 +1,24 @@
-"""The environment Amends runs in: its four package names must be its own."""
+"""The environment Amends runs in: its four package names must be its own, and its standard streams be there."""
 
+import os
 from importlib.metadata import packages_distributions
 
 from amends.values.errors import BadConfiguration
 
 PACKAGES = ("amends", "actors", "supervisors", "adapters")
+STANDARD_STREAMS = (0, 1, 2)
+
+
+def open_standard_streams() -> None:
+    """Open those that were closed when we were started (`<&-`): what takes their numbers otherwise ends in an abort."""
+    for number in STANDARD_STREAMS:
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
 
 
 def check_environment() -> None:

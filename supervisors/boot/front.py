@@ -164,6 +164,8 @@ class Front:
         return await self.traces.verify()
 
     async def _export_traces(self, request: wire.Export, identity: Identity) -> dict[str, Any]:
+        if request.trace_id is not None:
+            return await self.traces.of_trace(request.trace_id)
         return await self.traces.of_recoveries(request.limit)
 
     async def _cases(self, request: Question, identity: Identity) -> dict[str, Any]:

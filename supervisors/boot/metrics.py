@@ -1,13 +1,64 @@
 """`/metrics`: what the parts of a runtime count, under one table of names (docs/telemetry.md)."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adapters.http.metrics import Metric
+from amends.values.histogram import Histogram
+from supervisors.boot.counts import STATED
 
 if TYPE_CHECKING:
     from supervisors.boot.runtime import Runtime
 
 Number = int | float
+Samples = Sequence[tuple[dict[str, str], Number]]
+
+
+def _labelled(name: str, kind: str, purpose: str, samples: Samples) -> Metric:
+    return (f"amends_{name}", kind, purpose, samples)
+
+
+def _by(label: str, counted: Mapping[str, int]) -> Samples:
+    return [({label: name}, count) for name, count in sorted(counted.items())]
+
+
+def _histogram(name: str, purpose: str, found: list[tuple[dict[str, str], Histogram]]) -> Iterator[Metric]:
+    """One histogram as Prometheus has it: buckets, sum and count below one name."""
+    samples: list[tuple[str, dict[str, str], Number]] = []
+    for labels, histogram in found:
+        samples += [("_bucket", {**labels, "le": bound}, count) for bound, count in histogram.cumulative()]
+        samples += [("_sum", labels, round(histogram.total_s, 6)), ("_count", labels, histogram.count)]
+    yield (f"amends_{name}", "histogram", purpose, samples)
+
+
+def _alarms(runtime: "Runtime") -> list[Metric]:
+    """What can be alarmed on."""
+    writer, dispatcher = runtime.kernel.writer, runtime.kernel.dispatcher
+    counts, debts = runtime.counts, runtime.pool.debts
+    states = {
+        kind: [({"state": state}, n) for (of, state), n in sorted(counts.states.items()) if of == kind]
+        for kind in STATED
+    }
+    failures = [({"row": row, "code": code}, n) for (row, code), n in sorted(counts.failures.items())]
+    steps = [({"step": name}, histogram) for name, histogram in sorted(dispatcher.took.items())]
+    requests = [({"role": role}, histogram) for role, histogram in sorted(runtime.service.took.items())]
+    return [
+        _labelled("nodes", "gauge", "Nodes by state; retired ones since the start.", states["node"]),
+        _labelled("allocations", "gauge", "Allocations by state; ended ones since the start.", states["allocation"]),
+        _labelled("cases_open", "gauge", "Cases that wait for a person, by kind.", _by("kind", counts.open_cases())),
+        _labelled("failures_total", "counter", "Failures by matrix row and code.", failures),
+        _labelled("debts", "gauge", "Cleanups and mounts that nodes owe.", [({}, debts)]),
+        _labelled(
+            "invariant_violations",
+            "gauge",
+            "Rows of invariant_violation by name, every five minutes.",
+            _by("name", counts.violations or {}) or [({"name": "any"}, 0)] * (counts.violations is not None),
+        ),
+        _labelled("restarts_total", "counter", "Services started again.", _by("service", runtime.restarts)),
+        *_histogram("commit_seconds", "How long commits took.", [({}, writer.took)]),
+        *_histogram("step_seconds", "How long tries of steps took.", steps),
+        *_histogram("request_seconds", "How long requests took, by the role they need.", requests),
+    ]
 
 
 def metrics(runtime: "Runtime") -> list[Metric]:
@@ -22,6 +73,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
     actors = [({"kind": kind}, count) for kind, count in engine.store.counts().items()]
     breakers = [({"name": each.name}, int(not each.closed)) for each in (writer.breaker, kernel.relay.breaker)]
     return [
+        *_alarms(runtime),
         one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
         one("lease_age_seconds", "gauge", "Seconds since the lease was renewed.", round(kernel.lease.age_s, 3)),
         one("turns_total", "counter", "Turns committed by actors.", engine.turns),

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from adapters.cli.main import ask_runtime
 from adapters.cli.main import main as command_line
 from adapters.nats.agent import NodeAgent
 from amends.runtime.trunk import TrunkFailed
@@ -20,9 +21,9 @@ from supervisors import fleet
 from supervisors.boot.audit_verifier import verify_audit_log
 from supervisors.boot.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.boot.demo import demo
-from supervisors.boot.environment import check_environment
+from supervisors.boot.environment import check_environment, open_standard_streams
 from supervisors.boot.runtime import Runtime, nats_options
-from supervisors.boot.verifiers import verify_traces
+from supervisors.boot.verifiers import is_external, verify_traces
 from supervisors.settings import Settings, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -120,10 +121,31 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         ),
         "agent": agent,
         "fleet": fleet.run,
+    }
+    verifiers: dict[str, Work] = {
         "audit verify": lambda o: verify_audit_log(_settings(o), o.anchors, o.public_key or ""),
         "trace verify": lambda o: verify_traces(_settings(o), o.jaeger, o.otlp_file),
     }
-    return {name: _blocking(work) for name, work in table.items()}
+    return {name: _blocking(work) for name, work in table.items()} | {
+        name: _verifying(name, work) for name, work in verifiers.items()
+    }
+
+
+def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
+    """A verifier reads the database itself; where only the runtime knows the way to it, the runtime is asked."""
+
+    def call(options: argparse.Namespace) -> int:
+        settings = _settings(options)
+        if settings.postgres.dsn or not is_external(settings):
+            return _blocking(work)(options)
+        if getattr(options, "jaeger", None) or getattr(options, "otlp_file", None):
+            return _say(
+                "the runtime's Postgres is not its own, and its records are read for this: give --config, or "
+                "AMENDS_POSTGRES_DSN with the DSN that the runtime has", USAGE,
+            )  # fmt: skip
+        return ask_runtime(words, Path(settings.state_dir))
+
+    return call
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -158,6 +180,7 @@ def _say(error: object, status: int) -> int:
 
 def main() -> int:
     """The entry point."""
+    open_standard_streams()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
     return command_line(sys.argv[1:], _local())

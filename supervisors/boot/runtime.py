@@ -40,6 +40,7 @@ from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.closing import CLOSE_S, Parts
+from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
 from supervisors.boot.kernel import Kernel
@@ -167,6 +168,9 @@ class Runtime:
         )  # fmt: skip
         self.parts.opened("SSH connections", self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
+        self.counts = Counts(self.kernel.read.rows)
+        await self.counts.load()
+        engine.listeners.append(self.counts.follow)
         self.republishes = Republishes(self.kernel.read.rows)
         engine.listeners.append(self.republishes.follow)
         admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
@@ -227,6 +231,7 @@ class Runtime:
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="violations", run=self.counts.watch_violations),
             ChildSpec(name="refusals", run=lambda: self.gate.audit(engine)),
             *self.front.children(),
         ]  # fmt: skip
@@ -235,6 +240,11 @@ class Runtime:
         """Until the tree ends: cancelled, fenced, or out of budget."""
         assert self._tree_task is not None
         await asyncio.shield(self._tree_task)
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each service was started again."""
+        return self._tree.restarts if self._tree is not None else {}
 
     def tree(self) -> dict[str, Any]:
         """The live supervision tree, entities counted under their supervisor."""

@@ -83,6 +83,15 @@ class Traces:
                 return {"traces": traces, "recoveries": len(rows)}
             rows = rows[: len(rows) // 2]
 
+    async def of_trace(self, trace_id: str) -> dict[str, Any]:
+        """Jaeger's JSON of one trace and those it leads to; the trace alone where they do not fit into a reply."""
+        traces = jaeger_json(await with_pointed_at({trace_id}, self.spans.of))
+        if len(msgspec.json.encode(traces)) > EXPORT_BYTES:
+            traces = jaeger_json(await self.spans.of([trace_id]))
+        if len(msgspec.json.encode(traces)) > EXPORT_BYTES:
+            raise Rejected("invalid_request", "the trace is too large for a reply: use /api/traces", field="trace_id")
+        return {"traces": traces, "recoveries": 0}
+
     async def verify(self) -> dict[str, Any]:
         """Compensation rows against spans, one to one, over everything that is recorded; one proof at a time."""
         if self._verifying.locked():

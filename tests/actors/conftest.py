@@ -6,6 +6,7 @@ import pytest
 
 from actors.wire import CreateAccount
 from amends.ports import Head
+from tests.actors.test_node import Life, ready
 from tests.adapters.postgres.story import Book, context
 
 
@@ -21,3 +22,9 @@ async def book() -> Book:
     made = Book(NoJournal(), Head(1, 0, 0, ""), context(1))
     await made.command("account", "acct1", CreateAccount(account_id="acct1", currency="usd"))
     return made
+
+
+@pytest.fixture
+def life() -> Life:
+    """A node that is ready."""
+    return ready()

@@ -116,8 +116,7 @@ class Life:
         return self.state
 
 
-@pytest.fixture
-def life() -> Life:
+def ready() -> Life:
     """A node that is ready."""
     life = Life()
     life.take(RegisterNode(node_id="n1", ssh=SSH))

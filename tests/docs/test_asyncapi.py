@@ -94,6 +94,30 @@ def test_every_endpoint_is_a_channel_that_is_received_and_answered() -> None:
         assert "reply" in operation
 
 
+def resolved(schema: Any) -> Any:
+    """With what it points at in its place; 32 and 64 bits are both whole numbers."""
+    if isinstance(schema, list):
+        return [resolved(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return resolved(pointed_at(schema["$ref"]))
+    return {key: resolved(value) for key, value in schema.items()}
+
+
+def test_no_reply_or_event_is_a_bare_object_and_no_pattern_looks_ahead() -> None:
+    bare = {"type": "object", "required": [], "properties": {}}
+    for message in DOCUMENT["channels"]["reply"]["messages"]:
+        payload = DOCUMENT["components"]["messages"][message]["payload"]
+        assert payload["properties"]["data"] not in ({"type": "object"}, bare), message
+    for name, channel in DOCUMENT["channels"].items():
+        if name.startswith("evt."):
+            (message,) = channel["messages"]
+            schema = resolved(DOCUMENT["components"]["messages"][message]["payload"])
+            assert schema["properties"]["data"]["properties"], name
+    assert "(?" not in json.dumps(DOCUMENT)
+
+
 @pytest.mark.slow
 async def asked(world: World, subject: str, data: dict[str, Any]) -> dict[str, Any]:
     """The whole reply."""
@@ -143,8 +167,12 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
         event = await stored(world.admin.jetstream(), "amends.v1.evt.account.acme.open")
     finally:
         await world.close()
-    check("Event", json.loads(event.data or b""))
+    check("Event.account", json.loads(event.data or b""))
     jsonschema.validate(event.headers, schemas.MESSAGE_ID)
+    for subject, schema in announced_replies.items():  # the page says of each subject what the service says
+        (message,) = DOCUMENT["operations"][subject]["reply"]["messages"]
+        payload = pointed_at(pointed_at(message["$ref"])["$ref"])["payload"]
+        assert resolved(payload) == resolved(schema), subject
     announced = {endpoint["subject"] for endpoint in info["endpoints"]}
     answered = {name for name, operation in DOCUMENT["operations"].items() if "reply" in operation}
     assert announced == {PREFIX + name for name in answered}

@@ -27,6 +27,7 @@ from tools import reference
 from tools.asyncapi import endpoints
 from tools.reference_examples import COMMANDS, FILTERS, NOTES, QUESTIONS, example
 from tools.reference_examples import ROWS as EXAMPLE_ROWS
+from tools.views import views
 
 ROOT = reference.FOLDER.parents[1]
 PAGES = sorted(reference.FOLDER.glob("*.md"))
@@ -98,7 +99,7 @@ def test_every_subject_has_an_example_that_can_be_sent(endpoint: Endpoint) -> No
 
 @pytest.mark.parametrize("endpoint", SUBJECTS)
 def test_every_subject_announces_a_reply_of_its_own(endpoint: Endpoint) -> None:
-    columns = {entity: dict.fromkeys(names, "any") for entity, names in reference.views().items()}
+    columns = {entity: dict.fromkeys(names, "any") for entity, names in views().items()}
     data = data_schema(endpoint.subject, columns)
     assert data["properties"], "name what it answers in supervisors/replies.py"
     announced = json.loads(service_schemas(endpoint, data)["reply_schema"])
@@ -117,7 +118,7 @@ def test_there_is_no_example_or_note_of_what_is_not_asked() -> None:
 
 @pytest.mark.parametrize("entity", sorted(EXAMPLE_ROWS))
 def test_the_example_row_of_an_entity_has_the_columns_of_its_view(entity: str) -> None:
-    columns = reference.views()[entity]
+    columns = views()[entity]
     assert list(EXAMPLE_ROWS[entity]) == columns, "change ROWS in tools/reference_examples.py"
     assert FILTERS[entity] in columns
 
@@ -126,7 +127,7 @@ def test_an_entity_in_a_reply_has_columns_of_its_view_only() -> None:
     for subject, (_, answered) in COMMANDS.items():
         for entity, row in answered.items():
             if isinstance(row, dict):
-                assert set(row) <= set(reference.views()[entity]), subject
+                assert set(row) <= set(views()[entity]), subject
 
 
 def test_a_field_of_an_object_that_may_be_left_out_is_required_with_it_only() -> None:
@@ -156,7 +157,7 @@ async def test_the_views_of_a_migrated_database_have_the_columns_that_the_pages_
     found: dict[str, list[str]] = {}
     for row in await database.read.rows("view_columns"):
         found.setdefault(row["view"], []).append(row["name"])
-    assert found == reference.views()
+    assert found == views()
 
 
 def test_the_matrix_page_says_of_each_row_whether_it_is_built() -> None:
@@ -195,7 +196,9 @@ def test_what_the_api_shows_of_replies_and_messages_fits_the_schemas() -> None:
     for reply in shown(3):
         jsonschema.validate(reply, reply_schema({"type": "object"}))
     assert [reply["ok"] for reply in shown(3)] == [True, False]
-    for message, schema in zip(shown(5), (schemas.EVENT, schemas.NOTIFICATION), strict=True):
+    for message, schema in zip(
+        shown(5), (schemas.event("allocation", {"type": "object"}), schemas.NOTIFICATION), strict=True
+    ):
         jsonschema.validate(message, schema)
         assert set(message) <= set(schema["properties"])
     beat, task, result = shown(6)

@@ -158,6 +158,15 @@ SELECT * FROM public_v1.compensation ORDER BY recovery_trace_id, sequence;
 -- How every try ended: what the status of its span is held to.
 SELECT step_id, state FROM step WHERE state <> 'intended';
 
+-- name: count_states
+-- How many nodes and allocations are in each state; of those that have ended none are counted.
+SELECT 'node' AS kind, state, count(*) AS count FROM nodes WHERE state <> 'retired' GROUP BY state
+UNION ALL SELECT 'allocation', state, count(*) FROM allocations WHERE state NOT IN ('released', 'failed') GROUP BY state;
+
+-- name: open_case_kinds
+-- Every case that waits for a person.
+SELECT case_id, kind FROM ops_case WHERE state <> 'resolved';
+
 -- name: violations
 -- What must not be; empty unless something is wrong.
 SELECT name, target_ref, details FROM public_v1.invariant_violation;

@@ -4,16 +4,23 @@ Closed, all pass. A failure opens it: one caller at a time tries again as a prob
 waits is charged with nothing. The first probe that succeeds closes it.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from amends.values.backoff import Backoff
 
+log = logging.getLogger("amends.breakers")
+
 
 class Breaker:
-    """One shared thing. Who owns the breaker makes the probes; `waits` lie between them."""
+    """One shared thing. Who owns the breaker makes the probes; `waits` lie between them.
 
-    def __init__(self, name: str, waits: Backoff, now_us: Callable[[], int], *, seed: int = 0) -> None:
+    `said`: what the log calls it, one line when it goes and one when it is back; without it nothing is said.
+    """
+
+    def __init__(self, name: str, waits: Backoff, now_us: Callable[[], int], *, seed: int = 0, said: str = "") -> None:
+        self._said = said
         self.name, self._waits, self._now, self._seed = name, waits, now_us, seed
         self.failures = self.opened = 0  # in a row now; how often it has opened
         self._since_us = 0
@@ -35,6 +42,8 @@ class Breaker:
         if not self.failures:
             self.opened += 1
             self._since_us = self._now()
+            if self._said:
+                log.warning("%s does not answer as it should; what is for it waits", self._said)
         self.failures += 1
 
     def resume(self, failures: int) -> None:
@@ -44,6 +53,8 @@ class Breaker:
 
     def succeeded(self) -> None:
         """It has answered: closed."""
+        if self.failures and self._said:
+            log.warning("%s is back after %.1f s", self._said, (self._now() - self._since_us) / 1e6)
         self.failures = 0
 
     def detail(self) -> dict[str, Any]:

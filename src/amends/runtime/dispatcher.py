@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +24,7 @@ from amends.runtime.messages import Envelope, Pause, StepDone
 from amends.runtime.places import Places, Reach
 from amends.runtime.slices import Slices
 from amends.values import ids
+from amends.values.histogram import Histogram
 from amends.values.records import StepRow
 
 log = logging.getLogger("amends.steps")
@@ -58,6 +60,7 @@ class Dispatcher:
         self._next_look_us = 0
         self.stopping = False
         self.started = 0
+        self.took: dict[str, Histogram] = {}  # by step
 
     # --- intake --------------------------------------------------------------------------------------
 
@@ -233,7 +236,9 @@ class Dispatcher:
             self._engine.context.epoch, timeout_ms, row.trace_id, ids.span_id("step", row.step_id),
         )  # fmt: skip
         started = self._engine.now_us()
+        began = time.perf_counter()
         outcome = await self._outcome(spec, call)
+        self.took.setdefault(row.name, Histogram()).observe(time.perf_counter() - began)
         self.reach.took(row.target, outcome, self._engine.now_us())
         if row.epoch != call.epoch:
             # An earlier runtime may have begun it: "certainly did not run" is said of this try alone (rule 1, A4).

@@ -83,7 +83,8 @@ class Relay:
         self._apart = Apart(engine.context.limits.backoff("outbox_backoff_ms"))
         self._try_at_us = self._look_at_us = 0
         limits = engine.context.limits
-        self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed)
+        self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed,
+                               said=f"the stream {stream}")  # fmt: skip
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
         self._marks: dict[str, OutboxMarkRow] = {}
         self._marking = self._flush_later = False  # whether marks are on their way; whether a flush is due

@@ -152,6 +152,11 @@ class Supervisor:
             if not task.done():
                 log.error("%s/%s did not stop in time", self.spec.name, name)
 
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each child was started again."""
+        return dict(self._restarts)
+
     def tree(self) -> dict[str, Any]:
         """The live tree, for `amends tree`."""
         return {

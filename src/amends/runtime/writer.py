@@ -9,6 +9,8 @@ it commits; so is one that opens a meter when it has waited longer than `RECENT_
 """
 
 import asyncio
+import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -21,8 +23,10 @@ from amends.runtime.breaker import Breaker
 from amends.runtime.seal import seal
 from amends.values.backoff import Backoff
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+from amends.values.histogram import Histogram
 from amends.values.records import AuditRow
 
+log = logging.getLogger("amends.journal")
 Requirement = tuple[str, str, tuple[str, ...], int | None]
 MAX_BATCH = 512
 ROOM = 4 * MAX_BATCH  # so many may wait before what can come later (timers) waits for room
@@ -78,6 +82,7 @@ class JournalWriter:
         self._max_waiting, self._now = max_waiting, now_us
         self.breaker = Breaker("postgres", AWAY, now_us)
         self.commits = self.turns = self.refused = 0
+        self.took = Histogram()
 
     @property
     def waiting(self) -> int:
@@ -186,6 +191,7 @@ class JournalWriter:
 
     async def _is_committed(self, commit: Commit) -> bool:
         """Commit; False when the database was away meanwhile and is back without it: the turns are owed, not lost."""
+        began = time.perf_counter()
         try:
             await self._journal.commit(commit)
         except Unavailable:
@@ -194,6 +200,7 @@ class JournalWriter:
             self.breaker.succeeded()  # it has answered
             raise
         else:
+            self.took.observe(time.perf_counter() - began)
             self.breaker.succeeded()
             return True
         while True:
@@ -247,13 +254,20 @@ class JournalWriter:
         while True:
             try:
                 closed = await self._journal.closed()
-                self.closed = frozenset(closed.values())
+                self._tell_closed(frozenset(closed.values()))
                 shut = [write for write in writes if write.kind not in closed]
                 return await self._journal.locked(shut) if shut else set(), set(closed)
             except Locked:
                 await asyncio.sleep(LOCKED_RETRY_S[0])  # closed between the two questions: asked again
             except Unavailable:
                 await asyncio.sleep(AWAY.cap_ms / 1000)
+
+    def _tell_closed(self, tables: frozenset[str]) -> None:
+        if tables and not self.closed:
+            log.warning("a foreign session lets nobody write %s; turns that do wait", ", ".join(sorted(tables)))
+        elif self.closed and not tables:
+            log.warning("%s can be written again", ", ".join(sorted(self.closed)))
+        self.closed = tables
 
     def _set_aside(self, turns: list[Pending]) -> None:
         for pending in turns:

@@ -36,7 +36,5 @@ async def prove(world: World, tell: Teller, results: Sequence[Result]) -> bool:
         tell.say(f"open in Jaeger's UI (upload): {file}")
     except OSError as error:  # the story has been told and proved; this is only its souvenir
         tell.say(f"the traces could not be kept for Jaeger's UI: {file}: {error.strerror}")
-    if world.endpoints.get("http_url"):
-        tell.say(f"metrics: {world.endpoints['http_url']}/metrics")
     tell.say("keep it running and look around: ./run demo --keep")
     return bool(audit["valid"] and traces["valid"] and not violations)

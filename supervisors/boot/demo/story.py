@@ -183,5 +183,6 @@ async def _case(world: World, tell: Teller, *, stays: bool) -> Result:
 
 async def _keep(world: World, tell: Teller) -> None:
     tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(world.state_dir)])}")
+    tell.say(f"metrics: {world.endpoints['http_url']}/metrics")
     tell.say("Ctrl-C ends it.")
     await asyncio.Event().wait()

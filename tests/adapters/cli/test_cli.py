@@ -3,12 +3,14 @@
 import argparse
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.cli import arguments
+from adapters.cli.main import main
 from adapters.cli.verbs import COMMANDS, LOCAL, VERBS
 from tests.adapters.cli.conftest import TRACE, Amends, FakeRuntime
 
@@ -87,6 +89,51 @@ async def test_a_list_filters_by_typed_columns_and_says_that_there_is_more(
     assert "--cursor c1" in said.err
     said = await amends("node", "list", "--all", "--json")
     assert [row["node_id"] for row in json.loads(said.out)["items"]] == ["n1", "n2"]
+
+
+async def test_a_list_shows_the_newest_first_since_a_time_without_some_and_sorted(
+    runtime: FakeRuntime, amends: Amends
+) -> None:
+    def page(data: dict[str, Any]) -> dict[str, Any]:
+        rows = [{"step_id": f"step_{n}", "name": "ssh.probe" if n % 2 else "ssh.lock", "attempt": -n, "started_us": n}
+                for n in range(10)]  # fmt: skip
+        rows = rows[::-1] if data.get("order") == "newest" else rows
+        start = int(data.get("cursor") or 0)
+        return {"items": rows[start : start + 4], "cursor": str(start + 4) if start + 4 < len(rows) else None}
+
+    runtime.answers["qry.step.list"] = page
+    ids = [line.split()[0] for line in (await amends("step", "list", "--limit", "4")).out.splitlines()[1:]]
+    assert ids == ["step_9", "step_8", "step_7", "step_6"]
+    ids = [line.split()[0] for line in (await amends("step", "list", "--since", "5")).out.splitlines()[1:]]
+    assert ids == ["step_9", "step_8", "step_7", "step_6", "step_5"]
+    said = await amends("--json", "step", "list", "--all", "--oldest", "--where", "name!=ssh.lock", "--sort", "attempt")
+    assert [row["step_id"] for row in json.loads(said.out)["items"]] == [
+        "step_9",
+        "step_7",
+        "step_5",
+        "step_3",
+        "step_1",
+    ]
+
+
+async def test_an_id_is_accepted_by_its_beginning_where_one_alone_begins_so(
+    runtime: FakeRuntime, amends: Amends
+) -> None:
+    one, two = "alloc_01aaa" + "0" * 21, "alloc_01abb" + "0" * 21
+    runtime.answers["qry.allocation.list"] = lambda data: {
+        "items": [{"allocation_id": each} for each in (one, two) if each.startswith(data["id_prefix"])]
+    }
+    runtime.answers["qry.allocation.get"] = lambda data: {"allocation_id": data["id"]}
+    runtime.answers["cmd.allocation.release"] = lambda data: {"allocation": data}
+    assert one in (await amends("allocation", "show", "alloc_01aa")).out
+    assert two in (await amends("allocation", "release", "alloc_01ab")).out
+    said = await amends("allocation", "release", "alloc_01a")
+    assert (said.status, "begins more than one id" in said.err) == (1, True)
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"], {}) == 0
+    assert capsys.readouterr().out == f"amends {version('amends')}\n"
 
 
 async def test_cases_are_listed_while_they_wait(runtime: FakeRuntime, amends: Amends) -> None:

@@ -21,6 +21,16 @@ def test_text_is_cut_before_ids_are() -> None:
     assert max(map(len, narrow)) <= 18
 
 
+def test_at_80_columns_ids_are_whole_and_the_last_columns_go() -> None:
+    row = {"recovery_id": "recov_" + "0" * 26, "matrix_row": "R02", "entity": "allocation:alloc_" + "0" * 26,
+           "final_outcome": "recovered", "started_at": "2026-01-01", "ended_at": "2026-01-01"}  # fmt: skip
+    lines = tables.table([row], list(row), 90).splitlines()
+    assert max(map(len, lines)) <= 90
+    assert row["recovery_id"] in lines[1]
+    assert row["entity"] in lines[1]
+    assert "ended_at" not in lines[0]
+
+
 def test_no_rows_say_so() -> None:
     assert tables.table([], ["node_id"]) == "(none)"
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     dsn, admin = (each.replace("/amends?", f"/{name}?") for each in (server.dsn, server.superuser_dsn))
     lease = Lease(dsn, "test")
     assert await lease.acquire_now() == 1
-    await lease.prepare("instance-1", "0.1.0", 1_760_000_000_000_000)
+    await lease.prepare("instance-1", "0.1.0", time.time_ns() // 1000)
     tables = {**TABLES, **RENTAL.tables}
     journal = PostgresJournal(
         dsn, 1, {kind.name: kind.table for kind in RENTAL.kinds}, list(tables.values()), role=lease.role

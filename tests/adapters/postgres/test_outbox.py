@@ -31,8 +31,8 @@ async def commit(database: Database, *turns: Sequence[Struct]) -> None:
     database.book.head = commit.after
 
 
-async def waiting(database: Database, upto: int, limit: int = 100) -> list[str]:
-    rows = await database.read.rows("waiting_outbox", STREAM, upto, limit)
+async def waiting(database: Database, upto: int, limit: int = 100, apart: tuple[str, ...] = ()) -> list[str]:
+    rows = await database.read.rows("waiting_outbox", STREAM, upto, limit, apart)
     return [row["outbox_id"] for row in rows]
 
 
@@ -49,6 +49,7 @@ async def test_what_waits_is_read_in_the_order_of_the_commits_up_to_a_place(data
     assert await database.read.rows("count_waiting_outbox", STREAM) == [{"waiting": 3}]
     await commit(database, [OutboxMarkRow("a.1", "skipped", 0, None)])
     assert await waiting(database, head + 10) == ["b.0", "a.2", "a.3"]
+    assert await waiting(database, head + 10, 100, ("a",)) == ["b.0"]
 
 
 async def test_of_several_marks_in_one_commit_the_last_counts(database: Database) -> None:
