@@ -138,7 +138,7 @@ def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
         settings = _settings(options)
         if settings.postgres.dsn or not is_external(settings):
             return _blocking(work)(options)
-        if getattr(options, "jaeger", None) or getattr(options, "otlp_file", None):
+        if any(getattr(options, name, None) for name in ("jaeger", "otlp_file", "anchors")):
             return _say(
                 "the runtime's Postgres is not its own, and its records are read for this: give --config, or "
                 "AMENDS_POSTGRES_DSN with the DSN that the runtime has", USAGE,
