@@ -11,20 +11,12 @@ class AssignmentRow(Struct):
     """The tie between an allocation and its node: reserved, active, ended (A1: one live per node)."""
 
     facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(name="assignment", table="assignments", key=("allocation_id",), columns=("node_id", "since_us")),
         Facet(
-            name="assignment",
-            table="assignments",
-            key=("allocation_id",),
-            columns=("node_id", "since_us"),
-        ),
-        Facet(
-            name="assignment.state",
-            table="assignments",
-            key=("allocation_id",),
-            wins="last",
+            name="assignment.state", table="assignments", key=("allocation_id",), wins="last",
             columns=("state", "ended_us", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     allocation_id: str
     node_id: str
@@ -38,19 +30,14 @@ class DebtRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="debt",
-            table="debts",
-            key=("debt_id",),
+            name="debt", table="debts", key=("debt_id",),
             columns=("node_id", "kind", "target_ref", "allocation_id", "attachment_id", "since_us"),
         ),
         Facet(
-            name="debt.state",
-            table="debts",
-            key=("debt_id",),
-            wins="last",
+            name="debt.state", table="debts", key=("debt_id",), wins="last",
             columns=("attempts", "settled_us", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     debt_id: str
     node_id: str
@@ -68,34 +55,19 @@ class MeterRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="meter",
-            table="meters",
-            key=("meter_id",),
-            columns=(
-                "allocation_id",
-                "account_id",
-                "rate_uminor_per_hour",
-                "policy_version",
-                "policy_sha256",
-                "started_us",
-            ),
+            name="meter", table="meters", key=("meter_id",),
+            columns=("allocation_id", "account_id", "rate_uminor_per_hour", "policy_version", "policy_sha256",
+                "started_us"),
         ),
         Facet(
-            name="meter.state",
-            table="meters",
-            key=("meter_id",),
-            wins="last",
+            name="meter.state", table="meters", key=("meter_id",), wins="last",
             columns=("state", "stop_cause", "posted_through_us", "jseq"),
         ),
         Facet(
-            name="meter.stop",
-            table="meters",
-            key=("meter_id",),
-            wins="least",
-            by="stopped_us",
+            name="meter.stop", table="meters", key=("meter_id",), wins="least", by="stopped_us",
             columns=("stopped_us",),
         ),
-    )
+    )  # fmt: skip
 
     meter_id: str
     allocation_id: str
@@ -115,14 +87,10 @@ class NodeSeenRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="node_seen",
-            table="node_seen",
-            key=("node_id",),
-            wins="newest",
-            by="last_heartbeat_us",
+            name="node_seen", table="node_seen", key=("node_id",), wins="newest", by="last_heartbeat_us",
             columns=("boot_id", "last_heartbeat_us"),
         ),
-    )
+    )  # fmt: skip
 
     node_id: str
     boot_id: str

@@ -25,31 +25,15 @@ class CommandRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="command",
-            table="command",
-            key=("trace_id", "span_id"),
-            columns=(
-                "caller",
-                "subject",
-                "request_id",
-                "parent_span_id",
-                "entity",
-                "http",
-                "error_code",
-                "received_us",
-                "replied_us",
-                "epoch",
-                "jseq",
-            ),
+            name="command", table="command", key=("trace_id", "span_id"),
+            columns=("caller", "subject", "request_id", "parent_span_id", "entity", "http", "error_code", "received_us",
+                "replied_us", "epoch", "jseq"),
         ),
         Facet(
-            name="command.reply",
-            table="command",
-            key=("trace_id", "span_id"),
-            lapsed=(None, "", ""),
+            name="command.reply", table="command", key=("trace_id", "span_id"), lapsed=(None, "", ""),
             columns=("key", "body_hash", "reply"),
         ),
-    )
+    )  # fmt: skip
 
     caller: str
     key: str
@@ -73,26 +57,12 @@ class StepRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="step",
-            table="step",
-            key=("step_id",),
-            columns=(
-                "entity",
-                "name",
-                "attempt",
-                "idempotency_key",
-                "target",
-                "args",
-                "undo",
-                "trace_id",
-                "parent_span_id",
-                "next_attempt_us",
-                "server_address",
-                "server_port",
-            ),
+            name="step", table="step", key=("step_id",),
+            columns=("entity", "name", "attempt", "idempotency_key", "target", "args", "undo", "trace_id",
+                "parent_span_id", "next_attempt_us", "server_address", "server_port"),
         ),
         _STEP_END,
-    )
+    )  # fmt: skip
 
     step_id: str
     entity: str
@@ -134,23 +104,11 @@ class MessageRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="message",
-            table="message",
-            key=("message_id",),
-            columns=(
-                "to_kind",
-                "to_id",
-                "type",
-                "body",
-                "trace_id",
-                "span_id",
-                "actor",
-                "request_id",
-                "sent_us",
-                "jseq",
-            ),
+            name="message", table="message", key=("message_id",),
+            columns=("to_kind", "to_id", "type", "body", "trace_id", "span_id", "actor", "request_id", "sent_us",
+                "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     message_id: str
     to_kind: str
@@ -169,12 +127,10 @@ class OutboxRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="outbox",
-            table="outbox",
-            key=("outbox_id",),
+            name="outbox", table="outbox", key=("outbox_id",),
             columns=("entity", "stream", "subject", "payload", "trace_id", "span_id", "created_us", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     outbox_id: str
     entity: str
@@ -191,15 +147,11 @@ class OutboxMarkRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="outbox.mark",
-            table="outbox",
-            key=("outbox_id",),
-            wins="final",
-            by="published_us",
+            name="outbox.mark", table="outbox", key=("outbox_id",), wins="final", by="published_us",
             default=("pending", 0, None),
             columns=("state", "attempts", "published_us"),
         ),
-    )
+    )  # fmt: skip
 
     outbox_id: str
     state: str
@@ -212,27 +164,11 @@ class FailureRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="failure",
-            table="failure",
-            key=("failure_id",),
-            columns=(
-                "trace_id",
-                "span_id",
-                "at_us",
-                "failure_type",
-                "severity",
-                "ref",
-                "message",
-                "code",
-                "component",
-                "cause_ref",
-                "propagation_hop",
-                "recovery_trace_id",
-                "epoch",
-                "jseq",
-            ),
+            name="failure", table="failure", key=("failure_id",),
+            columns=("trace_id", "span_id", "at_us", "failure_type", "severity", "ref", "message", "code", "component",
+                "cause_ref", "propagation_hop", "recovery_trace_id", "epoch", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     failure_id: str
     trace_id: str
@@ -255,28 +191,13 @@ class RunRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="run",
-            table="recovery_run",
-            key=("recovery_id",),
-            columns=(
-                "recovery_trace_id",
-                "matrix_row",
-                "matrix_version",
-                "matrix_sha256",
-                "policy_sha256",
-                "started_us",
-                "trigger_type",
-                "trigger_ref",
-                "original_trace_id",
-                "original_span_id",
-                "entity",
-                "name",
-                "epoch",
-                "begun_jseq",
-            ),
+            name="run", table="recovery_run", key=("recovery_id",),
+            columns=("recovery_trace_id", "matrix_row", "matrix_version", "matrix_sha256", "policy_sha256",
+                "started_us", "trigger_type", "trigger_ref", "original_trace_id", "original_span_id", "entity", "name",
+                "epoch", "begun_jseq"),
         ),
         _RUN_SEQ,
-    )
+    )  # fmt: skip
 
     recovery_id: str
     recovery_trace_id: str
@@ -299,16 +220,12 @@ class RunEndRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="run.end",
-            table="recovery_run",
-            key=("recovery_id",),
-            wins="final",
-            by="ended_us",
+            name="run.end", table="recovery_run", key=("recovery_id",), wins="final", by="ended_us",
             default=(None, None, "{}"),
             columns=("final_outcome", "ended_us", "net"),
         ),
         _RUN_SEQ,
-    )
+    )  # fmt: skip
 
     recovery_id: str
     final_outcome: str
@@ -321,26 +238,11 @@ class ActionRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="action",
-            table="recovery_action",
-            key=("action_id",),
-            columns=(
-                "recovery_trace_id",
-                "sequence",
-                "at_us",
-                "action_type",
-                "what",
-                "target_ref",
-                "outcome",
-                "duration_ms",
-                "metadata",
-                "operator",
-                "epoch",
-                "started_us",
-                "jseq",
-            ),
+            name="action", table="recovery_action", key=("action_id",),
+            columns=("recovery_trace_id", "sequence", "at_us", "action_type", "what", "target_ref", "outcome",
+                "duration_ms", "metadata", "operator", "epoch", "started_us", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     action_id: str
     recovery_trace_id: str
@@ -362,27 +264,12 @@ class CompensationRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="compensation",
-            table="compensation",
-            key=("compensation_id",),
-            columns=(
-                "action_id",
-                "recovery_trace_id",
-                "sequence",
-                "at_us",
-                "compensated_action_ref",
-                "compensated_action_type",
-                "compensation_type",
-                "target_ref",
-                "outcome",
-                "duration_ms",
-                "metadata",
-                "matrix_row",
-                "comp_key",
-                "jseq",
-            ),
+            name="compensation", table="compensation", key=("compensation_id",),
+            columns=("action_id", "recovery_trace_id", "sequence", "at_us", "compensated_action_ref",
+                "compensated_action_type", "compensation_type", "target_ref", "outcome", "duration_ms", "metadata",
+                "matrix_row", "comp_key", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     compensation_id: str
     action_id: str
@@ -405,37 +292,22 @@ class CaseRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="case",
-            table="ops_case",
-            key=("case_id",),
+            name="case", table="ops_case", key=("case_id",),
             columns=("kind", "target_ref", "entity", "opened_us", "commands"),
         ),
         Facet(
-            name="case.state",
-            table="ops_case",
-            key=("case_id",),
-            wins="last",
+            name="case.state", table="ops_case", key=("case_id",), wins="last",
             columns=("state", "resolved_us", "jseq"),
         ),
         Facet(
-            name="case.trace",
-            table="ops_case",
-            key=("case_id",),
-            wins="last",
-            default=("",),
-            keeps=True,
+            name="case.trace", table="ops_case", key=("case_id",), wins="last", default=("",), keeps=True,
             columns=("recovery_trace_id",),
         ),
         Facet(
-            name="case.evidence",
-            table="ops_case",
-            key=("case_id",),
-            wins="last",
-            default=("{}",),
-            keeps=True,
+            name="case.evidence", table="ops_case", key=("case_id",), wins="last", default=("{}",), keeps=True,
             columns=("evidence",),
         ),
-    )
+    )  # fmt: skip
 
     case_id: str
     kind: str
@@ -454,12 +326,10 @@ class QuarantineRow(Struct):
 
     facets: ClassVar[tuple[Facet, ...]] = (
         Facet(
-            name="quarantine",
-            table="message_quarantine",
-            key=("message_id",),
+            name="quarantine", table="message_quarantine", key=("message_id",),
             columns=("entity", "type", "body", "error", "at_us", "jseq"),
         ),
-    )
+    )  # fmt: skip
 
     message_id: str
     entity: str
@@ -490,9 +360,8 @@ class AuditDraft(Struct):
 class AuditRow(Struct):
     """An audit entry in the chain (`tables.md`, audit_log)."""
 
-    facets: ClassVar[
-        tuple[Facet, ...]
-    ] = ()  # has a chain of its own, whose head stands in each commit of the digest chain
+    facets: ClassVar[tuple[Facet, ...]] = (
+    )  # fmt: skip
 
     audit_id: str
     seq: int

@@ -41,7 +41,7 @@ async def test_an_owner_who_may_make_no_role_works_as_before(
     plain = Lease(f"postgresql://plain@/plain_db?{database.dsn.partition('?')[2]}", "plain")
     try:
         assert await plain.acquire_now() == 1
-        with caplog.at_level("INFO", "amends.postgres"):
+        with caplog.at_level("INFO", "amends.lease"):
             await plain.prepare("instance-1", "0.3.0", 1)
         assert plain.role == ""
         assert "works as the database's owner" in caplog.text
