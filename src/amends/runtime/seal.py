@@ -51,13 +51,13 @@ def _leaves(commit: Commit, tables: dict[type[Struct], str]) -> Leaves:
         for write in commit.states:
             states += (f"{write.kind}:{write.id}", digest((write.state, write.version, write.due_us, write.body)))
     for row_type, name in tables.items():
-        leave = _leaving(row_type)
-        if not leave:
+        written = commit.rows.get(name)
+        if not written:
             continue
-        for row, seq in commit.rows.get(name, ()):
-            values = (*astuple(row), seq)
+        if leave := _leaving(row_type):
+            rows = [(*astuple(row), seq) for row, seq in written]
             for each in leave:
-                each(leaves, values)
+                each(leaves, rows)
     return leaves
 
 

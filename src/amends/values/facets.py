@@ -12,8 +12,8 @@ or "last" has three entries a leaf: key, digest, rank. The object is hashed with
     hash = SHA-256("<prev_hash> <seq> <epoch> <audit_seq> <audit_hash>\n<leaves>"), lower-case hex
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Literal, cast
 
@@ -71,17 +71,17 @@ class Covered(Struct, frozen=True):
 
 
 Leaves = dict[str, list[Any]]
-Leaving = Callable[[Leaves, tuple[Any, ...]], None]
+Leaving = Callable[[Leaves, list[tuple[Any, ...]]], None]
 
 
 def digest(values: tuple[Any, ...]) -> str:
     """The digest of a row's values."""
-    return hashlib.sha256(_encode(values)).hexdigest()[:DIGEST_HEX]
+    return sha256(_encode(values)).hexdigest()[:DIGEST_HEX]
 
 
 def chain(prev: str, seq: int, epoch: int, audit_seq: int, audit_hash: str, leaves: str) -> str:
     """`journal_digest.hash`."""
-    return hashlib.sha256(f"{prev} {seq} {epoch} {audit_seq} {audit_hash}\n{leaves}".encode()).hexdigest()
+    return sha256(f"{prev} {seq} {epoch} {audit_seq} {audit_hash}\n{leaves}".encode()).hexdigest()
 
 
 def leaves_text(leaves: Leaves) -> str:
@@ -90,7 +90,7 @@ def leaves_text(leaves: Leaves) -> str:
 
 
 def leaving(row: type[Struct]) -> tuple[Leaving, ...]:
-    """For each facet of a row type, what adds a row's leaf; a row is its fields in order, and the turn's place."""
+    """For each facet of a row type, what adds rows' leaves; a row is its fields in order, and the turn's place."""
     fields = row.__struct_fields__
     places = {**{name: place for place, name in enumerate(fields)}, **dict.fromkeys(_SEQ, len(fields))}
     return tuple(_leaving(facet, places) for facet in facets_of(row))
@@ -106,17 +106,20 @@ def _leaving(facet: Facet, places: Mapping[str, int]) -> Leaving:
     values, key = _picked(facet.columns, places), _picked(facet.key, places)
     name, default, keeps = facet.name, facet.default, facet.keeps
     by = places.get(facet.by, -1)
-    single = len(facet.key) == 1
+    single, ranked = len(facet.key) == 1, facet.ranked
 
-    def leave(leaves: Leaves, row: tuple[Any, ...]) -> None:
-        found = values(row)
-        if keeps and found == default:
+    def leave(leaves: Leaves, rows: list[tuple[Any, ...]]) -> None:
+        if keeps:
+            rows = [row for row in rows if values(row) != default]
+        if not rows:
             return
-        names = key(row)
         entry = leaves.setdefault(name, [])
-        entry += (names[0] if single else ":".join(names), digest(found))
-        if facet.ranked:
-            entry.append(rank(facet, row[by] if by >= 0 else None))
+        for row in rows:
+            names = key(row)
+            entry.append(names[0] if single else ":".join(names))
+            entry.append(sha256(_encode(values(row))).hexdigest()[:DIGEST_HEX])
+            if ranked:
+                entry.append(rank(facet, row[by] if by >= 0 else None))
 
     return leave
 
