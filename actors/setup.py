@@ -20,6 +20,8 @@ STEP_CODES = frozenset(
 
 def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
     """A request for an allocation is always accepted; without a node it fails at its deadline."""
+    if m.rate_uminor_per_hour is None:
+        d.refuse("invalid_request", "the request has no rate_uminor_per_hour", field="rate_uminor_per_hour")
     account = d.facts.account(m.account_id)
     if account is None:
         d.refuse("not_found", f"there is no account {m.account_id!r}", field="account_id")

@@ -64,11 +64,12 @@ class RegisterNode(Request, frozen=True):
 
 
 class RequestAllocation(Request, frozen=True):
-    """cmd.allocation.request; `rate_uminor_per_hour` in millionths of a minor unit."""
+    """cmd.allocation.request; `rate_uminor_per_hour` in millionths of a minor unit, or the name of a `price`."""
 
     account_id: Name
     ssh_public_key: KeyText
-    rate_uminor_per_hour: Annotated[int, Meta(ge=0, le=MAX_RATE)]
+    rate_uminor_per_hour: Annotated[int, Meta(ge=0, le=MAX_RATE)] | None = None
+    price: Name | None = None
     node_labels: Labels = {}
     node_id: Name | None = None
     external_ref: ShortText | None = None

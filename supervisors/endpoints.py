@@ -1,7 +1,7 @@
 """The API as one table: subject → request type, role, actor. Commands and operators' commands of what is built."""
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from actors import wire
 from amends.runtime.decision import EVENTS
+from amends.runtime.identity import Identity
 from amends.runtime.messages import ResolveCase
 from amends.runtime.notifications import CancelNotification, Redispatch
 from amends.runtime.requests import Endpoint
@@ -91,6 +92,26 @@ def _keys(request: wire.RequestAllocation, check: KeyCheck) -> wire.RequestAlloc
     return msgspec.structs.replace(request, ssh_public_key=_checked(check, request.ssh_public_key, "ssh_public_key"))
 
 
+def _priced(request: wire.RequestAllocation, prices: Mapping[str, int], identity: Identity) -> wire.RequestAllocation:
+    """With its rate: given by those who are trusted with every account, of a price's name for everybody (api.md 3)."""
+    price, rate = request.price, request.rate_uminor_per_hour
+    if rate is not None and price is not None:
+        text = "a request names a price or gives rate_uminor_per_hour, not both"
+        raise Rejected("invalid_request", text, field="price")
+    if rate is not None:
+        if not identity.trusted:
+            text = "only callers of every account may give rate_uminor_per_hour; name a price"
+            raise Rejected("forbidden", text, field="rate_uminor_per_hour")
+        return request
+    if price is None:
+        missing = "rate_uminor_per_hour" if identity.trusted else "price"
+        raise Rejected("invalid_request", f"Object missing required field `{missing}`", field=missing)
+    if price not in prices:
+        known = ", ".join(sorted(prices)) or "none"
+        raise Rejected("invalid_request", f"[prices] has no {price!r}; it has: {known}", field="price")
+    return msgspec.structs.replace(request, rate_uminor_per_hour=prices[price])
+
+
 def _checked(check: KeyCheck, text: str, field: str) -> str:
     try:
         return check(text)
@@ -110,8 +131,8 @@ def _host_key(request: Any, check: KeyCheck) -> Any:
     return msgspec.structs.replace(request, ssh=ssh)
 
 
-def commands(customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
-    """cmd.* and ops.* that change something."""
+def commands(customer_key: KeyCheck, host_key: KeyCheck, prices: Mapping[str, int]) -> list[Endpoint]:
+    """cmd.* and ops.* that change something. `prices`: name → millionths of a minor unit an hour."""
 
     def node(request: Any) -> tuple[str, str]:
         return "node", request.node_id
@@ -125,12 +146,12 @@ def commands(customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
             account=lambda r: r.account_id,
         ),
         Endpoint(
-            subject="cmd.node.register", request=wire.RegisterNode, target=node,
-            prepare=lambda r: _host_key(r, host_key),
+            subject="cmd.node.register", request=wire.RegisterNode, target=node, trusted=True,
+            prepare=lambda r, who: _host_key(r, host_key),
         ),
         Endpoint(
             subject="cmd.allocation.request", request=wire.RequestAllocation, mints="alloc", kind="allocation",
-            prepare=lambda r: _keys(r, customer_key), account=lambda r: r.account_id,
+            prepare=lambda r, who: _priced(_keys(r, customer_key), prices, who), account=lambda r: r.account_id,
         ),
         Endpoint(
             subject="cmd.allocation.release", request=wire.ReleaseAllocation, target=allocation
@@ -138,7 +159,7 @@ def commands(customer_key: KeyCheck, host_key: KeyCheck) -> list[Endpoint]:
         Endpoint(subject="ops.cleanup.retry", request=wire.RetryCleanup, target=allocation, role="operator"),
         Endpoint(
             subject="ops.node.update", request=wire.UpdateNode, target=node, role="operator",
-            prepare=lambda r: _host_key(r, host_key),
+            prepare=lambda r, who: _host_key(r, host_key),
         ),
     ]  # fmt: skip
     operators = {

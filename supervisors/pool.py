@@ -5,7 +5,7 @@ assignable if and only if it is `ready`, without assignment and without debt.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -19,6 +19,7 @@ from actors.rows import AssignmentRow, DebtRow
 from amends.runtime.decision import Decision
 from amends.runtime.engine import Engine
 from amends.runtime.messages import Envelope, StepDone
+from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 
 OFFER_AGAIN_S = 0.05
 ACCUSING = (Suspicion, SetupFailed)  # until the node has taken these in, nobody else is sent there
@@ -40,9 +41,9 @@ class Pool:
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
-        # Ordered dicts: taking the first again and again costs a plain one a walk over all that were taken before.
-        self._waiting: OrderedDict[str, Allocation] = OrderedDict()
-        self._free: OrderedDict[str, Node] = OrderedDict()
+        self._waiting: WaitingRequests[Allocation] = WaitingRequests()
+        self._free: FreeNodes[Node] = FreeNodes()
+        self._requested: Counter[str] = Counter()  # account → its allocations in `requested`
         self._offers: dict[str, Offer] = {}  # by allocation; the node is not free meanwhile
         self._offered: set[str] = set()
         self._accused: dict[str, set[str]] = {}  # node → messages it has yet to take in, which may end its service
@@ -94,7 +95,7 @@ class Pool:
 
     def free_nodes(self) -> list[str]:
         """The nodes that could be assigned now."""
-        return list(self._free)
+        return self._free.names()
 
     def is_free(self, node_id: str) -> bool:
         """Whether it could be assigned now."""
@@ -129,6 +130,10 @@ class Pool:
         owners = {held[0]} if held else set()
         return sorted(user_of(allocation) for allocation in owners | set(self.debtors(node_id)))
 
+    def open_requests(self, account_id: str) -> int:
+        """How many rentals of the account wait for a node."""
+        return self._requested[account_id]
+
     # --- following -----------------------------------------------------------------------------------
 
     def load_assignment(self, allocation_id: str, node_id: str, state: str) -> None:
@@ -146,9 +151,11 @@ class Pool:
             if isinstance(node, Node):
                 self._index_key(node_id, None, node)
                 self._index_node(node_id, node)
+        self._requested.clear()
         for allocation_id, allocation in self._engine.store.items("allocation"):
+            self._count_requested(None, allocation)
             if _waits(allocation):
-                self._waiting[allocation_id] = allocation
+                self._waiting.add(allocation_id, _wanted(allocation), allocation)
             if isinstance(allocation, Allocation):
                 self._index_lockout(allocation_id, allocation)
         self.lockouts_failed = 0  # those were another runtime's
@@ -183,13 +190,21 @@ class Pool:
                 self._index_node(node_id, node)
                 self._match_node(node_id)
 
+    def _count_requested(self, before: Any, state: Any) -> None:
+        for allocation, by in ((before, -1), (state, 1)):
+            if isinstance(allocation, Allocation) and allocation.state == "requested":
+                self._requested[allocation.account_id] += by
+                if not self._requested[allocation.account_id]:
+                    del self._requested[allocation.account_id]
+
     def _follow_allocation(self, allocation_id: str, before: Any, state: Allocation) -> None:
+        self._count_requested(before, state)
         self._index_lockout(allocation_id, state)
         if not _waits(state):
-            self._waiting.pop(allocation_id, None)
+            self._waiting.take(allocation_id)
             self._withdraw(allocation_id)  # taken up, or never to be answered: a paused one holds its messages
         elif before is None or before.paused:
-            self._waiting[allocation_id] = state
+            self._waiting.add(allocation_id, _wanted(state), state)
             self._match_allocation(allocation_id)
 
     def _index_lockout(self, allocation_id: str, allocation: Allocation) -> None:
@@ -243,32 +258,30 @@ class Pool:
     def _index_node(self, node_id: str, node: Node) -> None:
         assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
         if assignable and not node.unproven and node_id not in self._offered and node_id not in self._accused:
-            self._free[node_id] = node
+            self._free.add(node_id, node.labels, node)
         else:
-            self._free.pop(node_id, None)
+            self._free.take(node_id)
 
     # --- matching ------------------------------------------------------------------------------------
 
     def _match_allocation(self, allocation_id: str) -> None:
-        wants = self._waiting[allocation_id]
-        candidates = [wants.wanted_node] if wants.wanted_node is not None else self._free
-        for node_id in candidates:
-            if node_id in self._free and _fits(wants, node_id, self._free[node_id]):
-                self._offer(allocation_id, node_id)
-                return
+        node_id = self._free.first(self._waiting.wanted(allocation_id))
+        if node_id is not None:
+            self._offer(allocation_id, node_id)
 
     def _match_node(self, node_id: str) -> None:
         """First come, first served, among those it fits."""
         if node_id not in self._free:
             return
-        for allocation_id, wants in self._waiting.items():
-            if _fits(wants, node_id, self._free[node_id]):
-                self._offer(allocation_id, node_id)
-                return
+        allocation_id = self._waiting.first(node_id, self._free.labels(node_id))
+        if allocation_id is not None:
+            self._offer(allocation_id, node_id)
 
     def _offer(self, allocation_id: str, node_id: str) -> None:
+        wants, node = self._waiting.take(allocation_id), self._free.take(node_id)
         assert self._engine is not None
-        wants, node = self._waiting.pop(allocation_id), self._free.pop(node_id)
+        assert wants is not None
+        assert node is not None
         offer = self._offers[allocation_id] = Offer(node_id, node.epoch)
         self._offered.add(node_id)
 
@@ -297,7 +310,7 @@ class Pool:
         """The offer was not taken up: the allocation, if it still waits, is matched again."""
         allocation = self._get("allocation", allocation_id)
         if allocation_id not in self._offers and _waits(allocation):
-            self._waiting[allocation_id] = allocation
+            self._waiting.add(allocation_id, _wanted(allocation), allocation)
             self._match_allocation(allocation_id)
 
     def _get(self, kind: str, identifier: str) -> Any:
@@ -308,7 +321,5 @@ def _waits(allocation: object) -> TypeGuard[Allocation]:
     return isinstance(allocation, Allocation) and allocation.state == "requested" and not allocation.paused
 
 
-def _fits(wants: Allocation, node_id: str, node: Node) -> bool:
-    if wants.wanted_node is not None and wants.wanted_node != node_id:
-        return False
-    return all(node.labels.get(key) == value for key, value in wants.node_labels.items())
+def _wanted(allocation: Allocation) -> Wanted:
+    return Wanted(frozenset(allocation.node_labels.items()), allocation.wanted_node or "")

@@ -4,16 +4,18 @@ Every key is optional; an unknown one is refused with its line. Environment: AME
 AMENDS_POSTGRES_DSN, AMENDS_STATE_DIR or AMENDS_TIMING_CLEANUP_TRIES; lists and ranges are separated by commas.
 """
 
+import difflib
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from actors.wire import MAX_RATE, Name
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
@@ -21,6 +23,7 @@ from supervisors.pool import Policy
 from supervisors.timing import TIMING, Profile, timing
 
 Role = Literal["operator", "viewer"]
+OPEN: Literal["open"] = "open"  # of `callers`: whoever gets to NATS may send commands
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -97,10 +100,12 @@ class StripeSettings(Section, frozen=True):
 
 
 class Caller(Section, frozen=True):
-    """One of `[callers]`; `accounts` may be ["*"]."""
+    """One of `[callers]`; `accounts` may be ["*"], `open_requests` are of each account."""
 
     token_sha256: str
     accounts: list[str]
+    commands_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 50
+    open_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
 
 
 class Operator(Section, frozen=True):
@@ -124,9 +129,15 @@ class Settings(Section, frozen=True):
     ssh: SshSettings = SshSettings()
     anchors: AnchorSettings = AnchorSettings()
     stripe: StripeSettings = StripeSettings()
-    callers: dict[str, Caller] = {}
+    callers: dict[str, Caller] | Literal["open"] = {}
+    prices: dict[Name, Annotated[int, Meta(ge=0, le=MAX_RATE)]] = {}
     operators: dict[str, Operator] = {}
     timing: dict[str, int | list[int]] = {}
+
+    @property
+    def known_callers(self) -> Mapping[str, Caller]:
+        """`[callers]`; empty where anybody may send commands, as `anonymous`."""
+        return self.callers if isinstance(self.callers, dict) else {}
 
     def limits(self) -> dict[str, LimitValue]:
         """The timing table this process runs with."""
@@ -136,8 +147,17 @@ class Settings(Section, frozen=True):
         return timing(self.profile, overrides)
 
 
+# Not settings of a runtime: the command line's own, the launcher's, and a page's example.
+OTHER_VARIABLES = frozenset((
+    "AMENDS_TOKEN", "AMENDS_VIEWER_TOKEN", "AMENDS_PYTHON", "AMENDS_TEST_SEED",
+    *(f"AMENDS_CLIENT_NATS_{name}" for name in ("USER", "PASSWORD", "TOKEN", "CREDS_FILE", "NKEY_SEED_FILE")),
+))  # fmt: skip
+FILE_ONLY = ("prices", "operators", "timing")  # tables of names; `[timing]` has variables of its own
+
+
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings of a file (none: defaults) and the environment; raises `BadConfiguration`."""
+    check_variables(environ)
     text = ""
     if path is not None:
         try:
@@ -163,9 +183,30 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def variables() -> frozenset[str]:
+    """Every variable of the environment that means something to us."""
+    found = {*OTHER_VARIABLES, *(f"AMENDS_TIMING_{limit.upper()}" for limit in TIMING)}
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            found |= {f"AMENDS_{field.name}_{key.name}".upper() for key in msgspec.structs.fields(field.type)}
+        elif field.name not in FILE_ONLY:
+            found.add(f"AMENDS_{field.name.upper()}")
+    return frozenset(found)
+
+
+def check_variables(environ: Mapping[str, str]) -> None:
+    """Raise `BadConfiguration` for a variable that means nothing: a misspelt DSN would be another database."""
+    known = variables()
+    for name in sorted(environ):
+        if name.startswith("AMENDS_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; is {near[0]} meant?" if near else "; docs/operations.md has them all"
+            raise BadConfiguration(f"the environment has {name}, which is no setting of Amends{meant}")
+
+
 def _from_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     for field in msgspec.structs.fields(Settings):
-        if field.name in ("callers", "operators", "timing"):
+        if field.name in FILE_ONLY:
             continue
         section = field.type if isinstance(field.type, type) and issubclass(field.type, Section) else None
         if section is None:
@@ -257,10 +298,21 @@ def _check_timing(name: str, text: str, settings: Settings) -> None:
 
 
 def _check_tokens(name: str, settings: Settings) -> None:
-    for table, entries in (("callers", settings.callers), ("operators", settings.operators)):
+    for table, entries in (("callers", settings.known_callers), ("operators", settings.operators)):
         for who, entry in entries.items():
+            if ":" in who:
+                raise BadConfiguration(f"{name}: [{table}] {who}: a name has no colon")
             if not re.fullmatch(r"[0-9a-f]{64}", entry.token_sha256):
                 raise BadConfiguration(f"{name}: [{table}] {who}: token_sha256 must be 64 lower-case hex digits")
+
+
+def check_serving(settings: Settings) -> None:
+    """Who may send commands is written down before a runtime serves on a NATS that is not its own (api.md 10)."""
+    if settings.nats.servers and not settings.callers:
+        raise BadConfiguration(
+            "[nats] servers are set and [callers] names nobody: anybody whom that NATS lets in could rent and release. "
+            'Name who may send commands in [callers], or write callers = "open" above the first table'
+        )
 
 
 def _check_not_built(name: str, settings: Settings) -> None:

@@ -31,7 +31,7 @@ def endpoints() -> list[Endpoint]:
     """All endpoints of the service, without a runtime: their tables are data, only their answers need one."""
     none = cast(Any, None)
     front = object.__new__(Front)  # `endpoints` names its methods and calls none of them
-    return [*commands(str, str), *delivery_commands(none, none), *front.endpoints()]
+    return [*commands(str, str, {}), *delivery_commands(none, none), *front.endpoints()]
 
 
 def ref(*path: str) -> Json:

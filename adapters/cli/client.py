@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from adapters.cli.settings import Connection
+from amends.values.inboxes import inbox_prefix
 
 PREFIX: Final = "amends.v1."
 CONNECT_WITHIN_S: Final = 5.0
@@ -153,7 +154,8 @@ async def connected(settings: Connection, timeout_s: float) -> AsyncIterator[Api
         async with asyncio.timeout(CONNECT_WITHIN_S):
             await client.connect(
                 list(settings.servers), name="amends-cli", connect_timeout=2, max_reconnect_attempts=1,
-                reconnect_time_wait=0, error_cb=quiet, **settings.options,
+                reconnect_time_wait=0, error_cb=quiet,
+                inbox_prefix=inbox_prefix(settings.options.get("user", ""), settings.servers), **settings.options,
             )  # fmt: skip
     except (NatsError, OSError, TimeoutError, ValueError) as error:
         why = str(error) or type(error).__name__

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import Struct
 
 DEFAULT_STATE_DIR: Final = Path(".amends")
-# Environment → nats-py option, as the runtime's own [nats] settings are named.
+# Environment → nats-py option. The runtime's own are AMENDS_NATS_…: a client comes in as somebody else.
 NATS_OPTIONS: Final = {
-    "AMENDS_NATS_USER": "user",
-    "AMENDS_NATS_PASSWORD": "password",
-    "AMENDS_NATS_TOKEN": "token",
-    "AMENDS_NATS_CREDS_FILE": "user_credentials",
-    "AMENDS_NATS_NKEY_SEED_FILE": "nkeys_seed",
+    "AMENDS_CLIENT_NATS_USER": "user",
+    "AMENDS_CLIENT_NATS_PASSWORD": "password",
+    "AMENDS_CLIENT_NATS_TOKEN": "token",
+    "AMENDS_CLIENT_NATS_CREDS_FILE": "user_credentials",
+    "AMENDS_CLIENT_NATS_NKEY_SEED_FILE": "nkeys_seed",
 }
 
 

@@ -84,7 +84,8 @@ COMMANDS: Final = (
     Verb("allocation request", "cmd.allocation.request", "rent a node", (
         Field("account_id", "who pays", "--account", required=True),
         Field("ssh_public_key", "the customer's key: a line or @FILE", "--ssh-public-key", "line", required=True),
-        Field("rate_uminor_per_hour", "millionths of a minor unit per hour", "--rate", "int", required=True),
+        Field("rate_uminor_per_hour", "millionths of a minor unit per hour; or --price", "--rate", "int"),
+        Field("price", "the name of a price of the runtime's [prices]", "--price"),
         _labels("node_labels", "a label that the node must have"),
         Field("node_id", "this node and no other", "--node"),
         Field("external_ref", "a reference of your own", "--external-ref"),

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from adapters.nats.connection import PENDING_BYTES, PING_S
+from amends.values.inboxes import inbox_prefix
 
 log = logging.getLogger("amends.agent")
 RETRY_S: Final = 0.5
@@ -36,7 +37,8 @@ class AgentLink:
         self._options: dict[str, Any] = {
             "max_reconnect_attempts": -1, "reconnect_time_wait": RETRY_S, "connect_timeout": 3,
             "ping_interval": PING_S, "max_outstanding_pings": 2, "pending_size": PENDING_BYTES,
-            "error_cb": self._lost, "reconnected_cb": self._back, **options,
+            "error_cb": self._lost, "reconnected_cb": self._back,
+            "inbox_prefix": inbox_prefix(options.get("user", ""), servers), **options,
         }  # fmt: skip
         self._client: Client | None = None
         self._opening: asyncio.Task[None] | None = None

@@ -1,8 +1,9 @@
 """Where answers may go. An answer is published with the runtime's own rights, so its subject is not the asker's choice.
 
-Allowed are inboxes: below `_INBOX.`, below a configured prefix, and the reply subjects that servers make themselves for
-imports between accounts (`_R_.`) and gateways (`_GR_.`, around an allowed one). What asks for an answer elsewhere (an
-event's subject, JetStream's API) is dropped and counted, whatever endpoint it was sent to (api.md 3).
+Allowed are inboxes: below `_INBOX.`, below a user's own (`_INBOX_<user>.`) or, where prefixes are configured, below
+these instead, and the reply subjects that servers make themselves for imports between accounts (`_R_.`) and gateways
+(`_GR_.`, around an allowed one). What asks for an answer elsewhere (an event's subject, JetStream's API) is dropped and
+counted, whatever endpoint it was sent to (api.md 3).
 """
 
 import logging
@@ -16,6 +17,7 @@ from nats.micro.service import Service, ServiceConfig, ServiceStats
 log = logging.getLogger("amends.service")
 _GATEWAY = re.compile(r"_GR_\.[^.]+\.[^.]+\.(.+)")
 _BUILT_IN = ("_INBOX.", "_R_.")
+_OWN = re.compile(r"_INBOX_[A-Za-z0-9_-]+\.")
 
 
 class Answers:
@@ -29,6 +31,7 @@ class Answers:
         silent: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.silent = silent
+        self._own = None if prefixes else _OWN
         self._prefixes = (*_BUILT_IN, *(f"{prefix.rstrip('.')}." for prefix in prefixes))
         self._dropped = dropped
         self.dropped = 0
@@ -36,7 +39,8 @@ class Answers:
     def may_go_to(self, reply: str) -> bool:
         """Whether an answer may be published there."""
         gateway = _GATEWAY.fullmatch(reply)
-        return (gateway.group(1) if gateway is not None else reply).startswith(self._prefixes)
+        inbox = gateway.group(1) if gateway is not None else reply
+        return inbox.startswith(self._prefixes) or (self._own is not None and self._own.match(inbox) is not None)
 
     def takes(self, subject: str, reply: str) -> bool:
         """Whether a request is looked at at all; one without a reply subject is: nothing is published for it."""

@@ -11,6 +11,7 @@ from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
 from amends.values.errors import BadConfiguration, Unavailable
+from amends.values.inboxes import inbox_prefix
 
 log = logging.getLogger("amends.nats")
 PING_S = 5
@@ -27,7 +28,7 @@ async def connect(
 ) -> Client:  # fmt: skip
     """Connect; raises `Unavailable`, and `BadConfiguration` where the server refuses us.
 
-    Options as nats-py takes them (user, password, token, tls …).
+    Options as nats-py takes them (user, password, token, tls …); answers come to the user's own inbox.
 
     `closed` is called when the connection has ended for good, by us or by the server (credentials that ran out): the
     driver does not seek it again then. `dropped` hears the subject of each message that came faster than it was read.
@@ -53,7 +54,7 @@ async def connect(
             reconnected_cb=voice.back,
             closed_cb=on_closed,
             pending_size=PENDING_BYTES,
-            **options,
+            **{"inbox_prefix": inbox_prefix(options.get("user", ""), servers), **options},
         )
         client.options["max_reconnect_attempts"] = -1  # once connected, it is sought again for ever
     except (OSError, NatsError, TimeoutError) as error:

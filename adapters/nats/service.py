@@ -1,6 +1,6 @@
 """The command service: every subject of the API as an endpoint of the NATS service `amends`, with its schemas.
 
-Requests run side by side, bounded; what is above the bound is refused with 429 instead of queueing without end.
+Requests run side by side, so many of each caller; what is above that is refused with 429 and does not queue.
 """
 
 import asyncio
@@ -17,13 +17,12 @@ from nats.micro.request import Request
 from nats.micro.service import ServiceConfig
 
 from adapters.nats.answers import Answers, GuardedService
-from amends.runtime.requests import Endpoint, Reply, Requests
+from amends.runtime.requests import Endpoint, Entry, Reply, Requests
 from amends.values.errors import CODES
 from amends.values.histogram import Histogram
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
-IN_FLIGHT = 4096
 HEADERS_BYTES = 1024  # of a reply: the code and at most 200 characters of text
 _encode = msgspec.json.Encoder().encode
 
@@ -82,24 +81,26 @@ class CommandService:
         async def handle(request: Request) -> None:
             if not self._answers.takes(request.subject, request._msg.reply):  # noqa: SLF001 - the library hides it
                 return
-            if len(self._tasks) >= IN_FLIGHT:
-                reply = self._requests.throttled()
-                self._errors[request.subject] += 1
-                await _respond(request, reply, _encode(reply.body))
+            headers = {name.title(): value for name, value in (request.headers or {}).items()}
+            entry = self._requests.enter(endpoint, headers)
+            if isinstance(entry, Reply):
+                await self._send(request, entry)
                 return
-            task = asyncio.create_task(self._answer(endpoint, request))
+            task = asyncio.create_task(self._answer(endpoint, request, headers, entry))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         return handle
 
-    async def _answer(self, endpoint: Endpoint, request: Request) -> None:
+    async def _answer(self, endpoint: Endpoint, request: Request, headers: dict[str, str], entry: Entry) -> None:
         began = time.perf_counter()
-        headers = {name.title(): value for name, value in (request.headers or {}).items()}
-        reply = await self._requests.handle(endpoint, request.data, headers)
+        reply = await self._requests.handle(endpoint, request.data, headers, entry)
+        self.took[endpoint.role].observe(time.perf_counter() - began)
+        await self._send(request, reply)
+
+    async def _send(self, request: Request, reply: Reply) -> None:
         if not reply.body["ok"]:
             self._errors[request.subject] += 1
-        self.took[endpoint.role].observe(time.perf_counter() - began)
         if self._answers.silent():
             return
         data, room = _encode(reply.body), self._client.max_payload - HEADERS_BYTES

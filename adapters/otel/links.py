@@ -5,6 +5,7 @@ from typing import Any
 
 from adapters.otel.encoding import SpanRow
 
+MOST_TRACES = 1_000
 Place = tuple[str, str]  # (trace id, span id)
 
 
@@ -31,11 +32,14 @@ def missing_traces(spans: Sequence[SpanRow]) -> list[str]:
 async def with_pointed_at(
     trace_ids: Iterable[str], read: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]]
 ) -> list[dict[str, Any]]:
-    """All spans of these traces and of every trace they lead to, however many steps away."""
+    """All spans of these traces and of every trace they lead to, however many steps away, `MOST_TRACES` at most.
+
+    A caller may have sent one trace with thousands of requests; what is left out are the last ones found.
+    """
     spans: list[dict[str, Any]] = []
     asked: set[str] = set()
     wanted = sorted(set(trace_ids))
-    while wanted:
+    while wanted := wanted[: max(0, MOST_TRACES - len(asked))]:
         asked.update(wanted)
         spans += await read(wanted)
         wanted = [trace_id for trace_id in missing_traces(spans) if trace_id not in asked]

@@ -7,12 +7,14 @@
                                                    → {"items": [...], "cursor": "…" or None}
     await read.aclose()
 
+Who asks (`Asker`) waits in a queue of its own, and the queues are served in turn. What takes longer than it may raises
+`TooSlow`.
+
 Rows are plain JSON-able dicts (json columns decoded). All raise `Unavailable` when Postgres is away. What the
 caller got wrong is `Rejected("invalid_request", …, field=…)`. Identifiers come from the catalog alone, values
 are parameters.
 """
 
-import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Mapping
@@ -21,10 +23,13 @@ from typing import Any
 
 import asyncpg
 import msgspec
+from msgspec import Struct
 
-from adapters.postgres.connect import classify, close, connect
+from adapters.postgres.connect import COMMAND_TIMEOUT_S, classify, close, connect
+from adapters.postgres.filters import check_filters
 from adapters.postgres.statements import statement
-from amends.values.errors import Rejected, TurnFailed, Unavailable
+from amends.runtime.request_places import FairPlaces
+from amends.values.errors import Rejected, TooSlow, TurnFailed, Unavailable
 
 CONNECTIONS = 4
 MAX_LIMIT, DEFAULT_LIMIT = 500, 100
@@ -41,25 +46,38 @@ ENTITIES: Mapping[str, str] = {
 }  # fmt: skip
 
 
-class ReadSide:
-    """Read-only connections to one database, made when needed, at most `CONNECTIONS` at once."""
+class Asker(Struct, frozen=True):
+    """Whose turn it is, and how many connections it may have at once."""
 
-    def __init__(self, dsn: str, *, role: str = "") -> None:
-        self._dsn, self._role = dsn, role
-        self._places = asyncio.Semaphore(CONNECTIONS)
+    name: str = ""
+    most: int = CONNECTIONS
+
+
+ANYBODY = Asker()
+
+
+class ReadSide:
+    """Read-only connections to one database, made when needed, at most `CONNECTIONS` at once.
+
+    `timeout_s` bounds one statement, and once more the wait for a connection.
+    """
+
+    def __init__(self, dsn: str, timeout_s: float = COMMAND_TIMEOUT_S, *, role: str = "") -> None:
+        self._dsn, self._timeout_s, self._role = dsn, timeout_s, role
+        self._places = FairPlaces(CONNECTIONS)
         self._idle: list[asyncpg.Connection[Any]] = []
         self._columns: dict[str, dict[str, str]] = {}
 
     # --- named reads ---------------------------------------------------------------------------------
 
-    async def rows(self, name: str, *args: Any) -> list[dict[str, Any]]:
+    async def rows(self, name: str, *args: Any, asker: Asker = ANYBODY) -> list[dict[str, Any]]:
         """The rows of a named statement; raises `Unavailable`, and `Refused` when the database refuses it."""
-        return await self._fetch(statement(name), args)
+        return await self._fetch(statement(name), args, asker)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
         """A read-only connection for a longer reading (the verifiers); raises `Unavailable`."""
-        async with self._places:
+        async with self._place(ANYBODY):
             connection = await self._connect()
             try:
                 yield connection
@@ -74,24 +92,26 @@ class ReadSide:
 
     # --- queries -------------------------------------------------------------------------------------
 
-    async def get(self, entity: str, identifier: Any) -> dict[str, Any]:
+    async def get(self, entity: str, identifier: Any, asker: Asker = ANYBODY) -> dict[str, Any]:
         """The row of that id."""
         id_column, columns = await self._view(entity)
         value = _checked("id", columns[id_column], identifier)
         query = f'SELECT * FROM public_v1."{entity}" WHERE "{id_column}" = $1'  # noqa: S608 - the catalog's names
-        found = await self._fetch(query, (value,))
+        found = await self._fetch(query, (value,), asker)
         if not found:
             raise Rejected("not_found", f"there is no {entity} {identifier!r}", field="id")
         return found[0]
 
     async def page(
-        self, entity: str, filters: Mapping[str, Any], limit: Any = DEFAULT_LIMIT, cursor: Any = None
-    ) -> dict[str, Any]:
+        self, entity: str, filters: Mapping[str, Any], limit: Any = DEFAULT_LIMIT, cursor: Any = None,
+        asker: Asker = ANYBODY,
+    ) -> dict[str, Any]:  # fmt: skip
         """Rows that equal every filter, in the order of their ids, and a cursor if there are more.
 
         Beside columns `filters` may have `order` (`oldest`, the default, or `newest` first) and `id_prefix`.
 
-        A page ends before `limit` rows where they would not fit into one reply.
+        Filters are those that an index finds (`filters.py`). A page ends before `limit` rows where they would not fit
+        into one reply.
         """
         id_column, columns = await self._view(entity)
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
@@ -99,10 +119,9 @@ class ReadSide:
         filters = dict(filters)
         after, direction = _order(filters.pop("order", "oldest"))
         prefix = filters.pop("id_prefix", None)
+        check_filters(entity, columns, filters)
         conditions, values = [], []
         for field, wanted in filters.items():
-            if field not in columns:
-                raise Rejected("invalid_request", f"{entity} has no column {field!r}", field=field)
             if wanted is None:
                 conditions.append(f'"{field}" IS NULL')
                 continue
@@ -120,7 +139,7 @@ class ReadSide:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         order = f' ORDER BY "{id_column}" {direction} LIMIT ${len(values)}'
         query = f'SELECT * FROM public_v1."{entity}"{where}{order}'  # noqa: S608 - the catalog's names
-        found = await self._fetch(query, values)
+        found = await self._fetch(query, values, asker)
         items = _fitting(found[:limit])
         more = len(found) > len(items)
         return {"items": items, "cursor": _cursor(entity, items[-1][id_column]) if more else None}
@@ -141,14 +160,30 @@ class ReadSide:
 
     # --- connections ---------------------------------------------------------------------------------
 
-    async def _fetch(self, query: str, args: Any) -> list[dict[str, Any]]:
-        async with self._places:
+    @asynccontextmanager
+    async def _place(self, asker: Asker) -> AsyncIterator[None]:
+        entered = False
+        try:
+            async with self._places.place(asker.name, asker.most, self._timeout_s):
+                entered = True
+                yield
+        except TimeoutError:
+            if entered:
+                raise
+            raise TooSlow(f"too many questions wait; none was begun within {self._timeout_s:g} s") from None
+
+    async def _fetch(self, query: str, args: Any, asker: Asker) -> list[dict[str, Any]]:
+        async with self._place(asker):
             while True:
                 kept = bool(self._idle)
                 connection = self._idle.pop() if kept else await self._connect()
                 try:
                     found = await connection.fetch(query, *args)
                 except BaseException as error:
+                    if isinstance(error, asyncpg.QueryCanceledError):
+                        self._idle.append(connection)
+                        text = f"the answer takes longer than {self._timeout_s:g} s; ask for less: a filter, a limit"
+                        raise TooSlow(text) from error
                     blame = _blame(error)
                     if isinstance(blame, TurnFailed):
                         self._idle.append(connection)
@@ -156,7 +191,7 @@ class ReadSide:
                     connection.terminate()
                     if blame is None:
                         raise
-                    if kept and not isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+                    if kept and not isinstance(error, TimeoutError):
                         continue  # it died while it was idle; a new one tells whether the server is there
                     raise blame from error
                 self._idle.append(connection)
@@ -167,6 +202,7 @@ class ReadSide:
         try:
             # A plan made while a table was empty must not stay when it has grown.
             await connection.execute("SET plan_cache_mode = force_custom_plan")
+            await connection.execute(f"SET statement_timeout = {int(self._timeout_s * 1000)}")
             for kind in ("json", "jsonb"):
                 await connection.set_type_codec(
                     kind, schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode, format="text"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from amends.ports import Turn
 from amends.runtime.engine import Engine
-from amends.runtime.requests import Headers, Identity
+from amends.runtime.identity import Headers, Identity
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Rejected
@@ -35,7 +35,7 @@ class Gatekeeper:
     """Answers who a request comes from; raises `Rejected` (401, 403)."""
 
     def __init__(self, settings: Settings, known: dict[str, Operator]) -> None:
-        self._callers, self._operators = settings.callers, known
+        self._callers, self._operators = settings.known_callers, known
         self._refusals: Counter[tuple[str, str]] = Counter()
 
     def __call__(self, headers: Headers, role: str) -> Identity:
@@ -43,17 +43,21 @@ class Gatekeeper:
         token = _bearer(headers)
         if role in ("operator", "viewer"):
             return self._operator(token, role)
-        if role == "reader" and token and (name := self._match_operator(token)):
-            return Identity(name, role="viewer")
+        if token and (name := self._match_operator(token)):
+            if role == "caller" and self._operators[name].role != "operator":
+                self._refuse(name, "forbidden", "a viewer may not change anything")
+            return Identity(name, role=self._operators[name].role)
         if not self._callers:
             return Identity("anonymous")
         if not token:
             self._refuse("anonymous", "unauthenticated", "a bearer token is required")
-        digest = _digest(token)
-        for name, caller in self._callers.items():
-            if hmac.compare_digest(caller.token_sha256, digest):
-                return Identity(name, tuple(caller.accounts))
-        return self._refuse("unknown", "unauthenticated", "the bearer token is not known")
+        name = self._match_caller(token)
+        if not name:
+            return self._refuse("unknown", "unauthenticated", "the bearer token is not known")
+        caller = self._callers[name]
+        return Identity(
+            name, tuple(caller.accounts), commands_per_s=caller.commands_per_s, open_requests=caller.open_requests
+        )
 
     def may_look(self, token: str) -> str | None:
         """The operator behind a token, for the HTTP pages."""
@@ -64,10 +68,8 @@ class Gatekeeper:
             self._refuse("anonymous", "unauthenticated", "an operator's bearer token is required")
         name = self._match_operator(token)
         if not name:
-            digest = _digest(token)
-            for caller, entry in self._callers.items():
-                if hmac.compare_digest(entry.token_sha256, digest):
-                    self._refuse(caller, "forbidden", "this token is a caller's, not an operator's")
+            if caller := self._match_caller(token):
+                self._refuse(caller, "forbidden", "this token is a caller's, not an operator's")
             self._refuse("unknown", "unauthenticated", "the bearer token is not known")
         if role == "operator" and self._operators[name].role != "operator":
             self._refuse(name, "forbidden", "a viewer may not change anything")
@@ -77,6 +79,13 @@ class Gatekeeper:
         digest = _digest(token)
         for name, operator in self._operators.items():
             if token and hmac.compare_digest(operator.token_sha256, digest):
+                return name
+        return ""
+
+    def _match_caller(self, token: str) -> str:
+        digest = _digest(token)
+        for name, caller in self._callers.items():
+            if hmac.compare_digest(caller.token_sha256, digest):
                 return name
         return ""
 

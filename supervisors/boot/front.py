@@ -11,8 +11,9 @@ from adapters.http.jaeger import jaeger_routes
 from adapters.http.metrics import Metric
 from adapters.http.server import HttpServer, InUse
 from adapters.postgres.audit import verify_audit
-from adapters.postgres.reading import ENTITIES, ReadSide
-from amends.runtime.requests import Endpoint, Identity
+from adapters.postgres.reading import CONNECTIONS, ENTITIES, Asker, ReadSide
+from amends.runtime.identity import Identity
+from amends.runtime.requests import Endpoint
 from amends.runtime.trunk import ChildSpec
 from amends.values.errors import Rejected
 from supervisors import endpoints as wire
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("amends.boot")
 BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "notification"))
 Question = dict[str, Any]
+QUESTION_S = 5.0  # for one question in the database, and for its turn there
 
 
 class Front:
@@ -35,7 +37,11 @@ class Front:
 
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
-        self.read = ReadSide(runtime.servers.dsn, role=runtime.kernel.lease.role)
+        role = runtime.kernel.lease.role
+        self.read = ReadSide(runtime.servers.dsn, role=role)  # pages, spans, proofs
+        # Callers and operators have connections of their own: the slow questions of one are not the other's wait.
+        self._callers = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S, role=role)
+        self._operators = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S, role=role)
         settings, kernel = runtime.settings, runtime.kernel
         self.traces = Traces(self.read, kernel.journal, runtime.otlp)
         kernel.engine.listeners.append(self.traces.follow)
@@ -56,7 +62,8 @@ class Front:
     async def stop(self) -> None:
         """Close it."""
         await self.http.stop()
-        await self.read.aclose()
+        for side in (self.read, self._callers, self._operators):
+            await side.aclose()
 
     def children(self) -> Sequence[ChildSpec]:
         """Services for the supervision tree."""
@@ -109,9 +116,15 @@ class Front:
             )
         return table
 
+    def _side(self, identity: Identity) -> tuple[ReadSide, Asker]:
+        """Where this one's questions are read, and as whom it takes its turn there."""
+        side = self._operators if identity.operates else self._callers
+        return side, Asker(identity.name, CONNECTIONS - 1 if identity.trusted else 1)
+
     def _get(self, entity: str) -> Any:
         async def answer(request: wire.ById, identity: Identity) -> dict[str, Any]:
-            row = await self.read.get(entity, request.id)
+            side, asker = self._side(identity)
+            row = await side.get(entity, request.id, asker)
             if not _may_see(identity, entity, row):
                 raise Rejected("not_found", f"there is no {entity} {request.id!r}", field="id")
             return row
@@ -122,24 +135,26 @@ class Front:
         async def answer(request: Question, identity: Identity) -> dict[str, Any]:
             filters = dict(request)
             limit, cursor = filters.pop("limit", 100), filters.pop("cursor", None)
-            if "*" not in identity.accounts:
+            if not identity.trusted:
                 wanted = filters.get("account_id", identity.accounts[0] if len(identity.accounts) == 1 else None)
                 if entity not in BY_ACCOUNT or wanted not in identity.accounts:
                     raise Rejected(
                         "forbidden", "this caller must name one of its own accounts in account_id", field="account_id"
                     )
                 filters["account_id"] = wanted
-            return await self.read.page(entity, filters, limit, cursor)
+            side, asker = self._side(identity)
+            return await side.page(entity, filters, limit, cursor, asker)
 
         return answer
 
     async def _statement(self, request: wire.Statement, identity: Identity) -> dict[str, Any]:
-        account = await self.read.get("account", request.account_id)
+        side, asker = self._side(identity)
+        account = await side.get("account", request.account_id, asker)
         if not _may_see(identity, "account", account):
             raise Rejected("forbidden", "this caller may not see that account", field="account_id")
         since, until = request.since_us or 0, request.until_us or (1 << 62)
-        entries = await self.read.rows("statement_entries", request.account_id, since, until)
-        balance = await self.read.rows("balance", request.account_id)
+        entries = await side.rows("statement_entries", request.account_id, since, until, asker=asker)
+        balance = await side.rows("balance", request.account_id, asker=asker)
         return {"entries": entries, "balance_minor": balance[0]["balance_minor"], "currency": account["currency"]}
 
     async def _tree(self, request: Any, identity: Identity) -> dict[str, Any]:
@@ -147,7 +162,8 @@ class Front:
 
     async def _matrix(self, request: Any, identity: Identity) -> dict[str, Any]:
         matrix = self._runtime.kernel.matrix
-        counts = {row["matrix_row"]: row for row in await self.read.rows("matrix_counts")}
+        side, asker = self._side(identity)
+        counts = {row["matrix_row"]: row for row in await side.rows("matrix_counts", asker=asker)}
         rows = []
         for row in matrix.rows:
             found = counts.get(row.id, {})
@@ -171,10 +187,12 @@ class Front:
     async def _cases(self, request: Question, identity: Identity) -> dict[str, Any]:
         filters = dict(request)
         limit, cursor = filters.pop("limit", 100), filters.pop("cursor", None)
-        return await self.read.page("ops_case", filters, limit, cursor)
+        side, asker = self._side(identity)
+        return await side.page("ops_case", filters, limit, cursor, asker)
 
     async def _case(self, request: wire.CaseShow, identity: Identity) -> dict[str, Any]:
-        case = await self.read.get("ops_case", request.case_id)
+        side, asker = self._side(identity)
+        case = await side.get("ops_case", request.case_id, asker)
         return {"case": case, "runbook": runbook(f"{case['kind']}.md") or ""}
 
     # --- the file that says where everything is ------------------------------------------------------
@@ -197,6 +215,6 @@ NOT_BUILT = frozenset(("attachment", "namespace", "provider_grant"))
 
 
 def _may_see(identity: Identity, entity: str, row: dict[str, Any]) -> bool:
-    if "*" in identity.accounts:
+    if identity.trusted:
         return True
     return entity in BY_ACCOUNT and row.get("account_id") in identity.accounts

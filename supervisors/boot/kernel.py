@@ -16,6 +16,7 @@ from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
+from amends.runtime.kept import KeptReplies
 from amends.runtime.messages import Envelope
 from amends.runtime.parked import ParkedNotifications
 from amends.runtime.relay import Publisher, Relay
@@ -90,7 +91,9 @@ class Kernel:
         self.lease = lease
         state_tables = {kind.name: kind.table for kind in kinds.values()}
         self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()), role=lease.role)
-        self.read = ReadSide(dsn, role=lease.role)  # long reads: the journal's own reader answers each command
+        self.read = ReadSide(dsn, role=lease.role)  # long reads
+        self._commands = ReadSide(dsn, role=lease.role)  # what commands look up, which waits for nobody else's reads
+        self._kept = KeptReplies(lambda callers, keys: self._commands.rows("kept_replies", callers, keys))
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
         self.clock = Clock(self._wall_us, lambda: time.monotonic_ns() // 1000, floor)
@@ -194,6 +197,8 @@ class Kernel:
             task.cancel()
         if self._journal is not None:
             await self._journal.aclose()
+            await self._kept.aclose()
+            await self._commands.aclose()
             await self.read.aclose()
             await self.lease.aclose()
 
@@ -208,13 +213,11 @@ class Kernel:
         deadline = time.monotonic() + READ_PATIENCE_S
         while True:
             try:
-                rows = await self.records("kept_reply", caller, key)
+                return await self._kept.find(caller, key)
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(READ_RETRY_S)
-            else:
-                return rows[0] if rows else None
 
     def _read_actor(self, kind: str, identifier: str, then: Callable[[bytes | None], None]) -> None:
         async def read() -> None:
@@ -231,8 +234,13 @@ class Kernel:
     async def _forget_replies(self) -> None:
         while True:
             await asyncio.sleep(3600)
-            for _ in range(FORGET_ROUNDS):  # a few at a time, between other reads
-                if not await self.journal.fetch("forget_replies", self.clock.now_us() - KEEP_REPLIES_US):
+            await self.forget(self.clock.now_us() - KEEP_REPLIES_US)
+
+    async def forget(self, before_us: int) -> None:
+        """Let go of what was answered before that instant; a few rows at a time, between other reads."""
+        for name in ("forget_refusals", "forget_replies"):
+            for _ in range(FORGET_ROUNDS):
+                if not await self.journal.fetch(name, before_us):
                     break
 
     async def _watch_clock(self) -> None:

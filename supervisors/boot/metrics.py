@@ -113,7 +113,7 @@ def metrics(runtime: "Runtime") -> list[Metric]:
             "Requests that wanted their answer elsewhere than in an inbox.",
             runtime.answers.dropped,
         ),
-        one("requests_in_flight", "gauge", "Requests under way.", runtime.service.in_flight),
+        one("requests_in_flight", "gauge", "Requests under way.", len(runtime.requests.places)),
         one("decide_failures_total", "counter", "Turns whose decision raised.", policy.crashes),
         one("messages_quarantined_total", "counter", "Messages set aside.", policy.quarantined),
         one(

@@ -24,7 +24,7 @@ from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment, open_standard_streams
 from supervisors.boot.runtime import Runtime, nats_options
 from supervisors.boot.verifiers import is_external, verify_traces
-from supervisors.settings import Settings, load
+from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -34,6 +34,7 @@ async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
     """`amends run`: start, print `ready`, serve until a signal; exit status."""
     check_environment()
     settings = load(config, os.environ)
+    check_serving(settings)
     runtime = Runtime(settings, say=lambda line: print(line, flush=True), accept_new_ssh_key=accept_new_ssh_key)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -97,7 +98,7 @@ async def agent(options: argparse.Namespace) -> int:
         loop.add_signal_handler(number, on_signal)
     servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
     state = Path(options.state or "./.amends-agent")
-    credentials = nats_options(load(None, os.environ))
+    credentials = nats_options(load(None, os.environ))  # the agent's own: it is a process of another machine
     try:
         node = NodeAgent(options.node, servers, state, interval_ms=options.interval_ms, **credentials)
     except ValueError as error:
@@ -181,6 +182,10 @@ def _say(error: object, status: int) -> int:
 def main() -> int:
     """The entry point."""
     open_standard_streams()
+    try:
+        check_variables(os.environ)
+    except BadConfiguration as error:
+        return _say(error, USAGE)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
     return command_line(sys.argv[1:], _local())

@@ -35,6 +35,7 @@ from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
+from supervisors.admission import Admission
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
@@ -99,6 +100,7 @@ class Runtime:
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.key = ClientKey(self.settings, self.state_dir, accept_new=self._accept_new_ssh_key)
         self.kernel.notary = Anchors(self.settings, self.state_dir)
+        log.info("using %s", self.servers.said)
         await self.servers.start(self.parts)
         await self.key.look(self.servers.dsn)
         holders = Holders(self.state_dir, self.instance_id)
@@ -186,11 +188,12 @@ class Runtime:
         kernel = self.kernel
         table = [
             *commands(lambda text: canonical_public_key(text)[0],
-                      lambda text: canonical_host_key(text)[0]),
+                      lambda text: canonical_host_key(text)[0], self.settings.prices),
             *delivery_commands(kernel.records, self.republishes.outcome),
             *self.front.endpoints(),
         ]  # fmt: skip
-        self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply)
+        admission = Admission(self.pool.open_requests)
+        self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply, admission)
         self.answers = Answers(
             self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused"),
             silent=lambda: not kernel.lease.may_answer(),

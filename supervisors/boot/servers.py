@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
@@ -47,7 +47,7 @@ class Servers:
     """Postgres and NATS as this process runs them, or as they are configured."""
 
     def __init__(self, settings: Settings, state_dir: Path) -> None:
-        self._settings = settings
+        self._settings, self._state_dir = settings, state_dir
         drain_ms = settings.limits()["drain_timeout_ms"]
         assert isinstance(drain_ms, int)
         drain_s = drain_ms / 1000 + CLOSE_S
@@ -60,6 +60,16 @@ class Servers:
             if server is not None:
                 parts.opened(name, server.stop)
                 await server.start()
+
+    @property
+    def said(self) -> str:
+        """Which Postgres and which NATS these are, without a password."""
+        dsn = self._settings.postgres.dsn
+        parts = urlsplit(dsn)
+        where = parts.netloc.rpartition("@")[2] or parts.query
+        postgres = f"Postgres {where}{parts.path}" if dsn else f"embedded Postgres below {self._state_dir}"
+        servers = ", ".join(url.rpartition("@")[2].rpartition("://")[2] for url in self._settings.nats.servers)
+        return f"{postgres}, {f'NATS {servers}' if servers else 'embedded NATS'}"
 
     @property
     def dsn(self) -> str:

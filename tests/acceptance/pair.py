@@ -41,7 +41,8 @@ class Pair:
             shutil.copy(first_key, state / "ssh_client_key")
         config = state / "amends.toml"
         config.write_text(
-            f'profile = "acceptance"\nstate_dir = "{state}"\n[postgres]\ndsn = "{dsn or self.postgres.dsn}"\n'
+            f'profile = "acceptance"\ncallers = "open"\nstate_dir = "{state}"\n'
+            f'[postgres]\ndsn = "{dsn or self.postgres.dsn}"\n'
             f'[nats]\nservers = ["{self.broker.url}"]\n[http]\nlisten = "127.0.0.1:{http_port}"\n'
         )
         with (state / "log").open("wb") as log:

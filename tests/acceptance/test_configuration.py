@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisors.settings import load
+from amends.values.errors import BadConfiguration
+from supervisors.boot.servers import Servers
+from supervisors.settings import check_serving, load
 
 HASH = "0" * 64
 
@@ -172,3 +174,26 @@ def test_timing_comes_from_the_environment_too() -> None:
 def test_headers_come_from_the_environment_too() -> None:
     settings = load(None, {"AMENDS_OTLP_HEADERS": "authorization=Bearer%20a%3Db, x-tenant=t1"})
     assert settings.otlp.headers == {"authorization": "Bearer a=b", "x-tenant": "t1"}
+
+
+def test_a_variable_that_means_nothing_is_refused_with_what_may_be_meant() -> None:
+    with pytest.raises(BadConfiguration, match=r"AMENDS_POSTGRES_DNS.*is AMENDS_POSTGRES_DSN meant"):
+        load(None, {"AMENDS_POSTGRES_DNS": "postgresql://db"})
+    assert load(None, {"AMENDS_POSTGRES_DSN": "postgresql://db", "AMENDS_TOKEN": "x"}).postgres.dsn == "postgresql://db"
+
+
+def test_who_may_send_commands_over_a_nats_of_ones_own_is_written_down() -> None:
+    outside = {"AMENDS_NATS_SERVERS": "nats://broker"}
+    with pytest.raises(BadConfiguration, match='callers = "open"'):
+        check_serving(load(None, outside))
+    check_serving(load(None, outside | {"AMENDS_CALLERS": "open"}))
+    check_serving(load(None, {}))
+
+
+def test_a_start_says_which_servers_it_uses_and_no_password(tmp_path: Path) -> None:
+    environment = {
+        "AMENDS_POSTGRES_DSN": "postgresql://me:secret@db:5432/amends", "AMENDS_NATS_SERVERS": "nats://u:secret@b:4222",
+    }  # fmt: skip
+    said = Servers(load(None, environment), tmp_path).said
+    assert said == "Postgres db:5432/amends, NATS b:4222"
+    assert Servers(load(None, {}), tmp_path).said == f"embedded Postgres below {tmp_path}, embedded NATS"

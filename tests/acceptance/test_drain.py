@@ -224,7 +224,7 @@ async def test_without_its_broker_it_drains_in_time_too(state_dir: Path, idle_s:
     # given a runtime whose broker, which is not its own, goes away
     broker = EmbeddedNats(state_dir.parent / "broker")
     await broker.start()
-    outside = World(state_dir, f'[nats]\nservers = ["{broker.url}"]\n')
+    outside = World(state_dir, f'callers = "open"\n[nats]\nservers = ["{broker.url}"]\n')
     try:
         async with outside.running() as world:
             await world.account("acme")

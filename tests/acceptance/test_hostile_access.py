@@ -1,5 +1,6 @@
 """Who may ask what, from outside: tokens, roles, accounts, keys of requests, expected versions, queries."""
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -23,7 +24,9 @@ HASHES = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in TO
 CONFIG = f"""
 [callers]
 front = {{ token_sha256 = "{HASHES["front"]}", accounts = ["*"] }}
-corner = {{ token_sha256 = "{HASHES["corner"]}", accounts = ["acme", "none-yet"] }}
+corner = {{ token_sha256 = "{HASHES["corner"]}", accounts = ["acme", "none-yet"], open_requests = 3 }}
+[prices]
+small = 250
 [operators]
 boss = {{ token_sha256 = "{HASHES["boss"]}", role = "operator" }}
 eye = {{ token_sha256 = "{HASHES["eye"]}", role = "viewer" }}
@@ -87,13 +90,23 @@ async def test_a_viewer_may_look_and_change_nothing(world: World) -> None:
     assert {**after, "audit_log": 0} == {**before, "audit_log": 0}
 
 
-async def test_a_caller_is_no_operator_and_an_operator_no_caller(world: World) -> None:
+async def test_a_caller_is_no_operator_and_a_viewer_changes_nothing(world: World) -> None:
     for subject, role in (await world.endpoint_roles()).items():
         if role in {"operator", "viewer"}:
             body = COMMANDS[subject][0] if subject in COMMANDS else {}
             await world.refused(subject, body, "forbidden", headers=bearer("front"))
     body = {"account_id": world.new_name("acct"), "currency": "usd"}
-    await world.refused("cmd.account.create", body, "unauthenticated", headers=bearer("boss"))
+    await world.refused("cmd.account.create", body, "forbidden", headers=bearer("eye"))
+
+
+async def test_an_operator_may_send_commands_and_is_audited_as_one(world: World) -> None:
+    allocation_id = await world.request(node_labels={"zone": "nowhere"})
+    await world.ok("cmd.allocation.release", {"allocation_id": allocation_id}, headers=bearer("boss"))
+    rows = await world.rows(
+        "SELECT actor FROM public_v1.audit_log WHERE target_ref = $1 AND action = 'allocation.failed'",
+        f"allocation:{allocation_id}",
+    )
+    assert rows == [{"actor": "operator:boss"}]
 
 
 async def test_a_caller_speaks_for_its_own_accounts_only(world: World) -> None:
@@ -102,19 +115,103 @@ async def test_a_caller_speaks_for_its_own_accounts_only(world: World) -> None:
     theirs = await world.request(other, node_labels={"zone": "nowhere"})
     corner = bearer("corner")
     # then the caller may neither ask for it nor for that account
-    body = {"account_id": other, "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": 1}
+    body = {"account_id": other, "ssh_public_key": CUSTOMER_KEY, "price": "small"}
     await world.refused("cmd.allocation.request", body, "forbidden", headers=corner)
     await world.refused("cmd.allocation.release", {"allocation_id": theirs}, "forbidden", headers=corner)
     await world.refused("cmd.account.create", {"account_id": "mine", "currency": "usd"}, "forbidden", headers=corner)
     assert (await world.allocation(theirs))["state"] == "requested"
     # and its own work
     own = {**body, "account_id": "acme", "node_labels": {"zone": "nowhere"}}
-    mine = (await world.ok("cmd.allocation.request", own, headers=corner))["allocation"]["allocation_id"]
+    asked = (await world.ok("cmd.allocation.request", own, headers=corner))["allocation"]
+    mine = asked["allocation_id"]
+    assert asked["rate_uminor_per_hour"] == 250
     await world.ok("cmd.allocation.release", {"allocation_id": mine}, headers=corner)
     # even once the other's has ended and left the runtime's memory
     await world.release(theirs)
     await world.allocation_is(theirs, "failed")
     await world.refused("cmd.allocation.release", {"allocation_id": theirs}, "forbidden", headers=corner)
+
+
+async def test_a_caller_of_single_accounts_sets_no_rate_and_makes_no_machine_known(world: World) -> None:
+    corner = bearer("corner")
+    body = {"account_id": "acme", "ssh_public_key": CUSTOMER_KEY}
+    for rates, code, field in (
+        ({"rate_uminor_per_hour": 0}, "forbidden", "rate_uminor_per_hour"),
+        ({"price": "free"}, "invalid_request", "price"),
+        ({}, "invalid_request", "price"),
+        ({"price": "small", "rate_uminor_per_hour": 1}, "invalid_request", "price"),
+    ):
+        error = await world.refused("cmd.allocation.request", {**body, **rates}, code, headers=corner)
+        assert error["details"]["field"] == field
+    ssh = {"host": "127.0.0.1", "port": 22, "host_key": (await world.add_machine()).ssh.host_key}
+    await world.refused("cmd.node.register", {"node_id": "mine", "ssh": ssh}, "forbidden", headers=corner)
+    # a caller of every account may say either
+    by_rate = {**body, "rate_uminor_per_hour": 7, "node_labels": {"zone": "nowhere"}}
+    found = await world.ok("cmd.allocation.request", by_rate, headers=bearer("front"))
+    await world.release(found["allocation"]["allocation_id"])
+
+
+async def test_beyond_its_limit_a_caller_hears_which_and_when_to_come_again(world: World) -> None:
+    body = {"account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "price": "small", "node_labels": {"zone": "nowhere"}}
+    waiting = [
+        (await world.ok("cmd.allocation.request", body, headers=bearer("corner")))["allocation"]["allocation_id"]
+        for _ in range(3)
+    ]
+    error = await world.refused("cmd.allocation.request", body, "throttled", headers=bearer("corner"))
+    assert (error["details"]["limit"], error["details"]["retry_after_ms"] > 0) == ("open_requests", True)
+    for allocation_id in waiting:
+        await world.release(allocation_id)
+    burst = [world.ask("cmd.allocation.release", {"allocation_id": waiting[0]}, headers=bearer("corner"))
+             for _ in range(80)]  # fmt: skip
+    codes = [reply["error"]["details"].get("limit") for reply in await asyncio.gather(*burst) if not reply["ok"]]
+    assert set(codes) == {"commands_per_s"}
+    # and another caller's are not fewer for that
+    assert (await world.ask("cmd.allocation.release", {"allocation_id": waiting[0]}, headers=bearer("front")))["ok"]
+
+
+async def test_a_trace_goes_on_for_those_who_are_trusted_and_is_a_link_for_others(world: World) -> None:
+    foreign, span = "ab" * 16, "cd" * 8
+    body = {"account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "price": "small", "node_labels": {"zone": "nowhere"}}
+    for who, own in (("corner", True), ("front", False)):
+        headers = bearer(who) | {"traceparent": f"00-{foreign}-{span}-01"}
+        made = (await world.ok("cmd.allocation.request", body, headers=headers))["allocation"]
+        assert (made["trace_id"] != foreign) == own
+        rows = await world.rows(
+            "SELECT parent_span_id, links FROM public_v1.span WHERE trace_id = $1 AND name = 'cmd.allocation.request'"
+            " AND attributes ->> 'amends.entity' = $2", made["trace_id"], f"allocation:{made['allocation_id']}",
+        )  # fmt: skip
+        links = [(link["trace_id"], link["span_id"]) for link in rows[0]["links"]]
+        assert (rows[0]["parent_span_id"], links) == ((None, [(foreign, span)]) if own else (span, []))
+        await world.release(made["allocation_id"])
+
+
+async def test_a_tenant_with_thousands_of_slow_questions_takes_no_place_of_anothers_commands(world: World) -> None:
+    # given a ledger that stands still, and a tenant that asks for it four thousand times at once
+    holder = await world.superuser()
+    transaction = holder.transaction()
+    await transaction.start()
+    await holder.execute("LOCK TABLE ledger_entries IN ACCESS EXCLUSIVE MODE")
+    flood = [
+        asyncio.create_task(world.ask("qry.ledger_entry.list", {"account_id": "acme"}, headers=bearer("corner"),
+                                      timeout_s=30))
+        for _ in range(4096)
+    ]  # fmt: skip
+    await asyncio.sleep(0.5)
+    try:
+        # then another's commands and questions, and the operators', are answered as ever
+        for _ in range(100):
+            body = {"account_id": world.new_name("acct"), "currency": "usd"}
+            await world.ok("cmd.account.create", body, headers=bearer("front"))
+        assert (await world.ok("qry.account.get", {"id": "acme"}, headers=bearer("front")))["account_id"] == "acme"
+        assert await world.ok("ops.tree.show", {}, headers=bearer("eye"))
+        assert not all(task.done() for task in flood), "they were slow"
+    finally:
+        await transaction.rollback()
+        await holder.close()
+    # and the tenant's own were answered, or refused as too many
+    codes = {reply["error"]["code"] for reply in await asyncio.gather(*flood) if not reply["ok"]}
+    assert codes <= {"throttled", "deadline_exceeded", "db_unavailable"}
+    assert "throttled" in codes
 
 
 async def test_a_caller_sees_its_own_accounts_only(world: World) -> None:

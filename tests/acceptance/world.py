@@ -72,7 +72,9 @@ class World:
         self.state_dir.mkdir(parents=True, exist_ok=True)
         file = self.state_dir / "amends.toml"
         head = "" if "profile" in self.config else 'profile = "acceptance"\n'
-        file.write_text(f'{head}state_dir = "{self.state_dir}"\n[http]\nlisten = "127.0.0.1:0"\n{self.config}')
+        top, bracket, tables = self.config.partition("[")  # what stands above the first table stays there
+        http = '[http]\nlisten = "127.0.0.1:0"\n'
+        file.write_text(f'{head}state_dir = "{self.state_dir}"\n{top}{http}{bracket}{tables}')
         with (self.state_dir / "runtime.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command, "run", "--config", str(file),

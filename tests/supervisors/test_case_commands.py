@@ -17,6 +17,7 @@ from adapters.cli.why import settle_lines
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from amends.ports import Head
 from amends.runtime.domain import CaseKind
+from amends.runtime.identity import Identity
 from amends.runtime.messages import Envelope, Pause
 from amends.runtime.requests import Endpoint, decode
 from amends.runtime.streams import PublishPoisoned, RelayStarts
@@ -141,7 +142,9 @@ def accepted(line: str, endpoints: dict[str, Endpoint]) -> tuple[Endpoint, Any]:
     verb: Verb = typed.verb
     endpoint = endpoints[verb.subject]
     request = decode(endpoint, msgspec.json.encode(arguments.data_of(verb, typed)))
-    return endpoint, endpoint.prepare(request) if endpoint.prepare is not None else request
+    return endpoint, endpoint.prepare(
+        request, Identity("me", role="operator")
+    ) if endpoint.prepare is not None else request
 
 
 async def nothing_republished(request_id: str) -> dict[str, Any]:
@@ -158,7 +161,7 @@ async def test_every_command_that_a_case_prints_is_accepted_as_printed(case: Cas
         lines = settle_lines(found, row)
         assert len(lines) == len(case.commands)
         table = [
-            *commands(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0]),
+            *commands(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0], {}),
             *delivery_commands(kept.read, nothing_republished),
         ]
         endpoint, request = accepted(lines[number], {each.subject: each for each in table})

@@ -38,14 +38,29 @@ SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1 A
 SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
 FROM outbox WHERE outbox_id = $1;
 
--- name: kept_reply
--- What was answered to this key before.
-SELECT body_hash, request_id, trace_id, http, reply FROM command WHERE caller = $1 AND key = $2;
+-- name: kept_replies
+-- What was answered to these keys before; one look-up in the index for each of them.
+SELECT asked.caller, asked.key, kept.body_hash, kept.request_id, kept.trace_id, kept.http, kept.reply
+FROM unnest($1::text[], $2::text[]) AS asked (caller, key)
+CROSS JOIN LATERAL (
+    SELECT body_hash, request_id, trace_id, http, reply FROM command
+    WHERE command.caller = asked.caller AND command.key = asked.key LIMIT 1
+) AS kept;
+
+-- name: forget_refusals
+-- Kept refusals of more than 7 days ago, a few at a time: they changed nothing, and nothing points at their spans.
+DELETE FROM command WHERE (trace_id, span_id) IN (
+    SELECT trace_id, span_id FROM command
+    WHERE received_us < $1 AND key IS NOT NULL AND error_code <> ''
+      AND NOT EXISTS (SELECT FROM failure WHERE failure.span_id = command.span_id)
+    ORDER BY received_us LIMIT 1000
+)
+RETURNING 1;
 
 -- name: forget_replies
 -- Replies are kept 7 days; a few at a time. What spans are derived from stays.
-UPDATE command SET key = NULL, body_hash = '', reply = '' WHERE (caller, key) IN (
-    SELECT caller, key FROM command WHERE received_us < $1 AND key IS NOT NULL ORDER BY received_us LIMIT 1000
+UPDATE command SET key = NULL, body_hash = '', reply = '' WHERE (trace_id, span_id) IN (
+    SELECT trace_id, span_id FROM command WHERE received_us < $1 AND key IS NOT NULL ORDER BY received_us LIMIT 1000
 )
 RETURNING 1;
 

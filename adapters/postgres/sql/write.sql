@@ -4,12 +4,12 @@
 -- A handled command and its kept reply.
 INSERT INTO command (
     caller, key, body_hash, subject, request_id, trace_id, span_id, parent_span_id, entity, http,
-    error_code, reply, received_us, replied_us, epoch, jseq
+    error_code, reply, received_us, replied_us, epoch, link, jseq
 )
 SELECT * FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
     $9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[],
-    $16::bigint[]
+    $16::text[], $17::bigint[]
 );
 
 -- name: write_step

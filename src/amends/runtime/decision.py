@@ -495,5 +495,5 @@ def command_row(
     return CommandRow(
         info.caller, info.key, info.body_hash, info.subject, info.request_id, info.trace_id, info.span_id,
         info.parent_span_id, entity, 200 if error is None else error.http, "" if error is None else error.code,
-        text(body), info.received_us, now_us, epoch,
+        text(body), info.received_us, now_us, epoch, info.link,
     )  # fmt: skip

@@ -96,6 +96,7 @@ class CommandInfo(Struct):
     expected_version: int | None = None
     operator: str = ""
     accounts: tuple[str, ...] = ("*",)  # those the caller may speak for
+    link: str = ""  # the span, <trace id>:<span id>, of a caller whose trace this is not
 
 
 Reply = Callable[[dict[str, Any] | None, Rejected | None], None]

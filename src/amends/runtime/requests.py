@@ -8,48 +8,43 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from amends.runtime.engine import Engine
+from amends.runtime.identity import Headers, Identity, Trace, trace_of
 from amends.runtime.messages import CommandInfo, Envelope
+from amends.runtime.request_places import Places, class_of
 from amends.values import ids
 from amends.values.canonical import canonical, sha256
-from amends.values.errors import KEPT, Rejected, Unavailable
+from amends.values.errors import KEPT, Rejected, TooSlow, Unavailable
 
 log = logging.getLogger("amends.requests")
 MAX_BYTES = 64 * 1024
 REPLY_TIMEOUT_S = 30.0
 AWAY_TIMEOUT_S = 3.0  # while the database is known to be away, or to refuse all writes
 _KEY = re.compile(r"[\x20-\x7e]{1,128}")
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-
-
-class Identity(Struct, frozen=True):
-    """Who asks: a name, and the accounts it may speak for."""
-
-    name: str
-    accounts: tuple[str, ...] = ("*",)
-    role: str = "caller"
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
     """One subject: what it takes and which actor answers.
 
     `target` names the actor from the request (and, for a new one, the fresh id); `prepare` may re-encode a request
-    before it becomes a message and raises `Rejected`. `role`: caller, operator, viewer.
+    before it becomes a message, minding who asks, and raises `Rejected`. `role`: caller, reader, operator, viewer;
+    `trusted`: of callers only those who speak for every account.
     """
 
     subject: str
     request: Any  # the type of the data object
     role: str = "caller"
+    trusted: bool = False
     target: Callable[[Any], tuple[str, str]] | None = None
     mints: str = ""  # prefix of the id of the actor this creates
     kind: str = ""
-    prepare: Callable[[Any], Any] | None = None
+    prepare: Callable[[Any, Identity], Any] | None = None
     message: Callable[[Any], Any] | None = None  # the message, where it is not the request itself
     locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
     answer: Callable[[Any, Identity], Awaitable[dict[str, Any]]] | None = None  # a question: read, not done
@@ -64,59 +59,104 @@ class Reply(Struct):
     error: Rejected | None = None
 
 
-Headers = Mapping[str, str]
+class Entry(Struct, frozen=True):
+    """A request that has a place: as what, and whose."""
+
+    request_id: str
+    identity: Identity
+    trace: Trace
+    received_us: int
+
+
+class Limits(Protocol):
+    """What callers may not go beyond; both raise `Rejected` (throttled)."""
+
+    def command(self, identity: Identity) -> None:
+        """One command is sent."""
+        ...
+
+    def enter(self, request: Any, identity: Identity) -> Callable[[], None]:
+        """A new command becomes a turn; the answer is called when that is over."""
+        ...
+
+
+class NoLimits:
+    """Nobody has any."""
+
+    def command(self, identity: Identity) -> None:
+        """Always."""
+
+    def enter(self, request: Any, identity: Identity) -> Callable[[], None]:
+        """Always."""
+        return lambda: None
+
+
 Answer = Reply | tuple[dict[str, Any] | None, Rejected | None]  # kept, or an actor's data or refusal
 KeptReply = Callable[[str, str], Awaitable[dict[str, Any] | None]]
 
 
 class Requests:
-    """Handles commands and operators' commands."""
+    """Handles commands, operators' commands and questions."""
 
-    def __init__(self, engine: Engine, authenticate: Callable[[Headers, str], Identity], kept: KeptReply) -> None:
+    def __init__(
+        self, engine: Engine, authenticate: Callable[[Headers, str], Identity], kept: KeptReply,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         self._engine, self._authenticate, self._kept = engine, authenticate, kept
+        self._limits = limits or NoLimits()
+        self.places = Places()
         self._flying: dict[tuple[str, str], tuple[str, asyncio.Future[Reply]]] = {}
         self.handled = self.refused = 0
 
-    async def handle(self, endpoint: Endpoint, data: bytes, headers: Headers) -> Reply:
-        """The reply to one request; never raises for what a caller may do."""
+    def enter(self, endpoint: Endpoint, headers: Headers) -> Entry | Reply:
+        """A place for the request of whoever asks, or the reply that refuses it. Never waits: it is asked in order."""
         now = self._engine.now_us()
         request_id = ids.type_id("req", now, secrets.token_bytes(10))
-        trace_id, parent = _trace(headers, request_id)
+        trace = trace_of(headers, request_id, None)
         self.handled += 1
         try:
+            identity = self._authenticate(headers, endpoint.role)
+            trace = trace_of(headers, request_id, identity)
+            self.places.enter(class_of(endpoint.role, identity), identity)
+        except Rejected as error:
+            self.refused += 1
+            return _refusal(error, request_id, trace.trace_id)
+        return Entry(request_id, identity, trace, now)
+
+    async def handle(self, endpoint: Endpoint, data: bytes, headers: Headers, entry: Entry) -> Reply:
+        """The reply to one request that has a place; never raises for what a caller may do."""
+        request_id, trace_id = entry.request_id, entry.trace.trace_id
+        try:
             if endpoint.answer is not None:
-                identity = self._authenticate(headers, endpoint.role)
-                answer = await endpoint.answer(decode(endpoint, data), identity)
+                answer = await endpoint.answer(decode(endpoint, data), entry.identity)
                 return Reply(
                     {"ok": True, "request_id": request_id, "trace_id": trace_id, "duplicate": False, "data": answer}
                 )
-            reply = await self._command(endpoint, data, headers, request_id, trace_id, parent, now)
-            return await _with_outcome(endpoint, reply)
+            return await _with_outcome(endpoint, await self._command(endpoint, data, headers, entry))
         except Rejected as error:
             self.refused += 1
             return _refusal(error, request_id, trace_id)
+        except TooSlow as error:
+            return _refusal(Rejected("deadline_exceeded", str(error)), request_id, trace_id)
         except Unavailable as error:
             return _refusal(Rejected("db_unavailable", f"{error}; try again"), request_id, trace_id)
         except Exception:
             log.exception("a request on %s failed", endpoint.subject)
             text = "the request could not be handled; it changed nothing that was not committed"
             return _refusal(Rejected("internal", text), request_id, trace_id)
-
-    def throttled(self) -> Reply:
-        """The reply where too much is under way to look at the request at all."""
-        request_id = ids.type_id("req", self._engine.now_us(), secrets.token_bytes(10))
-        error = Rejected("throttled", "too many requests are under way; try again")
-        return _refusal(error, request_id, ids.trace_id("request", request_id))
+        finally:
+            self.places.leave(class_of(endpoint.role, entry.identity), entry.identity)
 
     def too_large(self, reply: Reply, limit_bytes: int) -> Reply:
         """The reply in the place of one that no message can carry."""
         text = f"the answer is larger than a message may be ({limit_bytes} bytes); ask for less: a limit, a period"
         return _refusal(Rejected("invalid_request", text), reply.body["request_id"], reply.body["trace_id"])
 
-    async def _command(
-        self, endpoint: Endpoint, data: bytes, headers: Headers, request_id: str, trace_id: str, parent: str, now: int
-    ) -> Reply:
-        identity = self._authenticate(headers, endpoint.role)
+    async def _command(self, endpoint: Endpoint, data: bytes, headers: Headers, entry: Entry) -> Reply:
+        identity, trace, request_id = entry.identity, entry.trace, entry.request_id
+        self._limits.command(identity)
+        if endpoint.trusted and not identity.trusted:
+            raise Rejected("forbidden", f"{endpoint.subject} is for operators and callers of every account")
         body = decode_any(data)
         request = decode(endpoint, data)
         key = headers.get("Idempotency-Key", "")
@@ -125,12 +165,10 @@ class Requests:
                 "invalid_request", "the header Idempotency-Key must be 1 to 128 printable characters",
                 field="Idempotency-Key",
             )  # fmt: skip
-        operator = endpoint.role != "caller"
         info = CommandInfo(
-            f"operator:{identity.name}" if operator else identity.name, key,
-            sha256(canonical([endpoint.subject, body])), endpoint.subject, request_id, trace_id,
-            ids.span_id("command", request_id), parent, now, _expected_version(headers),
-            identity.name if operator else "", identity.accounts,
+            identity.key_space, key, sha256(canonical([endpoint.subject, body])), endpoint.subject, request_id,
+            trace.trace_id, ids.span_id("command", request_id), trace.parent_span_id, entry.received_us,
+            _expected_version(headers), identity.name if identity.operates else "", identity.accounts, trace.link,
         )  # fmt: skip
         place = (info.caller, key)
         flying = self._flying.get(place)
@@ -146,7 +184,7 @@ class Requests:
         try:
             result = await self._first(endpoint, request, info, identity)
         except BaseException as error:
-            landed(_failed(error, request_id, trace_id))
+            landed(_failed(error, request_id, trace.trace_id))
             raise
         # A repeat waits for the turn itself, also when the first one to ask was told that it takes too long.
         result.add_done_callback(lambda done: landed(_answered(done.result(), info)))
@@ -168,17 +206,22 @@ class Requests:
         if self._engine.writer.full:
             raise Rejected("throttled", "too many turns wait for the database; try again later")
         kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
+        over = self._limits.enter(request, identity)
 
         def reply(data: dict[str, Any] | None, error: Rejected | None) -> None:
             if not result.done():
+                over()
                 result.set_result((data, error))
 
-        actor = f"operator:{identity.name}" if endpoint.role != "caller" else f"caller:{identity.name}"
         env = Envelope(
-            message, trace_id=info.trace_id, span_id=info.span_id, actor=actor, request_id=info.request_id,
+            message, trace_id=info.trace_id, span_id=info.span_id, actor=identity.actor, request_id=info.request_id,
             command=info, reply=reply, fresh=fresh,
         )  # fmt: skip
-        self._engine.tell(kind, identifier, env)
+        try:
+            self._engine.tell(kind, identifier, env)
+        except Rejected:
+            over()
+            raise
         return result
 
     async def _in_time(self, result: "asyncio.Future[Reply]") -> Reply:
@@ -196,7 +239,7 @@ class Requests:
     async def _addressed(self, endpoint: Endpoint, request: Any, identity: Identity) -> tuple[str, str, bool, Any]:
         """(kind, id, fresh, message) of the actor that is to answer."""
         if endpoint.prepare is not None:
-            request = endpoint.prepare(request)
+            request = endpoint.prepare(request, identity)
         self._check_account(endpoint, request, identity)
         message = endpoint.message(request) if endpoint.message is not None else request
         if endpoint.locate is not None:
@@ -211,11 +254,11 @@ class Requests:
         return (*endpoint.target(request), False, message)
 
     def _check_account(self, endpoint: Endpoint, request: Any, identity: Identity) -> None:
-        if endpoint.account is None or "*" in identity.accounts:
+        if endpoint.account is None or identity.trusted:
             return
         account = endpoint.account(request)
         if account is not None and account not in identity.accounts:
-            raise Rejected("forbidden", "this caller may not act for that account")
+            raise Rejected("forbidden", "this caller may not act for that account", field="account_id")
 
 
 async def _with_outcome(endpoint: Endpoint, reply: Reply) -> Reply:
@@ -250,14 +293,6 @@ def decode(endpoint: Endpoint, data: bytes) -> Any:
         raise Rejected("invalid_request", message, field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"the request is not JSON: {error}") from None
-
-
-def _trace(headers: Headers, request_id: str) -> tuple[str, str]:
-    """The caller's trace goes on; else one derived from the request."""
-    match = _TRACEPARENT.fullmatch(headers.get("Traceparent", ""))
-    if match is not None and match.group(1) != "0" * 32 and match.group(2) != "0" * 16:
-        return match.group(1), match.group(2)
-    return ids.trace_id("request", request_id), ""
 
 
 def _expected_version(headers: Headers) -> int | None:

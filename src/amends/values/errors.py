@@ -64,6 +64,10 @@ class Unavailable(Exception):
     """An outside part (Postgres, NATS) cannot be reached now; nothing is known to be wrong with the work."""
 
 
+class TooSlow(Unavailable):
+    """The database is there, and what it was asked takes longer than it may."""
+
+
 class Bug(Exception):
     """The program broke its own rule."""
 

@@ -50,6 +50,7 @@ class CommandRow(Struct):
     received_us: int
     replied_us: int
     epoch: int
+    link: str = ""
 
 
 class StepRow(Struct):

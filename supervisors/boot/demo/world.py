@@ -21,6 +21,7 @@ from nats.errors import Error as NatsError
 from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
+from amends.values.inboxes import inbox_prefix
 from supervisors.boot.closing import Parts
 from supervisors.boot.demo.users import BusUsers
 
@@ -100,7 +101,7 @@ class World:
             self.admin, self.front, self.operator = [
                 await nats.connect(
                     self.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet,
-                    **self.users.of(name),
+                    inbox_prefix=inbox_prefix(name), **self.users.of(name),
                 )
                 for name in ("streams", "front", "operator")
             ]  # fmt: skip

@@ -13,10 +13,12 @@ from nats.aio.msg import Msg
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
+from adapters.nats.answers import Answers
 from adapters.nats.permissions import configuration
+from amends.values.inboxes import inbox_prefix
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
-USERS = ("runtime", "node-n1", "provider-p1", "front", "operator", "streams")
+USERS = ("runtime", "node-n1", "provider-p1", "front", "front-2", "operator", "streams")
 WATCH = '    { user: watch, password: "watch" }\n'  # sees everything; no user of the page
 
 
@@ -25,7 +27,7 @@ def test_the_page_shows_what_the_code_makes() -> None:
     assert f"```\n{configuration(variables)}```" in PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["node", "front-1", "node-", "somebody", "runtime-1", ""])
+@pytest.mark.parametrize("name", ["node", "front-", "front 1", "node-", "somebody", "runtime-1", ""])
 def test_a_name_that_is_no_user_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="is no user"):
         configuration({name: "x"})
@@ -48,7 +50,8 @@ async def as_user(server: EmbeddedNats, user: str) -> tuple[Client, list[str]]:
     async def on_error(error: Exception) -> None:
         refused.append(str(error).lower())
 
-    return await nats.connect(server.url, user=user, password=user, error_cb=on_error), refused
+    prefix = inbox_prefix(user).encode()
+    return await nats.connect(server.url, user=user, password=user, error_cb=on_error, inbox_prefix=prefix), refused
 
 
 async def test_an_agent_needs_no_more_than_its_own_subjects(server: EmbeddedNats, tmp_path: Path) -> None:
@@ -108,6 +111,34 @@ async def test_a_node_does_not_hear_anothers_tasks(server: EmbeddedNats) -> None
     await asyncio.sleep(0.05)
     assert any("permissions violation" in one for one in refused)
     await client.close()
+
+
+@pytest.mark.parametrize("other", ["_INBOX.>", "_INBOX_operator.>", "_INBOX_front-2.>", ">", "*.*"])
+async def test_a_front_end_hears_nobody_elses_answers(server: EmbeddedNats, other: str) -> None:
+    runtime, _ = await as_user(server, "runtime")
+
+    async def answer(message: Msg) -> None:
+        assert Answers().may_go_to(message.reply)
+        await message.respond(b"the operators' token, say")
+
+    await runtime.subscribe("amends.v1.ops.>", cb=answer)
+    await runtime.subscribe("amends.v1.cmd.>", cb=answer)
+    await runtime.flush()
+    front, refused = await as_user(server, "front")
+    overheard = await front.subscribe(other)
+    await front.flush()
+    await asyncio.sleep(0.05)
+    assert any("permissions violation" in one for one in refused)
+    operator, _ = await as_user(server, "operator")
+    second, _ = await as_user(server, "front-2")
+    assert (await operator.request("amends.v1.ops.tree.show", b"{}", timeout=5)).data
+    assert (await second.request("amends.v1.cmd.account.create", b"{}", timeout=5)).data
+    await front.flush()
+    assert overheard.pending_msgs == 0
+    # and its own come, under the product's own defaults
+    assert (await front.request("amends.v1.cmd.account.create", b"{}", timeout=5)).data
+    for client in (front, second, operator, runtime):
+        await client.close()
 
 
 async def test_a_provider_answers_and_says_nothing_by_itself(server: EmbeddedNats) -> None:

@@ -15,7 +15,8 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.answers import Answers
 from adapters.nats.service import CommandService
 from amends.runtime.engine import Engine
-from amends.runtime.requests import Endpoint, Identity, Requests
+from amends.runtime.identity import Identity
+from amends.runtime.requests import Endpoint, Requests
 
 ENGINE = cast("Engine", SimpleNamespace(now_us=lambda: time.time_ns() // 1000))
 

@@ -1,0 +1,86 @@
+"""Which columns `qry.<entity>.list` may filter by: those that an index finds (migration 0012), and no others.
+
+A question that no index answers would walk all of history, whoever asks it.
+"""
+
+from collections.abc import Collection, Mapping
+
+from msgspec import Struct
+
+from amends.values.errors import Rejected
+
+NO_HISTORY: tuple[str, ...] = ()
+
+
+class Filters(Struct, frozen=True):
+    """`keys` find a few rows, `sets` a part of them in the order of ids; any other column may stand beside one.
+
+    The empty set stands for a table that is as large as the fleet or as what waits for a person, and no history.
+    """
+
+    keys: tuple[str, ...]
+    sets: tuple[tuple[str, ...], ...] = ()
+
+    def allow(self, wanted: Collection[str]) -> bool:
+        """Whether an index finds rows by these columns."""
+        return not wanted or any(key in wanted for key in self.keys) or any(set(s) <= set(wanted) for s in self.sets)
+
+    @property
+    def words(self) -> str:
+        """For people: what may be filtered by."""
+        alone = ", ".join(dict.fromkeys(name for one in ((*self.keys,), *self.sets) for name in one if len(one) >= 1))
+        together = "; ".join(" with ".join(one) for one in self.sets if len(one) > 1)
+        return alone + (f" (together: {together})" if together else "")
+
+
+FILTERS: Mapping[str, Filters] = {
+    "account": Filters(("account_id", "stripe_customer_id"), (NO_HISTORY,)),
+    "node": Filters(("node_id",), (NO_HISTORY, ("state",))),
+    "allocation": Filters(
+        ("allocation_id", "node_id", "external_ref"),
+        (("account_id",), ("account_id", "state"), ("state",), ("failure_code",), ("cleanup_pending",),
+         ("account_id", "cleanup_pending")),
+    ),
+    "debt": Filters(("debt_id", "node_id", "allocation_id", "target_ref"), (NO_HISTORY,)),
+    "meter": Filters(("meter_id", "allocation_id"), (("account_id",), ("account_id", "state"), ("state",))),
+    "ledger_entry": Filters(
+        ("entry_id", "idempotency_key", "meter_id"), (("account_id",), ("account_id", "entry_type"))
+    ),
+    "notification": Filters(
+        ("notification_id", "dedupe_key", "entity"),
+        (("account_id",), ("account_id", "kind"), ("account_id", "state"), ("state",)),
+    ),
+    "outbox": Filters(("outbox_id", "entity"), (("state",),)),
+    "step": Filters(("step_id", "entity", "trace_id"), (("state",),)),
+    "failure": Filters(("failure_id", "recovery_trace_id", "trace_id", "span_id"), (("code",),)),
+    "recovery_run": Filters(
+        ("recovery_id", "recovery_trace_id", "entity", "original_trace_id"),
+        (("matrix_row",), ("final_outcome",), ("matrix_row", "final_outcome")),
+    ),
+    "recovery_action": Filters(("action_id", "recovery_trace_id")),
+    "compensation": Filters(
+        ("compensation_id", "recovery_trace_id", "target_ref", "comp_key", "action_id"), (("matrix_row",),)
+    ),
+    "audit_log": Filters(
+        ("audit_id", "seq", "target_ref", "request_id", "recovery_trace_id"), (("actor",), ("action",))
+    ),
+    "ops_case": Filters(
+        ("case_id", "target_ref", "entity", "recovery_trace_id"), (NO_HISTORY, ("kind",), ("state",))
+    ),
+}  # fmt: skip
+
+
+def check_filters(entity: str, columns: Collection[str], wanted: Collection[str]) -> None:
+    """Raise `Rejected` that names the field where no index finds rows by what is wanted."""
+    for field in wanted:
+        if field not in columns:
+            raise Rejected("invalid_request", f"{entity} has no column {field!r}", field=field)
+    filters = FILTERS.get(entity, Filters(()))
+    if filters.allow(wanted):
+        return
+    known = {*filters.keys, *(name for one in filters.sets for name in one)}
+    field = next((name for name in wanted if name not in known), next(iter(wanted)))
+    raise Rejected(
+        "invalid_request", f"{entity} cannot be listed by {' and '.join(sorted(wanted))}; it can by {filters.words}",
+        field=field, filters=sorted(known),
+    )  # fmt: skip
