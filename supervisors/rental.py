@@ -3,7 +3,7 @@
 from actors.accounts import ACCOUNT
 from actors.allocation import ALLOCATION
 from actors.node import NODE
-from actors.rows import RENTAL_TABLES
+from actors.rows import LEDGER, RENTAL_TABLES
 from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
 from amends.runtime.domain import CaseKind, Domain, StepSpec
 from supervisors.matrix import MATRIX
@@ -42,4 +42,5 @@ RENTAL = Domain(
     matrix=MATRIX,
     cases=CASES,
     tables=RENTAL_TABLES,
+    unwritten=(LEDGER,),
 )

@@ -83,6 +83,13 @@ class SshSettings(Section, frozen=True):
     customer_key_options: str = "restrict,pty,port-forwarding"
 
 
+class AnchorSettings(Section, frozen=True):
+    """`[anchors]`; empty: a key made in the state directory, and the file `anchors.jsonl` there."""
+
+    key: str = ""
+    file: str = ""
+
+
 class StripeSettings(Section, frozen=True):
     """`[stripe]`; rows R05 and R06 are not built, so anything set here is refused."""
 
@@ -120,6 +127,7 @@ class Settings(Section, frozen=True):
     detector: DetectorSettings = DetectorSettings()
     http: HttpSettings = HttpSettings()
     ssh: SshSettings = SshSettings()
+    anchors: AnchorSettings = AnchorSettings()
     stripe: StripeSettings = StripeSettings()
     callers: dict[str, Caller] | Literal["open"] = {}
     prices: dict[Name, Annotated[int, Meta(ge=0, le=MAX_RATE)]] = {}

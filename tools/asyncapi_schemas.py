@@ -95,7 +95,21 @@ BESIDE: Final[dict[str, tuple[str, ...]]] = {"allocation": ("access_changed",)}
 ANNOUNCED: Final[dict[str, tuple[str, ...]]] = {"audit": ("anchored",), "control_plane": ("degraded", "recovered")}
 
 ANNOUNCED_DATA: Final[dict[str, Json]] = {
-    "audit": {"type": "object", "required": ["audit_seq", "hash"], "properties": {"audit_seq": WHOLE, "hash": TEXT}},
+    "audit": {
+        "type": "object",
+        "required": ["audit_seq", "hash", "seq", "digest", "signature"],
+        "properties": {
+            "audit_seq": WHOLE,
+            "hash": TEXT,
+            "audit_hash": TEXT,
+            "seq": WHOLE,
+            "digest": TEXT,
+            "epoch": WHOLE,
+            "at_us": WHOLE,
+            "key": TEXT,
+            "signature": TEXT,
+        },
+    },
     "control_plane": {
         "type": "object",
         "properties": {"stream": TEXT, "age_us": WHOLE, "offset_us": WHOLE},

@@ -202,7 +202,11 @@ LOCAL: Final = (
         Field("sites", "values of the label site", "--sites", "int", default=2),
     )),
     LocalVerb("restore", "mark a restored database; the runtime is stopped", (REASON, _CONFIG)),
-    LocalVerb("audit verify", "check the chain of the audit log", (_CONFIG, _LOCAL_STATE)),
+    LocalVerb("audit verify", "check the chain of the audit log, and every row against its digest", (
+        Field("anchors", "a file of signed heads that the history must have passed", "--anchors", "path"),
+        Field("public_key", "the key to trust, as a line or a file of lines; default: the local runtime's",
+              "--public-key"), _CONFIG, _LOCAL_STATE,
+    )),
     LocalVerb("trace verify", "compare compensation records with their spans", (
         Field("jaeger", "where Jaeger's JSON API is", "--jaeger"),
         Field("otlp_file", "a file of spans", "--otlp-file", "path"), _CONFIG, _LOCAL_STATE,

@@ -43,14 +43,15 @@ async def verify_audit(dsn: str, *, after_seq: int = 0, after_hash: str = ZERO_H
     try:
         # One snapshot: the head belongs to exactly the entries that are read.
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            return await _verify(connection, after_seq, after_hash)
+            return await verify_chain(connection, after_seq, after_hash)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         raise classify(error) from error
     finally:
         await close(connection)
 
 
-async def _verify(connection: "asyncpg.Connection[Any]", seq: int, last: str) -> AuditVerdict:
+async def verify_chain(connection: "asyncpg.Connection[Any]", seq: int = 0, last: str = ZERO_HASH) -> AuditVerdict:
+    """The same on a connection whose transaction is one snapshot."""
     head = await connection.fetchrow(statement("read_head"))
     assert head is not None
     entries = 0

@@ -25,9 +25,9 @@ _BY_KEY_ONLY = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_merge
 
 
 async def connect(
-    dsn: str, *, epoch: int = 0, name: str = "", read_only: bool = False, by_key: bool = False
+    dsn: str, *, epoch: int = 0, name: str = "", read_only: bool = False, by_key: bool = False, role: str = ""
 ) -> "asyncpg.Connection[Any]":
-    """A connection of the runtime holding `epoch`; raises `Unavailable`."""
+    """A connection of the runtime holding `epoch`, working as `role` if one is named; raises `Unavailable`."""
     settings = {
         "application_name": name or f"amends:{epoch}",
         "lock_timeout": str(LOCK_TIMEOUT_MS) if epoch else "5s",
@@ -40,6 +40,8 @@ async def connect(
         settings |= _BY_KEY_ONLY
     if epoch:
         settings["amends.epoch"] = str(epoch)
+    if role:
+        settings["role"] = role
     if read_only:
         settings["default_transaction_read_only"] = "on"
     try:

@@ -22,10 +22,12 @@ _WRITES = re.compile(r"^(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.MULTILINE)
 
 
 class PostgresJournal:
-    """Implements `amends.ports.Journal`. `tables` maps an actor kind to its state table."""
+    """Implements `amends.ports.Journal`. `tables`: the state table of each actor kind; `role`: what it works as."""
 
-    def __init__(self, dsn: str, epoch: int, tables: Mapping[str, str], order: Sequence[str]) -> None:
-        self._dsn, self._epoch, self._tables = dsn, epoch, tables
+    def __init__(
+        self, dsn: str, epoch: int, tables: Mapping[str, str], order: Sequence[str], *, role: str = ""
+    ) -> None:
+        self._dsn, self._epoch, self._tables, self._role = dsn, epoch, tables, role
         self._order = {name: place for place, name in enumerate(order)}
         self._writer: asyncpg.Connection[Any] | None = None
         self._reader: asyncpg.Connection[Any] | None = None
@@ -47,7 +49,7 @@ class PostgresJournal:
             raise Unavailable(f"the journal's head cannot be read: {classify(error)}") from error
         if row is None or row["epoch"] != self._epoch:
             raise Fenced(f"the journal belongs to epoch {row and row['epoch']}, not to {self._epoch}")
-        return Head(row["epoch"], row["seq"], row["audit_seq"], row["hash"])
+        return Head(row["epoch"], row["seq"], row["audit_seq"], row["hash"], row["digest"])
 
     async def commit(self, commit: Commit) -> None:
         """See `amends.ports.Journal.commit`."""
@@ -101,11 +103,11 @@ class PostgresJournal:
         try:
             moved = await connection.execute(
                 statement("advance_head"), after.seq, after.audit_seq, after.hash, _newest_us(commit), before.epoch,
-                before.seq,
+                before.seq, after.digest, before.digest, commit.leaves,
             )  # fmt: skip
         except asyncpg.LockNotAvailableError as error:
             raise Unavailable("another session holds the journal's head") from error  # no turn is to blame
-        if moved != "UPDATE 1":
+        if _count(moved) != 1:
             raise Fenced(f"the journal has moved on: epoch {before.epoch}, sequence {before.seq} is not its head")
         if commit.consumed:
             gone = await connection.execute(statement("consume"), commit.consumed)
@@ -127,7 +129,7 @@ class PostgresJournal:
 
     async def _writing(self) -> "asyncpg.Connection[Any]":
         if self._writer is None or self._writer.is_closed():
-            self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True)
+            self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True, role=self._role)
         return self._writer
 
     # --- reading -------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class PostgresJournal:
     async def _fetch(self, name: str, *args: Any) -> "list[asyncpg.Record]":
         async with self._reading:
             if self._reader is None or self._reader.is_closed():
-                self._reader = await connect(self._dsn, epoch=self._epoch)
+                self._reader = await connect(self._dsn, epoch=self._epoch, role=self._role)
             try:
                 return await self._reader.fetch(statement(name), *args)
             except Exception as error:

@@ -16,6 +16,7 @@ import asyncpg
 import msgspec
 
 from adapters.postgres.connect import classify, close, connect
+from adapters.postgres.role import runtime_role
 from adapters.postgres.statements import migrations, statement
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
@@ -47,6 +48,7 @@ class Lease:
         self._lost = False
         self._away_since = NEVER
         self.epoch = 0
+        self.role = ""  # what the runtime's sessions work as; "": as who they log in
 
     @property
     def age_s(self) -> float:
@@ -130,6 +132,7 @@ class Lease:
             await self._begin_epoch(connection)  # before the schema moves: an older runtime writes nothing meanwhile
             await _migrate(connection)
             await self._begin_epoch(connection)  # for a database that had no journal yet
+            self.role = await runtime_role(connection)
             said = msgspec.json.encode(dict(resource or {})).decode()
             await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us, said)
             for row in await connection.fetch(statement("durable_settings")):

@@ -62,8 +62,8 @@ class ReadSide:
     `timeout_s` bounds one statement, and once more the wait for a connection.
     """
 
-    def __init__(self, dsn: str, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
-        self._dsn, self._timeout_s = dsn, timeout_s
+    def __init__(self, dsn: str, timeout_s: float = COMMAND_TIMEOUT_S, *, role: str = "") -> None:
+        self._dsn, self._timeout_s, self._role = dsn, timeout_s, role
         self._places = FairPlaces(CONNECTIONS)
         self._idle: list[asyncpg.Connection[Any]] = []
         self._columns: dict[str, dict[str, str]] = {}
@@ -198,7 +198,7 @@ class ReadSide:
                 return [dict(row) for row in found]
 
     async def _connect(self) -> "asyncpg.Connection[Any]":
-        connection = await connect(self._dsn, name="amends-read", read_only=True)
+        connection = await connect(self._dsn, name="amends-read", read_only=True, role=self._role)
         try:
             # A plan made while a table was empty must not stay when it has grown.
             await connection.execute("SET plan_cache_mode = force_custom_plan")

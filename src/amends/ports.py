@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from amends.values.canonical import ZERO_HASH
 from amends.values.records import AuditDraft
 
 OutcomeKind = Literal["done", "failed", "unknown"]
@@ -83,22 +84,24 @@ class StateWrite(Struct):
 
 
 class Head(Struct, frozen=True):
-    """The journal's head: fence, commit order and audit chain in one row."""
+    """The journal's head: fence, commit order, audit chain and the chain of all rows' digests in one row."""
 
     epoch: int
     seq: int
     audit_seq: int
     hash: str
+    digest: str = ZERO_HASH
 
 
 class Commit(Struct):
-    """A sealed batch: rows by statement, each row with the sequence number of its turn."""
+    """A sealed batch: rows by statement, each row with the sequence number of its turn, and the digests of all."""
 
     before: Head
     after: Head
     states: list[StateWrite]
     consumed: list[str]
     rows: dict[str, list[tuple[Struct, int]]]
+    leaves: str = "{}"
 
 
 class StoredActor(Struct):

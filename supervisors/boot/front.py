@@ -37,10 +37,11 @@ class Front:
 
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
-        self.read = ReadSide(runtime.servers.dsn)  # pages, spans, proofs
+        role = runtime.kernel.lease.role
+        self.read = ReadSide(runtime.servers.dsn, role=role)  # pages, spans, proofs
         # Callers and operators have connections of their own: the slow questions of one are not the other's wait.
-        self._callers = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S)
-        self._operators = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S)
+        self._callers = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S, role=role)
+        self._operators = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S, role=role)
         settings, kernel = runtime.settings, runtime.kernel
         self.traces = Traces(self.read, kernel.journal, runtime.otlp)
         kernel.engine.listeners.append(self.traces.follow)

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.lease import Lease
@@ -23,6 +23,7 @@ from amends.runtime.relay import Publisher, Relay
 from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
+from amends.values.anchors import Anchored
 from amends.values.errors import BadConfiguration, Fenced, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
@@ -37,6 +38,22 @@ FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 T = TypeVar("T")
+
+
+class Notary(Protocol):
+    """Who signs the heads of the chains, and keeps them where the database's owner cannot write."""
+
+    def sign(self, heads: Anchored) -> Anchored:
+        """The same with key and signature."""
+        ...
+
+    async def keep(self, anchored: Anchored) -> None:
+        """Put it away; it never raises for the world's failures."""
+        ...
+
+    def detail(self) -> dict[str, object]:
+        """For the supervision tree."""
+        ...
 
 
 class Kernel:
@@ -55,6 +72,7 @@ class Kernel:
         self._reads: set[asyncio.Task[None]] = set()
         self._journal: PostgresJournal | None = None
         self._left = NOTHING_LEFT
+        self.notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
 
@@ -72,9 +90,9 @@ class Kernel:
             tables |= domain.tables
         self.lease = lease
         state_tables = {kind.name: kind.table for kind in kinds.values()}
-        self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()))
-        self.read = ReadSide(dsn)  # long reads
-        self._commands = ReadSide(dsn)  # what commands look up, which waits for nobody else's reads
+        self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()), role=lease.role)
+        self.read = ReadSide(dsn, role=lease.role)  # long reads
+        self._commands = ReadSide(dsn, role=lease.role)  # what commands look up, which waits for nobody else's reads
         self._kept = KeptReplies(lambda callers, keys: self._commands.rows("kept_replies", callers, keys))
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
@@ -137,7 +155,7 @@ class Kernel:
                 "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
             ChildSpec(name="janitor", run=self._forget_replies),
-            ChildSpec(name="anchor", run=self._anchor),
+            ChildSpec(name="anchor", run=self._anchor, detail=lambda: self.notary.detail() if self.notary else {}),
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
 
@@ -252,8 +270,20 @@ class Kernel:
     async def _anchor(self) -> None:
         while True:
             await asyncio.sleep(ANCHOR_S)
-            head = self.writer.head
-            self.engine.tell("stream", EVENTS, Envelope(Anchor(head.audit_seq, head.hash), priority=True))
+            await self.anchor()
+
+    async def anchor(self, *, publish: bool = True) -> None:
+        """Sign the heads as committed, keep them outside the database, and have them published."""
+        head = self.writer.head
+        heads = Anchored(
+            at_us=self.clock.now_us(), epoch=head.epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
+            audit_hash=head.hash, key="",
+        )  # fmt: skip
+        if self.notary is not None:
+            heads = self.notary.sign(heads)
+            await self.notary.keep(heads)
+        if publish:
+            self.engine.tell("stream", EVENTS, Envelope(Anchor(heads), priority=True))
 
 
 async def _patiently(read: Callable[[], Awaitable[T]]) -> T:

@@ -18,11 +18,12 @@ from adapters.nats.agent import NodeAgent
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import fleet
+from supervisors.boot.audit_verifier import verify_audit_log
 from supervisors.boot.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment, open_standard_streams
 from supervisors.boot.runtime import Runtime, nats_options
-from supervisors.boot.verifiers import is_external, verify_audit_log, verify_traces
+from supervisors.boot.verifiers import is_external, verify_traces
 from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -123,7 +124,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         "fleet": fleet.run,
     }
     verifiers: dict[str, Work] = {
-        "audit verify": lambda o: verify_audit_log(_settings(o)),
+        "audit verify": lambda o: verify_audit_log(_settings(o), o.anchors, o.public_key or ""),
         "trace verify": lambda o: verify_traces(_settings(o), o.jaeger, o.otlp_file),
     }
     return {name: _blocking(work) for name, work in table.items()} | {
@@ -138,7 +139,7 @@ def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
         settings = _settings(options)
         if settings.postgres.dsn or not is_external(settings):
             return _blocking(work)(options)
-        if getattr(options, "jaeger", None) or getattr(options, "otlp_file", None):
+        if any(getattr(options, name, None) for name in ("jaeger", "otlp_file", "anchors")):
             return _say(
                 "the runtime's Postgres is not its own, and its records are read for this: give --config, or "
                 "AMENDS_POSTGRES_DSN with the DSN that the runtime has", USAGE,

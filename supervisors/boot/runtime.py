@@ -36,6 +36,7 @@ from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.admission import Admission
+from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.client_key import ClientKey
@@ -98,6 +99,7 @@ class Runtime:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.key = ClientKey(self.settings, self.state_dir, accept_new=self._accept_new_ssh_key)
+        self.kernel.notary = Anchors(self.settings, self.state_dir)
         log.info("using %s", self.servers.said)
         await self.servers.start(self.parts)
         await self.key.look(self.servers.dsn)
@@ -278,8 +280,10 @@ class Runtime:
         self.kernel.engine.stopping = True
         self.gate.flush(self.kernel.engine)
         self.detector.save()
+        await self.kernel.anchor()
         if not await self.kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", self.kernel.writer.waiting)
+        await self.kernel.anchor(publish=False)  # the last word: nothing is published any more
         await self.service.stop(budget_s * 0.1)
         return await self.close()
 

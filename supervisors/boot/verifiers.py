@@ -1,4 +1,4 @@
-"""`amends audit verify` and `amends trace verify`: proofs read from the database, with or without a runtime."""
+"""`amends trace verify`: the proof of the traces read from the database, with or without a runtime."""
 
 import asyncio
 import json
@@ -12,7 +12,6 @@ from msgspec import Struct
 from adapters.otel.links import Place, missing_traces, places
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import spans_from_jaeger, verify
-from adapters.postgres.audit import verify_audit
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import snapshot
 from amends.values.errors import BadConfiguration
@@ -43,17 +42,6 @@ def is_external(settings: Settings) -> bool:
         return "host=" not in json.loads(file.read_text(encoding="utf-8"))["postgres_dsn"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-async def verify_audit_log(settings: Settings) -> int:
-    """Recompute the chain; exit status."""
-    verdict = await verify_audit(dsn_of(settings))
-    print(f"audit log: {verdict.entries} entries, head {verdict.head_hash}")
-    if verdict.valid:
-        print("valid: the chain is gapless and its head is the journal's")
-        return 0
-    print(f"NOT valid: entry {verdict.first_bad_seq}: {verdict.problem}")
-    return 1
 
 
 class TraceVerdict(Struct):

@@ -5,6 +5,9 @@ import re
 from typing import Any
 
 from adapters.otel.verify import verify
+from adapters.postgres.digests import verify_digests
+from amends.runtime.domain import covered
+from supervisors.rental import RENTAL
 from tests.acceptance.world import World, until
 
 REF = re.compile(r"[0-9a-f]{32}:[0-9a-f]{16}")
@@ -200,7 +203,9 @@ async def meters(world: World, allocation_id: str) -> list[dict[str, Any]]:
 
 
 async def all_is_well(world: World) -> None:
-    """What holds at any instant: no invariant is violated, nothing was billed, nothing was set aside."""
+    """What holds at any instant: no invariant is violated, nothing was billed or set aside, every row is as written."""
     assert await world.rows("SELECT * FROM public_v1.invariant_violation") == []
     assert await world.rows("SELECT * FROM public_v1.ledger_entry") == []
     assert await world.rows("SELECT * FROM message_quarantine") == []
+    dsn = world.endpoints["postgres_dsn"].replace("amends_reader", "postgres")
+    assert (await verify_digests(dsn, covered((RENTAL,)))).findings == []

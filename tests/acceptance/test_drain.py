@@ -2,21 +2,26 @@
 
 import asyncio
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 from nats.errors import NoRespondersError
 
 from adapters.embedded.nats import EmbeddedNats
+from adapters.ssh.signing import is_signed
+from amends.values.anchors import Anchored, parsed
 from tests.acceptance.machine import Machine, user_of
 from tests.acceptance.records import all_is_well, ended_run, events, runs
 from tests.acceptance.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+HEAD = "amends.v1.evt.audit.head.anchored"
 DRAIN_S = 3.0  # drain_timeout_ms of the acceptance profile
 
 
@@ -57,8 +62,33 @@ async def test_an_idle_runtime_ends_at_once(world: World, machine: Machine, idle
     # then it waits for nothing: it takes what another that was idle took, and not the time of a drain
     assert status == 0
     assert took < idle_s + DRAIN_S / 2
+    # and its last word is an anchor of the head it left, which the next one's history must have passed
+    kept = world.state_dir / "anchors.jsonl"
+    last = parsed(kept.read_bytes().splitlines()[-1])
     await world.restart()
     await world.node_is(machine.node_id, "ready")
+    assert last is not None
+    ((digest, audit_hash),) = await anchored_heads(world, last.seq)
+    assert (digest, audit_hash) == (last.digest, last.audit_hash)
+
+    async def published() -> bool:
+        found = [each["body"]["data"] for each in await world.stored("AMENDS_EVT") if each["subject"] == HEAD]
+        return any(is_signed(each["key"], as_signed(each), each["signature"]) for each in found)
+
+    await until(published, "a signed head is published")
+    command = [*world.command, "audit", "verify", "--state-dir", str(world.state_dir), "--anchors", str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def anchored_heads(world: World, seq: int) -> list[tuple[str, str]]:
+    rows = await world.rows("SELECT hash, audit_hash FROM journal_digest WHERE seq = $1", seq)
+    return [(row["hash"], row["audit_hash"]) for row in rows]
+
+
+def as_signed(data: dict[str, Any]) -> bytes:
+    """What the event's signature is over: an anchor of the same fields."""
+    return msgspec.convert({key: value for key, value in data.items() if key != "hash"}, Anchored).signed()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -20,6 +20,10 @@ def with_port(**changes: object) -> Domain:
     return msgspec.structs.replace(SWITCH, kinds=(msgspec.structs.replace(PORT, **changes),))
 
 
+class Unchained(msgspec.Struct):
+    """A row of no chain."""
+
+
 COMPLETE = row("S2", ("outbox.publish", "notification.publish"))
 
 
@@ -30,6 +34,10 @@ COMPLETE = row("S2", ("outbox.publish", "notification.publish"))
         (
             with_rows(row("S1", ("vlan.set", "port.up", "vlan.clear")), row("S3", ("port.up",)), COMPLETE),
             "step 'port.up' needs exactly one matrix row for its failures; it has: S1, S3",
+        ),
+        (
+            msgspec.structs.replace(SWITCH, tables={Unchained: "write_unchained"}),
+            "row 'Unchained' declares no facets: the digest chain would not hold it",
         ),
         (with_port(states={**PORT.states, "bound": "rest"}), "port: the state 'bound' has no exit"),
         (with_port(states={**PORT.states, "binding": ""}), "port: the state 'binding' has no deadline"),

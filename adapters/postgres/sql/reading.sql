@@ -86,6 +86,31 @@ SELECT
     recovery_trace_id, epoch, details::text AS details, prev_hash, hash
 FROM audit_log WHERE seq >= $1 ORDER BY seq;
 
+-- name: digest_chain
+-- The digest chain in its order.
+SELECT seq, epoch, audit_seq, audit_hash, prev_hash, hash, leaves FROM journal_digest ORDER BY seq;
+
+-- name: audit_untied
+-- Audit entries that are not of the commit in which the digest chain has them, each by its number.
+SELECT entry.seq
+FROM audit_log AS entry
+CROSS JOIN (SELECT seq, audit_seq FROM journal_digest ORDER BY seq LIMIT 1) AS began
+LEFT JOIN LATERAL (
+    SELECT audit_seq, audit_hash FROM journal_digest WHERE seq >= entry.jseq ORDER BY seq LIMIT 1
+) AS own ON true
+LEFT JOIN LATERAL (
+    SELECT audit_seq FROM journal_digest WHERE seq < entry.jseq ORDER BY seq DESC LIMIT 1
+) AS before ON true
+WHERE entry.seq > began.audit_seq AND (
+    own.audit_seq IS NULL OR before.audit_seq IS NULL OR entry.seq > own.audit_seq OR entry.seq <= before.audit_seq
+    OR (entry.seq = own.audit_seq AND entry.hash <> own.audit_hash)
+)
+ORDER BY entry.seq LIMIT 200;
+
+-- name: unhurried
+-- For a transaction that works between its reads.
+SET LOCAL idle_in_transaction_session_timeout = '10min';
+
 -- name: traces_after
 -- The next $2 traces after $1 that any record belongs to, by their ids.
 SELECT trace_id FROM (

@@ -196,6 +196,16 @@ ORDER BY created_us, outbox_id LIMIT $5;
 SELECT action, details FROM audit_log
 WHERE target_ref = $1 AND action LIKE 'outbox.republish.%' AND details ->> 'request_id' = $2 ORDER BY seq DESC LIMIT 1;
 
+-- name: role_facts
+-- Who we are, and the role the runtime works as in this database.
+SELECT name, quote_ident(name) AS quoted, quote_ident(current_user) AS owner, quote_ident(current_schema()) AS schema,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = name) AS there,
+       EXISTS (SELECT FROM pg_auth_members
+               JOIN pg_roles AS role ON role.oid = roleid JOIN pg_roles AS us ON us.oid = member
+               WHERE role.rolname = name AND us.rolname = current_user AND pg_has_role(us.oid, role.oid, 'USAGE')) AS member
+FROM (SELECT left('amends_runtime_' || current_database(), 63) AS name) AS wanted;
+
 -- name: role_exists
 -- Whether there is such a role.
 SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1);

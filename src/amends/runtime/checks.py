@@ -19,6 +19,9 @@ def _faults(domain: Domain, has_runbook: Callable[[str], bool]) -> Iterable[str]
     for kind in domain.kinds:
         yield from _kind_faults(kind)
     yield from _step_faults(domain)
+    for row_type in domain.tables:
+        if not hasattr(row_type, "facets"):
+            yield f"row {row_type.__name__!r} declares no facets: the digest chain would not hold it"
     known = {case.kind for case in domain.cases}
     for case in domain.cases:
         if not has_runbook(case.runbook):

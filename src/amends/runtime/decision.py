@@ -17,6 +17,7 @@ from amends.runtime.messages import Envelope, StepDone
 from amends.runtime.notifications import notify
 from amends.runtime.recovery import Run, root_span
 from amends.values import ids
+from amends.values.canonical import canonical
 from amends.values.errors import Bug, Rejected
 from amends.values.limits import Limits
 from amends.values.records import (
@@ -33,7 +34,6 @@ from amends.values.records import (
 FailureType = Literal["error", "timeout", "violation", "resource", "policy"]
 EVENTS = "AMENDS_EVT"
 encode = msgspec.json.Encoder().encode
-encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 
 
 def text(value: Any) -> str:
@@ -381,11 +381,10 @@ class Decision:
             turn.kind, turn.id = self.kind.name, self.id
             turn.state, turn.version = self._state.state, self._state.version
             turn.due_us = min(self._state.timers.values()) if self._state.timers else None
-            turn.body = text(self._state)
+            turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
         for spawn in self.spawned:
-            timers = spawn.state.timers
-            due = min(timers.values()) if timers else None
-            turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, text(spawn.state)))
+            due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
+            turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
         if self.env.command is not None:
             self.rows.append(command_row(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None))
         turn.rows, turn.audits = self.rows, self.audits

@@ -1,11 +1,13 @@
 """What a domain is made of, as data: actor kinds, steps with undo, matrix rows, case kinds. No behaviour here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
 from amends.values.canonical import canonical, sha256
+from amends.values.facets import Covered, Facet, facets_of
+from amends.values.records import TABLES
 
 if TYPE_CHECKING:
     from amends.runtime.decision import Decision
@@ -151,3 +153,12 @@ class Domain(Struct, frozen=True, kw_only=True):
     matrix: Matrix
     cases: tuple[CaseKind, ...] = ()
     tables: Mapping[type[Struct], str] = {}  # row types of its own → the statement that writes them
+    unwritten: tuple[Facet, ...] = ()  # of its tables that no row type writes yet
+
+
+def covered(domains: Sequence[Domain]) -> Covered:
+    """What the digest chain of a runtime with these domains holds."""
+    states = {kind.name: kind.table for domain in domains for kind in domain.kinds}
+    rows = [*TABLES, *(row for domain in domains for row in domain.tables)]
+    facets = [facet for row in rows for facet in facets_of(row)]
+    return Covered(states, [*facets, *(facet for domain in domains for facet in domain.unwritten)])

@@ -1,12 +1,15 @@
-"""Sealing a batch: every turn gets its sequence number, every audit entry its place in the chain. Pure."""
+"""Sealing a batch: every turn gets its number, every audit entry and every row its place in a chain. Pure."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from amends.ports import Commit, Head, StateWrite, Turn
 from amends.values.canonical import chain_hash
+from amends.values.facets import GONE, Leaves, chain, digest, leaves_text, leaving
 from amends.values.records import AuditDraft, AuditRow
 
 _details = msgspec.json.Encoder(order="deterministic").encode
@@ -32,8 +35,33 @@ def seal(turns: Sequence[Turn], head: Head, tables: dict[type[Struct], str]) -> 
             sealed = seal_audit(draft, audit_seq, prev)
             prev = sealed.hash
             rows.setdefault(tables[AuditRow], []).append((sealed, seq))
-    commit.after = Head(head.epoch, seq, audit_seq, prev)
+    commit.leaves = leaves_text(_leaves(commit, tables))
+    link = chain(head.digest, seq, head.epoch, audit_seq, prev, commit.leaves)
+    commit.after = Head(head.epoch, seq, audit_seq, prev, link)
     return commit
+
+
+def _leaves(commit: Commit, tables: dict[type[Struct], str]) -> Leaves:
+    """What the commit writes, in the order in which it is written."""
+    leaves: Leaves = {}
+    if commit.consumed:
+        leaves["message"] = [part for message_id in commit.consumed for part in (message_id, GONE)]
+    if commit.states:
+        states = leaves["state"] = []
+        for write in commit.states:
+            states += (f"{write.kind}:{write.id}", digest((write.state, write.version, write.due_us, write.body)))
+    for row_type, name in tables.items():
+        written = commit.rows.get(name)
+        if not written:
+            continue
+        if leave := _leaving(row_type):
+            rows = [(*astuple(row), seq) for row, seq in written]
+            for each in leave:
+                each(leaves, rows)
+    return leaves
+
+
+_leaving = cache(leaving)
 
 
 def seal_audit(draft: AuditDraft, seq: int, prev_hash: str) -> AuditRow:

@@ -5,11 +5,13 @@ The relay tells a stream's actor what happened; the actor writes what it means. 
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from amends.runtime.domain import ActorKind, ActorState
 from amends.runtime.messages import StepDone
 from amends.values import ids
+from amends.values.anchors import Anchored
 from amends.values.records import OutboxMarkRow, StepRow
 
 if TYPE_CHECKING:
@@ -92,10 +94,9 @@ class ClockStepped(Struct, frozen=True):
 
 
 class Anchor(Struct, frozen=True):
-    """Time to publish the head of the audit chain, so that a cut tail shows."""
+    """Time to publish the heads of both chains, so that a cut tail shows."""
 
-    audit_seq: int
-    hash: str
+    heads: Anchored
 
 
 class CreateStreams(Struct, frozen=True):
@@ -269,7 +270,9 @@ def _clock(s: Stream, m: ClockStepped, d: "Decision") -> None:
 
 def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
     d.set(anchored=s.anchored + 1)
-    d.announce("audit", "head", "anchored", seq=s.anchored + 1, data={"audit_seq": m.audit_seq, "hash": m.hash})
+    data = msgspec.structs.asdict(m.heads)
+    data["hash"] = data["audit_hash"]  # as it has been called from the first release on
+    d.announce("audit", "head", "anchored", seq=s.anchored + 1, data=data)
 
 
 def _create_streams(s: Stream, m: CreateStreams, d: "Decision") -> None:

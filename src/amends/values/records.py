@@ -1,16 +1,39 @@
 """The kernel's rows: one Struct per table, fields in the order of that table's write statement.
 
-`TABLES` names for each row type the statement that writes it. A domain adds row types of its own (see `Domain`).
+`TABLES` names for each row type the statement that writes it, `facets` of a row type what the digest chain holds of it
+(`values/facets.py`). A domain adds row types of its own (see `Domain`).
 Times are microseconds since the Unix epoch, UTC. `details`, `metadata` and the like are JSON texts.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
+
+from amends.values.facets import Facet
+
+_STEP_END = Facet(
+    name="step.end", table="step", key=("step_id",), wins="final", by="ended_us",
+    columns=("state", "started_us", "ended_us", "code", "message", "epoch", "jseq"),
+)  # fmt: skip
+_RUN_SEQ = Facet(
+    name="run.seq", table="recovery_run", key=("recovery_id",), columns=("jseq",), wins="final", by="ended_us"
+)
 
 
 class CommandRow(Struct):
     """One handled command and its kept reply; unique by (caller, key)."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="command", table="command", key=("trace_id", "span_id"),
+            columns=("caller", "subject", "request_id", "parent_span_id", "entity", "http", "error_code", "received_us",
+                "replied_us", "epoch", "jseq"),
+        ),
+        Facet(
+            name="command.reply", table="command", key=("trace_id", "span_id"), lapsed=(None, "", ""),
+            columns=("key", "body_hash", "reply"),
+        ),
+    )  # fmt: skip
 
     caller: str
     key: str
@@ -32,6 +55,15 @@ class CommandRow(Struct):
 
 class StepRow(Struct):
     """The intent of one try of one step (B8: committed before the step runs), or a try already ended."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="step", table="step", key=("step_id",),
+            columns=("entity", "name", "attempt", "idempotency_key", "target", "args", "undo", "trace_id",
+                "parent_span_id", "next_attempt_us", "server_address", "server_port"),
+        ),
+        _STEP_END,
+    )  # fmt: skip
 
     step_id: str
     entity: str
@@ -57,6 +89,8 @@ class StepRow(Struct):
 class StepEndRow(Struct):
     """The outcome of a try."""
 
+    facets: ClassVar[tuple[Facet, ...]] = (_STEP_END,)
+
     step_id: str
     state: str
     started_us: int
@@ -68,6 +102,14 @@ class StepEndRow(Struct):
 
 class MessageRow(Struct):
     """A durable message to another actor; deleted by the turn that consumes it."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="message", table="message", key=("message_id",),
+            columns=("to_kind", "to_id", "type", "body", "trace_id", "span_id", "actor", "request_id", "sent_us",
+                "jseq"),
+        ),
+    )  # fmt: skip
 
     message_id: str
     to_kind: str
@@ -84,6 +126,13 @@ class MessageRow(Struct):
 class OutboxRow(Struct):
     """An event still to be published; `outbox_id` is also its `Nats-Msg-Id`."""
 
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="outbox", table="outbox", key=("outbox_id",),
+            columns=("entity", "stream", "subject", "payload", "trace_id", "span_id", "created_us", "jseq"),
+        ),
+    )  # fmt: skip
+
     outbox_id: str
     entity: str
     stream: str
@@ -97,6 +146,14 @@ class OutboxRow(Struct):
 class OutboxMarkRow(Struct):
     """What publishing an outbox row came to."""
 
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="outbox.mark", table="outbox", key=("outbox_id",), wins="final", by="published_us",
+            default=("pending", 0, None),
+            columns=("state", "attempts", "published_us"),
+        ),
+    )  # fmt: skip
+
     outbox_id: str
     state: str
     attempts: int
@@ -105,6 +162,14 @@ class OutboxMarkRow(Struct):
 
 class FailureRow(Struct):
     """`traces.md`: Failure."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="failure", table="failure", key=("failure_id",),
+            columns=("trace_id", "span_id", "at_us", "failure_type", "severity", "ref", "message", "code", "component",
+                "cause_ref", "propagation_hop", "recovery_trace_id", "epoch", "jseq"),
+        ),
+    )  # fmt: skip
 
     failure_id: str
     trace_id: str
@@ -125,6 +190,16 @@ class FailureRow(Struct):
 class RunRow(Struct):
     """`traces.md`: Recovery run, as it begins."""
 
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="run", table="recovery_run", key=("recovery_id",),
+            columns=("recovery_trace_id", "matrix_row", "matrix_version", "matrix_sha256", "policy_sha256",
+                "started_us", "trigger_type", "trigger_ref", "original_trace_id", "original_span_id", "entity", "name",
+                "epoch", "begun_jseq"),
+        ),
+        _RUN_SEQ,
+    )  # fmt: skip
+
     recovery_id: str
     recovery_trace_id: str
     matrix_row: str
@@ -144,6 +219,15 @@ class RunRow(Struct):
 class RunEndRow(Struct):
     """A run's outcome; `degraded` is no end, so its `ended_us` stays null."""
 
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="run.end", table="recovery_run", key=("recovery_id",), wins="final", by="ended_us",
+            default=(None, None, "{}"),
+            columns=("final_outcome", "ended_us", "net"),
+        ),
+        _RUN_SEQ,
+    )  # fmt: skip
+
     recovery_id: str
     final_outcome: str
     ended_us: int | None
@@ -152,6 +236,14 @@ class RunEndRow(Struct):
 
 class ActionRow(Struct):
     """`traces.md`: Recovery action."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="action", table="recovery_action", key=("action_id",),
+            columns=("recovery_trace_id", "sequence", "at_us", "action_type", "what", "target_ref", "outcome",
+                "duration_ms", "metadata", "operator", "epoch", "started_us", "jseq"),
+        ),
+    )  # fmt: skip
 
     action_id: str
     recovery_trace_id: str
@@ -170,6 +262,15 @@ class ActionRow(Struct):
 
 class CompensationRow(Struct):
     """`traces.md`: Compensation; append-only, unique by `comp_key`."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="compensation", table="compensation", key=("compensation_id",),
+            columns=("action_id", "recovery_trace_id", "sequence", "at_us", "compensated_action_ref",
+                "compensated_action_type", "compensation_type", "target_ref", "outcome", "duration_ms", "metadata",
+                "matrix_row", "comp_key", "jseq"),
+        ),
+    )  # fmt: skip
 
     compensation_id: str
     action_id: str
@@ -190,6 +291,25 @@ class CompensationRow(Struct):
 class CaseRow(Struct):
     """An operator case as it now stands."""
 
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="case", table="ops_case", key=("case_id",),
+            columns=("kind", "target_ref", "entity", "opened_us", "commands"),
+        ),
+        Facet(
+            name="case.state", table="ops_case", key=("case_id",), wins="last",
+            columns=("state", "resolved_us", "jseq"),
+        ),
+        Facet(
+            name="case.trace", table="ops_case", key=("case_id",), wins="last", default=("",), keeps=True,
+            columns=("recovery_trace_id",),
+        ),
+        Facet(
+            name="case.evidence", table="ops_case", key=("case_id",), wins="last", default=("{}",), keeps=True,
+            columns=("evidence",),
+        ),
+    )  # fmt: skip
+
     case_id: str
     kind: str
     target_ref: str
@@ -204,6 +324,13 @@ class CaseRow(Struct):
 
 class QuarantineRow(Struct):
     """A message that an actor could not digest, set aside with its error."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+        Facet(
+            name="quarantine", table="message_quarantine", key=("message_id",),
+            columns=("entity", "type", "body", "error", "at_us", "jseq"),
+        ),
+    )  # fmt: skip
 
     message_id: str
     entity: str
@@ -233,6 +360,9 @@ class AuditDraft(Struct):
 
 class AuditRow(Struct):
     """An audit entry in the chain (`tables.md`, audit_log)."""
+
+    facets: ClassVar[tuple[Facet, ...]] = (
+    )  # fmt: skip
 
     audit_id: str
     seq: int

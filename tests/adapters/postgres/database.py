@@ -32,10 +32,11 @@ async def server() -> AsyncIterator[EmbeddedPostgres]:
 
 
 class Database(SimpleNamespace):
-    """`dsn`, `superuser_dsn`, `journal`, `book` (tells actors things and commits) and `read`."""
+    """`dsn`, `superuser_dsn`, `role`, `journal`, `book` (tells actors things and commits) and `read`."""
 
     dsn: str
     superuser_dsn: str
+    role: str
     journal: PostgresJournal
     book: Book
     read: ReadSide
@@ -67,10 +68,12 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     assert await lease.acquire_now() == 1
     await lease.prepare("instance-1", "0.1.0", time.time_ns() // 1000)
     tables = {**TABLES, **RENTAL.tables}
-    journal = PostgresJournal(dsn, 1, {kind.name: kind.table for kind in RENTAL.kinds}, list(tables.values()))
-    read = ReadSide(dsn)
+    journal = PostgresJournal(
+        dsn, 1, {kind.name: kind.table for kind in RENTAL.kinds}, list(tables.values()), role=lease.role
+    )
+    read = ReadSide(dsn, role=lease.role)
     book = Book(journal, await journal.head(), context(1))
-    yield Database(dsn=dsn, superuser_dsn=admin, journal=journal, book=book, read=read)
+    yield Database(dsn=dsn, superuser_dsn=admin, role=lease.role, journal=journal, book=book, read=read)
     await read.aclose()
     await journal.aclose()
     await lease.aclose()

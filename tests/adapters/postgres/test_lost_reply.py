@@ -191,7 +191,7 @@ async def test_a_foreign_lock_on_the_head_is_no_turns_fault(database: Database, 
 async def head_of(database: Database) -> Head:
     connection = await asyncpg.connect(database.dsn)
     try:
-        row = await connection.fetchrow("SELECT epoch, seq, audit_seq, hash FROM journal_head")
+        row = await connection.fetchrow("SELECT epoch, seq, audit_seq, hash, digest FROM journal_head")
     finally:
         await connection.close()
     assert row is not None

@@ -7,11 +7,14 @@ import pytest
 
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.otel.verify import verify
+from adapters.postgres.digests import verify_digests
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
 from adapters.postgres.statements import migrations, statement
+from amends.runtime.domain import covered
 from amends.values import ids
+from supervisors.rental import RENTAL
 
 RUN, ACTION, STEP = "recov_1", "act_1", "step_1"
 TRACE = ids.trace_id("recovery", RUN)
@@ -96,4 +99,28 @@ async def test_a_resource_is_that_of_the_runtime_that_made_the_record(old_dsn: s
         assert await reader.recent(service="amends") == []
     finally:
         await read.aclose()
+        await lease.aclose()
+
+
+async def test_rows_from_before_the_digest_chain_are_counted(server: EmbeddedPostgres, old_dsn: str) -> None:
+    lease = Lease(old_dsn, "test")
+    superuser = await asyncpg.connect(server.superuser_dsn.replace("/amends?", "/old?"))
+    try:
+        assert await lease.acquire_now() == 1
+        await lease.prepare("instance-1", "0.3.0", 3_000_000)
+        verdict = await verify_digests(old_dsn, covered((RENTAL,)))
+        assert (verdict.valid, verdict.since_seq, verdict.older) == (True, 2, 5)
+        # one more, however old it says it is, and one less
+        await superuser.execute(
+            "SET session_replication_role = replica; DELETE FROM compensation; INSERT INTO step SELECT 'step_9', "
+            "entity, name, attempt, state, 'k9', target, args, undo, trace_id, parent_span_id, started_us, ended_us, "
+            "next_attempt_us, code, message, epoch, 1 FROM step"
+        )
+        findings = (await verify_digests(old_dsn, covered((RENTAL,)))).findings
+        assert sorted((each.table, each.what) for each in findings) == [
+            ("compensation", "missing: 0 rows from before the chain began, there were 1"),
+            ("step", "slipped in: 2 rows from before the chain began, there were 1"),
+        ]
+    finally:
+        await superuser.close()
         await lease.aclose()

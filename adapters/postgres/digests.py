@@ -1,0 +1,226 @@
+"""`audit verify` over all rows: the digest chain recomputed, and every row compared with its newest digest.
+
+Needs no more than SELECT on the tables. One snapshot, read as a stream; what is compared lies in a temporary file.
+`amends.values.facets` says what a digest is over.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+
+from adapters.postgres.audit import AuditVerdict, verify_chain
+from adapters.postgres.connect import close, connect
+from adapters.postgres.leaves import LeafFile
+from adapters.postgres.statements import statement
+from amends.values.anchors import Anchored
+from amends.values.canonical import ZERO_HASH, canonical
+from amends.values.errors import BadConfiguration, Unavailable
+from amends.values.facets import Covered, Facet, chain, digest
+
+CHUNK = 1000
+SHOWN = 200  # findings told one by one
+TOLD_EVERY = 100_000
+STATES = Facet(name="state", table="", key=("kind", "id"), columns=("state", "version", "due_us", "body"), wins="last")
+# Tables whose rows stay and are known by the leaf of their birth: none of the older ones can have gone.
+LASTING = frozenset({
+    "assignments", "debts", "meters", "ledger_entries", "failure", "recovery_run", "recovery_action", "compensation",
+    "ops_case", "step", "outbox", "message_quarantine", "command",
+})  # fmt: skip
+_DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+Say = Callable[[str], None]
+
+
+class Finding(Struct, frozen=True):
+    """One thing that is not as the runtime left it."""
+
+    table: str
+    key: str
+    what: str
+
+
+class DigestVerdict(Struct):
+    """What was compared and what is wrong; `older` rows were written before the chain began, at turn `since_seq`."""
+
+    audit: AuditVerdict
+    commits: int = 0
+    rows: int = 0
+    older: int = 0
+    since_seq: int = 0
+    head: str = ZERO_HASH
+    wrong: int = 0
+    findings: list[Finding] = []
+
+    @property
+    def valid(self) -> bool:
+        """Whether everything is as it was written."""
+        return self.audit.valid and not self.wrong
+
+    def tell(self, table: str, key: object, what: str) -> None:
+        """One more finding."""
+        self.wrong += 1
+        if len(self.findings) < SHOWN:
+            self.findings.append(Finding(table, str(key), what))
+
+
+async def verify_digests(
+    dsn: str, covered: Covered, anchors: Iterable[Anchored] = (), say: Say = lambda line: None
+) -> DigestVerdict:
+    """Verify both chains, all rows, and that every anchored head is one the chain has passed.
+
+    Raises `Unavailable`, and `BadConfiguration` where the role may not read the tables.
+    """
+    connection = await connect(dsn, name="amends-verify", read_only=True)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(statement("unbounded"))
+            await connection.execute(statement("unhurried"))
+            with LeafFile() as leaves:
+                return await _Verification(connection, covered, leaves, say).run(list(anchors))
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise BadConfiguration(f"the role of the DSN cannot read all tables: {error}; see docs/security.md") from error
+    except _DRIVERS as error:
+        raise Unavailable(f"Postgres: {error}") from error
+    finally:
+        await close(connection)
+
+
+class _Verification:
+    """One verification under way."""
+
+    def __init__(self, connection: "asyncpg.Connection[Any]", covered: Covered, leaves: LeafFile, say: Say) -> None:
+        self._connection, self._covered, self._leaves, self._say = connection, covered, leaves, say
+        self._known = {facet.name: facet for facet in (*covered.facets, STATES)}
+        self._before: dict[str, int] = {}  # rows of each table when the chain began
+        self._older: dict[str, int] = {}  # those of them that no commit has written since
+
+    async def run(self, anchors: list[Anchored]) -> DigestVerdict:
+        """Both chains, then row by row."""
+        self.verdict = verdict = DigestVerdict(await verify_chain(self._connection))
+        self._say(f"audit log: {verdict.audit.entries} entries")
+        await self._walk(anchors)
+        self._say(f"digest chain: {verdict.commits} commits")
+        for row in await self._connection.fetch(statement("audit_untied")):
+            verdict.tell("audit_log", row["seq"], "not the entry that its commit wrote, or written by none")
+        for table in sorted({*self._covered.states.values(), "actors"}):
+            await self._find(table, [STATES])
+        self._compare(STATES, [STATES])
+        for table, facets in self._covered.tables().items():
+            await self._find(table, facets)
+            self._compare(facets[0], facets)
+        self._count_older()
+        return verdict
+
+    # --- the chain -----------------------------------------------------------------------------------
+
+    async def _walk(self, anchors: list[Anchored]) -> None:
+        verdict, seq, last, ends = self.verdict, -1, ZERO_HASH, (-1, -1, "", "")
+        wanted = {anchor.seq for anchor in anchors}
+        passed: dict[int, tuple[str, int, str]] = {}
+        async for row in self._connection.cursor(statement("digest_chain"), prefetch=CHUNK):
+            if row["prev_hash"] != last:
+                verdict.tell("journal_digest", row["seq"], f"does not follow turn {seq}: commits between are missing")
+            begins, seq, last = seq < 0, row["seq"], row["hash"]
+            if last != chain(row["prev_hash"], seq, row["epoch"], row["audit_seq"], row["audit_hash"], row["leaves"]):
+                verdict.tell("journal_digest", seq, "rewritten: its hash does not fit")
+            ends = (seq, row["audit_seq"], row["audit_hash"], last)
+            if seq in wanted:
+                passed[seq] = (last, row["audit_seq"], row["audit_hash"])
+            self._take(row, begins=begins)
+            if verdict.commits % TOLD_EVERY == TOLD_EVERY - 1:
+                self._say(f"digest chain: {verdict.commits + 1} commits so far")
+        head = await self._connection.fetchrow(statement("read_head"))
+        assert head is not None
+        verdict.head = last
+        if ends != (head["seq"], head["audit_seq"], head["hash"], head["digest"]):
+            verdict.tell("journal_head", head["seq"], f"rewritten or its tail cut: the digest chain ends at turn {seq}")
+        for anchor in anchors:
+            if anchor.seq > seq:
+                verdict.tell("journal_digest", anchor.seq, f"tail cut: anchored, but the chain ends at turn {seq}")
+            elif passed.get(anchor.seq) != (anchor.digest, anchor.audit_seq, anchor.audit_hash):
+                verdict.tell("journal_digest", anchor.seq, "rewritten: another head was anchored at this turn")
+
+    def _take(self, row: "asyncpg.Record", *, begins: bool) -> None:
+        """The leaves of one commit; the chain's first row holds counts instead."""
+        try:
+            if begins:
+                self._before = msgspec.json.decode(row["leaves"], type=dict[str, int])
+                self.verdict.since_seq = row["seq"]
+                return
+            self.verdict.commits += 1
+            for name, entry in msgspec.json.decode(row["leaves"], type=dict[str, list[Any]]).items():
+                self._leaves.leave(self._known[name], entry)
+        except (msgspec.MsgspecError, KeyError, IndexError) as error:
+            self.verdict.tell("journal_digest", row["seq"], f"rewritten: its leaves cannot be made out ({error!r})")
+
+    # --- the rows ------------------------------------------------------------------------------------
+
+    async def _find(self, table: str, facets: list[Facet]) -> None:
+        """Read a table whole and keep the digests of its rows as they are."""
+        query, key, has_seq = _query(table, facets, self._covered.states)
+        rows: list[tuple[str, str, str, bool, int]] = []
+        count = 0
+        async for row in self._connection.cursor(query, prefetch=CHUNK):
+            name = ":".join(row[column] for column in key)
+            seq = row["jseq"] if has_seq else 0
+            for facet in facets:
+                values = tuple(row[column] for column in facet.columns)
+                if facet is STATES:
+                    values = (*values[:-1], canonical(msgspec.json.decode(values[-1])).decode())
+                rows.append((facet.name, name, digest(values), values == facet.lapsed, seq))
+            count += 1
+            if len(rows) >= CHUNK:
+                self._leaves.find(rows)
+                rows.clear()
+                await asyncio.sleep(0)
+            if count % TOLD_EVERY == 0:
+                self._say(f"{table}: {count} rows so far")
+        self._leaves.find(rows)
+        self.verdict.rows += count
+        self._say(f"{table}: {count} rows")
+
+    def _compare(self, birth: Facet, facets: list[Facet]) -> None:
+        """Each row with what the chain says of it; `birth` is the facet that is written with a new row."""
+        verdict = self.verdict
+        for key, seq in self._leaves.unborn(birth.name):
+            table = self._table(birth, key)
+            if seq > verdict.since_seq or not self._before.get(table):
+                verdict.tell(table, key, "slipped in: no commit wrote this row")
+            else:
+                self._older[table] = self._older.get(table, 0) + 1
+        for key in self._leaves.missing(birth.name):
+            verdict.tell(self._table(birth, key), key, "missing: a commit wrote this row")
+        for key in self._leaves.put_back(birth.name):
+            verdict.tell(self._table(birth, key), key, "slipped in: a commit has taken this row away")
+        for facet in facets:
+            default = digest(facet.default) if facet.default is not None else ""
+            for key in (*self._leaves.rewritten(facet.name), *self._leaves.unwritten(facet.name, default, birth.name)):
+                verdict.tell(self._table(facet, key), key, f"rewritten: {', '.join(facet.columns)}")
+
+    def _table(self, facet: Facet, key: str) -> str:
+        return facet.table or self._covered.states.get(key.partition(":")[0], "actors")
+
+    def _count_older(self) -> None:
+        """Of rows that stood there before the chain began only the number is known."""
+        for table, before in self._before.items():
+            now = self._older.get(table, 0)
+            self.verdict.older += now
+            if now > before:
+                self.verdict.tell(
+                    table, "-", f"slipped in: {now} rows from before the chain began, there were {before}"
+                )
+            if now < before and table in LASTING:
+                self.verdict.tell(table, "-", f"missing: {now} rows from before the chain began, there were {before}")
+
+
+def _query(table: str, facets: list[Facet], states: Mapping[str, str]) -> tuple[str, tuple[str, ...], bool]:
+    """The statement that reads a table, the columns of its key, and whether its rows have a place in the journal."""
+    if facets == [STATES]:
+        kinds = [kind for kind, each in states.items() if each == table]
+        key = "kind, id" if table == "actors" else f"'{kinds[0]}'::text AS kind, {kinds[0]}_id AS id"
+        return f"SELECT {key}, state, version, due_us, body::text AS body FROM {table}", ("kind", "id"), False  # noqa: S608 - names of ours
+    columns = list(dict.fromkeys((*facets[0].key, *(column for facet in facets for column in facet.columns))))
+    return f"SELECT {', '.join(columns)} FROM {table}", facets[0].key, "jseq" in columns  # noqa: S608 - names of ours
