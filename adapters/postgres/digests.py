@@ -191,7 +191,7 @@ class _Verification:
                 verdict.tell(table, key, "slipped in: no commit wrote this row")
             else:
                 self._older[table] = self._older.get(table, 0) + 1
-        for key in self._leaves.missing(birth.name):
+        for key in self._leaves.missing(birth):
             verdict.tell(self._table(birth, key), key, "missing: a commit wrote this row")
         for key in self._leaves.put_back(birth.name):
             verdict.tell(self._table(birth, key), key, "slipped in: a commit has taken this row away")

@@ -44,7 +44,7 @@ _UNBORN: Final = (
     "(SELECT 1 FROM leaf WHERE leaf.facet = found.facet AND leaf.key = found.key)"
 )
 _MISSING: Final = (
-    "SELECT key FROM leaf WHERE facet = ? AND digest <> '' AND NOT EXISTS "
+    "SELECT key FROM leaf WHERE facet = ? AND digest <> '' AND rank < ? AND NOT EXISTS "
     "(SELECT 1 FROM found WHERE found.facet = leaf.facet AND found.key = leaf.key)"
 )
 _PUT_BACK: Final = "SELECT key FROM found JOIN leaf USING (facet, key) WHERE facet = ? AND leaf.digest = ''"
@@ -84,9 +84,10 @@ class LeafFile:
         """Keys and places of rows that no commit wrote."""
         return iter(self._file.execute(_UNBORN, (birth,)))
 
-    def missing(self, birth: str) -> Iterable[str]:
-        """Keys of rows that a commit wrote and that are not there."""
-        return (key for (key,) in self._file.execute(_MISSING, (birth,)))
+    def missing(self, birth: Facet) -> Iterable[str]:
+        """Keys of rows that a commit wrote and that are not there, though nobody of ours takes them away."""
+        upto = birth.gone_from if birth.ranked else 1
+        return (key for (key,) in self._file.execute(_MISSING, (birth.name, upto)))
 
     def put_back(self, birth: str) -> Iterable[str]:
         """Keys of rows that a commit took away and that are there."""

@@ -35,7 +35,8 @@ class Facet(Struct, frozen=True, kw_only=True):
     """Columns of a table that are written together; `key` names the row.
 
     `default`: what stands where no leaf was written. `keeps`: to write the default keeps what stood, and leaves none.
-    `lapsed`: what the runtime itself may put in their place later (a reply is kept for 7 days).
+    `lapsed`: what the runtime itself may put in their place later (a reply is kept for 7 days). `gone_from`: rows whose
+    `by` is as great may be taken away by the runtime (refusals, after 7 days too).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Facet(Struct, frozen=True, kw_only=True):
     default: tuple[Any, ...] | None = None
     keeps: bool = False
     lapsed: tuple[Any, ...] | None = None
+    gone_from: int = NO_RANK
 
     @property
     def ranked(self) -> bool:

@@ -27,7 +27,8 @@ class CommandRow(Struct):
         Facet(
             name="command", table="command", key=("trace_id", "span_id"),
             columns=("caller", "subject", "request_id", "parent_span_id", "entity", "http", "error_code", "received_us",
-                "replied_us", "epoch", "jseq"),
+                "replied_us", "epoch", "link", "jseq"),
+            by="http", gone_from=400,
         ),
         Facet(
             name="command.reply", table="command", key=("trace_id", "span_id"), lapsed=(None, "", ""),

@@ -3,8 +3,11 @@
 import msgspec
 
 from adapters.postgres.digests import DigestVerdict, verify_digests
+from amends.ports import Turn
 from amends.runtime.domain import covered
+from amends.runtime.seal import seal
 from amends.values.anchors import Anchored
+from amends.values.records import TABLES, CommandRow
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, whole_story
@@ -110,8 +113,17 @@ async def test_a_message_that_was_taken_in_cannot_be_put_back(database: Database
 
 async def test_what_is_kept_for_a_week_may_be_forgotten_but_not_changed(database: Database) -> None:
     await whole_story(database.book)
+    turn = Turn()
+    turn.rows = [CommandRow("shop", "again", "h", "cmd.account.create", "req_x", "a" * 32, "b" * 16, "", "account:acct1",
+                            409, "already_exists", "{}", 1, 2, 1)]  # fmt: skip
+    commit = seal([turn], database.book.head, {**TABLES, **RENTAL.tables})
+    await database.journal.commit(commit)
+    database.book.head = commit.after
+    refused = await database.all("SELECT FROM command WHERE error_code <> ''")
+    await database.journal.fetch("forget_refusals", 1 << 60)
     await database.journal.fetch("forget_replies", 1 << 60)
     assert (await verdict_of(database)).valid
+    assert (len(refused) > 0, await database.all("SELECT FROM command WHERE error_code <> ''")) == (True, [])
 
 
 async def test_a_history_cut_without_a_seam_shows_against_an_anchor_only(database: Database) -> None:
