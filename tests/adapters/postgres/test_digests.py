@@ -114,8 +114,9 @@ async def test_a_message_that_was_taken_in_cannot_be_put_back(database: Database
 async def test_what_is_kept_for_a_week_may_be_forgotten_but_not_changed(database: Database) -> None:
     await whole_story(database.book)
     turn = Turn()
-    turn.rows = [CommandRow("shop", "again", "h", "cmd.account.create", "req_x", "a" * 32, "b" * 16, "", "account:acct1",
-                            409, "already_exists", "{}", 1, 2, 1)]  # fmt: skip
+    row = CommandRow("shop", "again", "h", "cmd.account.create", "req_x", "a" * 32, "b" * 16, "", "account:acct1", 409,
+                     "already_exists", "{}", 1, 2, 1)  # fmt: skip
+    turn.rows = [row]
     commit = seal([turn], database.book.head, {**TABLES, **RENTAL.tables})
     await database.journal.commit(commit)
     database.book.head = commit.after
