@@ -1,6 +1,7 @@
 """Matching by label: the same answers as a look through all, first come first served, and how little is looked at."""
 
 import random
+from collections.abc import ItemsView, Iterator, Mapping
 
 import pytest
 
@@ -58,14 +59,26 @@ def test_the_longest_waiting_request_that_a_node_fits_is_found(seed: int) -> Non
     assert list(waiting) == list(plain)
 
 
-class Looked(dict[str, str]):
+class Looked(Mapping[str, str]):
     """Labels that count how often they are asked."""
 
     times = 0
 
-    def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]
+    def __init__(self, **labels: str) -> None:
+        self._labels = labels
+
+    def __getitem__(self, name: str) -> str:
         Looked.times += 1
-        return super().get(key, default)
+        return self._labels[name]
+
+    def items(self) -> ItemsView[str, str]:
+        return self._labels.items()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
 
 
 def test_one_node_in_ten_thousand_is_found_without_a_look_at_the_others() -> None:
