@@ -208,4 +208,5 @@ async def all_is_well(world: World) -> None:
     assert await world.rows("SELECT * FROM public_v1.ledger_entry") == []
     assert await world.rows("SELECT * FROM message_quarantine") == []
     dsn = world.endpoints["postgres_dsn"].replace("amends_reader", "postgres")
-    assert (await verify_digests(dsn, covered((RENTAL,)))).findings == []
+    findings = (await verify_digests(dsn, covered((RENTAL,)))).findings
+    assert [each for each in findings if (each.table, each.key) not in world.planted] == []

@@ -146,9 +146,11 @@ async def test_a_release_while_paused_counts_from_its_instant_also_after_a_resta
     # given a rental that a step nobody knows pauses at the start
     allocation_id = await world.rent(node_id=machine.node_id)
     entity = f"allocation:{allocation_id}"
+    step_id = f"step_{allocation_id.removeprefix('alloc_')}"
+    world.planted.add(("step", step_id))
     async with world.sql.transaction():
         await world.sql.execute("SET LOCAL session_replication_role = replica")
-        await world.sql.execute(UNKNOWN_STEP, f"step_{allocation_id.removeprefix('alloc_')}", entity)
+        await world.sql.execute(UNKNOWN_STEP, step_id, entity)
     world.kill()
     await world.restart()
     case = await open_case(world, entity, "unknown_step")

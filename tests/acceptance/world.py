@@ -48,6 +48,7 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.endpoints: dict[str, Any] = {}
         self.streams: dict[str, StreamConfig] = {}
+        self.planted: set[tuple[str, str]] = set()  # table and key of rows that a test has written by hand
         self.operator_token = ""  # empty: the one the runtime generated
         self.caller_token = ""
         self.nats: Client
