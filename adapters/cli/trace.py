@@ -35,12 +35,18 @@ def page(document: Mapping[str, Any], first: str) -> str:
     return "\n\n".join("\n".join(_trace(trace)) for trace in traces)
 
 
+def _in_order(span: Span) -> tuple[int, bool, int, str]:
+    """In the order in which they ended; the end of a run, which covers it from its beginning, after what it ends."""
+    ended = span["startTime"] + span["duration"]
+    return ended, span["operationName"] == "recovery.ended", span["startTime"], span["spanID"]
+
+
 def _began(spans: Sequence[Span]) -> int:
     return min((int(span["startTime"]) for span in spans), default=0)
 
 
 def _trace(trace: Mapping[str, Any]) -> Iterator[str]:
-    spans: list[Span] = sorted(trace["spans"], key=lambda span: (span["startTime"] + span["duration"], span["spanID"]))
+    spans: list[Span] = sorted(trace["spans"], key=_in_order)
     own = {span["spanID"] for span in spans}
     children: dict[str, list[Span]] = {}
     for span in spans:

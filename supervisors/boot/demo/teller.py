@@ -4,6 +4,7 @@ No line is longer than the terminal, or than 80 characters where there is none.
 """
 
 import os
+import shlex
 import shutil
 import sys
 import textwrap
@@ -47,7 +48,9 @@ class Teller:
 
     def command(self, text: str) -> None:
         """A command a person would type; broken so that it can still be copied."""
-        first, *rest = textwrap.wrap(text, self._width - 8, break_long_words=False, break_on_hyphens=False)
+        words = " ".join(shlex.quote(word).replace(" ", "\0") for word in shlex.split(text))  # no break in quotes
+        wrapped = textwrap.wrap(words, self._width - 12, break_long_words=False, break_on_hyphens=False)
+        first, *rest = [line.replace("\0", " ") for line in wrapped]
         lines = [f"$ {first}", *(f"      {line}" for line in rest)]
         for number, line in enumerate(lines, 1):
             self._line("    " + self._paint(line + (" \\" if number < len(lines) else ""), "yellow"))
