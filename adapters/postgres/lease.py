@@ -18,6 +18,7 @@ import msgspec
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.role import runtime_role
 from adapters.postgres.statements import migrations, statement
+from amends.runtime.clock import WRONG_US
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 
@@ -38,8 +39,11 @@ class Lease:
     `is_dead` says of a holder that its process is known to have ended: nobody waits for that one.
     """
 
-    def __init__(self, dsn: str, holder: str, is_dead: Callable[[str], bool] = lambda holder: False) -> None:
-        self._dsn, self._holder, self._is_dead = dsn, holder, is_dead
+    def __init__(
+        self, dsn: str, holder: str, is_dead: Callable[[str], bool] = lambda holder: False, *,
+        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:  # fmt: skip
+        self._dsn, self._holder, self._is_dead, self._wall_us = dsn, holder, is_dead, wall_us
         self._connection: asyncpg.Connection[Any] | None = None
         self._renewed = self._confirmed = -NEVER
         self._renewing: asyncio.Task[None] | None = None
@@ -101,11 +105,24 @@ class Lease:
             found = await connection.fetchrow(statement("see_lease"))
             if not self._is_free(found, started):
                 return False
+            await self._check(connection)
             epoch: int = await connection.fetchval(statement("take_lease"), self._holder)
         self.epoch, self._renewed = epoch, started
         await connection.execute(statement("end_sessions"), f"amends:{epoch}")
         self._renewing = asyncio.create_task(self._renew(), name="lease.renew")  # the connection is its own now
         return True
+
+    async def _check(self, connection: "asyncpg.Connection[Any]") -> None:
+        """Refuse what would refuse the start, before a holder loses the lease to it; raises `BadConfiguration`."""
+        before_us = self._wall_us()
+        peer_us: int = await connection.fetchval(statement("server_clock"))
+        check_clock(before_us, peer_us, self._wall_us())
+        if await connection.fetchval(statement("has_migrations")):
+            _check_migrations(await connection.fetch(statement("done_migrations")))
+        for row in await connection.fetch(statement("durable_settings")):
+            if row["setting"] == "off":
+                why = "acknowledged commits could be lost"
+                raise BadConfiguration(f"Postgres runs with {row['name']} = off: {why}")
 
     def _is_free(self, found: Any, now: float) -> bool:
         """Whether it may be taken. Only time in which we looked counts: we may have been paused, or Postgres away."""
@@ -135,10 +152,6 @@ class Lease:
             self.role = await runtime_role(connection)
             said = msgspec.json.encode(dict(resource or {})).decode()
             await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us, said)
-            for row in await connection.fetch(statement("durable_settings")):
-                if row["setting"] == "off":
-                    why = "acknowledged commits could be lost"
-                    raise BadConfiguration(f"Postgres runs with {row['name']} = off: {why}")
         except _DRIVERS as error:
             raise _blame(error) from error
         finally:
@@ -221,17 +234,32 @@ def _blame(error: Exception) -> Unavailable | BadConfiguration:
     return blame if isinstance(blame, Unavailable) else Unavailable(f"Postgres: {error}")
 
 
+def check_clock(before_us: int, peer_us: int, after_us: int) -> None:
+    """Raise `BadConfiguration` where Postgres' clock, asked between these two readings of ours, is another one."""
+    ahead_us = before_us - peer_us if peer_us < before_us else min(0, after_us - peer_us)
+    if abs(ahead_us) > WRONG_US:
+        where = f"{abs(ahead_us) / 1e6:.1f} s {'ahead of' if ahead_us > 0 else 'behind'} Postgres'"
+        raise BadConfiguration(f"this machine's clock is {where}; money is counted by it: set it right, then start")
+
+
+def _check_migrations(rows: "list[asyncpg.Record]") -> None:
+    done = {row["number"]: row["sha256"] for row in rows}
+    known = {number: (name, sha256(text.encode())) for number, name, text in migrations()}
+    newer = sorted(set(done) - set(known))
+    if newer:
+        raise BadConfiguration(f"the database has the migration {newer[-1]} of a newer release; use that release")
+    for number, digest in done.items():
+        name, ours = known[number]
+        if digest != ours:
+            raise BadConfiguration(f"the database was made by another {name}; use the release that made it")
+
+
 async def _migrate(connection: "asyncpg.Connection[Any]") -> None:
     await connection.execute(statement("create_migrations"))
     done = {row["number"]: row["sha256"] for row in await connection.fetch(statement("done_migrations"))}
-    newer = sorted(set(done) - {number for number, _, _ in migrations()})
-    if newer:
-        raise BadConfiguration(f"the database has the migration {newer[-1]} of a newer release; use that release")
     for number, name, text in migrations():
         digest = sha256(text.encode())
         if number in done:
-            if done[number] != digest:
-                raise BadConfiguration(f"the database was made by another {name}; use the release that made it")
             continue
         async with connection.transaction():
             await connection.execute(statement("unbounded"))

@@ -149,6 +149,8 @@ class Front:
 
     async def _statement(self, request: wire.Statement, identity: Identity) -> dict[str, Any]:
         side, asker = self._side(identity)
+        if not identity.trusted and request.account_id not in identity.accounts:  # there or not: it is not to be told
+            raise Rejected("not_found", f"there is no account {request.account_id!r}", field="account_id")
         account = await side.get("account", request.account_id, asker)
         if not _may_see(identity, "account", account):
             raise Rejected("forbidden", "this caller may not see that account", field="account_id")

@@ -24,7 +24,7 @@ from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.values.anchors import Anchored
-from amends.values.errors import BadConfiguration, Fenced, Unavailable
+from amends.values.errors import BadConfiguration, Fenced, Locked, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -291,5 +291,5 @@ async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await read()
-        except Unavailable:
+        except (Unavailable, Locked):
             await asyncio.sleep(READ_RETRY_S)

@@ -142,13 +142,18 @@ WHERE datname = current_database() AND usename = current_user AND pid <> pg_back
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at_us;
 
 -- name: closed_tables
--- Tables of ours on which another session holds a lock that lets nobody write them.
+-- Tables of ours on which another session has, or waits for, a lock that lets nobody write them: who comes after one
+-- that waits waits as well.
 SELECT DISTINCT class.relname AS name
 FROM pg_locks AS held JOIN pg_class AS class ON class.oid = held.relation
-WHERE held.granted AND held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')
+WHERE held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')
   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
   AND class.relnamespace = current_schema()::regnamespace;
+
+-- name: has_migrations
+-- Whether any migration was ever begun.
+SELECT to_regclass('schema_migration') IS NOT NULL;
 
 -- name: create_migrations
 -- Which numbered migrations have run.

@@ -135,7 +135,7 @@ FROM (
         AS mark (outbox_id, state, attempts, published_us, jseq)
     ORDER BY outbox_id, jseq DESC
 ) AS row
-WHERE outbox.outbox_id = row.outbox_id AND outbox.state <> 'published';
+WHERE outbox.outbox_id = row.outbox_id AND outbox.state NOT IN ('published', 'skipped');
 
 -- name: write_recovery_run_end
 -- Outcomes of runs; `degraded` leaves the end open.

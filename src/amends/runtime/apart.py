@@ -29,6 +29,11 @@ class Apart:
     def __contains__(self, entity: str) -> bool:
         return entity in self._rows
 
+    def holds(self, row: OutboxRow) -> bool:
+        """Whether this very row is still set apart."""
+        found = self._rows.get(row.entity)
+        return found is not None and found.row.outbox_id == row.outbox_id
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -175,21 +175,21 @@ class Dispatcher:
 
     async def _start_ready(self, slices: Slices) -> bool:
         """Start what may start; True if the lease holds something back."""
-        while self._ready:
-            if self.stopping:
+        while True:
+            self._ready.extend(self.places.named())
+            if not self._ready or self.stopping:
                 return False
             if not self._may_act():
                 return True
             await slices.shared()
             self._start(self._ready.popleft())
-        return False
 
     def _start(self, target: str) -> None:
         """Start the target's next step, if it has one that may."""
         queue = self._queues.get(target)
         if not queue or self._running.get(target, 0) >= self._steps[queue[0].name].per_target:
             return
-        held_us = self.reach.held_until(target)
+        held_us = self.reach.held_until(self._steps[queue[0].name].adapter, target)
         if held_us > self._engine.now_us():
             heapq.heappush(self._later, (held_us, target, ""))
             return
@@ -215,7 +215,7 @@ class Dispatcher:
         self._running[target] -= 1
         if not self._running[target]:
             del self._running[target]
-        self._ready.extend(self.places.give(*place))
+        self.places.give(*place)
         if target in self._queues:
             self._ready.append(target)
         self._wake.set()
@@ -239,7 +239,7 @@ class Dispatcher:
         began = time.perf_counter()
         outcome = await self._outcome(spec, call)
         self.took.setdefault(row.name, Histogram()).observe(time.perf_counter() - began)
-        self.reach.took(row.target, outcome, self._engine.now_us())
+        self.reach.took(spec.adapter, row.target, outcome, self._engine.now_us())
         if row.epoch != call.epoch:
             # An earlier runtime may have begun it: "certainly did not run" is said of this try alone (rule 1, A4).
             outcome = msgspec.structs.replace(outcome, may_have_run=True)

@@ -5,7 +5,7 @@ for the others. A target that cannot be reached three times in a row is tried by
 waits; what waits for it spends no try.
 """
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 
 from amends.ports import Outcome
 from amends.runtime.breaker import Breaker
@@ -27,58 +27,63 @@ class Places:
     ) -> None:
         self._limits = (in_flight, per_adapter, per_domain)  # by the length of the key
         self._taken: Counter[Key] = Counter()
-        self._waiting: dict[Key, deque[str]] = {}
+        self._waiting: dict[Key, OrderedDict[str, None]] = {}
 
     def take(self, adapter: str, domain: str, target: str) -> bool:
-        """Take a place; where none is free the target is named again by `give`."""
+        """Take a place; where none is free the target is named again once one is."""
         keys = _keys(adapter, domain)
         for key in keys:
             if self._taken[key] >= self._limits[len(key)]:
-                self._waiting.setdefault(key, deque()).append(target)
+                self._waiting.setdefault(key, OrderedDict())[target] = None
                 return False
         self._taken.update(keys)
         return True
 
-    def give(self, adapter: str, domain: str) -> list[str]:
-        """Give a place back; returns the targets that may ask again."""
-        found = []
+    def give(self, adapter: str, domain: str) -> None:
+        """Give a place back."""
         for key in _keys(adapter, domain):
             self._taken[key] -= 1
             if not self._taken[key]:
                 del self._taken[key]
-            waiting = self._waiting.get(key)
-            if waiting:
-                found.append(waiting.popleft())
-                if not waiting:
-                    del self._waiting[key]
+
+    def named(self) -> list[str]:
+        """Those that may ask again, first come first. Ask until none is named: not everyone takes its place."""
+        found: list[str] = []
+        for key, waiting in list(self._waiting.items()):
+            spare = min(len(waiting), self._limits[len(key)] - self._taken[key])
+            found += [waiting.popitem(last=False)[0] for _ in range(spare)]
+            if not waiting:
+                del self._waiting[key]
         return found
 
 
 class Reach:
-    """A breaker for each target that could not be reached of late."""
+    """A breaker for each way (adapter) to a target that could not be reached of late."""
 
     def __init__(self) -> None:
-        self._troubled: dict[str, tuple[Breaker, int]] = {}
+        self._troubled: dict[tuple[str, str], tuple[Breaker, int]] = {}
 
-    def held_until(self, target: str) -> int:
+    def held_until(self, adapter: str, target: str) -> int:
         """When the next step may try it, in microseconds; 0 for now."""
-        troubled = self._troubled.get(target)
+        troubled = self._troubled.get((adapter, target))
         return troubled[1] if troubled is not None and troubled[0].failures >= UNREACHABLE else 0
 
-    def took(self, target: str, outcome: Outcome, now_us: int) -> None:
-        """A step on it has ended."""
-        if outcome.kind == "done" or (outcome.may_have_run and outcome.kind == "failed"):
-            self._troubled.pop(target, None)
+    def took(self, adapter: str, target: str, outcome: Outcome, now_us: int) -> None:
+        """A step on it has ended; whatever shows that it was there makes it reachable."""
+        way = (adapter, target)
+        if outcome.kind == "done" or (outcome.may_have_run and not outcome.code.endswith("timeout")):
+            self._troubled.pop(way, None)
             return
-        breaker = self._troubled.pop(target, (Breaker(target, WAITS, lambda: now_us), 0))[0]
+        breaker = self._troubled.pop(way, (Breaker(target, WAITS, lambda: now_us), 0))[0]
         breaker.failed()
-        self._troubled[target] = (breaker, now_us + int(breaker.wait_s * 1e6))  # the newest last
+        self._troubled[way] = (breaker, now_us + int(breaker.wait_s * 1e6))  # the newest last
         if len(self._troubled) > REMEMBERED:
             del self._troubled[next(iter(self._troubled))]
 
     def forget(self, target: str) -> None:
         """It is back, or somebody wants to know now."""
-        self._troubled.pop(target, None)
+        for way in [way for way in self._troubled if way[1] == target]:
+            del self._troubled[way]
 
     def __len__(self) -> int:
         return sum(breaker.failures >= UNREACHABLE for breaker, _ in self._troubled.values())

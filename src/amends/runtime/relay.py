@@ -15,6 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from amends.ports import Turn
@@ -85,6 +86,7 @@ class Relay:
         limits = engine.context.limits
         self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed,
                                said=f"the stream {stream}")  # fmt: skip
+        self._trying_apart = False
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
         self._marks: dict[str, OutboxMarkRow] = {}
         self._marking = self._flush_later = False  # whether marks are on their way; whether a flush is due
@@ -213,8 +215,11 @@ class Relay:
                 elif not self._refusals:
                     self._start()
                 apart = self._apart.due(self._now())
-                if apart is not None:
-                    await self._try_apart(apart)
+                if apart is not None and not self._trying_apart and self._may_act():
+                    self._trying_apart = True
+                    task = asyncio.create_task(self._try_apart(apart), name="relay.apart")
+                    self._in_flight.add(task)
+                    task.add_done_callback(self._apart_landed)
                 self._flush()
                 await self._pause()
         finally:
@@ -229,7 +234,7 @@ class Relay:
             due_us = self._try_at_us - self._now()
             if self._stuck is not None and 0 < due_us < wait_us:
                 wait_us = due_us
-        if (next_us := self._apart.next_us) is not None:
+        if (next_us := self._apart.next_us) is not None and not self._trying_apart and self._may_act():
             wait_us = min(max(0, next_us - self._now()), wait_us if wait_us is not None else next_us)
         try:
             async with asyncio.timeout(None if wait_us is None else wait_us / 1e6):
@@ -375,14 +380,20 @@ class Relay:
         self._forget_entity(row.entity)
         self._tell(row, PublishSetApart(failed))
 
+    def _apart_landed(self, task: "asyncio.Task[None]") -> None:
+        self._trying_apart = False
+        self._landed(task)
+
     async def _try_apart(self, row: OutboxRow) -> None:
-        if not self._may_act():
-            return
+        """Try it beside the others; meanwhile an operator may give it up."""
         started, attempts = self._now(), self._apart.attempts(row.entity) + 1
         result = await self._send(row)
+        if not self._apart.holds(row):
+            return
         if result.kind == "down":
             self._apart.failed(row.entity, self._now())
-            self._tell(row, self._failed(row, attempts, started, result))
+            failed = self._failed(row, attempts, started, result)
+            self._tell(row, msgspec.structs.replace(failed, apart=True))
             return
         if result.kind == "poison":
             self._parked[row.entity] = row.outbox_id
@@ -392,14 +403,17 @@ class Relay:
         try:
             behind = (await self._fetch("count_waiting_entity", self.stream, row.entity))[0]["waiting"] - 1
         except Unavailable:
-            self._apart.failed(row.entity, self._now())  # it goes out once more, as a duplicate
+            if self._apart.holds(row):
+                self._apart.failed(row.entity, self._now())  # it goes out once more, as a duplicate
+            return
+        if not self._apart.holds(row):
             return
         self._apart.remove(row.outbox_id)
         self._behind = True
         self._left += behind
         self.published += 1
         self._told.add(row.outbox_id)
-        self._tell(row, PublishRecovered(row.outbox_id, attempts, started, self._now(), behind))
+        self._tell(row, PublishRecovered(row.outbox_id, attempts, started, self._now(), behind, apart=True))
 
     async def _send(self, row: OutboxRow) -> Published:
         trace = (row.trace_id, row.span_id)

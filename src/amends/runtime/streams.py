@@ -52,6 +52,7 @@ class PublishFailed(Struct, frozen=True):
     ended_us: int
     code: str
     message: str
+    apart: bool = False
 
 
 class PublishRecovered(Struct, frozen=True):
@@ -62,6 +63,7 @@ class PublishRecovered(Struct, frozen=True):
     started_us: int
     ended_us: int
     released: int
+    apart: bool = False
 
 
 class PublishSetApart(Struct, frozen=True):
@@ -157,6 +159,8 @@ def _run(d: "Decision", outbox_id: str) -> "Run | None":
 
 
 def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
+    if m.apart and m.outbox_id not in s.apart:
+        return  # an operator has given it up meanwhile
     d.row(OutboxMarkRow(m.outbox_id, "pending", m.attempts, None))
     if m.outbox_id in s.apart:
         run = _run(d, m.outbox_id)
@@ -187,6 +191,8 @@ def _record(m: PublishFailed, d: "Decision") -> "tuple[Run, str]":
 
 
 def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
+    if m.apart and m.outbox_id not in s.apart:
+        return  # it went out just when it was given up: its readers know it, the row stays skipped
     d.row(OutboxMarkRow(m.outbox_id, "published", m.attempts, m.ended_us))
     apart = m.outbox_id in s.apart
     if s.state != "blocked" and not apart:

@@ -32,6 +32,7 @@ MAX_BATCH = 512
 ROOM = 4 * MAX_BATCH  # so many may wait before what can come later (timers) waits for room
 RECENT_US = 50_000
 LOCKED_RETRY_S = (0.02, 0.5)
+LOCKED_ASKS = 5
 ALONE_S = 0.5  # between tries of turns that wait for a lock of a row nobody can name: each costs a lock's time-out
 AWAY = Backoff(100, 500)  # between tries while the database is away
 
@@ -149,6 +150,7 @@ class JournalWriter:
             batch = _decided_anew(batch, lambda each: each.recent and now - each.decided_us > RECENT_US)
         batch = self._still_valid(batch)
         if not batch:
+            self.breaker.succeeded()  # nothing is left that waits for the database
             return
         try:
             commit = self._sealed(batch)
@@ -251,16 +253,21 @@ class JournalWriter:
             for p in batch
             if p.turn.kind and p.turn.version > 1
         ]
-        while True:
+        for again in range(LOCKED_ASKS, -1, -1):
             try:
                 closed = await self._journal.closed()
                 self._tell_closed(frozenset(closed.values()))
                 shut = [write for write in writes if write.kind not in closed]
                 return await self._journal.locked(shut) if shut else set(), set(closed)
             except Locked:
+                if not again:
+                    break
                 await asyncio.sleep(LOCKED_RETRY_S[0])  # closed between the two questions: asked again
             except Unavailable:
                 await asyncio.sleep(AWAY.cap_ms / 1000)
+        return {
+            (write.kind, write.id) for write in writes
+        }, set()  # nobody can say which: all wait, and are asked after
 
     def _tell_closed(self, tables: frozenset[str]) -> None:
         if tables and not self.closed:
