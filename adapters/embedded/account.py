@@ -1,18 +1,22 @@
 """As whom and in which directory the embedded Postgres runs. Postgres refuses to run as root.
 
-An ordinary user runs it as himself, below his state directory. Root runs it as `nobody` (or as the owner of
-existing data), who must be able to enter every directory above the data. Where he cannot (a state directory
-below a 0700 home), the data go to /var/lib/amends-embedded, and the state directory remembers where.
+An ordinary user runs it as himself, below his state directory. Root runs it as an account of its own, made when it is
+missing, since whatever else runs as `nobody` could read and end it; where none can be made, as `nobody`; and always
+as the owner of existing data. Who runs it must be able to enter every directory above the data. Where he cannot (a
+state directory below a 0700 home), the data go to /var/lib/amends-embedded, and the state directory remembers where.
 """
 
 import os
 import pwd
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 
 from adapters.embedded.process import ServerFailed, logger
 
+OWN, SHARED = "amends-postgres", "nobody"
+MAKE_WITHIN_S = 10.0
 SHARED_BASE = Path("/var/lib/amends-embedded")
 
 Account = tuple[int, int]
@@ -30,13 +34,33 @@ def server_account(data: Path) -> Account | None:
         return None
     if owner is not None and owner.st_uid != 0:
         return owner.st_uid, owner.st_gid
+    found = _entry(OWN) or _made() or _entry(SHARED)
+    if found is None:
+        raise ServerFailed(f"there is no account {OWN} or {SHARED} to run Postgres as; start as an ordinary user")
+    return found
+
+
+def _entry(name: str) -> Account | None:
     try:
-        nobody = pwd.getpwnam("nobody")
+        found = pwd.getpwnam(name)
     except KeyError:
-        raise ServerFailed(
-            "there is no account `nobody` to run Postgres as; start Amends as an ordinary user"
-        ) from None
-    return nobody.pw_uid, nobody.pw_gid
+        return None
+    return found.pw_uid, found.pw_gid
+
+
+def _made() -> Account | None:
+    """The account of its own, made now; None where the machine does not let us."""
+    command = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell",
+               "/usr/sbin/nologin", "--comment", "embedded Postgres of Amends", OWN]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MAKE_WITHIN_S, check=False)  # noqa: S603
+        why = done.stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = str(error)
+    found = _entry(OWN)  # another start may have made it meanwhile
+    if found is None:
+        logger.warning("no account %s can be made (%s): Postgres runs as %s", OWN, why, SHARED)
+    return found
 
 
 def closed_to_others(path: Path) -> Path | None:

@@ -157,7 +157,7 @@ async def test_what_it_types_can_be_typed_again_and_it_ends_though_signals_were_
                 assert line, said
                 said += line
         # when the command that it showed is typed again
-        (shown,) = re.findall(r"\$ amends (.+)", said)
+        (shown,) = re.findall(r"\$ amends (.+)", said.replace("\\\n", " "))  # broken lines are one command
         again = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "supervisors.boot"), *shlex.split(shown), stderr=asyncio.subprocess.PIPE
         )

@@ -23,7 +23,7 @@ TOKENS = {name: secrets.token_urlsafe(24) for name in ("front", "corner", "boss"
 HASHES = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in TOKENS.items()}
 CONFIG = f"""
 [callers]
-front = {{ token_sha256 = "{HASHES["front"]}", accounts = ["*"], commands_per_s = 100000 }}
+front = {{ token_sha256 = "{HASHES["front"]}", accounts = ["*"], commands_per_s = 10000 }}
 corner = {{ token_sha256 = "{HASHES["corner"]}", accounts = ["acme", "none-yet"], open_requests = 3 }}
 [prices]
 small = 250

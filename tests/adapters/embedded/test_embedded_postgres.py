@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -316,7 +317,27 @@ async def test_another_account_on_the_machine_is_not_let_in(state_dir: Path) -> 
     _, complaint = await stranger.communicate()
     await server.stop()
     assert stranger.returncode == 2
-    assert b"Peer authentication failed" in complaint
+    # at the socket, which is the server's account's own; or, where the stranger has that one, by who he is
+    assert b"Permission denied" in complaint or b"Peer authentication failed" in complaint
+
+
+@as_root
+def test_the_server_has_an_account_of_its_own_and_data_that_are_there_keep_theirs(tmp_path: Path) -> None:
+    own = pwd.getpwnam(account.OWN)
+    assert account.server_account(tmp_path / "missing") == (own.pw_uid, own.pw_gid)
+    os.chown(tmp_path, 65534, 65534)
+    assert account.server_account(tmp_path) == (65534, 65534)
+
+
+@as_root
+def test_where_no_account_can_be_made_it_is_the_shared_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(account, "OWN", "amends-nowhere")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    shared = pwd.getpwnam("nobody")
+    assert account.server_account(tmp_path / "missing") == (shared.pw_uid, shared.pw_gid)
+    assert "no account amends-nowhere can be made" in caplog.text
 
 
 def test_both_start_and_stop_on_uvloop_too(state_dir: Path) -> None:
