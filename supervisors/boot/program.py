@@ -14,16 +14,15 @@ import uvloop
 
 from adapters.cli.main import ask_runtime
 from adapters.cli.main import main as command_line
-from adapters.nats.agent import NodeAgent
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
-from supervisors import fleet
+from supervisors import agent, fleet
 from supervisors.boot.audit_verifier import verify_audit_log
-from supervisors.boot.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment, open_standard_streams
-from supervisors.boot.runtime import Runtime, nats_options
+from supervisors.boot.runtime import Runtime
 from supervisors.boot.verifiers import is_external, verify_traces
+from supervisors.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -85,42 +84,13 @@ def _closed(stuck: list[str], status: int) -> int:
     return status
 
 
-async def agent(options: argparse.Namespace) -> int:
-    """`amends agent`: until a signal."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        watch(CLOSE_S, lambda: ("the agent",))
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    servers = (options.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
-    state = Path(options.state or "./.amends-agent")
-    credentials = nats_options(load(None, os.environ))  # the agent's own: it is a process of another machine
-    try:
-        node = NodeAgent(options.node, servers, state, interval_ms=options.interval_ms, **credentials)
-    except ValueError as error:
-        raise BadConfiguration(str(error)) from None
-    await node.start()
-    ended = asyncio.create_task(node.wait())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if ended.done():
-        ended.result()
-    await node.stop()
-    return DONE
-
-
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
         "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
         "demo": lambda o: demo(
             row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or "")
         ),
-        "agent": agent,
+        "agent": lambda o: agent.serve(o.node, o.nats, o.state, o.interval_ms),
         "fleet": fleet.run,
     }
     verifiers: dict[str, Work] = {

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import secrets
-import ssl
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -32,7 +31,7 @@ from adapters.ssh.runner import SshRunner
 from amends.ports import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
-from amends.values.errors import BadConfiguration, Unavailable
+from amends.values.errors import Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 from supervisors.admission import Admission
@@ -40,7 +39,6 @@ from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.client_key import ClientKey
-from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
@@ -48,8 +46,10 @@ from supervisors.boot.kernel import Kernel
 from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
 from supervisors.boot.standby import Waiting
+from supervisors.closing import CLOSE_S, Parts
 from supervisors.detector import Detector
 from supervisors.endpoints import commands, delivery_commands
+from supervisors.nats_options import nats_options
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
 from supervisors.replies import data_schema
@@ -341,22 +341,3 @@ class Runtime:
             if self._canary.is_connected:
                 await self._canary.publish(f"amends.v1.canary.{self.instance_id}", b"")
             await asyncio.sleep(period)
-
-
-def nats_options(settings: Settings) -> dict[str, Any]:
-    """nats-py's options from `[nats]`."""
-    found = settings.nats
-    pairs = {
-        "user": found.user, "password": found.password, "token": found.token,
-        "user_credentials": found.creds_file, "nkeys_seed": found.nkey_seed_file,
-    }  # fmt: skip
-    options: dict[str, Any] = {name: value for name, value in pairs.items() if value}
-    if found.tls_ca_file or found.tls_cert_file:
-        try:
-            tls = ssl.create_default_context(cafile=found.tls_ca_file or None)
-            if found.tls_cert_file:
-                tls.load_cert_chain(found.tls_cert_file, found.tls_key_file or None)
-        except (OSError, ssl.SSLError) as error:
-            raise BadConfiguration(f"[nats] tls_ca_file, tls_cert_file, tls_key_file: {error}") from None
-        options["tls"] = tls
-    return options

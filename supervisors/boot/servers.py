@@ -18,8 +18,8 @@ from adapters.postgres.reader import dsn_for, let_in, read_only_dsn
 from amends.runtime.trunk import ChildSpec
 from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
-from supervisors.boot.closing import CLOSE_S, Parts
 from supervisors.boot.files import kept_secret
+from supervisors.closing import CLOSE_S, Parts
 from supervisors.settings import Settings
 
 log = logging.getLogger("amends.boot")

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from supervisors.boot import closing, program
+from supervisors import closing
+from supervisors.boot import program
 
 
 def main(part: str, how: str) -> int:

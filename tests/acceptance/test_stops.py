@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisors.boot.closing import CLOSE_S, HARD
+from supervisors.closing import CLOSE_S, HARD
 from tests.acceptance.world import World
 
 DRAIN_S = 3.0  # drain_timeout_ms of the acceptance profile

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
-from supervisors.boot.closing import HARD, watch
 from supervisors.boot.demo.aftermath import drop_trigger, give_back
 from supervisors.boot.demo.proofs import prove
 from supervisors.boot.demo.rows import ROWS, STORY, Result, crash
 from supervisors.boot.demo.teller import Teller
 from supervisors.boot.demo.world import CLOSE_WITHIN_S, DemoFailed, World
+from supervisors.closing import HARD, watch
 
 NODES = 20
 

@@ -22,8 +22,8 @@ from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
 from amends.values.inboxes import inbox_prefix
-from supervisors.boot.closing import Parts
 from supervisors.boot.demo.users import BusUsers
+from supervisors.closing import Parts
 
 READY_WITHIN_S = 60
 END_WITHIN_S = 12  # a runtime of the acceptance profile ends itself within 8 s
