@@ -27,6 +27,7 @@ from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values import ids
 from amends.values.limits import Limits
 from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
+from benchmarks.requests import kept_replies, matching
 from benchmarks.stampede import all_due, stampede
 from supervisors.boot.kernel import Kernel
 from supervisors.timing import timing
@@ -147,6 +148,12 @@ def rss_bytes() -> int:
 
 async def measure(report: Callable[[str, list[float], str], None], scale: float) -> None:
     """All benchmarks, `scale` times their size."""
+    for name, values in zip(
+        ("match_request", "match_node"), zip(*(matching(1000) for _ in range(3)), strict=True), strict=True
+    ):
+        report(f"{name}_100000", list(values), "us")
+    looked_up = [await kept_replies(int(50_000 * scale)) for _ in range(3)]
+    report("kept_replies_1ms_away", looked_up, "/s, a Postgres a millisecond away")
     with tempfile.TemporaryDirectory(prefix="amends-bench-") as folder:
         os.chmod(folder, 0o755)  # noqa: PTH101, S103 - the server of a root user runs under another account
         postgres = EmbeddedPostgres(Path(folder))

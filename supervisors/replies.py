@@ -52,7 +52,7 @@ _OTHERS: Final[Mapping[str, Schema]] = {
     "ops.trace.verify": {
         "valid": {"type": "boolean"}, "compensations": _COUNT, "spans": _COUNT, "differences": {"type": "array"},
     },
-    "ops.trace.export": {"traces": _OBJECT, "recoveries": _COUNT},
+    "ops.trace.export": {"traces": _OBJECT, "recoveries": _COUNT, "truncated": {"type": "boolean"}},
 }  # fmt: skip
 
 

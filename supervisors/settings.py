@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta, Struct
 
-from actors.wire import MAX_RATE, Name
+from actors.wire import MAX_RATE
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
@@ -130,7 +130,7 @@ class Settings(Section, frozen=True):
     anchors: AnchorSettings = AnchorSettings()
     stripe: StripeSettings = StripeSettings()
     callers: dict[str, Caller] | Literal["open"] = {}
-    prices: dict[Name, Annotated[int, Meta(ge=0, le=MAX_RATE)]] = {}
+    prices: dict[str, int] = {}
     operators: dict[str, Operator] = {}
     timing: dict[str, int | list[int]] = {}
 
@@ -152,6 +152,7 @@ OTHER_VARIABLES = frozenset((
     "AMENDS_TOKEN", "AMENDS_VIEWER_TOKEN", "AMENDS_PYTHON", "AMENDS_TEST_SEED",
     *(f"AMENDS_CLIENT_NATS_{name}" for name in ("USER", "PASSWORD", "TOKEN", "CREDS_FILE", "NKEY_SEED_FILE")),
 ))  # fmt: skip
+PRICE_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
 FILE_ONLY = ("prices", "operators", "timing")  # tables of names; `[timing]` has variables of its own
 
 
@@ -170,6 +171,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise BadConfiguration(f"{name}: {error}") from None
     _from_environment(raw, environ)
+    _check_prices(name, text, raw.get("prices", {}))
     _check_timing_types(name, text, raw.get("timing", {}))
     try:
         settings = msgspec.convert(raw, Settings)
@@ -260,6 +262,15 @@ def _check_timing_types(name: str, text: str, table: Any) -> None:
         if not all(isinstance(part, int) and not isinstance(part, bool) for part in parts):
             message = f"[timing] {key} must be whole numbers, it is {value!r} - at `$.{key}`"
             raise BadConfiguration(_with_line(name, text, message))
+
+
+def _check_prices(name: str, text: str, table: Any) -> None:
+    for price, rate in table.items() if isinstance(table, dict) else ():
+        if not isinstance(rate, int) or isinstance(rate, bool) or not 0 <= rate <= MAX_RATE:
+            message = f"[prices] {price} must be a whole number from 0 to {MAX_RATE}, it is {rate!r} - at `$.{price}`"
+            raise BadConfiguration(_with_line(name, text, message))
+        if not re.fullmatch(PRICE_NAME, price):
+            raise BadConfiguration(f"{name}: [prices] {price!r} is no name: lower-case letters, digits, dashes")
 
 
 def _check_texts(name: str, text: str, settings: Settings) -> None:

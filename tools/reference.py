@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from msgspec import inspect
 
+from adapters.postgres.filters import FILTERS
 from adapters.postgres.reading import ENTITIES
 from amends.runtime.domain import MatrixRow
 from amends.runtime.requests import Endpoint
@@ -34,9 +35,14 @@ RECORDS: Final = frozenset(
     ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case")
 )  # fmt: skip
 ROLES: Final = {
-    "caller": "callers", "operator": "operators", "viewer": "operators and viewers",
+    "caller": "callers and operators", "operator": "operators", "viewer": "operators and viewers",
     "reader": "callers, operators, viewers",
 }  # fmt: skip
+
+
+def askers(endpoint: Endpoint) -> str:
+    """Who may ask, in words."""
+    return 'callers of `"*"` and operators' if endpoint.trusted else ROLES[endpoint.role]
 
 
 def table(head: str, rows: Iterator[str] | list[str]) -> list[str]:
@@ -132,7 +138,7 @@ def compact(value: Any, indent: int = 0) -> str:
 def subject(endpoint: Endpoint) -> list[str]:
     """The section of one subject."""
     kind = "a question" if endpoint.answer is not None else "a change"
-    lines = [f"### {endpoint.subject}", "", f"For {ROLES[endpoint.role]}; {kind}."]
+    lines = [f"### {endpoint.subject}", "", f"For {askers(endpoint)}; {kind}."]
     if endpoint.subject in NOTES:
         lines.append(NOTES[endpoint.subject])
     if endpoint.request is ById:
@@ -144,9 +150,10 @@ def subject(endpoint: Endpoint) -> list[str]:
         lines += ["", *table("field | required | type and bounds", rows)] if rows else ["No fields."]
     else:
         lines.append(
-            "Fields: any column of the view, `limit` (1 to 500, default 100), `cursor`, `order` (`oldest` or "
-            "`newest`), `id_prefix`."
+            "Fields: filters, `limit` (1 to 500, default 100), `cursor`, `order` (`oldest` or `newest`), `id_prefix`."
         )
+        entity = "ops_case" if endpoint.subject == "ops.case.list" else endpoint.subject.split(".")[1]
+        lines.append(f"Filters: {FILTERS[entity].words('`')}.")
     asked, answered = example(endpoint.subject)
     return [*lines, "", "```json", compact(asked), "```", "```json", compact(answered), "```", ""]
 
@@ -171,7 +178,7 @@ def index() -> list[str]:
         if where != "qry" or verb == "account.statement":
             anchor = endpoint.subject.replace(".", "")
             what = "change" if endpoint.answer is None else "question"
-            rows.append(f"[`{endpoint.subject}`]({PLACES[where]}#{anchor}) | {ROLES[endpoint.role]} | {what}")
+            rows.append(f"[`{endpoint.subject}`]({PLACES[where]}#{anchor}) | {askers(endpoint)} | {what}")
     answered = [entity for entity in ENTITIES if entity not in NOT_BUILT]
     rows.append(f"`qry.<entity>.get`, `qry.<entity>.list` of {listed(answered)} | {ROLES['reader']} | question")
     return table("subject | for | kind", rows)

@@ -134,7 +134,8 @@ ROWS: Final[dict[str, Json]] = {
 
 # What a list is asked for beside its limit: one of the view's columns.
 FILTERS: Final[dict[str, str]] = {
-    "account": "currency", "node": "state", "allocation": "account_id", "debt": "node_id", "meter": "account_id",
+    "account": "stripe_customer_id", "node": "state", "allocation": "account_id", "debt": "node_id",
+    "meter": "account_id",
     "ledger_entry": "account_id", "notification": "state", "outbox": "state", "step": "entity",
     "failure": "recovery_trace_id", "recovery_run": "entity", "recovery_action": "recovery_trace_id",
     "compensation": "recovery_trace_id", "audit_log": "target_ref", "ops_case": "state",
@@ -237,7 +238,8 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
     "ops.audit.verify": ({}, {"valid": True, "entries": 114, "head_hash": _hex("114", 64)}),
     "ops.trace.verify": ({}, {"valid": True, "compensations": 14, "spans": 168, "differences": []}),
     "ops.trace.export": (
-        {"limit": 1}, {"traces": {"data": [], "total": 0, "limit": 0, "offset": 0, "errors": None}, "recoveries": 0},
+        {"limit": 1}, {"traces": {"data": [], "total": 0, "limit": 0, "offset": 0, "errors": None}, "recoveries": 0,
+                       "truncated": False},
     ),
     "ops.case.list": ({"state": "open", "limit": 20}, {"items": [ROWS["ops_case"]], "cursor": None}),
     "ops.case.show": ({"case_id": CASE}, {"case": ROWS["ops_case"], "runbook": "# cleanup_exhausted\n…"}),

@@ -85,6 +85,7 @@ class CommandService:
             entry = self._requests.enter(endpoint, headers)
             if isinstance(entry, Reply):
                 await self._send(request, entry)
+                await asyncio.sleep(0)  # thousands to be refused come at once: others have the loop between them
                 return
             task = asyncio.create_task(self._answer(endpoint, request, headers, entry))
             self._tasks.add(task)

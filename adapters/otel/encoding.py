@@ -47,8 +47,8 @@ def readable(row: SpanRow, resources: dict[bytes, Resource] | None = None) -> Re
     key = msgspec.json.encode(described, order="deterministic")
     resource = known.setdefault(key, Resource(described))
     parent = row["parent_span_id"]
-    # Only a command continues what somebody else began.
-    above = _context(row["trace_id"], parent, is_remote=row["kind"] == "SERVER") if parent else None
+    remote = row["kind"] == "SERVER"  # only a command continues, or links to, what somebody else began
+    above = _context(row["trace_id"], parent, is_remote=remote) if parent else None
     code = _STATUS[row["status"]]
     return ReadableSpan(
         name=row["name"],
@@ -57,7 +57,7 @@ def readable(row: SpanRow, resources: dict[bytes, Resource] | None = None) -> Re
         resource=resource,
         attributes=row["attributes"],
         events=[Event(one["name"], one["attributes"], one["time_us"] * 1000) for one in row["events"]],
-        links=[Link(_context(one["trace_id"], one["span_id"])) for one in row["links"]],
+        links=[Link(_context(one["trace_id"], one["span_id"], is_remote=remote)) for one in row["links"]],
         kind=SpanKind[row["kind"]],
         status=Status(code, (row["status_message"] or None) if code is StatusCode.ERROR else None),
         start_time=row["start_us"] * 1000,

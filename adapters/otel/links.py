@@ -5,14 +5,15 @@ from typing import Any
 
 from adapters.otel.encoding import SpanRow
 
-MOST_TRACES = 1_000
 Place = tuple[str, str]  # (trace id, span id)
+MOST_TRACES = 2_000  # in one answer; links lead on from each to others without end
 
 
 def pointed_at(span: SpanRow) -> Iterator[Place]:
-    """What the span points at."""
-    for link in span["links"]:
-        yield link["trace_id"], link["span_id"]
+    """What the span points at among our spans; the link of a command (a server's span) leads to its caller's."""
+    if span["kind"] != "SERVER":
+        for link in span["links"]:
+            yield link["trace_id"], link["span_id"]
     trace_id, colon, span_id = str(span["attributes"].get("compensation.compensated_action_ref", "")).partition(":")
     if colon:
         yield trace_id, span_id
@@ -30,17 +31,21 @@ def missing_traces(spans: Sequence[SpanRow]) -> list[str]:
 
 
 async def with_pointed_at(
-    trace_ids: Iterable[str], read: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]]
-) -> list[dict[str, Any]]:
-    """All spans of these traces and of every trace they lead to, however many steps away, `MOST_TRACES` at most.
+    trace_ids: Iterable[str],
+    read: Callable[[Sequence[str]], Awaitable[list[dict[str, Any]]]],
+    at_most: int = MOST_TRACES,
+) -> tuple[list[dict[str, Any]], bool]:
+    """All spans of these traces and of every trace they lead to, however many steps away, and whether that is all.
 
-    A caller may have sent one trace with thousands of requests; what is left out are the last ones found.
+    No more than `at_most` traces are read: then some links lead out of what is given.
     """
     spans: list[dict[str, Any]] = []
     asked: set[str] = set()
     wanted = sorted(set(trace_ids))
-    while wanted := wanted[: max(0, MOST_TRACES - len(asked))]:
-        asked.update(wanted)
-        spans += await read(wanted)
-        wanted = [trace_id for trace_id in missing_traces(spans) if trace_id not in asked]
-    return spans
+    while wanted and len(asked) < at_most:
+        part = wanted[: at_most - len(asked)]
+        asked.update(part)
+        spans += await read(part)
+        wanted = [trace_id for trace_id in {*wanted, *missing_traces(spans)} if trace_id not in asked]
+        wanted.sort()
+    return spans, not wanted

@@ -1,4 +1,4 @@
-"""Which columns `qry.<entity>.list` may filter by: those that an index finds (migration 0012), and no others.
+"""Which columns `qry.<entity>.list` may filter by: those that an index finds (migrations 0012 and 0013), and no others.
 
 A question that no index answers would walk all of history, whoever asks it.
 """
@@ -25,12 +25,13 @@ class Filters(Struct, frozen=True):
         """Whether an index finds rows by these columns."""
         return not wanted or any(key in wanted for key in self.keys) or any(set(s) <= set(wanted) for s in self.sets)
 
-    @property
-    def words(self) -> str:
-        """For people: what may be filtered by."""
-        alone = ", ".join(dict.fromkeys(name for one in ((*self.keys,), *self.sets) for name in one if len(one) >= 1))
-        together = "; ".join(" with ".join(one) for one in self.sets if len(one) > 1)
-        return alone + (f" (together: {together})" if together else "")
+    def words(self, mark: str = "") -> str:
+        """For people: what may be filtered by; `mark` stands around each name."""
+        if NO_HISTORY in self.sets:
+            return "any column"
+        ways = ((key,) for key in self.keys)
+        named = [" with ".join(f"{mark}{name}{mark}" for name in way) for way in (*ways, *self.sets)]
+        return f"{', '.join(named)}; beside one of these any column"
 
 
 FILTERS: Mapping[str, Filters] = {
@@ -51,8 +52,8 @@ FILTERS: Mapping[str, Filters] = {
         (("account_id",), ("account_id", "kind"), ("account_id", "state"), ("state",)),
     ),
     "outbox": Filters(("outbox_id", "entity"), (("state",),)),
-    "step": Filters(("step_id", "entity", "trace_id"), (("state",),)),
-    "failure": Filters(("failure_id", "recovery_trace_id", "trace_id", "span_id"), (("code",),)),
+    "step": Filters(("step_id", "entity"), (("state",),)),
+    "failure": Filters(("failure_id", "recovery_trace_id", "trace_id"), (("code",),)),
     "recovery_run": Filters(
         ("recovery_id", "recovery_trace_id", "entity", "original_trace_id"),
         (("matrix_row",), ("final_outcome",), ("matrix_row", "final_outcome")),
@@ -65,7 +66,7 @@ FILTERS: Mapping[str, Filters] = {
         ("audit_id", "seq", "target_ref", "request_id", "recovery_trace_id"), (("actor",), ("action",))
     ),
     "ops_case": Filters(
-        ("case_id", "target_ref", "entity", "recovery_trace_id"), (NO_HISTORY, ("kind",), ("state",))
+        ("case_id", "target_ref", "entity", "recovery_trace_id"), (("kind",), ("state",))
     ),
 }  # fmt: skip
 
@@ -81,6 +82,6 @@ def check_filters(entity: str, columns: Collection[str], wanted: Collection[str]
     known = {*filters.keys, *(name for one in filters.sets for name in one)}
     field = next((name for name in wanted if name not in known), next(iter(wanted)))
     raise Rejected(
-        "invalid_request", f"{entity} cannot be listed by {' and '.join(sorted(wanted))}; it can by {filters.words}",
+        "invalid_request", f"{entity} cannot be listed by {' and '.join(sorted(wanted))}; it can by {filters.words()}",
         field=field, filters=sorted(known),
     )  # fmt: skip

@@ -180,7 +180,7 @@ class ReadSide:
                 try:
                     found = await connection.fetch(query, *args)
                 except BaseException as error:
-                    if isinstance(error, asyncpg.QueryCanceledError):
+                    if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
                         self._idle.append(connection)
                         text = f"the answer takes longer than {self._timeout_s:g} s; ask for less: a filter, a limit"
                         raise TooSlow(text) from error

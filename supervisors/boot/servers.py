@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
@@ -65,8 +65,8 @@ class Servers:
     def said(self) -> str:
         """Which Postgres and which NATS these are, without a password."""
         dsn = self._settings.postgres.dsn
-        parts = urlsplit(dsn)
-        where = parts.netloc.rpartition("@")[2] or parts.query
+        parts = urlsplit(dsn)  # its options may hold a password too; a socket's folder is one of them
+        where = parts.netloc.rpartition("@")[2] or "".join(parse_qs(parts.query).get("host", []))
         postgres = f"Postgres {where}{parts.path}" if dsn else f"embedded Postgres below {self._state_dir}"
         servers = ", ".join(url.rpartition("@")[2].rpartition("://")[2] for url in self._settings.nats.servers)
         return f"{postgres}, {f'NATS {servers}' if servers else 'embedded NATS'}"

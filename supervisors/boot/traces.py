@@ -74,23 +74,30 @@ class Traces:
     # --- files and proofs ----------------------------------------------------------------------------
 
     async def of_recoveries(self, limit: int) -> dict[str, Any]:
-        """Jaeger's JSON of the newest recovery runs and all traces they lead to; fewer if a reply is full."""
+        """Jaeger's JSON of the newest recovery runs and all traces they lead to; fewer if a reply is full.
+
+        `truncated`: fewer runs than were asked for and are there, or a run that leads to more than an answer holds.
+        """
         rows = await self._read.rows("recent_recoveries", limit)
+        found = len(rows)
         while True:
             trace_ids = {row[key] for row in rows for key in ("recovery_trace_id", "original_trace_id")}
-            traces = jaeger_json(await with_pointed_at(trace_ids - {""}, self.spans.of))
-            if len(rows) <= 1 or len(msgspec.json.encode(traces)) <= EXPORT_BYTES:
-                return {"traces": traces, "recoveries": len(rows)}
+            spans, whole = await with_pointed_at(trace_ids - {""}, self.spans.of)
+            traces = jaeger_json(spans)
+            fits = whole and len(msgspec.json.encode(traces)) <= EXPORT_BYTES
+            if len(rows) <= 1 or fits:
+                return {"traces": traces, "recoveries": len(rows), "truncated": not whole or len(rows) < found}
             rows = rows[: len(rows) // 2]
 
     async def of_trace(self, trace_id: str) -> dict[str, Any]:
         """Jaeger's JSON of one trace and those it leads to; the trace alone where they do not fit into a reply."""
-        traces = jaeger_json(await with_pointed_at({trace_id}, self.spans.of))
+        spans, whole = await with_pointed_at({trace_id}, self.spans.of)
+        traces = jaeger_json(spans)
         if len(msgspec.json.encode(traces)) > EXPORT_BYTES:
-            traces = jaeger_json(await self.spans.of([trace_id]))
+            traces, whole = jaeger_json(await self.spans.of([trace_id])), False
         if len(msgspec.json.encode(traces)) > EXPORT_BYTES:
             raise Rejected("invalid_request", "the trace is too large for a reply: use /api/traces", field="trace_id")
-        return {"traces": traces, "recoveries": 0}
+        return {"traces": traces, "recoveries": 0, "truncated": not whole}
 
     async def verify(self) -> dict[str, Any]:
         """Compensation rows against spans, one to one, over everything that is recorded; one proof at a time."""

@@ -47,6 +47,18 @@ MALFORMED: dict[str, tuple[str, list[str]]] = {
         f'[callers]\nfront = {{ token_sha256 = "{HASH}", accounts = [], token = "x" }}\n',
         ["line 2", "token"],
     ),
+    "a caller's limit that is none": (
+        f'[callers]\nfront = {{ token_sha256 = "{HASH}", accounts = ["*"], open_requests = 0 }}\n',
+        ["open_requests"],
+    ),
+    "a caller that could pass for an operator": (
+        f'[callers]\n"operator:a" = {{ token_sha256 = "{HASH}", accounts = ["*"] }}\n',
+        ["operator:a", "colon"],
+    ),
+    "callers that are neither named nor open": ('callers = "closed"\n', ["line 1", "callers"]),
+    "a price below nothing": ("[prices]\nsmall = -1\n", ["line 2", "small", "-1"]),
+    "a price that is no number": ('[prices]\nlarge = 1\nsmall = "1"\n', ["line 3", "small"]),
+    "a price without a name": ('[prices]\n"no name" = 1\n', ["prices", "no name"]),
     "an address that is none": ('[http]\nlisten = "nowhere"\n', ["listen"]),
     "users of a server that is not ours": (
         '[nats]\nservers = ["nats://a"]\nusers_file = "users.conf"\n',
@@ -196,4 +208,6 @@ def test_a_start_says_which_servers_it_uses_and_no_password(tmp_path: Path) -> N
     }  # fmt: skip
     said = Servers(load(None, environment), tmp_path).said
     assert said == "Postgres db:5432/amends, NATS b:4222"
+    socket = {"AMENDS_POSTGRES_DSN": "postgresql:///amends?host=/run/pg&user=me&password=secret"}
+    assert Servers(load(None, socket), tmp_path).said == "Postgres /run/pg/amends, embedded NATS"
     assert Servers(load(None, {}), tmp_path).said == f"embedded Postgres below {tmp_path}, embedded NATS"

@@ -116,8 +116,13 @@ async def test_all_that_is_pointed_at_is_there(database: Database) -> None:
     alone = await reader.of([run["recovery_trace_id"] for run in runs])
     assert missing_traces(alone)
     assert any("points at" in line for line in verify((), alone, (), elsewhere=()))
-    led = await with_pointed_at([run["recovery_trace_id"] for run in runs], reader.of)
+    led, whole = await with_pointed_at([run["recovery_trace_id"] for run in runs], reader.of)
+    assert whole
     assert missing_traces(led) == []
+    # where that is more than one answer holds, it says so
+    cut, whole = await with_pointed_at([run["recovery_trace_id"] for run in runs], reader.of, at_most=1)
+    assert not whole
+    assert len({span["trace_id"] for span in cut}) == 1
     assert not [line for line in verify((), led, (), elsewhere=()) if "points at" in line]
 
 
