@@ -1,12 +1,9 @@
 """The outbox relay: follows committed events to the stream, in each entity's order, at least once.
 
-Entities go out side by side, an entity's own rows one after another. While the stream refuses, only its oldest row
-is tried (R01), and each real publish counts. After three failures in a row another entity's oldest row is tried beside
-it: if that one goes out, the trouble is the first one's own, which is set apart. Nothing is marked published without an
-acknowledgement (C7).
-
-At most `READ_AHEAD` rows are in memory. What does not fit, what was there before the start, and what an operator lets
-go again stays in Postgres: once the memory has drained it is read from there, in the order of the commits.
+Entities go out side by side, their own rows in order; nothing is published without an acknowledgement (C7). While the
+stream refuses, only its oldest row is tried (R01), from the third failure on beside another entity's: if that one goes
+out, the first is set apart. At most `READ_AHEAD` rows are in memory; the rest waits in Postgres and is read, in the order
+of the commits, when the memory has drained.
 """
 
 import asyncio
