@@ -1,9 +1,8 @@
 """The outbox relay: follows committed events to the stream, in each entity's order, at least once.
 
 Entities go out side by side, their own rows in order; nothing is published without an acknowledgement (C7). While the
-stream refuses, only its oldest row is tried (R01), from the third failure on beside another entity's: if that one goes
-out, the first is set apart. At most `READ_AHEAD` rows are in memory; the rest waits in Postgres and is read, in the order
-of the commits, when the memory has drained.
+stream refuses, only its oldest row is tried (R01), from the third failure on beside another entity's: if that one
+goes out, the first is set apart. At most `READ_AHEAD` rows are in memory; the rest waits in Postgres.
 """
 
 import asyncio
