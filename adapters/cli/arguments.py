@@ -149,21 +149,27 @@ def filters_of(typed: argparse.Namespace) -> dict[str, Any]:
     return data
 
 
-def is_wanted(typed: argparse.Namespace, columns: Iterable[str]) -> Callable[[dict[str, Any]], bool]:
-    """What a list leaves out here: rows that equal a `!=`, and those before `--since`. Raises `Usage`."""
+def is_wanted(typed: argparse.Namespace) -> Callable[[dict[str, Any]], bool]:
+    """What a list leaves out here: rows that equal a `!=`. Raises `Usage`."""
     unequal = [text for text in typed.where if text.partition("=")[0].endswith("!")]
     others = [(name[:-1], typed_value(name[:-1], value)) for name, value in _pairs(unequal)]
+    return lambda row: all(row.get(name) != value for name, value in others)
+
+
+def is_older(typed: argparse.Namespace, columns: Iterable[str]) -> Callable[[dict[str, Any]], bool]:
+    """Whether a row is from before `--since`; what has not begun yet is not. Raises `Usage`, also when called."""
     since_us = microseconds(typed.since) if typed.since else 0
-    times = [name for name in columns if name.endswith("_us") and name not in ("ended_us", "stopped_us")]
-    if since_us and not times:
-        raise Usage("these rows have no time of their own: --since cannot be asked for")
+    begins = [name for name in columns if name.endswith("_us") and name not in ("ended_us", "stopped_us")]
 
-    def wanted(row: dict[str, Any]) -> bool:
-        if since_us and int(row.get(times[0]) or 0) < since_us:
+    def older(row: dict[str, Any]) -> bool:
+        if not since_us:
             return False
-        return all(row.get(name) != value for name, value in others)
+        name = next((each for each in (*begins[:1], "started_at", "timestamp") if each in row), None)
+        if name is None:
+            raise Usage("these rows have no time of their own: --since cannot be asked for")
+        return row[name] is not None and microseconds(str(row[name])) < since_us
 
-    return wanted
+    return older
 
 
 def typed_value(column: str, text: str) -> Any:

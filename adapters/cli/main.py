@@ -127,16 +127,17 @@ async def _send(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
 async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str, Any]) -> str:
     items: list[dict[str, Any]] = []
     cursor = None
-    wanted = arguments.is_wanted(typed, verb.columns)
+    wanted = arguments.is_wanted(typed)
+    older = arguments.is_older(typed, verb.columns)
     states = () if typed.where or typed.cursor else verb.states
     every_page = typed.all or typed.since or (states and typed.limit is None)
     for state in states or ("",):
         question = data | ({"state": state} if state else {})
         while True:
             page = await api.ask(verb.subject, question)
-            found = [row for row in page.get("items", []) if wanted(row)]
-            items += found
-            if typed.since and not typed.oldest and len(found) < len(page.get("items", [])):
+            rows = page.get("items", [])
+            items += [row for row in rows if wanted(row) and not older(row)]
+            if typed.since and not typed.oldest and all(map(older, rows)):
                 cursor = None
                 break  # what follows is older still
             cursor = page.get("cursor") or cursor

@@ -18,7 +18,7 @@ import msgspec
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.role import runtime_role
 from adapters.postgres.statements import migrations, statement
-from amends.runtime.clock import WRONG_US
+from amends.runtime.clock import WRONG_US, ahead_of
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 
@@ -103,9 +103,12 @@ class Lease:
             await connection.execute(statement("create_lease"))
             await connection.execute(statement("seed_lease"))
             found = await connection.fetchrow(statement("see_lease"))
-            if not self._is_free(found, started):
+            asked_before = self._sight is not None
+            free = self._is_free(found, started)
+            if free or not asked_before:  # who waits is refused at its start as well, not only when it would take over
+                await self._check(connection)
+            if not free:
                 return False
-            await self._check(connection)
             epoch: int = await connection.fetchval(statement("take_lease"), self._holder)
         self.epoch, self._renewed = epoch, started
         await connection.execute(statement("end_sessions"), f"amends:{epoch}")
@@ -236,7 +239,7 @@ def _blame(error: Exception) -> Unavailable | BadConfiguration:
 
 def check_clock(before_us: int, peer_us: int, after_us: int) -> None:
     """Raise `BadConfiguration` where Postgres' clock, asked between these two readings of ours, is another one."""
-    ahead_us = before_us - peer_us if peer_us < before_us else min(0, after_us - peer_us)
+    ahead_us = ahead_of(peer_us, before_us, after_us)
     if abs(ahead_us) > WRONG_US:
         where = f"{abs(ahead_us) / 1e6:.1f} s {'ahead of' if ahead_us > 0 else 'behind'} Postgres'"
         raise BadConfiguration(f"this machine's clock is {where}; money is counted by it: set it right, then start")

@@ -11,7 +11,7 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
-from amends.runtime.clock import STEP_ALARM_US, WRONG_US, Clock
+from amends.runtime.clock import STEP_ALARM_US, Clock
 from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
@@ -24,7 +24,7 @@ from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.values.anchors import Anchored
-from amends.values.errors import BadConfiguration, Fenced, Locked, Unavailable
+from amends.values.errors import Fenced, Locked, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
 from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -97,12 +97,7 @@ class Kernel:
         head = await self.journal.head()
         floor = (await self.journal.fetch("read_head"))[0]["at_us"]
         self.clock = Clock(self._wall_us, lambda: time.monotonic_ns() // 1000, floor)
-        ahead_s = await self._compare_clocks() / 1e6
-        if abs(ahead_s) * 1e6 > WRONG_US:
-            where = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} Postgres'"
-            raise BadConfiguration(
-                f"this machine's clock is {where}; money is counted by it: set it right and start again"
-            )
+        await self._compare_clocks()
         self.context = Context(
             epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
             policy_sha256=self._policy_sha256,
@@ -261,11 +256,11 @@ class Kernel:
                 message = ClockStepped(self.clock.offset_us or self.clock.peer_offset_us, over=not said)
                 self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
 
-    async def _compare_clocks(self) -> int:
-        """How far this machine's clock is ahead of Postgres', in microseconds."""
+    async def _compare_clocks(self) -> None:
+        """Have the clock know how far it is from Postgres'."""
         before_us = self._wall_us()
         peer_us = (await self.journal.fetch("server_clock"))[0]["at_us"]
-        return self.clock.compare(peer_us, before_us, self._wall_us())
+        self.clock.compare(peer_us, before_us, self._wall_us())
 
     async def _anchor(self) -> None:
         while True:

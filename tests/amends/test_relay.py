@@ -99,8 +99,8 @@ class World:
             shut = {*parked, *apart}
             found = [each for each in waiting if each["jseq"] <= upto and each["row"].entity not in shut][:limit]
             page = [_found(each) for each in found]
-        elif name == "read_outbox_row":
-            page = [_found(self.table[stream])]
+        elif name == "apart_outbox":
+            page = [_found(self.table[outbox_id]) for outbox_id in args[0]]
         elif name == "count_waiting_entity":
             page = [{"waiting": sum(each["row"].entity == args[0] for each in waiting)}]
         elif name == "parked_outbox":
@@ -439,3 +439,44 @@ async def test_a_row_set_apart_is_known_after_a_restart() -> None:
         world.answer = lambda name: Published("ok")
         await until(lambda: "bad.1" in world.acknowledged)
         assert "bad.0" not in world.acknowledged
+
+
+async def test_a_row_set_apart_is_tried_again_when_the_lease_is_fresh_again() -> None:
+    # given nothing else that would have the relay look again, and a lease that was old when the try was due
+    world = World()
+    world.answer = only("bad")
+    world.commit("bad.0", "good.0", "good.1")
+    async with running(world):
+        await until(lambda: any(isinstance(message, PublishSetApart) for message in world.told))
+        world.fresh = False
+        await until(lambda: not world.relay._rows)
+        await asyncio.sleep(0.05)  # the relay has come to rest
+        tried = world.sent.count("bad.0")
+        world.answer = lambda name: Published("ok")
+        world.fresh = True
+        await until(lambda: world.sent.count("bad.0") > tried)
+
+
+async def test_a_slow_try_of_a_row_set_apart_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a row set apart whose try never ends
+    world, hung = World(), asyncio.Event()
+    world.answer = only("bad")
+    world.commit("bad.0", "good.0", "good.1")
+    async with running(world):
+        await until(lambda: any(isinstance(message, PublishSetApart) for message in world.told))
+        publish = world.publish
+
+        async def hanging(subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+            if message_id == "bad.0":
+                hung.set()
+                await asyncio.Event().wait()
+            return await publish(subject, payload, message_id, trace)
+
+        monkeypatch.setattr(world, "publish", hanging)
+        await hung.wait()
+        # when the stream refuses everybody for a while, then it is tried as ever
+        world.answer = lambda name: Published("down", "no_stream")
+        world.commit("good.2")
+        await until(lambda: world.sent.count("good.2") >= 3)
+        world.answer = lambda name: Published("ok")
+        await until(lambda: "good.2" in world.acknowledged)

@@ -15,7 +15,7 @@ from supervisors.boot.kernel import Kernel
 from tests.kernel.conftest import Running
 from tests.kernel.switch import PORT, SWITCH, Bind, Port, Switch, step_done
 from tests.kernel.test_entities import Rename, execute, machine_is
-from tests.kernel.test_switch_port import port_is, sql
+from tests.kernel.test_switch_port import bound, port_is, some, sql
 
 
 class Remind(msgspec.Struct, frozen=True):
@@ -61,12 +61,15 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
 
 async def one_case(dsn: str) -> dict[str, Any]:
     """The open case, once there is one."""
-    deadline = time.monotonic() + 10
-    while not (cases := await sql(dsn, "SELECT * FROM ops_case WHERE state = 'open'")):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    assert len(cases) == 1
-    return cases[0]
+    (case,) = await some(dsn, "SELECT * FROM ops_case WHERE state = 'open'")
+    return case
+
+
+async def told_of_cases(dsn: str) -> list[str]:
+    """Of which entities operators were told that a case is open."""
+    query = "SELECT body FROM notifications WHERE body->>'kind' = 'case.opened'"
+    bodies = [msgspec.json.decode(each["body"])["body"] for each in await sql(dsn, query)]
+    return sorted(body["entity"] for body in bodies if body["case_id"])
 
 
 async def resolve(kernel: Kernel, case: dict[str, Any]) -> Rejected | None:
@@ -108,8 +111,7 @@ async def test_a_timer_that_could_not_be_digested_fires_when_its_case_is_resolve
     running: Running, dsn: str, broken: Broken
 ) -> None:
     async with running() as kernel:
-        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-        await port_is(kernel, "p1", "bound")
+        await bound(kernel, "p1")
         broken.now = True
         kernel.engine.tell("port", "p1", Envelope(Remind(), priority=True))
         case = await one_case(dsn)
@@ -122,8 +124,7 @@ async def test_a_durable_message_that_could_not_be_digested_stays_a_row_until_it
     running: Running, dsn: str, broken: Broken
 ) -> None:
     async with running() as kernel:
-        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-        await port_is(kernel, "p1", "bound")
+        await bound(kernel, "p1")
         await execute(
             dsn,
             """SET amends.epoch = 1;
@@ -144,9 +145,8 @@ async def test_a_state_that_cannot_be_made_out_holds_its_own_entity_alone_until_
     running: Running, dsn: str, broken: Broken
 ) -> None:
     async with running() as kernel:
+        await bound(kernel, "p1", "p2")
         for name in ("p1", "p2"):
-            kernel.engine.tell("port", name, Envelope(Bind(name), priority=True))
-            await port_is(kernel, name, "bound")
             kernel.engine.tell("port", name, Envelope(Remind(), priority=True))
         await machine_is(kernel, "p1", "reminded")
     edit = """SET amends.epoch = {};
@@ -167,15 +167,14 @@ async def test_a_state_that_cannot_be_made_out_holds_its_own_entity_alone_until_
                 assert await resolve(kernel, case) is None
                 await machine_is(kernel, "p1", "n3")
                 assert [each["state"] for each in await sql(dsn, "SELECT state FROM ops_case")] == ["resolved"]
+    assert await told_of_cases(dsn) == ["port:p1"], "once, not at each start"
 
 
 async def test_messages_and_steps_that_cannot_be_made_out_hold_their_entity_and_not_the_start(
     running: Running, dsn: str, broken: Broken
 ) -> None:
     async with running() as kernel:
-        for name in ("p1", "p2"):
-            kernel.engine.tell("port", name, Envelope(Bind(name), priority=True))
-            await port_is(kernel, name, "bound")
+        await bound(kernel, "p1", "p2")
     await execute(
         dsn,
         """SET amends.epoch = 1;
@@ -185,10 +184,28 @@ async def test_messages_and_steps_that_cannot_be_made_out_hold_their_entity_and_
     async with running() as kernel:
         kernel.engine.tell("port", "p2", Envelope(Rename("n2"), priority=True))
         await machine_is(kernel, "p2", "n2")
-        deadline = time.monotonic() + 10
-        while len(cases := await sql(dsn, "SELECT kind, target_ref FROM ops_case ORDER BY target_ref")) < 2:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        cases = await some(dsn, "SELECT kind, target_ref FROM ops_case ORDER BY target_ref", 2)
         assert [tuple(each.values()) for each in cases] == [
             ("unknown_step", "port:p1"), ("actor_quarantined", "wormhole:w1"),
         ]  # fmt: skip
+        assert await told_of_cases(dsn) == ["port:p1", "wormhole:w1"]
+
+
+async def test_what_waits_for_the_hold_of_a_target_to_end_is_done_when_the_target_is_back(
+    running: Running, switch: Switch
+) -> None:
+    async with running() as kernel:
+        # given a target that is left alone for an hour, and a step that waits for that
+        held_us = kernel.engine.now_us() + 3_600_000_000
+        kernel.dispatcher.reach.held_until = lambda adapter, target: held_us  # type: ignore[method-assign]
+        kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
+        async with asyncio.timeout(10):
+            while not kernel.dispatcher.waiting:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert switch.calls == []
+        # when it is back, then it is tried at once
+        kernel.dispatcher.reach.held_until = lambda adapter, target: 0  # type: ignore[method-assign]
+        (target,) = kernel.dispatcher._queues
+        kernel.dispatcher.wake(target)
+        await port_is(kernel, "p1", "bound")

@@ -22,6 +22,22 @@ async def port_is(kernel: Kernel, port: str, state: str) -> None:
         await asyncio.sleep(0.01)
 
 
+async def bound(kernel: Kernel, *ports: str) -> None:
+    """Have each port bound to a machine of its name."""
+    for port in ports:
+        kernel.engine.tell("port", port, Envelope(Bind(port), priority=True))
+        await port_is(kernel, port, "bound")
+
+
+async def some(dsn: str, query: str, count: int = 1) -> list[dict[str, Any]]:
+    """What the query gives, once it gives that many rows."""
+    deadline = time.monotonic() + 10
+    while len(rows := await sql(dsn, query)) < count:
+        assert time.monotonic() < deadline, rows
+        await asyncio.sleep(0.02)
+    return rows
+
+
 async def sql(dsn: str, query: str) -> list[dict[str, Any]]:
     connection = await asyncpg.connect(dsn)
     try:

@@ -33,6 +33,11 @@ SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1;
 -- How many events of one entity are not yet acknowledged.
 SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1 AND entity = $2;
 
+-- name: apart_outbox
+-- The events of a stream that were set apart.
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, attempts
+FROM outbox WHERE stream = $1 AND outbox_id = ANY($2::text[]);
+
 -- name: read_outbox_row
 -- One event.
 SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts

@@ -11,6 +11,14 @@ STEP_ALARM_US = 1_000_000
 WRONG_US = 2_000_000  # a start with a wall clock that far from Postgres' is refused
 
 
+def ahead_of(peer_us: int, before_us: int, after_us: int) -> int:
+    """How far a clock is ahead of another one that was asked between these two readings of it, in microseconds.
+
+    What the asking took is in nobody's favour: within it the clocks agree.
+    """
+    return before_us - peer_us if peer_us < before_us else min(0, after_us - peer_us)
+
+
 class Clock:
     """Microseconds since the Unix epoch, never below `floor_us`, the persisted high-water mark."""
 
@@ -34,12 +42,11 @@ class Clock:
         return self._last
 
     def compare(self, peer_us: int, before_us: int, after_us: int) -> int:
-        """How far the wall clock is ahead of another one that was asked between these two readings of it.
+        """How far the wall clock is ahead of another one (`ahead_of`).
 
-        What the asking took is in nobody's favour: within it the clocks agree. A forward step of the wall clock is
-        taken at once when the other clock agrees with it.
+        A forward step of the wall clock is taken at once when the other clock agrees with it.
         """
-        self.peer_offset_us = before_us - peer_us if peer_us < before_us else min(0, after_us - peer_us)
+        self.peer_offset_us = ahead_of(peer_us, before_us, after_us)
         self.offset_us = self._wall() - self.now_us()
         if self.offset_us > STEP_ALARM_US and abs(self.peer_offset_us) <= STEP_ALARM_US:
             self._last += self.offset_us

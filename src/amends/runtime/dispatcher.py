@@ -101,6 +101,9 @@ class Dispatcher:
             self._enqueue(row)
         for row in self._back_off.pop(target, {}).values():
             self._enqueue(row)
+        if target in self._queues:  # what waited for the time its reach was held until
+            self._ready.append(target)
+            self._wake.set()
 
     @property
     def waiting(self) -> int:

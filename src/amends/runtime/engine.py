@@ -241,11 +241,7 @@ class Engine:
             self.store.put(*key, state)
             self.timers.arm(*key, min(state.timers.values()) if state.timers else None)
             self.policy.digested(key)
-        for spawn in decision.spawned:
-            self.store.put(spawn.kind, spawn.id, spawn.state)
-            self.timers.arm(spawn.kind, spawn.id, min(spawn.state.timers.values(), default=None))
-        for listener in self.listeners:
-            listener(decision)
+        self._follow(decision)
         if env.reply is not None:
             env.reply(decision.reply_data(), None)
         if env.done is not None:
@@ -255,6 +251,24 @@ class Engine:
         self.proceed(key, box)
         if decision.before is not None and decision.before.paused and state is not None and not state.paused:
             self.policy.resumed(key)
+
+    def _follow(self, decision: Decision) -> None:
+        for spawn in decision.spawned:
+            self.store.put(spawn.kind, spawn.id, spawn.state)
+            self.timers.arm(spawn.kind, spawn.id, min(spawn.state.timers.values(), default=None))
+        for listener in self.listeners:
+            listener(decision)
+
+    def commit(self, decision: Decision, refused: Callable[[TurnFailed], None]) -> None:
+        """Commit a turn that takes no message and writes no state of its entity."""
+
+        def settled(error: TurnFailed | None) -> None:
+            if error is None:
+                self._follow(decision)
+            else:
+                refused(error)
+
+        self.writer.submit(Pending(decision.build(), settled))
 
     def proceed(self, key: Key, box: Mailbox) -> None:
         """On to the actor's next message, or let its mailbox go."""

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from amends.ports import Turn
-from amends.runtime.domain import ActorKind, Handler
+from amends.runtime.decision import Decision, text
+from amends.runtime.domain import ActorKind, ActorState, Handler
 from amends.runtime.mailbox import Mailbox
 from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
+from amends.runtime.notifications import notify
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
 from amends.values.records import AuditDraft, CaseRow, QuarantineRow, StepEndRow
 
 if TYPE_CHECKING:
-    from amends.runtime.decision import Decision
     from amends.runtime.engine import Engine, Key
 
 log = logging.getLogger("amends.entities")
@@ -39,7 +40,7 @@ UNREADABLE = "unreadable"  # in the evidence of a case: the entity's stored stat
 PAUSING = frozenset(("actor_quarantined", "unknown_step"))  # kinds of case that hold their entity
 
 
-def _pause(state: Any, message: Pause, d: "Decision") -> None:
+def _pause(state: Any, message: Pause, d: Decision) -> None:
     d.set(paused=True)
     d.case(message.kind, evidence=message.evidence)
     d.audit("actor.paused", details={"kind": message.kind})
@@ -49,7 +50,7 @@ def _pause(state: Any, message: Pause, d: "Decision") -> None:
         d.audit("message.quarantined", reason=message.quarantined.type, details=details)
 
 
-def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
+def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
     keys = [key for key, case_id in state.cases.items() if case_id == message.case_id]
     if not keys and UNREADABLE not in message.row.get("evidence", {}):
         d.refuse("illegal_transition", "the case is not open")
@@ -73,7 +74,7 @@ def _resolve(state: Any, message: ResolveCase, d: "Decision") -> None:
     d.reply(ops_case={**message.row, "state": "resolved", "resolved_us": d.now_us})
 
 
-def _give_up(evidence: dict[str, Any], d: "Decision") -> None:
+def _give_up(evidence: dict[str, Any], d: Decision) -> None:
     """What no release here knows is settled with its case, or the next start would pause the entity again."""
     for step in evidence.get("steps", ()):
         text = "settled by an operator; no release here knows this step"
@@ -138,18 +139,22 @@ class EntityPolicy:
 
     def open_case(self, ref: str, evidence: dict[str, Any], why: str) -> None:
         """A case of an entity that takes no turn; one that is open stays the one it is."""
-        engine = self._engine
-        now, turn = engine.now_us(), Turn()
-        case_id = ids.type_id("case", now, secrets.token_bytes(10))
-        kind = "actor_quarantined"
-        commands = msgspec.json.encode(engine.context.case_commands.get(kind, ())).decode()
-        said = msgspec.json.encode(evidence).decode()
-        turn.rows = [CaseRow(case_id, kind, ref, ref, "open", now, None, "", commands, said)]
-        turn.audits = [
-            self._audit("actor.held", ref, "", Envelope(None), {"error": why[:300]}),
-            self._audit("case.open", f"case:{case_id}", kind, Envelope(None), {"target_ref": ref, "kind": kind}),
-        ]
-        engine.writer.submit(Pending(turn, lambda failed: None))
+        engine, (name, identifier) = self._engine, ids.split_ref(ref)
+        stranger = ActorKind(name=name, state_type=ActorState, states={}, transitions={}, handlers={})
+        now, seed = engine.now_us(), secrets.token_bytes(16)
+        d = Decision(engine.kinds.get(name, stranger), identifier, None, Envelope(None), engine.context, now, seed)
+        case_id, kind = d.mint("case"), "actor_quarantined"
+        commands = text(list(engine.context.case_commands.get(kind, ())))
+        d.row(CaseRow(case_id, kind, ref, ref, "open", now, None, "", commands, text(evidence)))
+        d.audit("actor.held", details={"error": why[:300]})
+        d.audit("case.open", f"case:{case_id}", reason=kind, details={"target_ref": ref, "kind": kind})
+        notify(d, "case.opened", cause=kind, case_id=case_id, state="open")
+
+        def refused(error: TurnFailed) -> None:
+            if not (isinstance(error, Refused) and error.code == UNIQUE):  # it is open already
+                log.error("no case could be opened of %s: %s", ref, error)
+
+        engine.commit(d, refused)
 
     def hold_damaged(self, key: "Key", box: Mailbox, env: Envelope) -> None:
         """A message for such an entity: kept, refused, or the word of an operator that its row is mended."""

@@ -82,7 +82,7 @@ class Relay:
         limits = engine.context.limits
         self.breaker = Breaker(f"nats:{stream}", limits.backoff("outbox_backoff_ms"), now_us, seed=limits.seed,
                                said=f"the stream {stream}")  # fmt: skip
-        self._trying_apart = False
+        self._apart_try: asyncio.Task[None] | None = None
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
         self._marks: dict[str, OutboxMarkRow] = {}
         self._marking = self._flush_later = False  # whether marks are on their way; whether a flush is due
@@ -168,9 +168,9 @@ class Relay:
         self._parked = {row["entity"]: row["outbox_id"] for row in parked}
         self._left = (await self._fetch("count_waiting_outbox", self.stream))[0]["waiting"]
         stream = self._engine.store.get("stream", self.stream)
-        for outbox_id in stream.apart if isinstance(stream, Stream) else ():
-            for found in await self._fetch("read_outbox_row", outbox_id):
-                self._apart.add(_row_of(found), found["attempts"], self._now())
+        apart = list(stream.apart) if isinstance(stream, Stream) else []
+        for found in await self._fetch("apart_outbox", self.stream, apart) if apart else ():
+            self._apart.add(_row_of(found), found["attempts"], self._now())
 
     def _accept_read(self, found: Any) -> None:
         row = _row_of(found)
@@ -211,27 +211,26 @@ class Relay:
                 elif not self._refusals:
                     self._start()
                 apart = self._apart.due(self._now())
-                if apart is not None and not self._trying_apart and self._may_act():
-                    self._trying_apart = True
-                    task = asyncio.create_task(self._try_apart(apart), name="relay.apart")
-                    self._in_flight.add(task)
-                    task.add_done_callback(self._apart_landed)
+                if apart is not None and self._apart_try is None and self._may_act():
+                    self._apart_try = asyncio.create_task(self._try_apart(apart), name="relay.apart")
+                    self._apart_try.add_done_callback(self._apart_landed)
                 self._flush()
                 await self._pause()
         finally:
-            for task in self._in_flight:
-                task.cancel()
+            for task in (*self._in_flight, self._apart_try):
+                if task is not None:
+                    task.cancel()
 
     async def _pause(self) -> None:
         """Until something has happened, or it is time to look again."""
         wait_us: int | None = None
-        if self._rows or self._behind or self._lagging:
+        if self._rows or self._behind or self._lagging or len(self._apart):
             wait_us = self._engine.context.limits.us("outbox_poll_ms")
             due_us = self._try_at_us - self._now()
             if self._stuck is not None and 0 < due_us < wait_us:
                 wait_us = due_us
-        if (next_us := self._apart.next_us) is not None and not self._trying_apart and self._may_act():
-            wait_us = min(max(0, next_us - self._now()), wait_us if wait_us is not None else next_us)
+            if (next_us := self._apart.next_us) is not None and self._apart_try is None and self._may_act():
+                wait_us = min(wait_us, max(0, next_us - self._now()))
         try:
             async with asyncio.timeout(None if wait_us is None else wait_us / 1e6):
                 await self._wake.wait()
@@ -377,7 +376,7 @@ class Relay:
         self._tell(row, PublishSetApart(failed))
 
     def _apart_landed(self, task: "asyncio.Task[None]") -> None:
-        self._trying_apart = False
+        self._apart_try = None
         self._landed(task)
 
     async def _try_apart(self, row: OutboxRow) -> None:

@@ -33,18 +33,18 @@ class Teller:
     def tick(self, text: str, ms: float | None = None, *, good: bool = True) -> None:
         """One thing that has happened, with its time."""
         mark = self._paint("✓", "green") if good else self._paint("✗", "red")
-        took = f"  {ms:,.0f} ms" if ms is not None else ""
+        took = f"  {ms:,.0f}\xa0ms" if ms is not None else ""
         first, *rest = self._wrapped(text + took, 4)
         if took and not rest:
             first = first.removesuffix(took) + self._paint(took, "dim")
-        self._line(f"  {mark} {first}")
+        self._line(f"  {mark} {first}".replace("\xa0", " "))
         for line in rest:
-            self._line(f"    {line}")
+            self._line(f"    {line}".replace("\xa0", " "))
 
     def say(self, text: str) -> None:
         """A plain line, or as many as it takes."""
         for line in self._wrapped(text, 4):
-            self._line(f"    {line}")
+            self._line(f"    {line}".rstrip())
 
     def command(self, text: str) -> None:
         """A command a person would type; broken so that it can still be copied."""
@@ -81,5 +81,4 @@ class Teller:
     def _line(self, text: str) -> None:
         print(text, flush=True)
         if self._slow and text:
-            # --slow, for an audience: only the demo's own process stands still, runtime and machines are others.
-            time.sleep(0.4)
+            time.sleep(0.4)  # the pause --slow asks for; only the demo's own process stands still, and it runs no loop

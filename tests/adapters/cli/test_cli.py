@@ -116,6 +116,34 @@ async def test_a_list_shows_the_newest_first_since_a_time_without_some_and_sorte
     ]
 
 
+@pytest.mark.parametrize(("entity", "identifier", "began"), [
+    ("failure", "failure_id", "timestamp"), ("recovery_run", "recovery_id", "started_at"),
+    ("compensation", "recovery_trace_id", "timestamp"),
+])  # fmt: skip
+async def test_a_list_of_records_whose_time_is_a_text_is_asked_for_since_a_time_too(
+    runtime: FakeRuntime, amends: Amends, entity: str, identifier: str, began: str
+) -> None:
+    days = [{identifier: f"x{day}", began: f"2026-01-0{day}T00:00:00.000000Z"} for day in (3, 2, 1)]
+    runtime.answers[f"qry.{entity}.list"] = lambda data: {"items": days, "cursor": None}
+    said = await amends("--json", entity.replace("_", "-"), "list", "--since", "2026-01-02")
+    assert [row[identifier] for row in json.loads(said.out)["items"]] == ["x3", "x2"]
+
+
+async def test_a_list_since_a_time_goes_on_behind_what_is_left_out_or_has_not_begun(
+    runtime: FakeRuntime, amends: Amends
+) -> None:
+    told = (("s4", "a", None), ("s3", "b", 30), ("s2", "a", 20), ("s1", "a", 1))
+    rows = [{"step_id": step_id, "name": name, "started_us": began} for step_id, name, began in told]
+
+    def page(data: dict[str, Any]) -> dict[str, Any]:
+        start = int(data.get("cursor") or 0)
+        return {"items": rows[start : start + 1], "cursor": str(start + 1) if start < 3 else None}
+
+    runtime.answers["qry.step.list"] = page
+    said = await amends("--json", "step", "list", "--since", "10", "--where", "name!=b")
+    assert [row["step_id"] for row in json.loads(said.out)["items"]] == ["s4", "s2"]
+
+
 async def test_an_id_is_accepted_by_its_beginning_where_one_alone_begins_so(
     runtime: FakeRuntime, amends: Amends
 ) -> None:

@@ -1,6 +1,7 @@
 """The lease: renewed from the moment it is held, whatever the start is doing, and lost to whoever has taken it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -182,3 +183,20 @@ async def test_the_journal_is_ours_before_the_schema_moves(elsewhere: Lease, mon
     assert await superuser.fetchval("SELECT state FROM actors") == "b"
     await superuser.close()
     await second.aclose()
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("wrong_s", [-3, 3])
+async def test_who_has_another_clock_than_postgres_is_refused_at_once_also_while_another_holds_the_lease(
+    elsewhere: Lease, wrong_s: int, held: bool
+) -> None:
+    if held:
+        assert await elsewhere.acquire_now() == 1
+    wanting = Lease(elsewhere._dsn, "second", wall_us=lambda: time.time_ns() // 1000 + wrong_s * 1_000_000)
+    where = "ahead of" if wrong_s > 0 else "behind"
+    with pytest.raises(BadConfiguration, match=rf"clock is [23]\.\d s {where} Postgres'"):
+        async with asyncio.timeout(10):
+            await wanting.acquire()
+    await wanting.aclose()
+    # then it has taken nothing
+    assert await elsewhere.acquire_now() == (None if held else 1)

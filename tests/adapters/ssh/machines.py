@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import asyncssh
+import pytest
 
 from adapters.embedded.ports import free_port
 from adapters.simulated.node_users import User
@@ -29,6 +30,7 @@ from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
 
 HOMES = Path("/home")
 PATIENCE_S = 30.0  # for what happens at once on an idle machine
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
 
 

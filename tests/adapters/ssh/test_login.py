@@ -1,6 +1,5 @@
 """Whether a customer could log in: what a real OpenSSH server would refuse is found by the probe and by key-install."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,7 @@ import asyncssh
 import pytest
 
 from adapters.ssh.commands import Op, SshOutcome, probe_command, script
-from tests.adapters.ssh.machines import PATIENCE_S, Customer, OpenSsh
+from tests.adapters.ssh.machines import PATIENCE_S, Customer, OpenSsh, needs_root
 from tests.adapters.ssh.test_scripts import NOBODY, run
 
 Daemon = Callable[..., Awaitable[OpenSsh]]
@@ -141,7 +140,7 @@ async def test_a_machine_that_is_closed_to_customers_is_no_good_node(daemon: Dae
         assert not await customer.can_log_in()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
+@needs_root
 @pytest.mark.parametrize("place", ["/etc/nologin", "/run/nologin", "/var/run/nologin"])
 def test_every_file_that_closes_logins_is_looked_for(tmp_path: Path, place: str) -> None:
     text = script("probe").replace(f" {place}", f" '{tmp_path}/nologin'")
@@ -203,7 +202,7 @@ async def test_a_machines_defaults_for_accounts_close_none_of_a_customer(daemon:
     assert shadow.stdout.strip().split(":")[4:] in (["", "7", "", "", ""], ["-1", "7", "", "", ""])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
+@needs_root
 @pytest.mark.parametrize("shell", [shell for shell in ("dash", "bash", "mksh") if shutil.which(shell)])
 def test_where_no_openssh_serves_the_connection_the_rest_is_checked(shell: str) -> None:
     # given a script that no sshd has started

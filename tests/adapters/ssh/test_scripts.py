@@ -14,7 +14,7 @@ import pytest
 
 from adapters.ssh import commands
 from adapters.ssh.commands import OPS, Op, SshCommand, command_line, packed, probe_command, script
-from tests.adapters.ssh.machines import PATIENCE_S, new_suffix
+from tests.adapters.ssh.machines import PATIENCE_S, needs_root, new_suffix
 
 SUFFIX = new_suffix()
 GOOD = {
@@ -27,7 +27,6 @@ GOOD = {
 NONCE = GOOD["AMENDS_NONCE"]
 OPERATE = "  (operate; exit 0) >/dev/null || exit\n"  # what a test puts something else in the place of
 NOBODY = {"AMENDS_USER": "-", "AMENDS_ALLOCATION": "-", "AMENDS_ATTEMPT": "-"}
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
 
 
 @pytest.fixture
