@@ -23,7 +23,7 @@ from amends.runtime.relay import Publisher, Relay
 from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.values.anchors import Anchored
+from amends.values.anchors import Anchored, Mark
 from amends.values.errors import Fenced, Locked, Unavailable
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow
@@ -72,6 +72,7 @@ class Kernel:
         self._reads: set[asyncio.Task[None]] = set()
         self._journal: PostgresJournal | None = None
         self._left = NOTHING_LEFT
+        self._drained = False
         self.notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
@@ -167,6 +168,7 @@ class Kernel:
 
         So it is taken up once, and an entity's older events stand before those of its next turns.
         """
+        await self.anchor("opening")
         self.engine.tell("stream", EVENTS, Envelope(RelayStarts(), priority=True))
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
@@ -184,7 +186,16 @@ class Kernel:
                 await self.writer.drained()
         except TimeoutError:
             return False
+        self._drained = True
         return True
+
+    async def close_chain(self) -> None:
+        """Once no service runs any more: anchor the heads as the last ones, if it is sure that nothing follows them.
+
+        It is not after a crash, a failed drain, a commit in doubt, or with a lease that another could have.
+        """
+        if self._drained and self.writer.at_rest and self.lease.may_act():
+            await self.anchor("closing")
 
     async def aclose(self) -> None:
         """Give journal and lease up."""
@@ -267,17 +278,17 @@ class Kernel:
             await asyncio.sleep(ANCHOR_S)
             await self.anchor()
 
-    async def anchor(self, *, publish: bool = True) -> None:
-        """Sign the heads as committed, keep them outside the database, and have them published."""
+    async def anchor(self, mark: Mark = "") -> None:
+        """Sign the heads as committed, keep them outside the database, and have those without a mark published."""
         head = self.writer.head
         heads = Anchored(
             at_us=self.clock.now_us(), epoch=head.epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
-            audit_hash=head.hash, key="",
+            audit_hash=head.hash, key="", mark=mark,
         )  # fmt: skip
         if self.notary is not None:
             heads = self.notary.sign(heads)
             await self.notary.keep(heads)
-        if publish:
+        if not mark:
             self.engine.tell("stream", EVENTS, Envelope(Anchor(heads), priority=True))
 
 

@@ -207,6 +207,7 @@ class Runtime:
         await kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
+        self.parts.opened("chain", self._close_chain)  # closed right after the tree, when nothing can commit any more
         self.parts.opened("supervision tree", self._end_tree)
         started = asyncio.create_task(self._tree.started.wait())
         await asyncio.wait({started, self._tree_task}, return_when=asyncio.FIRST_COMPLETED)
@@ -283,7 +284,6 @@ class Runtime:
         await self.kernel.anchor()
         if not await self.kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", self.kernel.writer.waiting)
-        await self.kernel.anchor(publish=False)  # the last word: nothing is published any more
         await self.service.stop(budget_s * 0.1)
         return await self.close()
 
@@ -295,6 +295,10 @@ class Runtime:
         assert self._tree_task is not None
         self._tree_task.cancel()
         await asyncio.wait({self._tree_task})
+
+    async def _close_chain(self) -> None:
+        if self._tree_task is not None and self._tree_task.done():
+            await self.kernel.close_chain()
 
     # --- hooks ---------------------------------------------------------------------------------------
 

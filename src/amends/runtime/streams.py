@@ -5,7 +5,6 @@ The relay tells a stream's actor what happened; the actor writes what it means. 
 
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
 from amends.runtime.domain import ActorKind, ActorState
@@ -276,7 +275,7 @@ def _clock(s: Stream, m: ClockStepped, d: "Decision") -> None:
 
 def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
     d.set(anchored=s.anchored + 1)
-    data = msgspec.structs.asdict(m.heads)
+    data = m.heads.fields()
     data["hash"] = data["audit_hash"]  # as it has been called from the first release on
     d.announce("audit", "head", "anchored", seq=s.anchored + 1, data=data)
 
