@@ -11,7 +11,7 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from amends.ports import StepRunner
 from amends.runtime.checks import check_domains, join
-from amends.runtime.clock import STEP_ALARM_US, Clock
+from amends.runtime.clock import STEP_ALARM_US, Clock, ahead_of
 from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.domain import Domain
@@ -38,6 +38,7 @@ FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 T = TypeVar("T")
+PeerClock = Callable[[], Awaitable[int | None]]  # microseconds since the epoch; None: it does not tell
 
 
 class Notary(Protocol):
@@ -73,6 +74,8 @@ class Kernel:
         self._journal: PostgresJournal | None = None
         self._left = NOTHING_LEFT
         self._drained = False
+        self.peer_clocks: dict[str, PeerClock] = {}  # beside Postgres', by name: those that tell
+        self._ahead_of: dict[str, int] = {}  # how far the wall clock was ahead of them
         self.notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
@@ -251,21 +254,42 @@ class Kernel:
 
     async def _watch_clock(self) -> None:
         """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
-        said, compared = False, time.monotonic()
+        said: dict[str, str] = {}
+        compared = time.monotonic()
+        await self._compare_peers()
         while True:
+            self._say_clocks(said)
             await asyncio.sleep(CLOCK_S)
             self.clock.now_us()
             if time.monotonic() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
                 compared = time.monotonic()
+                await self._compare_peers()
                 try:
                     await self._compare_clocks()
                 except Unavailable:  # said where it is felt
                     continue
                 self.engine.timers.look()
-            if self.clock.stepped != said:
-                said = self.clock.stepped
-                message = ClockStepped(self.clock.offset_us or self.clock.peer_offset_us, over=not said)
-                self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    def _say_clocks(self, said: dict[str, str]) -> None:
+        """Tell each clock that went astray or came back; `said`: which ones are, with the name they were told by."""
+        clock = self.clock
+        off = abs(clock.peer_offset_us) > STEP_ALARM_US
+        own = ("postgres", clock.peer_offset_us) if off else ("wall", clock.offset_us)
+        for key, (peer, offset_us) in {"own": own, **{name: (name, us) for name, us in self._ahead_of.items()}}.items():
+            if (stepped := abs(offset_us) > STEP_ALARM_US) == (key in said):
+                continue
+            if stepped:
+                said[key] = peer
+            message = ClockStepped(offset_us, over=not stepped, peer=peer if stepped else said.pop(key))
+            self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    async def _compare_peers(self) -> None:
+        """How far the wall clock is ahead of each peer's; one that does not tell now leaves what was known."""
+        for name, ask in self.peer_clocks.items():
+            before_us = self._wall_us()
+            peer_us = await ask()
+            if peer_us is not None:
+                self._ahead_of[name] = ahead_of(peer_us, before_us, self._wall_us())
 
     async def _compare_clocks(self) -> None:
         """Have the clock know how far it is from Postgres'."""

@@ -145,6 +145,7 @@ class Runtime:
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
         self.publisher = publisher
+        self.kernel.peer_clocks["nats"] = publisher.clock_us
         engine = self.kernel.engine
         self.detector = Detector(engine, monotonic=time.monotonic, linked=lambda: self.nats.is_connected)
         self.pool.is_heard, self.pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
