@@ -30,6 +30,7 @@ from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
 from benchmarks.requests import kept_replies, matching
 from benchmarks.stampede import all_due, stampede
 from supervisors.boot.kernel import Kernel
+from supervisors.boot.loading import spare_collector
 from supervisors.timing import timing
 
 
@@ -55,6 +56,7 @@ async def kernel(dsn: str) -> AsyncIterator[Kernel]:
     tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
     task = asyncio.create_task(tree.run())
     await tree.started.wait()
+    spare_collector()
     try:
         yield it
     finally:

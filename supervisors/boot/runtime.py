@@ -43,7 +43,7 @@ from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
 from supervisors.boot.kernel import Kernel
-from supervisors.boot.loading import load_pool, load_seen
+from supervisors.boot.loading import load_pool, load_seen, spare_collector
 from supervisors.boot.servers import Servers
 from supervisors.boot.standby import Waiting
 from supervisors.closing import CLOSE_S, Parts
@@ -123,6 +123,7 @@ class Runtime:
         await load_pool(self.pool, kernel.journal.fetch)
         await self._connect()
         await self._serve()
+        spare_collector()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
 
     async def _stand_by(self, lease: Lease) -> None:
