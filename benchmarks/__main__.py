@@ -21,9 +21,9 @@ import uvloop
 
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.lease import Lease
-from amends.runtime.messages import Envelope
-from amends.runtime.relay import Published
+from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.turn.messages import Envelope
 from amends.values import ids
 from amends.values.limits import Limits
 from benchmarks.lives import BENCH, Begin, BenchRunner, Touch

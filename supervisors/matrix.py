@@ -4,7 +4,7 @@
 for their text only: their features are refused at start.
 """
 
-from amends.runtime.domain import Matrix, MatrixRow
+from amends.domain.matrix import Matrix, MatrixRow
 
 ROWS = (
     MatrixRow(

@@ -11,14 +11,15 @@ from typing import Any, TypeGuard
 
 from msgspec import Struct
 
-from actors.accounts import Account
-from actors.allocation_state import Allocation, Offer, user_of
-from actors.cleanup import LOCKOUT
-from actors.node_state import Node, SetupFailed, Suspicion
-from actors.rows import AssignmentRow, DebtRow
-from amends.runtime.decision import Decision
+from actors.account.kind import Account
+from actors.allocation.r04_cleanup import LOCKOUT
+from actors.allocation.state import Allocation, user_of
+from actors.between import Offer, SetupFailed, Suspicion
+from actors.node.state import Node
+from actors.tables import AssignmentRow, DebtRow
 from amends.runtime.engine import Engine
-from amends.runtime.messages import Envelope, StepDone
+from amends.turn.decision import Decision
+from amends.turn.messages import Envelope, StepDone
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 
 OFFER_AGAIN_S = 0.05

@@ -1,11 +1,13 @@
 """The rental domain, assembled: its actor kinds, steps with undo, matrix and cases. Data only."""
 
-from actors.accounts import ACCOUNT
-from actors.allocation import ALLOCATION
-from actors.node import NODE
-from actors.rows import LEDGER, RENTAL_TABLES
-from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
-from amends.runtime.domain import CaseKind, Domain, StepSpec
+from actors.account.kind import ACCOUNT
+from actors.allocation.kind import ALLOCATION
+from actors.node.kind import NODE
+from actors.tables import LEDGER, RENTAL_TABLES
+from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.domain.domain import Domain
+from amends.domain.matrix import CaseKind
+from amends.domain.steps import StepSpec
 from supervisors.matrix import MATRIX
 
 STEPS = (

@@ -15,7 +15,7 @@ from msgspec.structs import astuple
 
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
-from amends.ports import Commit, Head, StateWrite, StoredActor
+from amends.ports.journal import Commit, Head, StateWrite, StoredActor
 from amends.values.errors import CONSUMED, Fenced, Refused, Unavailable
 
 _WRITES = re.compile(r"^(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.MULTILINE)

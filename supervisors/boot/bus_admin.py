@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from amends.ports import Outcome, StepCall
-from amends.runtime.decision import EVENTS, Decision
-from amends.runtime.relay import Publisher
-from amends.runtime.streams import NOTHING_SENT, REPUBLISH
+from amends.delivery.streams import NOTHING_SENT, REPUBLISH
+from amends.ports.bus import Publisher
+from amends.ports.steps import Outcome, StepCall
+from amends.turn.decision import EVENTS, Decision
 from amends.values.errors import Unavailable
 
 Fetch = Callable[..., Awaitable[Sequence[Any]]]

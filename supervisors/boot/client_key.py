@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapters.postgres.installation import installed
 from adapters.ssh.client_key import fingerprint, generate_client_key
-from amends.ports import Turn
+from amends.ports.journal import Turn
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import BadConfiguration

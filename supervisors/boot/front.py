@@ -16,7 +16,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
 from amends.runtime.trunk import ChildSpec
 from amends.values.errors import Rejected
-from supervisors import endpoints as wire
+from supervisors.api import endpoints as wire
 from supervisors.boot.files import write_private
 from supervisors.boot.metrics import metrics
 from supervisors.boot.standby import listen_late

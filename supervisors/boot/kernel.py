@@ -9,20 +9,21 @@ from typing import Any, Protocol, TypeVar
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
-from amends.ports import StepRunner
-from amends.runtime.checks import check_domains, join
+from amends.delivery.parked import ParkedNotifications
+from amends.delivery.relay import Relay
+from amends.delivery.streams import Anchor, ClockStepped, RelayStarts
+from amends.domain.checks import check_domains, join
+from amends.domain.domain import Domain
+from amends.ports.bus import Publisher
+from amends.ports.steps import StepRunner
 from amends.runtime.clock import STEP_ALARM_US, Clock
-from amends.runtime.decision import EVENTS, Context
 from amends.runtime.dispatcher import Dispatcher
-from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
 from amends.runtime.kept import KeptReplies
-from amends.runtime.messages import Envelope
-from amends.runtime.parked import ParkedNotifications
-from amends.runtime.relay import Publisher, Relay
-from amends.runtime.streams import Anchor, ClockStepped, RelayStarts
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
+from amends.turn.decision import EVENTS, Context
+from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored
 from amends.values.errors import Fenced, Locked, Unavailable
 from amends.values.limits import Limits

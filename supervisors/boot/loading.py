@@ -6,11 +6,11 @@ from typing import Any
 from msgspec import MsgspecError, Struct
 from msgspec.structs import fields
 
+from amends.domain.domain import Domain
 from amends.runtime.dispatcher import Dispatcher
-from amends.runtime.domain import Domain
 from amends.runtime.engine import Engine
-from amends.runtime.messages import Envelope, Pause
 from amends.runtime.slices import Slices
+from amends.turn.messages import Envelope, Pause
 from amends.values.ids import split_ref
 from amends.values.records import StepRow
 from supervisors.pool import Pool

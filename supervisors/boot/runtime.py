@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from actors.node_state import Node, ssh_endpoint
+from actors.node.state import Node, ssh_endpoint
 from adapters.nats import connection
 from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
@@ -28,13 +28,15 @@ from adapters.postgres.reading import ENTITIES
 from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
-from amends.ports import StepRunner
+from amends.ports.steps import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
 from amends.values.records import StepRow
-from supervisors.admission import Admission
+from supervisors.api.admission import Admission
+from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.replies import data_schema
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
@@ -48,11 +50,9 @@ from supervisors.boot.servers import Servers
 from supervisors.boot.standby import Waiting
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.detector import Detector
-from supervisors.endpoints import commands, delivery_commands
 from supervisors.nats_options import nats_options
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
-from supervisors.replies import data_schema
 from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy

@@ -16,8 +16,8 @@ from adapters.otel.otlp_json import otlp_json, summaries
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
-from amends.runtime.decision import Decision
 from amends.runtime.trunk import ChildSpec
+from amends.turn.decision import Decision
 from amends.values.errors import Rejected
 from supervisors.boot.verifiers import verify_records
 

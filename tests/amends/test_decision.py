@@ -1,8 +1,9 @@
 """A decision as data: its ids are derived, unique, and sort as they were made."""
 
-from amends.runtime.decision import Context, Decision
-from amends.runtime.domain import ActorKind, ActorState, Matrix
-from amends.runtime.messages import Envelope
+from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.matrix import Matrix
+from amends.turn.decision import Context, Decision
+from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 
 KIND = ActorKind(name="thing", state_type=ActorState, states={}, transitions={}, handlers={})

@@ -5,9 +5,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from amends.ports import Outcome, StepCall
+from amends.domain.steps import StepSpec
+from amends.ports.steps import Outcome, StepCall
 from amends.runtime.dispatcher import Dispatcher
-from amends.runtime.domain import StepSpec
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from amends.ports import Head
-from amends.runtime import relay as module
-from amends.runtime.relay import Published, Relay
-from amends.runtime.streams import (
+from amends.delivery import relay as module
+from amends.delivery.relay import Relay
+from amends.delivery.streams import (
     Lag,
     PublishFailed,
     PublishPoisoned,
@@ -21,6 +20,8 @@ from amends.runtime.streams import (
     SettleOutbox,
     Stream,
 )
+from amends.ports.bus import Published
+from amends.ports.journal import Head
 from amends.runtime.writer import Pending
 from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from amends.ports import Commit, Head, StateWrite, StoredActor, Turn
+from amends.ports.journal import Commit, Head, StateWrite, StoredActor, Turn
 from amends.runtime.writer import JournalWriter, Pending, Requirement
 from amends.values.canonical import ZERO_HASH
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable

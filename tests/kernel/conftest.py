@@ -10,7 +10,7 @@ import pytest
 
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.lease import Lease
-from amends.runtime.relay import Published
+from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from supervisors.boot.kernel import Kernel

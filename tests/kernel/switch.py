@@ -2,11 +2,14 @@
 
 from msgspec import Struct
 
-from amends.ports import Outcome, StepCall
-from amends.runtime.decision import Decision
-from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
-from amends.runtime.domain import ActorKind, ActorState, CaseKind, Domain, Matrix, MatrixRow, StepSpec
-from amends.runtime.messages import StepDone
+from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.domain.domain import Domain
+from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.matrix import CaseKind, Matrix, MatrixRow
+from amends.domain.steps import StepSpec
+from amends.ports.steps import Outcome, StepCall
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone
 
 
 class Port(ActorState, frozen=True, kw_only=True):

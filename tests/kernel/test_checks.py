@@ -5,8 +5,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from amends.runtime.checks import check_domains, join
-from amends.runtime.domain import CaseKind, Domain, Matrix, MatrixRow
+from amends.domain.checks import check_domains, join
+from amends.domain.domain import Domain
+from amends.domain.matrix import CaseKind, Matrix, MatrixRow
 from amends.values.errors import BadDomain
 from supervisors.rental import RENTAL
 from tests.kernel.switch import PORT, SWITCH, row

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from amends.runtime.messages import Envelope, Pause
+from amends.turn.messages import Envelope, Pause
 from supervisors.boot import kernel as module
 from tests.kernel.conftest import Running
 from tests.kernel.switch import Bind

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from amends.runtime.decision import Decision
-from amends.runtime.domain import Domain
-from amends.runtime.messages import CommandInfo, Envelope, ResolveCase, StepDone, TimerFired
+from amends.domain.domain import Domain
+from amends.turn.decision import Decision
+from amends.turn.messages import CommandInfo, Envelope, ResolveCase, StepDone, TimerFired
 from amends.values.errors import Rejected
 from supervisors.boot.kernel import Kernel
 from tests.kernel.conftest import Running

@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from amends.runtime.messages import Envelope
+from amends.turn.messages import Envelope
 from supervisors.boot.kernel import Kernel
 from tests.kernel.conftest import Running, served
 from tests.kernel.switch import Bind, Switch

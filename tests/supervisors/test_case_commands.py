@@ -9,21 +9,24 @@ import asyncssh
 import msgspec
 import pytest
 
-from actors.node_state import HeartbeatSeen, SetupFailed, Silent, Suspicion, view_node
-from actors.wire import CreateAccount, QuarantineNode, ReleaseAllocation, ReturnNode
+from actors.account.messages import CreateAccount
+from actors.allocation.messages import ReleaseAllocation
+from actors.between import SetupFailed, Suspicion
+from actors.node.messages import HeartbeatSeen, QuarantineNode, ReturnNode, Silent
+from actors.node.state import view_node
 from adapters.cli import arguments
 from adapters.cli.verbs import Verb
 from adapters.cli.why import settle_lines
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
-from amends.ports import Head
-from amends.runtime.domain import CaseKind
+from amends.delivery.streams import PublishPoisoned, RelayStarts
+from amends.domain.matrix import CaseKind
+from amends.ports.journal import Head
 from amends.runtime.identity import Identity
-from amends.runtime.messages import Envelope, Pause
 from amends.runtime.requests import Endpoint, decode
-from amends.runtime.streams import PublishPoisoned, RelayStarts
+from amends.turn.messages import Envelope, Pause
 from amends.values import ids
 from amends.values.records import TABLES, CaseRow
-from supervisors.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import commands, delivery_commands
 from supervisors.rental import CASES
 from tests.adapters.postgres.story import START_US, Book, context, ready_node, requested
 

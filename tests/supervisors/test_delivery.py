@@ -7,22 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from amends.ports import Outcome, OutcomeKind, StepCall
-from amends.runtime import parked as parked_module
-from amends.runtime.decision import Context, Decision
-from amends.runtime.delivery import DELIVERY_KINDS
-from amends.runtime.messages import Envelope, ResolveCase, StepDone
-from amends.runtime.notifications import CancelNotification, Notification, Probe, Redispatch
-from amends.runtime.parked import ParkedNotifications
+from amends.delivery import parked as parked_module
+from amends.delivery.domain import DELIVERY_KINDS
+from amends.delivery.notifications import CancelNotification, Probe, Redispatch
+from amends.delivery.parked import ParkedNotifications
+from amends.delivery.streams import PublishPoisoned, Republish, SettleOutbox, Stream
+from amends.ports.bus import Published
+from amends.ports.steps import Outcome, OutcomeKind, StepCall
 from amends.runtime.policy import RUNTIME_HANDLERS
-from amends.runtime.relay import Published
-from amends.runtime.streams import PublishPoisoned, Republish, SettleOutbox, Stream
+from amends.turn.decision import Context, Decision
+from amends.turn.messages import Envelope, ResolveCase, StepDone
+from amends.turn.notify import Notification
 from amends.values.errors import Rejected
 from amends.values.limits import Limits
 from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, StepEndRow, StepRow
+from supervisors.api.endpoints import OutboxCommand, delivery_commands
 from supervisors.boot import bus_admin
 from supervisors.boot.bus_admin import BusAdmin, Republishes
-from supervisors.endpoints import OutboxCommand, delivery_commands
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}

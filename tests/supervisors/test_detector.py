@@ -5,8 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from actors.node_state import HeartbeatSeen, Node, Silent
-from actors.rows import NodeSeenRow
+from actors.node.messages import HeartbeatSeen, Silent
+from actors.node.state import Node
+from actors.tables import NodeSeenRow
 from amends.runtime.writer import Pending
 from amends.values.errors import Refused
 from amends.values.limits import Limits

@@ -16,13 +16,13 @@ from typing import Any
 
 import msgspec
 
-from amends.ports import Outcome, StepCall, StepRunner
-from amends.runtime.decision import Decision
-from amends.runtime.domain import StepSpec
+from amends.domain.steps import StepSpec
+from amends.ports.steps import Outcome, StepCall, StepRunner
 from amends.runtime.engine import Engine
-from amends.runtime.messages import Envelope, Pause, StepDone
 from amends.runtime.places import Places, Reach
 from amends.runtime.slices import Slices
+from amends.turn.decision import Decision
+from amends.turn.messages import Envelope, Pause, StepDone
 from amends.values import ids
 from amends.values.histogram import Histogram
 from amends.values.records import StepRow

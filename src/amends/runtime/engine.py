@@ -12,15 +12,15 @@ from typing import Any, Protocol
 
 import msgspec
 
-from amends.ports import Turn
-from amends.runtime.decision import Context, Decision, Sent, command_row
-from amends.runtime.domain import ActorKind, ActorState
+from amends.domain.kinds import ActorKind, ActorState
+from amends.ports.journal import Turn
 from amends.runtime.mailbox import Mailbox
-from amends.runtime.messages import Envelope, TimerFired, TurnRefused
 from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy, command_refused
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
 from amends.runtime.writer import JournalWriter, Pending, Requirement
+from amends.turn.decision import Context, Decision, Sent, command_row
+from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
 log = logging.getLogger("amends.entities")

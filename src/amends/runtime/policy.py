@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amends.ports import Turn
-from amends.runtime.decision import Decision, text
-from amends.runtime.domain import ActorKind, ActorState, Handler
+from amends.domain.kinds import ActorKind, ActorState, Handler
+from amends.ports.journal import Turn
 from amends.runtime.mailbox import Mailbox
-from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
-from amends.runtime.notifications import notify
 from amends.runtime.writer import Pending
+from amends.turn.decision import Decision, text
+from amends.turn.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
+from amends.turn.notify import notify
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
 from amends.values.records import AuditDraft, CaseRow, QuarantineRow, StepEndRow

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Headers, Identity, Trace, trace_of
-from amends.runtime.messages import CommandInfo, Envelope
 from amends.runtime.request_places import Places, class_of
+from amends.turn.messages import CommandInfo, Envelope
 from amends.values import ids
 from amends.values.canonical import canonical, sha256
 from amends.values.errors import KEPT, Rejected, TooSlow, Unavailable

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from amends.runtime.domain import ActorKind, ActorState
+from amends.domain.kinds import ActorKind, ActorState
 
 
 class Store:

@@ -18,9 +18,9 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from amends.ports import Commit, Head, Journal, StateWrite, Turn
+from amends.ports.journal import Commit, Head, Journal, StateWrite, Turn
 from amends.runtime.breaker import Breaker
-from amends.runtime.seal import seal
+from amends.turn.seal import seal
 from amends.values.backoff import Backoff
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
 from amends.values.histogram import Histogram

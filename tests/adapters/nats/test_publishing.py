@@ -9,7 +9,7 @@ from nats.errors import BadSubjectError, MaxPayloadError
 from nats.js.errors import APIError, ServiceUnavailableError
 
 from adapters.nats.publishing import JetStreamPublisher
-from amends.runtime.relay import Published
+from amends.ports.bus import Published
 
 
 async def answered(error: Exception) -> Published:

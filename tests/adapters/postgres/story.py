@@ -10,17 +10,18 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.allocation_state import Offer
-from actors.cleanup import CleanupLost
-from actors.node_state import HeartbeatSeen
-from actors.rows import AssignmentRow, DebtRow
-from actors.wire import CreateAccount, RegisterNode, ReleaseAllocation, RequestAllocation, RetryCleanup, SshAddress
-from amends.ports import Head, Outcome, OutcomeKind
-from amends.runtime.decision import Context, Decision
-from amends.runtime.messages import CommandInfo, Envelope, StepDone, TimerFired
-from amends.runtime.notifications import Probe
+from actors.account.messages import CreateAccount
+from actors.allocation.messages import ReleaseAllocation, RequestAllocation, RetryCleanup
+from actors.between import CleanupLost, Offer
+from actors.node.messages import HeartbeatSeen, RegisterNode, SshAddress
+from actors.tables import AssignmentRow, DebtRow
+from amends.delivery.notifications import Probe
+from amends.ports.journal import Head
+from amends.ports.steps import Outcome, OutcomeKind
 from amends.runtime.policy import RUNTIME_HANDLERS
-from amends.runtime.seal import seal
+from amends.turn.decision import Context, Decision
+from amends.turn.messages import CommandInfo, Envelope, StepDone, TimerFired
+from amends.turn.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits
 from amends.values.records import TABLES, StepRow

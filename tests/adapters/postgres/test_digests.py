@@ -3,9 +3,9 @@
 import msgspec
 
 from adapters.postgres.digests import DigestVerdict, verify_digests
-from amends.ports import Turn
-from amends.runtime.domain import covered
-from amends.runtime.seal import seal
+from amends.domain.domain import covered
+from amends.ports.journal import Turn
+from amends.turn.seal import seal
 from amends.values.anchors import Anchored
 from amends.values.records import TABLES, CommandRow
 from supervisors.rental import RENTAL

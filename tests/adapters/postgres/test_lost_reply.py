@@ -10,12 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from actors.accounts import Account
+from actors.account.kind import Account
 from adapters.postgres.journal import PostgresJournal
-from amends.ports import Head, Turn
-from amends.runtime.decision import text
-from amends.runtime.seal import seal
+from amends.ports.journal import Head, Turn
 from amends.runtime.writer import JournalWriter, Pending
+from amends.turn.decision import text
+from amends.turn.seal import seal
 from amends.values.errors import TurnFailed, Unavailable
 from amends.values.records import TABLES, AuditDraft
 from supervisors.rental import RENTAL

@@ -6,8 +6,8 @@ import asyncpg
 from msgspec import Struct
 
 from adapters.postgres.statements import statement
-from amends.ports import Turn
-from amends.runtime.seal import seal
+from amends.ports.journal import Turn
+from amends.turn.seal import seal
 from amends.values.records import TABLES, OutboxMarkRow, OutboxRow
 from tests.adapters.postgres.database import Database
 

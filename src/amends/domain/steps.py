@@ -1,0 +1,25 @@
+"""Steps as data: which adapter does them, how long a try may take, what undoes them."""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    pass
+
+
+class StepSpec(Struct, frozen=True, kw_only=True):
+    """One kind of step: which adapter does it, how long a try may take, what undoes it.
+
+    A step without an effect (a probe) needs no undo and no row; one with an effect names its undo, or says in
+    `no_undo` why nothing is to be undone. `external` false: the runtime itself does it, no adapter is called.
+    """
+
+    name: str
+    adapter: str = ""
+    timeout: str = ""  # the [timing] key that bounds one try
+    effect: bool = True
+    undo: str = ""
+    no_undo: str = ""
+    external: bool = True
+    per_target: int = 1  # tries of a target at once

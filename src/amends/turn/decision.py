@@ -1,0 +1,500 @@
+"""What one turn decides, collected as data: the new state and every row that commits with it.
+
+A handler is a pure function of (state, message, now): it reads `now_us`, `limits` and `facts`, and calls the
+methods below; nothing happens until the turn commits. Ids are derived from the turn's seed.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn, cast
+
+import msgspec
+from msgspec import Struct
+
+from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.matrix import Matrix
+from amends.ports.journal import StateWrite, Turn
+from amends.turn.messages import Envelope, StepDone
+from amends.turn.notify import notify
+from amends.turn.recovery import Run, root_span
+from amends.values import ids
+from amends.values.canonical import canonical
+from amends.values.errors import Bug, Rejected
+from amends.values.limits import Limits
+from amends.values.records import (
+    AuditDraft,
+    CaseRow,
+    CommandRow,
+    FailureRow,
+    MessageRow,
+    OutboxRow,
+    StepEndRow,
+    StepRow,
+)
+
+FailureType = Literal["error", "timeout", "violation", "resource", "policy"]
+EVENTS = "AMENDS_EVT"
+encode = msgspec.json.Encoder().encode
+
+
+def text(value: Any) -> str:
+    """JSON text."""
+    return encode(value).decode()
+
+
+class Context:
+    """What every turn of one runtime shares."""
+
+    def __init__(
+        self, *, epoch: int, limits: Limits, matrix: Matrix, facts: Any = None, policy_sha256: str = ""
+    ) -> None:
+        self.epoch = epoch
+        self.limits = limits
+        self.matrix = matrix
+        self.matrix_sha256 = matrix.sha256
+        self.policy_sha256 = policy_sha256
+        self.facts = facts
+        self.case_commands: dict[str, tuple[str, ...]] = {}
+        self.address_of: Callable[[str], tuple[str, int]] = lambda target: ("", 0)  # what a step's span says of it
+
+
+class Spawn(Struct):
+    """Another actor created in the same transaction."""
+
+    kind: str
+    id: str
+    state: ActorState
+
+
+class Sent(Struct):
+    """A durable message on its way to another actor."""
+
+    kind: str
+    id: str
+    message: Any
+    row: MessageRow
+
+
+class Decision:
+    """One turn in the making."""
+
+    def __init__(
+        self,
+        kind: ActorKind,
+        identifier: str,
+        state: ActorState | None,
+        env: Envelope,
+        context: Context,
+        now_us: int,
+        seed: bytes,
+    ) -> None:
+        self.kind, self.id, self.env, self.context = kind, identifier, env, context
+        self.now_us, self._seed, self._minted = now_us, seed, 0
+        self.limits, self.facts = context.limits, context.facts
+        self.before = state
+        self._state = state
+        self.ref = f"{kind.name}:{identifier}"
+        # Timers carry no trace of their own: their work belongs to the entity's.
+        # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
+        self.trace_id = (
+            env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
+        )
+        self.span_id = root_span(state, self.trace_id) or env.span_id or getattr(state, "span_id", "")
+        self.rows: list[Struct] = []
+        self.steps: list[StepRow] = []
+        self.sent: list[Sent] = []
+        self.spawned: list[Spawn] = []
+        self.audits: list[AuditDraft] = []
+        self.set_aside: list[str] = []  # durable messages that nobody will take in any more
+        self.hastened: list[str] = []  # targets whose steps of this actor wait for no next try any more
+        self.data: dict[str, Any] | None = None
+        self.reply_entity = True
+        self._moved = False
+        self.recovery_trace_id = ""
+        self._events: list[tuple[str, str | None, str | None, str]] = []
+        self._requires: list[tuple[str, str, tuple[str, ...], int | None]] = []
+        self.recent = False
+        if isinstance(env.message, StepDone):
+            self._end_step(env.message)
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Any:
+        """The state as this turn has it by now."""
+        return self._state
+
+    @property
+    def requires(self) -> list[tuple[str, str, tuple[str, ...], int | None]]:
+        """What must hold of other actors at the moment of the commit: (kind, id, states, epoch)."""
+        return self._requires
+
+    def mint(self, prefix: str) -> str:
+        """A new TypeID; the same turn and seed give the same ids, and those of one turn sort as they were made."""
+        self._minted += 1
+        chance = hashlib.blake2b(self._seed, digest_size=8, salt=self._minted.to_bytes(8, "big")).digest()
+        return ids.type_id(prefix, self.now_us, (self._minted % 1024).to_bytes(2, "big") + chance)
+
+    # --- the actor's own state -----------------------------------------------------------------------
+
+    def create(self, state: ActorState, *, cause: str = "", reason: str = "") -> None:
+        """Bring this actor into being in the given state; one that has ended may be begun anew under its id."""
+        old = self.before
+        if old is not None and self.kind.states[old.state] != "end":
+            raise Bug(f"{self.ref} exists")
+        self._check_transition("", state.state)
+        self._state = state
+        self.set(event_seq=old.event_seq if old is not None else 0)
+        self._transition(None, state.state, cause, reason, {})
+
+    def to(self, state: str, *, cause: str = "", reason: str = "", details: Any = None, **changes: Any) -> None:
+        """Move to `state` and change fields: audited, and an event unless the kind says otherwise (U2)."""
+        old = cast(ActorState, self._state)
+        if self._moved and self.kind.events:  # each event shows the row and the version as of its own transition
+            raise Bug(f"{self.ref}: a second transition in one turn, to {state} (A2)")
+        self._check_transition(old.state, state)
+        self.set(state=state, **changes)
+        self._transition(old.state, state, cause, reason, details or {})
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the state without a transition."""
+        if self._state is None:
+            raise Bug(f"{self.ref} does not exist")
+        base = self.before.version if self.before is not None else 0
+        self._state = msgspec.structs.replace(self._state, version=base + 1, **changes)
+
+    def timer(self, name: str, due_us: int) -> None:
+        """Set or move a durable timer."""
+        self.set(timers={**self.state.timers, name: due_us})
+
+    def cancel(self, *names: str) -> None:
+        """Drop timers."""
+        if any(name in self.state.timers for name in names):
+            self.set(timers={key: due for key, due in self.state.timers.items() if key not in names})
+
+    def require(self, kind: str, identifier: str, states: tuple[str, ...], epoch: int | None = None) -> None:
+        """Commit only if that actor is then in one of `states` (and at `epoch`); else the turn is refused."""
+        self._requires.append((kind, identifier, states, epoch))
+
+    def as_of_commit(self) -> None:
+        """What this turn decides is true of the moment of its commit: one that has waited is decided anew."""
+        self.recent = True
+
+    # --- the rest of the turn ------------------------------------------------------------------------
+
+    def row(self, row: Struct) -> None:
+        """Write a row of the domain's own tables."""
+        self.rows.append(row)
+
+    def reply(self, **data: Any) -> None:
+        """What the sender of the command gets beside the entity itself."""
+        self.data = {**(self.data or {}), **data}
+
+    def refuse(self, code: str, message: str, **details: Any) -> NoReturn:
+        """Refuse the command: nothing of this turn is written but the kept reply."""
+        raise Rejected(code, message, **details)
+
+    def audit(
+        self, action: str, target_ref: str = "", *, reason: str = "", details: Any = None, at_us: int = 0
+    ) -> None:
+        """An audit entry that is no state change."""
+        self._audit(action, target_ref or self.ref, None, None, reason, details or {}, at_us)
+
+    def tell(self, kind: str, identifier: str, message: Struct) -> None:
+        """A durable message to another actor, in the same transaction."""
+        row = MessageRow(
+            self.mint("evt"), kind, identifier, type(message).__name__, text(message), self.trace_id,
+            self.span_id, self.env.actor, self.env.request_id, self.now_us,
+        )  # fmt: skip
+        self.sent.append(Sent(kind, identifier, message, row))
+        self.rows.append(row)
+
+    def spawn(self, kind: str, identifier: str, state: ActorState) -> None:
+        """Create another actor in the same transaction."""
+        self.spawned.append(Spawn(kind, identifier, msgspec.structs.replace(state, version=1)))
+        self._audit(f"{kind}.{state.state}", f"{kind}:{identifier}", None, state.state, "", {"by": self.ref})
+
+    def step(
+        self,
+        name: str,
+        target: str,
+        args: dict[str, Any],
+        *,
+        attempt: int = 1,
+        after_us: int = 0,
+        key: str = "",
+        undo: dict[str, Any] | None = None,
+        trace: tuple[str, str] | None = None,
+    ) -> str:
+        """Intend one try of a step (B8); it runs after the commit, not before `after_us` from now."""
+        step_id = self.mint("step")
+        trace_id, parent = trace or (self.trace_id, self.span_id)
+        due = self.now_us + after_us if after_us else None
+        row = StepRow(
+            step_id, self.ref, name, attempt, "intended", key or f"{self.ref}:{name}:{attempt}", target,
+            text(args), text(undo or {}), trace_id, parent, self.now_us, None, due, "", "", self.context.epoch,
+            *self.context.address_of(target),
+        )  # fmt: skip
+        self.steps.append(row)
+        self.rows.append(row)
+        return step_id
+
+    def hasten(self, target: str) -> None:
+        """What this actor has waiting for its next try on `target` is due now: an operator has asked for it."""
+        self.hastened.append(target)
+
+    def did(self, name: str, attempt: int, ok: bool, started_us: int, code: str = "", message: str = "") -> str:
+        """Record a try the runtime did itself, such as an activation (R03); returns its span id."""
+        step_id = self.mint("step")
+        self.rows.append(
+            StepRow(
+                step_id, self.ref, name, attempt, "done" if ok else "failed", f"{self.ref}:{name}:{attempt}", self.ref,
+                "{}", "{}", self.trace_id, self.span_id, started_us, self.now_us, None, code, message,
+                self.context.epoch,
+            )
+        )  # fmt: skip
+        return ids.span_id("step", step_id)
+
+    def failure(
+        self,
+        code: str,
+        message: str,
+        *,
+        component: str,
+        span_id: str,
+        trace_id: str = "",
+        failure_type: FailureType = "error",
+        severity: str = "medium",
+        ref: str = "",
+        cause_ref: str = "",
+        hop: int = 0,
+        run: Run | None = None,
+    ) -> str:
+        """A failure record; returns its id."""
+        failure_id = self.mint("fail")
+        row = FailureRow(
+            failure_id, trace_id or self.trace_id, span_id, self.now_us, failure_type, severity, ref or self.ref,
+            message[:1000], code, component, cause_ref, hop, run.trace_id if run else "", self.context.epoch,
+        )  # fmt: skip
+        self.rows.append(row)
+        return failure_id
+
+    def failed_step(self, done: StepDone, row: str, **run_options: Any) -> tuple[Run, str]:
+        """The failure of a step and the run that its matrix row opens (or has open); returns both."""
+        kind: FailureType = "timeout" if done.outcome.code.endswith("timeout") else "error"
+        run = self.open_run(row, original=(done.trace_id, done.span_id), **run_options)
+        failure_id = self.failure(
+            done.outcome.code, done.outcome.message, component=done.name, span_id=done.span_id,
+            trace_id=done.trace_id, failure_type=kind, ref=f"step:{done.step_id}", run=run,
+        )  # fmt: skip
+        run.caused_by(failure_id)
+        return run, failure_id
+
+    def open_run(
+        self, row: str, *, key: str = "", trigger_type: str = "failure", original: tuple[str, str] = ("", ""),
+        trigger_ref: str = "", entity: str = "",
+    ) -> Run:  # fmt: skip
+        """The open recovery run of this row (its `key` if it has several), begun if there is none."""
+        return Run.begin(self, row, key or row, trigger_type, original, trigger_ref, entity or self.ref)
+
+    def run(self, key: str) -> Run | None:
+        """The open run under that key, if any."""
+        return Run.resume(self, key)
+
+    def case(
+        self, kind: str, target_ref: str = "", *, evidence: Any = None, run: Run | None = None, state: str = "open",
+        reason: str = "",
+    ) -> str:  # fmt: skip
+        """Open the case of that kind on this entity, or move the open one to `state`; returns its id."""
+        key = _case_key(kind, target_ref, self.ref)
+        known = self.state.cases.get(key)
+        case_id = known or self.mint("case")
+        commands = self.context.case_commands.get(kind, ())
+        self.rows.append(
+            CaseRow(
+                case_id,
+                kind,
+                target_ref or self.ref,
+                self.ref,
+                state,
+                self.now_us,
+                None,
+                run.trace_id if run else "",
+                text(list(commands)),
+                text(evidence or {}),
+            )
+        )
+        details = {"target_ref": target_ref or self.ref, "kind": kind}
+        before = self._case_state(case_id) if known else None
+        self._audit(f"case.{state}", f"case:{case_id}", before, state, reason or kind, details)
+        rest = self.state.retrying - {case_id}
+        self.set(retrying=rest | {case_id} if state == "retrying" else rest)
+        if known is None:
+            self.set(cases={**self.state.cases, key: case_id})
+            notify(self, "case.opened", entity=target_ref or self.ref, cause=kind, case_id=case_id, state=state)
+        return case_id
+
+    def resolve_case(self, kind: str, reason: str = "", target_ref: str = "") -> None:
+        """Close the open case of that kind (and target, if it is not the entity itself), if there is one."""
+        key = _case_key(kind, target_ref, self.ref)
+        case_id = self.state.cases.get(key)
+        if case_id is None:
+            return
+        self.rows.append(CaseRow(case_id, kind, "", self.ref, "resolved", self.now_us, self.now_us, "", "[]", "{}"))
+        self._audit("case.resolved", f"case:{case_id}", self._case_state(case_id), "resolved", reason or kind, {})
+        self.set(
+            cases={name: cid for name, cid in self.state.cases.items() if name != key},
+            retrying=self.state.retrying - {case_id},
+        )
+
+    def _case_state(self, case_id: str) -> str:
+        return "retrying" if case_id in self.state.retrying else "open"
+
+    def open_case(self, kind: str, target_ref: str = "") -> str:
+        """The id of the open case of that kind (and target), "" if there is none."""
+        found: str = self.state.cases.get(_case_key(kind, target_ref, self.ref), "")
+        return found
+
+    def leave_intended(self) -> None:
+        """The try that this message reports does not end its step: the same intent is tried again (R07)."""
+        self.rows = [row for row in self.rows if type(row) is not StepEndRow]
+
+    def event(self, name: str, *, cause: str = "") -> None:
+        """An event of this entity that is no transition."""
+        self._events.append((name, None, None, cause))
+
+    # --- the turn as rows ----------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(
+            self._state is not self.before or self.rows or self.audits or self.spawned or self.env.message_id
+            or self.env.command
+        )  # fmt: skip
+
+    def build(self) -> Turn:
+        """The turn: rows of one transaction."""
+        turn = Turn()
+        turn.consumed, turn.set_aside = self.env.message_id, self.set_aside
+        self._write_events()
+        if self._state is not None and self._state is not self.before:
+            turn.kind, turn.id = self.kind.name, self.id
+            turn.state, turn.version = self._state.state, self._state.version
+            turn.due_us = min(self._state.timers.values()) if self._state.timers else None
+            turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
+        for spawn in self.spawned:
+            due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
+            turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
+        if self.env.command is not None:
+            self.rows.append(command_row(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None))
+        turn.rows, turn.audits = self.rows, self.audits
+        return turn
+
+    def reply_data(self) -> dict[str, Any]:
+        """The reply's data: the entity's view row under its name, and what the handler added."""
+        own = {self.kind.name: self.view()} if self.reply_entity and self._state is not None else {}
+        return {**own, **(self.data or {})}
+
+    def view(self) -> dict[str, Any]:
+        """The entity's view row as of this turn."""
+        if self.kind.view is None:
+            return {f"{self.kind.name}_id": self.id, "state": self._state.state if self._state else None}
+        return self.kind.view(self._state, self.id, self)
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _check_transition(self, source: str, target: str) -> None:
+        if (source, target) not in self.kind.transitions:
+            raise Bug(f"{self.ref}: {source or '(nothing)'} → {target} is not in its table (A2)")
+
+    def _transition(self, source: str | None, target: str, cause: str, reason: str, details: Any) -> None:
+        self._moved = True
+        if cause:
+            details = {**details, "cause": cause}
+        self._audit(f"{self.kind.name}.{target}", self.ref, source, target, reason, details)
+        if self.kind.events:
+            self._events.append((target, source, target, cause))
+
+    def _audit(
+        self, action: str, target: str, source: str | None, to: str | None, reason: str, details: Any, at_us: int = 0
+    ) -> None:
+        self.audits.append(
+            AuditDraft(
+                self.mint("aud"),
+                at_us or self.now_us,
+                self.env.actor,
+                action,
+                target,
+                source,
+                to,
+                reason,
+                self.env.request_id,
+                self.trace_id,
+                self.recovery_trace_id,
+                self.context.epoch,
+                details,
+            )
+        )
+
+    def _write_events(self) -> None:
+        if not self._events:
+            return
+        data = self.view()
+        seq = self.state.event_seq
+        self.set(event_seq=seq + len(self._events))
+        data["version"] = self.state.version
+        for name, source, target, cause in self._events:
+            seq += 1
+            self._outbox(
+                self.kind.name, self.id, name, {"seq": seq, "from": source, "to": target, "cause": cause}, data
+            )
+
+    def announce(self, kind: str, identifier: str, name: str, *, seq: int, cause: str = "", data: Any = None) -> None:
+        """An event of something that is no actor (the control plane, the audit log); `seq` numbers its events."""
+        head = {"seq": seq, "from": None, "to": None, "cause": cause}
+        self._outbox(kind, identifier, name, head, data or {})
+
+    def _outbox(self, kind: str, identifier: str, name: str, head: dict[str, Any], data: Any) -> None:
+        event_id, entity = self.mint("evt"), f"{kind}:{identifier}"
+        body = {
+            "schema": f"{kind}.{name}/1", "event_id": event_id, "occurred_us": self.now_us, "entity": entity, **head,
+            "trace_id": self.trace_id, "recovery_trace_id": self.recovery_trace_id or None, "data": data,
+        }  # fmt: skip
+        subject = f"amends.v1.evt.{kind}.{identifier}.{name}"
+        self.rows.append(
+            OutboxRow(event_id, entity, EVENTS, subject, text(body), self.trace_id, self.span_id, self.now_us)
+        )
+
+    def _end_step(self, done: StepDone) -> None:
+        self.rows.append(
+            StepEndRow(
+                done.step_id,
+                done.outcome.kind,
+                done.started_us,
+                done.ended_us,
+                done.outcome.code,
+                done.outcome.message[:1000],
+                self.context.epoch,
+            )
+        )
+
+
+def _case_key(kind: str, target_ref: str, own_ref: str) -> str:
+    """One open case per (target, kind): an entity may hold cases of several targets, such as outbox rows."""
+    return kind if target_ref in ("", own_ref) else f"{kind} {target_ref}"
+
+
+def command_row(
+    env: Envelope, entity: str, now_us: int, epoch: int, data: dict[str, Any] | None, error: Rejected | None
+) -> CommandRow:
+    """The kept reply of a command, done or refused."""
+    info = env.command
+    if info is None:
+        raise Bug("no command")
+    body: dict[str, Any] = {"data": data} if error is None else {"error": error.body()}
+    return CommandRow(
+        info.caller, info.key, info.body_hash, info.subject, info.request_id, info.trace_id, info.span_id,
+        info.parent_span_id, entity, 200 if error is None else error.http, "" if error is None else error.code,
+        text(body), info.received_us, now_us, epoch, info.link,
+    )  # fmt: skip
