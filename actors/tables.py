@@ -5,18 +5,20 @@ from typing import ClassVar
 from msgspec import Struct
 
 from amends.values.facets import Facet
+from amends.values.tables import Live, Table, placed
 
 
 class AssignmentRow(Struct):
     """The tie between an allocation and its node: reserved, active, ended (A1: one live per node)."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
-        Facet(name="assignment", table="assignments", key=("allocation_id",), columns=("node_id", "since_us")),
+    table: ClassVar[Table] = Table(name="assignments", key=("allocation_id",),
+        live=Live("state", not_in=("ended",)), facets=(
+        Facet(name="assignment", columns=("node_id", "since_us")),
         Facet(
-            name="assignment.state", table="assignments", key=("allocation_id",), wins="last",
+            name="assignment.state", wins="last",
             columns=("state", "ended_us", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     allocation_id: str
     node_id: str
@@ -28,16 +30,16 @@ class AssignmentRow(Struct):
 class DebtRow(Struct):
     """A cleanup a node still owes; settled when `settled_us` is set."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="debts", key=("debt_id",), live=Live("settled_us"), facets=(
         Facet(
-            name="debt", table="debts", key=("debt_id",),
+            name="debt",
             columns=("node_id", "kind", "target_ref", "allocation_id", "attachment_id", "since_us"),
         ),
         Facet(
-            name="debt.state", table="debts", key=("debt_id",), wins="last",
+            name="debt.state", wins="last",
             columns=("attempts", "settled_us", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     debt_id: str
     node_id: str
@@ -53,21 +55,21 @@ class DebtRow(Struct):
 class MeterRow(Struct):
     """The usage clock of one allocation (`tables.md`, meter)."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), facets=(
         Facet(
-            name="meter", table="meters", key=("meter_id",),
+            name="meter",
             columns=("allocation_id", "account_id", "rate_uminor_per_hour", "policy_version", "policy_sha256",
                 "started_us"),
         ),
         Facet(
-            name="meter.state", table="meters", key=("meter_id",), wins="last",
+            name="meter.state", wins="last",
             columns=("state", "stop_cause", "posted_through_us", "jseq"),
         ),
         Facet(
-            name="meter.stop", table="meters", key=("meter_id",), wins="least", by="stopped_us",
+            name="meter.stop", wins="least", by="stopped_us",
             columns=("stopped_us",),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     meter_id: str
     allocation_id: str
@@ -85,12 +87,12 @@ class MeterRow(Struct):
 class NodeSeenRow(Struct):
     """When a node was last heard (checkpoint of the detector)."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="node_seen", key=("node_id",), live=Live(), facets=(
         Facet(
-            name="node_seen", table="node_seen", key=("node_id",), wins="newest", by="last_heartbeat_us",
+            name="node_seen", wins="newest", by="last_heartbeat_us",
             columns=("boot_id", "last_heartbeat_us"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     node_id: str
     boot_id: str
@@ -98,17 +100,14 @@ class NodeSeenRow(Struct):
 
 
 # Nothing writes the ledger in this release: whatever stands there was slipped in.
-LEDGER = Facet(
-    name="ledger", table="ledger_entries", key=("entry_id",),
-    columns=(
-        "account_id", "meter_id", "entry_type", "amount_minor", "currency", "idempotency_key", "payload_hash",
-        "rule_id", "window_start_us", "created_us", "jseq",
+(LEDGER,) = placed(Table(name="ledger_entries", key=("entry_id",), facets=(
+    Facet(
+        name="ledger",
+        columns=(
+            "account_id", "meter_id", "entry_type", "amount_minor", "currency", "idempotency_key", "payload_hash",
+            "rule_id", "window_start_us", "created_us", "jseq",
+        ),
     ),
-)  # fmt: skip
+)))  # fmt: skip
 
-RENTAL_TABLES: dict[type[Struct], str] = {
-    AssignmentRow: "write_assignments",
-    DebtRow: "write_debts",
-    MeterRow: "write_meters",
-    NodeSeenRow: "write_node_seen",
-}
+RENTAL_ROWS: tuple[type[Struct], ...] = (AssignmentRow, DebtRow, MeterRow, NodeSeenRow)

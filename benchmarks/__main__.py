@@ -20,7 +20,9 @@ from typing import Any
 import uvloop
 
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
+from amends.kernel import Kernel
 from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.turn.messages import Envelope
@@ -29,7 +31,6 @@ from amends.values.limits import Limits
 from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
 from benchmarks.requests import kept_replies, matching
 from benchmarks.stampede import all_due, stampede
-from supervisors.boot.kernel import Kernel
 from supervisors.timing import timing
 
 
@@ -48,7 +49,7 @@ async def kernel(dsn: str) -> AsyncIterator[Kernel]:
     await lease.acquire()
     await lease.prepare("bench", "0", time.time_ns() // 1000)
     it = Kernel((BENCH,), Limits(timing("production", {})))
-    await it.open(dsn, lease)
+    await it.open(journal_of(dsn, lease.epoch, it.domains, role=lease.role), lease)
     await it.load()
     it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
     await it.resume()

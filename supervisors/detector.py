@@ -170,7 +170,7 @@ class Detector:
             last = now
             if lost > STALL_S:
                 self._credit(lost)
-            slices = Slices()
+            slices = Slices(self._engine.monotonic_us)
             for _ in self._look(now):
                 await slices.shared()
                 await self._engine.writer.room()

@@ -3,7 +3,7 @@
 from actors.account.kind import ACCOUNT
 from actors.allocation.kind import ALLOCATION
 from actors.node.kind import NODE
-from actors.tables import LEDGER, RENTAL_TABLES
+from actors.tables import LEDGER, RENTAL_ROWS
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
 from amends.domain.domain import Domain
 from amends.domain.matrix import CaseKind
@@ -43,6 +43,6 @@ RENTAL = Domain(
     steps=STEPS,
     matrix=MATRIX,
     cases=CASES,
-    tables=RENTAL_TABLES,
+    rows=RENTAL_ROWS,
     unwritten=(LEDGER,),
 )

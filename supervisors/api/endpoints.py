@@ -21,6 +21,7 @@ from actors.node.messages import (
 )
 from amends.delivery.notifications import CancelNotification, Redispatch
 from amends.delivery.streams import CreateStreams, Republish, SettleOutbox
+from amends.ports.journal import Journal
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
 from amends.turn.decision import EVENTS
@@ -28,7 +29,6 @@ from amends.turn.messages import ResolveCase
 from amends.values import ids
 from amends.values.errors import Rejected
 
-Read = Callable[..., Awaitable[list[dict[str, Any]]]]
 Outcome = Callable[[str], Awaitable[dict[str, Any]]]
 KeyCheck = Callable[[str], str]
 Instant = Annotated[int, Meta(ge=0, le=2**62, description="microseconds since the Unix epoch, UTC")]
@@ -184,7 +184,7 @@ def commands(customer_key: KeyCheck, host_key: KeyCheck, prices: Mapping[str, in
     return table
 
 
-def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
+def delivery_commands(journal: Journal, republished: Outcome) -> list[Endpoint]:
     """Operators' commands on notifications, outbox rows and cases, which are found by their own id.
 
     `republished` waits for what a republish came to, by its request.
@@ -195,20 +195,24 @@ def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
 
     def outbox(skip: bool) -> Callable[[OutboxCommand], Awaitable[tuple[str, str, Any]]]:
         async def locate(request: OutboxCommand) -> tuple[str, str, Any]:
-            row = await _one(read, "read_outbox_row", request.outbox_id, "outbox row")
-            if row["state"] not in ("parked", "pending"):
-                raise Rejected("illegal_transition", f"the outbox row is {row['state']}, and waits for nobody")
-            return "stream", row["stream"], SettleOutbox(request.outbox_id, request.reason, skip)
+            event = next(iter(await journal.events("", [request.outbox_id])), None)
+            if event is None:
+                raise Rejected("not_found", f"there is no outbox row {request.outbox_id!r}")
+            if event.state not in ("parked", "pending"):
+                raise Rejected("illegal_transition", f"the outbox row is {event.state}, and waits for nobody")
+            return "stream", event.row.stream, SettleOutbox(request.outbox_id, request.reason, skip)
 
         return locate
 
     def case(acknowledge: bool) -> Callable[[CaseCommand], Awaitable[tuple[str, str, Any]]]:
         async def locate(request: CaseCommand) -> tuple[str, str, Any]:
-            row = await _one(read, "read_case", request.case_id, "case")
-            kind, identifier = ids.split_ref(row["entity"])
-            decoded = {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}
-            row |= {**decoded, "recovery_trace_id": row["recovery_trace_id"] or None}
-            return kind, identifier, ResolveCase(row["kind"], request.case_id, request.reason, acknowledge, row)
+            found = await journal.case(request.case_id)
+            if found is None:
+                raise Rejected("not_found", f"there is no case {request.case_id!r}")
+            kind, identifier = ids.split_ref(found.entity)
+            row = {**msgspec.structs.asdict(found), "recovery_trace_id": found.recovery_trace_id or None}
+            row |= {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}
+            return kind, identifier, ResolveCase(found.kind, request.case_id, request.reason, acknowledge, row)
 
         return locate
 
@@ -235,10 +239,3 @@ def delivery_commands(read: Read, republished: Outcome) -> list[Endpoint]:
         Endpoint(subject="ops.case.resolve", request=CaseCommand, role="operator", locate=case(False)),
         Endpoint(subject="ops.case.acknowledge", request=CaseCommand, role="operator", locate=case(True)),
     ]  # fmt: skip
-
-
-async def _one(read: Read, name: str, identifier: str, what: str) -> dict[str, Any]:
-    rows = await read(name, identifier)
-    if not rows:
-        raise Rejected("not_found", f"there is no {what} {identifier!r}")
-    return rows[0]

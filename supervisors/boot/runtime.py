@@ -23,11 +23,13 @@ from adapters.nats.answers import Answers
 from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
 from adapters.otel.environment import export_target, resource_of
+from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
-from adapters.postgres.reading import ENTITIES
+from adapters.postgres.reading import ENTITIES, ReadSide
 from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
+from amends.kernel import Kernel
 from amends.ports.steps import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
@@ -44,12 +46,11 @@ from supervisors.boot.client_key import ClientKey
 from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
-from supervisors.boot.kernel import Kernel
-from supervisors.boot.loading import load_pool, load_seen
 from supervisors.boot.servers import Servers
 from supervisors.boot.standby import Waiting
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.detector import Detector
+from supervisors.loading import load_pool, load_seen
 from supervisors.nats_options import nats_options
 from supervisors.pool import Pool
 from supervisors.rental import RENTAL
@@ -113,14 +114,18 @@ class Runtime:
         await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000, self._resource)
         kernel = self.kernel
         self.parts.opened("journal", kernel.aclose)
-        await kernel.open(self.servers.dsn, lease)
-        await self.key.claim(kernel)
+        self.journal = journal_of(self.servers.dsn, lease.epoch, kernel.domains, role=lease.role)
+        self.role = lease.role  # what its sessions work as
+        self.read = ReadSide(self.servers.dsn, role=lease.role)  # the counts' and the republishes' questions
+        self.parts.opened("reads", self.read.aclose)
+        await kernel.open(self.journal, lease)
+        await self.key.claim(self.journal, kernel.clock.now_us())
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
         self.pool.attach(kernel.engine)
         kernel.context.address_of = self.pool.address_of
         count = await kernel.load()
-        await load_pool(self.pool, kernel.journal.fetch)
+        await load_pool(self.pool, self.journal)
         await self._connect()
         await self._serve()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
@@ -150,7 +155,7 @@ class Runtime:
         self.pool.is_heard, self.pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
         self.pool.heard_boot = self.detector.heard_boot
         self.pool.on_node = self._on_node
-        seen = await load_seen(self.kernel.journal.fetch)
+        seen = await load_seen(self.journal, engine.store)
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
@@ -170,12 +175,12 @@ class Runtime:
         )  # fmt: skip
         self.parts.opened("SSH connections", self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
-        self.counts = Counts(self.kernel.read.rows)
+        self.counts = Counts(self.read.rows)
         await self.counts.load()
         engine.listeners.append(self.counts.follow)
-        self.republishes = Republishes(self.kernel.read.rows)
+        self.republishes = Republishes(self.read.rows)
         engine.listeners.append(self.republishes.follow)
-        admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
+        admin = BusAdmin(publisher, self.journal, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
         self.kernel.wire(runners, publisher, self._gate, self._domain_of)
 
@@ -189,7 +194,7 @@ class Runtime:
         table = [
             *commands(lambda text: canonical_public_key(text)[0],
                       lambda text: canonical_host_key(text)[0], self.settings.prices),
-            *delivery_commands(kernel.records, self.republishes.outcome),
+            *delivery_commands(self.journal, self.republishes.outcome),
             *self.front.endpoints(),
         ]  # fmt: skip
         admission = Admission(self.pool.open_requests)

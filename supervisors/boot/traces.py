@@ -115,7 +115,7 @@ class Traces:
         return int(rows[0]["jseq"]) if rows else 0
 
     async def _keep_cursor(self, jseq: int) -> None:
-        await self._journal.execute("write_cursor", CURSOR, jseq)
+        await self._journal.fetch("write_cursor", CURSOR, jseq)
 
 
 async def _shaped(rows: Sequence[Mapping[str, Any]], shape: Shape) -> Mapping[str, Any]:

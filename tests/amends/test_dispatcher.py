@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from amends.domain.steps import StepSpec
+from amends.ports.clock import REAL
 from amends.ports.steps import Outcome, StepCall
 from amends.runtime.dispatcher import Dispatcher
 from amends.values.limits import Limits
@@ -20,7 +21,9 @@ class World:
     def __init__(self) -> None:
         self.done: list[str] = []
         context = SimpleNamespace(limits=Limits({}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None))
-        engine: Any = SimpleNamespace(context=context, now_us=self.now_us, tell=lambda *args: None)
+        engine: Any = SimpleNamespace(
+            context=context, now_us=self.now_us, tell=lambda *args: None, monotonic_us=REAL.monotonic_us
+        )
         spec = StepSpec(name="work", adapter="any", effect=False)
         self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, gate=lambda row: True)
 

@@ -82,8 +82,8 @@ class Bench:
 
 @asynccontextmanager
 async def bench(holds: bool = True) -> AsyncIterator[Bench]:
-    journal = Memory()
-    writer = JournalWriter(journal, START, {AuditRow: "write_audit_log"}, lambda requirement: holds, lambda: 0)
+    journal: Any = Memory()
+    writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds, lambda: 0)
     task = asyncio.create_task(writer.run())
     yield Bench(journal, writer)
     task.cancel()

@@ -37,8 +37,8 @@ COMPLETE = row("S2", ("outbox.publish", "notification.publish"))
             "step 'port.up' needs exactly one matrix row for its failures; it has: S1, S3",
         ),
         (
-            msgspec.structs.replace(SWITCH, tables={Unchained: "write_unchained"}),
-            "row 'Unchained' declares no facets: the digest chain would not hold it",
+            msgspec.structs.replace(SWITCH, rows=(Unchained,)),
+            "row 'Unchained' declares no table with facets: the digest chain would not hold it",
         ),
         (with_port(states={**PORT.states, "bound": "rest"}), "port: the state 'bound' has no exit"),
         (with_port(states={**PORT.states, "binding": ""}), "port: the state 'binding' has no deadline"),

@@ -8,6 +8,7 @@ import pytest
 from actors.node.messages import HeartbeatSeen, Silent
 from actors.node.state import Node
 from actors.tables import NodeSeenRow
+from amends.ports.clock import REAL
 from amends.runtime.writer import Pending
 from amends.values.errors import Refused
 from amends.values.limits import Limits
@@ -20,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.context = SimpleNamespace(limits=Limits(timing("acceptance", {})))
+        self.monotonic_us = REAL.monotonic_us
         self.messages: list[tuple[str, Any]] = []
         self.now = 0.0
         self.linked = self.taken = True

@@ -8,8 +8,7 @@ goes out, the first is set apart. At most `READ_AHEAD` rows are in memory; the r
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,7 +23,7 @@ from amends.delivery.streams import (
     Stream,
 )
 from amends.ports.bus import Published, Publisher
-from amends.ports.journal import Turn
+from amends.ports.journal import Journal, StoredEvent, Turn
 from amends.runtime.breaker import Breaker
 from amends.runtime.engine import Engine
 from amends.runtime.writer import Pending
@@ -41,14 +40,14 @@ MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 
 
 class Relay:
-    """The relay of one stream. `fetch` is a named read of committed rows, `may_act` whether the lease is fresh."""
+    """The relay of one stream. `journal` reads what is committed, `may_act` says whether the lease is fresh."""
 
     def __init__(
         self, engine: Engine, publisher: Publisher, stream: str, now_us: Callable[[], int], *,
-        fetch: Callable[..., Awaitable[Sequence[Any]]], may_act: Callable[[], bool],
+        journal: Journal, may_act: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._engine, self._publisher, self.stream, self._now = engine, publisher, stream, now_us
-        self._fetch, self._may_act = fetch, may_act
+        self._journal, self._may_act = journal, may_act
         self._rows: OrderedDict[str, OutboxRow] = OrderedDict()  # what is in memory, oldest commit first
         self._entities: dict[str, deque[OutboxRow]] = {}  # the same rows by entity
         self._attempts: dict[str, int] = {}
@@ -130,7 +129,7 @@ class Relay:
         try:
             if not self._started:
                 await self._begin()
-            page = await self._fetch("waiting_outbox", self.stream, head, READ_AHEAD, list(self._apart.entities))
+            page = await self._journal.waiting_events(self.stream, head, READ_AHEAD, [*self._apart.entities])
         except Unavailable as error:
             log.warning("the outbox cannot be read: %s", error)
         finally:
@@ -148,20 +147,19 @@ class Relay:
 
     async def _begin(self) -> None:
         """At the start: which entities wait behind a parked row, and how much waits."""
-        parked = await self._fetch("parked_outbox", self.stream)
-        self._parked = {row["entity"]: row["outbox_id"] for row in parked}
-        self._left = (await self._fetch("count_waiting_outbox", self.stream))[0]["waiting"]
+        self._parked = {entity: outbox_id for outbox_id, entity in await self._journal.parked_events(self.stream)}
+        self._left = await self._journal.count_events(self.stream)
         stream = self._engine.store.get("stream", self.stream)
         apart = list(stream.apart) if isinstance(stream, Stream) else []
-        for found in await self._fetch("apart_outbox", self.stream, apart) if apart else ():
-            self._apart.add(_row_of(found), found["attempts"], self._now())
+        for found in await self._journal.events(self.stream, apart) if apart else ():
+            self._apart.add(found.row, found.attempts, self._now())
 
-    def _accept_read(self, found: Any) -> None:
-        row = _row_of(found)
+    def _accept_read(self, found: StoredEvent) -> None:
+        row = found.row
         if row.outbox_id in self._told or row.entity in self._parked or row.entity in self._apart:
             return
-        if found["attempts"]:
-            self._attempts[row.outbox_id] = found["attempts"]
+        if found.attempts:
+            self._attempts[row.outbox_id] = found.attempts
         self._accept(row)
 
     def _resume_stuck(self) -> None:
@@ -345,12 +343,12 @@ class Relay:
         """Memory holds one entity's rows alone: have the oldest of the others beside them."""
         past = [entity, *self._apart.entities]
         try:
-            page = await self._fetch("waiting_outbox", self.stream, self._engine.writer.head.seq, 1, past)
+            page = await self._journal.waiting_events(self.stream, self._engine.writer.head.seq, 1, past)
         except Unavailable as error:
             log.warning("the outbox cannot be read: %s", error)
             return
         for found in page:
-            if found["outbox_id"] not in self._rows:
+            if found.row.outbox_id not in self._rows:
                 self._accept_read(found)
 
     def _set_apart(self, row: OutboxRow, failed: PublishFailed) -> None:
@@ -380,7 +378,7 @@ class Relay:
             self._tell(row, PublishPoisoned(row.outbox_id, attempts, result.code, result.message))
             return
         try:
-            behind = (await self._fetch("count_waiting_entity", self.stream, row.entity))[0]["waiting"] - 1
+            behind = await self._journal.count_events(self.stream, row.entity) - 1
         except Unavailable:
             if self._apart.holds(row):
                 self._apart.failed(row.entity, self._now())  # it goes out once more, as a duplicate
@@ -477,7 +475,3 @@ class Relay:
             self._lagging = not self._lagging
             env = Envelope(Lag(age, over=not self._lagging), priority=True)
             self._engine.tell("stream", self.stream, env)
-
-
-def _row_of(found: Any) -> OutboxRow:
-    return OutboxRow(**{name: found[name] for name in OutboxRow.__struct_fields__})

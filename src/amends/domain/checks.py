@@ -6,6 +6,7 @@ from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind
 from amends.domain.matrix import Matrix
 from amends.values.errors import BadDomain
+from amends.values.tables import table_of
 
 
 def check_domains(domains: Sequence[Domain], has_runbook: Callable[[str], bool]) -> None:
@@ -21,9 +22,9 @@ def _faults(domain: Domain, has_runbook: Callable[[str], bool]) -> Iterable[str]
     for kind in domain.kinds:
         yield from _kind_faults(kind)
     yield from _step_faults(domain)
-    for row_type in domain.tables:
-        if not hasattr(row_type, "facets"):
-            yield f"row {row_type.__name__!r} declares no facets: the digest chain would not hold it"
+    for row_type in domain.rows:
+        if not (hasattr(row_type, "table") and table_of(row_type).facets):
+            yield f"row {row_type.__name__!r} declares no table with facets: the digest chain would not hold it"
     known = {case.kind for case in domain.cases}
     for case in domain.cases:
         if not has_runbook(case.runbook):

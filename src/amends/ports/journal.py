@@ -1,12 +1,14 @@
 """Ports: what the runtime needs of the world, and the data that crosses. Adapters implement these protocols."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from amends.values.canonical import ZERO_HASH
-from amends.values.records import AuditDraft
+from amends.values.records import AuditDraft, CaseRow, OutboxRow
+
+RowT = TypeVar("RowT", bound=Struct)
 
 
 class Turn:
@@ -52,22 +54,42 @@ class Head(Struct, frozen=True):
 
 
 class Commit(Struct):
-    """A sealed batch: rows by statement, each row with the sequence number of its turn, and the digests of all."""
+    """A sealed batch: rows by type, each row with the sequence number of its turn, and the digests of all."""
 
     before: Head
     after: Head
     states: list[StateWrite]
     consumed: list[str]
-    rows: dict[str, list[tuple[Struct, int]]]
+    rows: dict[type[Struct], list[tuple[Struct, int]]]
     leaves: str = "{}"
 
 
-class StoredActor(Struct):
-    """An actor as read back."""
+class StoredActor(Struct, frozen=True):
+    """An actor as read back; `due_us` is when its first timer is due."""
 
     id: str
-    version: int
+    due_us: int | None
     body: bytes
+
+
+class StoredEvent(Struct, frozen=True):
+    """An event as read back, with what publishing has come to so far."""
+
+    row: OutboxRow
+    state: str
+    attempts: int
+
+
+class KeptReply(Struct, frozen=True):
+    """What was answered to an idempotency key before."""
+
+    caller: str
+    key: str
+    body_hash: str
+    request_id: str
+    trace_id: str
+    http: int
+    reply: str
 
 
 class Journal(Protocol):
@@ -86,13 +108,77 @@ class Journal(Protocol):
         ...
 
     async def closed(self) -> dict[str, str]:
-        """Actor kinds and statements whose table a foreign session lets nobody write, each with that table."""
+        """Actor kinds and tables that a foreign session lets nobody write, each with the table's name."""
         ...
 
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
         """Of these actors, the (kind, id) whose row a foreign session holds right now. Never waits."""
         ...
 
+    # --- reading: all raise `Unavailable` -----------------------------------------------------------
+
+    async def head(self) -> Head:
+        """Where the journal stands; raises `Fenced` when it belongs to a higher epoch."""
+        ...
+
+    async def newest_us(self) -> int:
+        """The high-water mark of the runtime's clock: the newest instant that is committed."""
+        ...
+
+    async def server_us(self) -> int:
+        """What time it is where the journal is kept."""
+        ...
+
     async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
         """One actor's committed state."""
+        ...
+
+    def live_actors(self, kind: str) -> AsyncIterator[StoredActor]:
+        """All actors of a kind that live or owe, a part at a time."""
+        ...
+
+    def live_rows(self, row: type[RowT]) -> AsyncIterator[RowT]:
+        """The live rows of a type that declares which are, as they were committed, a part at a time."""
+        ...
+
+    async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:
+        """What was answered to these keys of these callers."""
+        ...
+
+    async def case(self, case_id: str) -> CaseRow | None:
+        """One operator case."""
+        ...
+
+    # --- events on their way to the bus --------------------------------------------------------------
+
+    async def waiting_events(
+        self, stream: str, up_to: int, limit: int, without: Sequence[str] = ()
+    ) -> list[StoredEvent]:
+        """The oldest unpublished events up to a turn, without some entities' and what stands behind a parked one."""
+        ...
+
+    async def parked_events(self, stream: str) -> list[tuple[str, str]]:
+        """(outbox id, entity) of the events that the bus refuses and that wait for a person."""
+        ...
+
+    async def count_events(self, stream: str, entity: str = "") -> int:
+        """How many events (of one entity) are not yet acknowledged."""
+        ...
+
+    async def events(self, stream: str, ids: Sequence[str]) -> list[StoredEvent]:
+        """These events of a stream; "" is any stream."""
+        ...
+
+    async def published_events(self, stream: str, after: tuple[int, str], until_us: int, limit: int) -> list[OutboxRow]:
+        """Published events in the order of (instant, id) after that place, up to an instant."""
+        ...
+
+    # --- beside the chain ----------------------------------------------------------------------------
+
+    async def store_document(self, kind: str, sha256: str, body: str, at_us: int) -> None:
+        """Keep a matrix or a policy whole under its hash."""
+        ...
+
+    async def forget(self, before_us: int) -> int:
+        """Let go of some of what was answered before that instant; returns how much, 0 when nothing is left."""
         ...

@@ -123,7 +123,7 @@ class Dispatcher:
         """Start steps until cancelled."""
         while True:
             self._wake.clear()
-            now, slices = self._engine.now_us(), Slices()
+            now, slices = self._engine.now_us(), Slices(self._engine.monotonic_us)
             while self._later and self._later[0][0] <= now:
                 self._due(*heapq.heappop(self._later)[1:])
                 await slices.shared()

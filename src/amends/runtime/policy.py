@@ -9,7 +9,6 @@ charged.
 
 import asyncio
 import logging
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -141,7 +140,7 @@ class EntityPolicy:
         """A case of an entity that takes no turn; one that is open stays the one it is."""
         engine, (name, identifier) = self._engine, ids.split_ref(ref)
         stranger = ActorKind(name=name, state_type=ActorState, states={}, transitions={}, handlers={})
-        now, seed = engine.now_us(), secrets.token_bytes(16)
+        now, seed = engine.now_us(), engine.entropy(16)
         d = Decision(engine.kinds.get(name, stranger), identifier, None, Envelope(None), engine.context, now, seed)
         case_id, kind = d.mint("case"), "actor_quarantined"
         commands = text(list(engine.context.case_commands.get(kind, ())))
@@ -276,7 +275,7 @@ class EntityPolicy:
     def _audit(self, action: str, ref: str, reason: str, env: Envelope, details: dict[str, Any]) -> AuditDraft:
         now = self._engine.now_us()
         return AuditDraft(
-            ids.type_id("aud", now, secrets.token_bytes(10)), now, "runtime", action, ref, None, None, reason,
+            ids.type_id("aud", now, self._engine.entropy(10)), now, "runtime", action, ref, None, None, reason,
             env.request_id, env.trace_id, "", self._engine.context.epoch, details,
         )  # fmt: skip
 

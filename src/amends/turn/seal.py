@@ -9,14 +9,16 @@ from msgspec.structs import astuple
 
 from amends.ports.journal import Commit, Head, StateWrite, Turn
 from amends.values.canonical import chain_hash
-from amends.values.facets import GONE, Leaves, chain, digest, leaves_text, leaving
+from amends.values.errors import Bug
+from amends.values.facets import GONE, Leaves, Leaving, chain, digest, leaves_text, leaving
 from amends.values.records import AuditDraft, AuditRow
+from amends.values.tables import facets_of
 
 _details = msgspec.json.Encoder(order="deterministic").encode
 
 
-def seal(turns: Sequence[Turn], head: Head, tables: dict[type[Struct], str]) -> Commit:
-    """The commit of these turns on top of `head`; raises KeyError for a row type no table is declared for."""
+def seal(turns: Sequence[Turn], head: Head, types: Sequence[type[Struct]]) -> Commit:
+    """The commit of these turns on top of `head`; raises `Bug` for a row type that is not one of `types`."""
     commit = Commit(head, head, [], [], {})
     rows, states, seq = commit.rows, commit.states, head.seq
     audit_seq, prev = head.audit_seq, head.hash
@@ -29,19 +31,21 @@ def seal(turns: Sequence[Turn], head: Head, tables: dict[type[Struct], str]) -> 
             commit.consumed.append(turn.consumed)
         commit.consumed.extend(turn.set_aside)
         for row in turn.rows:
-            rows.setdefault(tables[type(row)], []).append((row, seq))
+            rows.setdefault(type(row), []).append((row, seq))
         for draft in turn.audits:
             audit_seq += 1
             sealed = seal_audit(draft, audit_seq, prev)
             prev = sealed.hash
-            rows.setdefault(tables[AuditRow], []).append((sealed, seq))
-    commit.leaves = leaves_text(_leaves(commit, tables))
+            rows.setdefault(AuditRow, []).append((sealed, seq))
+    if unknown := rows.keys() - set(types):
+        raise Bug(f"no domain declares the rows {sorted(row.__name__ for row in unknown)}")
+    commit.leaves = leaves_text(_leaves(commit, types))
     link = chain(head.digest, seq, head.epoch, audit_seq, prev, commit.leaves)
     commit.after = Head(head.epoch, seq, audit_seq, prev, link)
     return commit
 
 
-def _leaves(commit: Commit, tables: dict[type[Struct], str]) -> Leaves:
+def _leaves(commit: Commit, types: Sequence[type[Struct]]) -> Leaves:
     """What the commit writes, in the order in which it is written."""
     leaves: Leaves = {}
     if commit.consumed:
@@ -50,8 +54,8 @@ def _leaves(commit: Commit, tables: dict[type[Struct], str]) -> Leaves:
         states = leaves["state"] = []
         for write in commit.states:
             states += (f"{write.kind}:{write.id}", digest((write.state, write.version, write.due_us, write.body)))
-    for row_type, name in tables.items():
-        written = commit.rows.get(name)
+    for row_type in types:
+        written = commit.rows.get(row_type)
         if not written:
             continue
         if leave := _leaving(row_type):
@@ -61,7 +65,10 @@ def _leaves(commit: Commit, tables: dict[type[Struct], str]) -> Leaves:
     return leaves
 
 
-_leaving = cache(leaving)
+@cache
+def _leaving(row: type[Struct]) -> tuple[Leaving, ...]:
+    """What adds the leaves of a row type."""
+    return leaving(row.__struct_fields__, facets_of(row))
 
 
 def seal_audit(draft: AuditDraft, seq: int, prev_hash: str) -> AuditRow:

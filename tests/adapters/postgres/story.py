@@ -16,6 +16,7 @@ from actors.between import CleanupLost, Offer
 from actors.node.messages import HeartbeatSeen, RegisterNode, SshAddress
 from actors.tables import AssignmentRow, DebtRow
 from amends.delivery.notifications import Probe
+from amends.domain.domain import rows_of
 from amends.ports.journal import Head
 from amends.ports.steps import Outcome, OutcomeKind
 from amends.runtime.policy import RUNTIME_HANDLERS
@@ -24,7 +25,7 @@ from amends.turn.messages import CommandInfo, Envelope, StepDone, TimerFired
 from amends.turn.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits
-from amends.values.records import TABLES, StepRow
+from amends.values.records import StepRow
 from supervisors.pool import Policy
 from supervisors.rental import RENTAL
 
@@ -132,7 +133,7 @@ class Book:
         handler = RUNTIME_HANDLERS.get(type(env.message)) or KINDS[kind].handlers[type(env.message)]
         handler(state, env.message, decision)
         turn = decision.build()
-        commit = seal([turn], self.head, {**TABLES, **RENTAL.tables})
+        commit = seal([turn], self.head, rows_of((RENTAL,)))
         await self._journal.commit(commit)
         self.head = commit.after
         self.facts.states[(kind, identifier)] = decision.state

@@ -1,65 +1,46 @@
-"""Recovery at start: what the database says becomes actors, timers, steps and messages in memory."""
+"""Recovery at start: what the journal says becomes actors, timers, steps and messages in memory."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from msgspec import MsgspecError, Struct
-from msgspec.structs import fields
 
 from amends.domain.domain import Domain
+from amends.ports.journal import Journal
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.slices import Slices
 from amends.turn.messages import Envelope, Pause
 from amends.values.ids import split_ref
-from amends.values.records import StepRow
-from supervisors.pool import Pool
-
-Fetch = Callable[..., Awaitable[Sequence[Any]]]
-LiveActors = Callable[[str], Awaitable[Sequence[Any]]]
+from amends.values.records import MessageRow, StepRow
 
 
-async def load_actors(engine: Engine, domains: Sequence[Domain], live: LiveActors) -> int:
+async def load_actors(engine: Engine, domains: Sequence[Domain], journal: Journal) -> int:
     """All actors that live or owe, kept as bytes until they are touched; returns how many."""
-    count, slices = 0, Slices()
+    count, slices = 0, Slices(engine.monotonic_us)
     for domain in domains:
         for kind in domain.kinds:
-            for row in await live(kind.name):
-                engine.store.load(kind.name, row["id"], row["body"].encode())
-                engine.timers.arm(kind.name, row["id"], row["due_us"])
+            async for actor in journal.live_actors(kind.name):
+                engine.store.load(kind.name, actor.id, actor.body)
+                engine.timers.arm(kind.name, actor.id, actor.due_us)
                 count += 1
                 await slices.shared()  # the lease must be renewed meanwhile
     return count
 
 
-async def load_pool(pool: Pool, fetch: Fetch) -> None:
-    """Assignments and debts."""
-    for row in await fetch("live_assignments"):
-        pool.load_assignment(row["allocation_id"], row["node_id"], row["state"])
-    for row in await fetch("live_debts"):
-        pool.load_debt(row["debt_id"], row["node_id"], row["allocation_id"] or "")
-
-
-async def load_seen(fetch: Fetch) -> dict[str, int]:
-    """When each node was last heard, as checkpointed: its own state knows only of the last change."""
-    return {row["node_id"]: row["last_heartbeat_us"] for row in await fetch("seen_nodes")}
-
-
 class Left(Struct, frozen=True):
     """What a crash or a drain left to be done, each in the order it was committed."""
 
-    steps: list[StepRow]
-    messages: Sequence[Any]
+    steps: Sequence[StepRow]
+    messages: Sequence[MessageRow]
 
 
-NOTHING_LEFT = Left([], ())
+NOTHING_LEFT = Left([], [])
 
 
-async def read_left(fetch: Fetch) -> Left:
+async def read_left(journal: Journal) -> Left:
     """To be read while nothing commits: whatever a turn of ours adds is delivered by that turn, and only once."""
-    step_fields = [field.name for field in fields(StepRow)]
-    steps = [StepRow(**{name: row[name] for name in step_fields}) for row in await fetch("intended_steps")]
-    return Left(steps, await fetch("waiting_messages"))
+    steps = [row async for row in journal.live_rows(StepRow)]
+    return Left(steps, [row async for row in journal.live_rows(MessageRow)])
 
 
 async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]:
@@ -68,7 +49,7 @@ async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str
     The relay finds its events by itself.
     """
     unknown: dict[tuple[str, str], dict[str, list[dict[str, str]]]] = {}
-    slices = Slices()
+    slices = Slices(engine.monotonic_us)
     for step in left.steps:
         await slices.shared()
         if dispatcher.knows(step) and split_ref(step.entity)[0] in engine.kinds:
@@ -79,8 +60,8 @@ async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str
     for row in left.messages:
         await slices.shared()
         if not _deliver(engine, row):
-            found = unknown.setdefault((row["to_kind"], row["to_id"]), {"steps": [], "messages": []})
-            found["messages"].append({"message": row["type"], "message_id": row["message_id"]})
+            found = unknown.setdefault((row.to_kind, row.to_id), {"steps": [], "messages": []})
+            found["messages"].append({"message": row.type, "message_id": row.message_id})
     for (kind, identifier), evidence in unknown.items():
         if kind not in engine.kinds:
             engine.policy.open_case(f"{kind}:{identifier}", dict(evidence), f"no release here knows a {kind}")
@@ -89,15 +70,15 @@ async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str
     return {"steps": len(left.steps), "messages": len(left.messages)}
 
 
-def _deliver(engine: Engine, row: Any) -> bool:
+def _deliver(engine: Engine, row: MessageRow) -> bool:
     """A durable message; False for one that its kind does not know or that cannot be made out: it is not guessed at."""
     try:
-        message = engine.decode(row["to_kind"], row["type"], row["body"].encode())
+        message = engine.decode(row.to_kind, row.type, row.body.encode())
     except (LookupError, MsgspecError, UnicodeError, RecursionError):
         return False
     env = Envelope(
-        message, trace_id=row["trace_id"], span_id=row["span_id"], actor=row["actor"],
-        request_id=row["request_id"], message_id=row["message_id"], priority=True,
+        message, trace_id=row.trace_id, span_id=row.span_id, actor=row.actor, request_id=row.request_id,
+        message_id=row.message_id, priority=True,
     )  # fmt: skip
-    engine.tell(row["to_kind"], row["to_id"], env)
+    engine.tell(row.to_kind, row.to_id, env)
     return True

@@ -1,25 +1,24 @@
-"""The kernel on Postgres: journal, engine, writer, steps, relay for any list of domains. It knows no renting."""
+"""The kernel: engine, writer, steps and relay for any list of domains, on ports. It knows no driver and no renting."""
 
 import asyncio
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from adapters.postgres.journal import PostgresJournal
-from adapters.postgres.lease import Lease
-from adapters.postgres.reading import ReadSide
 from amends.delivery.parked import ParkedNotifications
 from amends.delivery.relay import Relay
 from amends.delivery.streams import Anchor, ClockStepped, RelayStarts
 from amends.domain.checks import check_domains, join
-from amends.domain.domain import Domain
+from amends.domain.domain import Domain, rows_of
 from amends.ports.bus import Publisher
+from amends.ports.clock import REAL, Sources
+from amends.ports.journal import Journal, KeptReply
+from amends.ports.lease import HeldLease
 from amends.ports.steps import StepRunner
 from amends.runtime.clock import STEP_ALARM_US, Clock
 from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.kept import KeptReplies
+from amends.runtime.loading import NOTHING_LEFT, load_actors, read_left, resume
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.turn.decision import EVENTS, Context
@@ -27,8 +26,7 @@ from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored
 from amends.values.errors import Fenced, Locked, Unavailable
 from amends.values.limits import Limits
-from amends.values.records import TABLES, StepRow
-from supervisors.boot.loading import NOTHING_LEFT, load_actors, read_left, resume
+from amends.values.records import StepRow
 
 READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
@@ -57,47 +55,46 @@ class Notary(Protocol):
         ...
 
 
+class OpenJournal(Journal, Protocol):
+    """A journal that is given up at the end."""
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        ...
+
+
 class Kernel:
     """The runtime under a lease. Raises `BadDomain` if the domains do not hold together."""
 
     def __init__(
         self, domains: Sequence[Domain], limits: Limits, *, facts: Any = None, policy_sha256: str = "",
-        has_runbook: Callable[[str], bool] = lambda name: True,
-        wall_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        has_runbook: Callable[[str], bool] = lambda name: True, sources: Sources = REAL,
     ) -> None:  # fmt: skip
         check_domains(domains, has_runbook)
-        self._wall_us = wall_us
+        self.sources = sources
         self.domains, self.limits, self.facts = domains, limits, facts
         self.matrix = join(domains)
         self._policy_sha256 = policy_sha256
         self._reads: set[asyncio.Task[None]] = set()
-        self._journal: PostgresJournal | None = None
+        self._journal: Journal | None = None
         self._left = NOTHING_LEFT
         self.notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
 
     @property
-    def journal(self) -> PostgresJournal:
+    def journal(self) -> Journal:
         """The journal, once it is open."""
         assert self._journal is not None
         return self._journal
 
-    async def open(self, dsn: str, lease: Lease) -> None:
-        """Take over the journal under the lease's epoch."""
+    async def open(self, journal: OpenJournal, lease: HeldLease) -> None:
+        """Take over the journal under the lease's epoch; both are given up by `aclose`."""
         kinds = {kind.name: kind for domain in self.domains for kind in domain.kinds}
-        tables = {**TABLES}
-        for domain in self.domains:
-            tables |= domain.tables
-        self.lease = lease
-        state_tables = {kind.name: kind.table for kind in kinds.values()}
-        self._journal = PostgresJournal(dsn, lease.epoch, state_tables, list(tables.values()), role=lease.role)
-        self.read = ReadSide(dsn, role=lease.role)  # long reads
-        self._commands = ReadSide(dsn, role=lease.role)  # what commands look up, which waits for nobody else's reads
-        self._kept = KeptReplies(lambda callers, keys: self._commands.rows("kept_replies", callers, keys))
-        head = await self.journal.head()
-        floor = (await self.journal.fetch("read_head"))[0]["at_us"]
-        self.clock = Clock(self._wall_us, lambda: time.monotonic_ns() // 1000, floor)
+        self.lease, self._journal, self._give_up = lease, journal, (journal.aclose, lease.aclose)
+        self._kept = KeptReplies(journal.kept)
+        head = await journal.head()
+        self.clock = Clock(self.sources.wall_us, self.sources.monotonic_us, await journal.newest_us())
         await self._compare_clocks()
         self.context = Context(
             epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
@@ -105,19 +102,20 @@ class Kernel:
         )  # fmt: skip
         for domain in self.domains:
             self.context.case_commands |= {case.kind: case.commands for case in domain.cases}
-        self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor)
-        self.writer = JournalWriter(self.journal, head, tables, self.engine.holds, self.clock.now_us)
+        self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor, self.sources)
+        types = rows_of(self.domains)
+        self.writer = JournalWriter(journal, head, types, self.engine.holds, self.clock.now_us)
         self.engine.attach(self.writer)
         await self.store_document("matrix", self.matrix.sha256, self.matrix.body().decode())
 
     async def store_document(self, kind: str, sha256: str, body: str) -> None:
         """Keep a matrix or policy whole under its hash."""
-        await self.journal.execute("store_document", sha256, kind, body, self.clock.now_us())
+        await self.journal.store_document(kind, sha256, body, self.clock.now_us())
 
     async def load(self) -> int:
         """All actors that live or owe, and what is left to be done; returns how many actors."""
-        self.loaded = await load_actors(self.engine, self.domains, self.journal.live_actors)
-        self._left = await read_left(self.journal.fetch)
+        self.loaded = await load_actors(self.engine, self.domains, self.journal)
+        self._left = await read_left(self.journal)
         return self.loaded
 
     def wire(
@@ -130,7 +128,7 @@ class Kernel:
         """Join the engine to the adapters of this process."""
         specs = {step.name: step for domain in self.domains for step in domain.steps}
         may_act = self.lease.may_act
-        self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, fetch=self.read.rows, may_act=may_act)
+        self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, journal=self.journal, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
         self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate, domain_of=domain_of)
         self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
@@ -177,11 +175,12 @@ class Kernel:
 
     async def drain(self, budget_s: float) -> bool:
         """Running steps finish or stay intended; what is decided is committed. False if time ran out."""
-        deadline = time.monotonic() + budget_s
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + budget_s
         self.engine.stopping = True
         await self.dispatcher.drain(budget_s * 0.6)
         try:
-            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+            async with asyncio.timeout(max(0.1, deadline - clock())):
                 await self.writer.drained()
         except TimeoutError:
             return False
@@ -192,26 +191,21 @@ class Kernel:
         for task in self._reads:
             task.cancel()
         if self._journal is not None:
-            await self._journal.aclose()
             await self._kept.aclose()
-            await self._commands.aclose()
-            await self.read.aclose()
-            await self.lease.aclose()
+            for give_up in self._give_up:
+                await give_up()
 
     # --- reading -------------------------------------------------------------------------------------
 
-    async def records(self, name: str, *args: Any) -> list[dict[str, Any]]:
-        """A named read as plain rows."""
-        return [dict(row) for row in await self.journal.fetch(name, *args)]
-
-    async def kept_reply(self, caller: str, key: str) -> dict[str, Any] | None:
+    async def kept_reply(self, caller: str, key: str) -> KeptReply | None:
         """What was answered to this key before."""
-        deadline = time.monotonic() + READ_PATIENCE_S
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + READ_PATIENCE_S
         while True:
             try:
                 return await self._kept.find(caller, key)
             except Unavailable:
-                if time.monotonic() > deadline:
+                if clock() > deadline:
                     raise
                 await asyncio.sleep(READ_RETRY_S)
 
@@ -223,7 +217,7 @@ class Kernel:
         self._background(read(), "read-actor")
 
     def _background(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=f"{name}-{secrets.token_hex(2)}")
+        task = asyncio.create_task(work, name=name)
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
 
@@ -234,19 +228,19 @@ class Kernel:
 
     async def forget(self, before_us: int) -> None:
         """Let go of what was answered before that instant; a few rows at a time, between other reads."""
-        for name in ("forget_refusals", "forget_replies"):
-            for _ in range(FORGET_ROUNDS):
-                if not await self.journal.fetch(name, before_us):
-                    break
+        for _ in range(FORGET_ROUNDS):
+            if not await self.journal.forget(before_us):
+                break
 
     async def _watch_clock(self) -> None:
         """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
-        said, compared = False, time.monotonic()
+        clock = asyncio.get_running_loop().time
+        said, compared = False, clock()
         while True:
             await asyncio.sleep(CLOCK_S)
             self.clock.now_us()
-            if time.monotonic() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
-                compared = time.monotonic()
+            if clock() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
+                compared = clock()
                 try:
                     await self._compare_clocks()
                 except Unavailable:  # said where it is felt
@@ -259,9 +253,9 @@ class Kernel:
 
     async def _compare_clocks(self) -> None:
         """Have the clock know how far it is from Postgres'."""
-        before_us = self._wall_us()
-        peer_us = (await self.journal.fetch("server_clock"))[0]["at_us"]
-        self.clock.compare(peer_us, before_us, self._wall_us())
+        before_us = self.sources.wall_us()
+        peer_us = await self.journal.server_us()
+        self.clock.compare(peer_us, before_us, self.sources.wall_us())
 
     async def _anchor(self) -> None:
         while True:
