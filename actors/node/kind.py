@@ -20,14 +20,14 @@ from actors.node.messages import (
 )
 from actors.node.reconcile import PROBE, probe
 from actors.node.state import Node, view_node
-from amends.domain.kinds import ActorKind
+from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired
 
+LIVING = ("registered", *operations.IN_SERVICE, "quarantined")
+
 
 def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
-    if s.state == "retired":
-        return
     if "identity_conflict" in s.quarantine_reasons:
         return  # it is known; whose heartbeat this is nobody can tell
     if m.rival:
@@ -59,8 +59,6 @@ def _two_machines(s: Node, m: HeartbeatSeen, d: Decision) -> None:
 
 def _setup_failed(s: Node, m: SetupFailed, d: Decision) -> None:
     """Customer after customer fails on it: a bad node must not eat a queue of them."""
-    if s.state == "retired":
-        return
     fails = [*s.setup_fails, m.allocation_id]
     d.set(setup_fails=fails)
     if len(fails) >= d.limits("setup_fail_limit"):
@@ -89,14 +87,11 @@ def _back(d: Decision) -> None:
 
 
 def _silent(s: Node, m: Silent, d: Decision) -> None:
-    if s.state in ("ready", "draining"):
-        last = max(m.last_us, s.last_heartbeat_us or 0)
-        d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
+    last = max(m.last_us, s.last_heartbeat_us or 0)
+    d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
 
 
 def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
-    if s.state == "retired":
-        return
     case = "host_key_mismatch" if m.reason == "host_key_mismatch" else ""
     operations.quarantine(d, m.reason, case=case)
 
@@ -163,7 +158,7 @@ def _is_taken(s: Node, d: Decision) -> bool:
 
 
 def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
-    if s.state == "ready" and not s.probe_tries and not _is_taken(s, d):
+    if not s.probe_tries and not _is_taken(s, d):
         probe(d)
 
 
@@ -234,5 +229,18 @@ NODE = ActorKind(
         TimerFired: _timer,
     },
     creates=frozenset({RegisterNode}),
+    legal={
+        HeartbeatSeen: Legal(LIVING),
+        Silent: Legal(("ready", "draining")),
+        Reprobe: Legal(("ready",)),
+        Suspicion: Legal(LIVING),
+        SetupFailed: Legal(LIVING),
+        DrainNode: Legal(operations.IN_SERVICE, "drained"),
+        UndrainNode: Legal(operations.IN_SERVICE, "undrained"),
+        QuarantineNode: Legal(LIVING, "quarantined"),
+        ReturnNode: Legal(("quarantined",), "returned to service"),
+        RetireNode: Legal(("quarantined", "registered"), "retired"),
+        UpdateNode: Legal(LIVING, "updated"),
+    },
     view=view_node,
 )

@@ -16,6 +16,7 @@ from actors.node.messages import (
 )
 from actors.node.reconcile import begin_reconcile, probe
 from actors.node.state import Node, address
+from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.notify import notify
 
@@ -51,8 +52,6 @@ def drain(s: Node, m: DrainNode, d: Decision) -> None:
     elif s.state == "suspect":
         d.set(before_suspect="draining")
         d.audit("node.drain", reason=m.reason)
-    elif s.state != "draining":
-        _illegal(s, d, "drained")
 
 
 def undrain(s: Node, m: UndrainNode, d: Decision) -> None:
@@ -62,14 +61,12 @@ def undrain(s: Node, m: UndrainNode, d: Decision) -> None:
         d.audit("node.undrain", reason=m.reason)
     elif s.state == "draining":
         d.to("ready", reason=m.reason)
-    elif s.state != "ready":
-        _illegal(s, d, "undrained")
+    elif s.state == "suspect":
+        d.refuse("illegal_transition", "a node that is suspect and not drained cannot be undrained", state=s.state)
 
 
 def ops_quarantine(s: Node, m: QuarantineNode, d: Decision) -> None:
     """An operator takes the node out of service; a running allocation is not touched."""
-    if s.state == "retired":
-        _illegal(s, d, "quarantined")
     quarantine(d, "operator", reason=m.reason)
 
 
@@ -87,15 +84,13 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
         d.set(**changes)
         d.audit("node.quarantine_reason", reason=reason, details={"cause": why, "was_returning": s.returning})
         d.cancel("reconcile")
-        d.resolve_case("reconcile_stalled", "the node is no longer on its way back")
+        close_case(d, "reconcile_stalled", "the node is no longer on its way back")
     if case and case not in d.state.cases:
-        d.case(case, evidence={**(evidence or {}), **address(d.state)})
+        open_case(d, case, evidence={**(evidence or {}), **address(d.state)})
 
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
     """An operator lets the node out of quarantine; it is probed and reconciled first, now and until that goes well."""
-    if s.state != "quarantined":
-        _illegal(s, d, "returned to service")
     if d.facts.is_dirty(d.id) and not m.acknowledge_dirty:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
     d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
@@ -106,8 +101,6 @@ def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
 
 def retire(s: Node, m: RetireNode, d: Decision) -> None:
     """Out of the fleet for good; the id may be registered again."""
-    if s.state not in ("quarantined", "registered"):
-        _illegal(s, d, "retired")
     if d.facts.assignment_of(d.id) is not None:
         d.refuse("illegal_transition", "an allocation still lives on this node", field="node_id")
     debtors = d.facts.debtors(d.id)
@@ -119,15 +112,13 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     )  # fmt: skip
     d.cancel("probe", "reconcile")
     for kind in list(s.cases):
-        d.resolve_case(kind, m.reason)
+        close_case(d, kind, m.reason)
     for allocation_id in debtors:
         d.tell("allocation", allocation_id, CleanupLost(m.reason))
 
 
 def update(s: Node, m: UpdateNode, d: Decision) -> None:
     """A re-imaged or moved machine: new address, host key or labels; a new probe follows."""
-    if s.state == "retired":
-        _illegal(s, d, "updated")
     changes: dict[str, Any] = {}
     if m.labels is not None:
         changes["labels"] = m.labels
@@ -148,7 +139,3 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         probe(d)
         if s.reconciling:
             begin_reconcile(d)
-
-
-def _illegal(s: Node, d: Decision, verb: str) -> None:
-    d.refuse("illegal_transition", f"a node that is {s.state} cannot be {verb}", state=s.state)

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from actors.node.state import SELF_HEALING, Node, address
+from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.values.canonical import canonical, sha256
@@ -58,7 +59,7 @@ def probed(m: StepDone, d: Decision) -> None:
     evidence = {"probe": m.outcome.code, "message": m.outcome.message[:300]}
     for kind in OPEN_UNTIL_BACK:
         if kind in d.state.cases:
-            d.case(kind, evidence={**evidence, **address(d.state)}, reason="the probe of its return failed")
+            open_case(d, kind, evidence={**evidence, **address(d.state)}, reason="the probe of its return failed")
     _again(d, evidence)
 
 
@@ -125,7 +126,7 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
     tries = d.state.reconcile_tries + 1
     d.set(reconciling="", reconcile_tries=tries, reachable=soon and d.state.reachable)
     if tries >= STALLED_AFTER and "reconcile_stalled" not in d.state.cases:
-        d.case("reconcile_stalled", evidence={**evidence, "tries": tries})
+        open_case(d, "reconcile_stalled", evidence={**evidence, "tries": tries})
     if soon and tries < STALLED_AFTER:
         begin_reconcile(d)
     else:
@@ -134,7 +135,7 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
 
 def _clean(s: Node, d: Decision) -> None:
     d.set(reconcile_tries=0)
-    d.resolve_case("reconcile_stalled")
+    close_case(d, "reconcile_stalled")
     if s.dirty_acknowledged or not d.facts.is_dirty(d.id):
         d.to(
             "ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False,
@@ -142,7 +143,7 @@ def _clean(s: Node, d: Decision) -> None:
             boot_id=d.facts.heard_boot(d.id) or s.boot_id,
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:
-            d.resolve_case(kind)
+            close_case(d, kind)
 
 
 def _digest(inventory: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from amends.ports.journal import Journal, KeptReply
 from amends.ports.lease import HeldLease
 from amends.ports.steps import StepRunner
 from amends.runtime.clock import STEP_ALARM_US, Clock
-from amends.runtime.dispatcher import Dispatcher
+from amends.runtime.dispatcher import NO_CONDITIONS, Condition, Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.kept import KeptReplies
 from amends.runtime.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -26,7 +26,6 @@ from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored
 from amends.values.errors import Fenced, Locked, Unavailable
 from amends.values.limits import Limits
-from amends.values.records import StepRow
 
 READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
@@ -97,11 +96,8 @@ class Kernel:
         self.clock = Clock(self.sources.wall_us, self.sources.monotonic_us, await journal.newest_us())
         await self._compare_clocks()
         self.context = Context(
-            epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
-            policy_sha256=self._policy_sha256,
-        )  # fmt: skip
-        for domain in self.domains:
-            self.context.case_commands |= {case.kind: case.commands for case in domain.cases}
+            self.domains, epoch=lease.epoch, limits=self.limits, facts=self.facts, policy_sha256=self._policy_sha256
+        )
         self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor, self.sources)
         types = rows_of(self.domains)
         self.writer = JournalWriter(journal, head, types, self.engine.holds, self.clock.now_us)
@@ -122,15 +118,16 @@ class Kernel:
         self,
         runners: Mapping[str, StepRunner],
         publisher: Publisher,
-        gate: Callable[[StepRow], bool] = lambda row: True,
+        conditions: Mapping[str, Condition] = NO_CONDITIONS,
         domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
-        """Join the engine to the adapters of this process."""
-        specs = {step.name: step for domain in self.domains for step in domain.steps}
+        """Join the engine to the adapters of this process; `BadDomain` where a step needs a condition nobody tells."""
         may_act = self.lease.may_act
         self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, journal=self.journal, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
-        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate, domain_of=domain_of)
+        self.dispatcher = Dispatcher(
+            self.engine, self.context.steps, runners, may_act=may_act, conditions=conditions, domain_of=domain_of
+        )
         self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
 
     def children(self) -> list[ChildSpec]:

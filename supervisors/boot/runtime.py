@@ -35,7 +35,6 @@ from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
-from amends.values.records import StepRow
 from supervisors.api.admission import Admission
 from supervisors.api.endpoints import commands, delivery_commands
 from supervisors.api.replies import data_schema
@@ -52,7 +51,7 @@ from supervisors.closing import CLOSE_S, Parts
 from supervisors.detector import Detector
 from supervisors.loading import load_pool, load_seen
 from supervisors.nats_options import nats_options
-from supervisors.pool import Pool
+from supervisors.pool import IN_REACH, Pool
 from supervisors.rental import RENTAL
 from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
@@ -60,7 +59,6 @@ from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
 AWAY_STATES = ("suspect", "offline", "quarantined")
-CLEANUP_STATES = ("ready", "draining", "quarantined", "registered")
 
 
 class Runtime:
@@ -182,7 +180,8 @@ class Runtime:
         engine.listeners.append(self.republishes.follow)
         admin = BusAdmin(publisher, self.journal, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
-        self.kernel.wire(runners, publisher, self._gate, self._domain_of)
+        conditions = {"bus": lambda target: self.nats.is_connected, "node_in_reach": self.pool.in_reach}
+        self.kernel.wire(runners, publisher, conditions, self._domain_of)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)
@@ -313,18 +312,9 @@ class Runtime:
         node = self.pool.node(node_id) if kind == "node" else None
         return node.labels.get(self.settings.detector.domain_label, "") if node is not None else ""
 
-    def _gate(self, row: StepRow) -> bool:
-        """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""
-        if row.name.startswith("agent."):
-            return self.nats.is_connected
-        if '"cleanup":true' not in row.args:
-            return True
-        node = self.pool.node(row.target.partition(":")[2])
-        return node is None or node.state in CLEANUP_STATES
-
     def _on_node(self, node_id: str, node: Node, before: str) -> None:
         self.detector.on_node(node_id, node)
-        if before in AWAY_STATES and node.state in CLEANUP_STATES:  # a return, and not a word of an operator (R04)
+        if before in AWAY_STATES and node.state in IN_REACH:  # a return, and not a word of an operator (R04)
             self.kernel.dispatcher.wake(f"node:{node_id}")
 
     async def _until_closed(self) -> None:

@@ -25,7 +25,7 @@ class World:
             context=context, now_us=self.now_us, tell=lambda *args: None, monotonic_us=REAL.monotonic_us
         )
         spec = StepSpec(name="work", adapter="any", effect=False)
-        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, gate=lambda row: True)
+        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True)
 
     def now_us(self) -> int:
         return time.monotonic_ns() // 1000

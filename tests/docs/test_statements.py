@@ -20,8 +20,9 @@ async def test_reading_what_is_live_finds_its_index_in_a_table_of_history(databa
     rows = [("nodes", "node", "retired"), ("allocations", "allocation", "released"), ("notifications", "ntf", "sent")]
     for table, prefix, state in rows:
         await database.force(
-            f"INSERT INTO {table} SELECT '{prefix}' || n, '{state}', 1, NULL, '{body}' FROM generate_series(1, 20000) n;"
-            f" ANALYZE {table}"
+            f"INSERT INTO {table} SELECT '{prefix}' || n, '{state}', 1, NULL, '{body}' "
+            "FROM generate_series(1, 20000) n; "
+            f"ANALYZE {table}"
         )
         query = next(each for name, _, each in statements_of((), RENTAL.kinds) if name == f"live_{table}")
         plan = "\n".join(row["QUERY PLAN"] for row in await database.all(f"EXPLAIN {query.rstrip(';')}"))

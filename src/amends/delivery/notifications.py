@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.kinds import ActorKind, ActorState, Legal
 from amends.turn.messages import StepDone
-from amends.turn.notify import Notification, _intent, _publish
+from amends.turn.notify import PUBLISH_NOTIFICATION, Notification, _intent, _publish
+from amends.turn.recovery import failed_step, find_run
 from amends.values.records import StepEndRow
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
     if probe:
         d.leave_intended()
         return
-    run, _ = d.failed_step(m, "R07")
+    run = failed_step(d, m)
     run.retry("publish", d.ref, False, attempt=attempts, duration_ms=m.duration_ms, code=m.outcome.code)
     d.set(attempts=attempts, first_ref=s.first_ref or m.ref, parent_span=s.parent_span or d.span_id)
-    if attempts - s.budget_from < d.limits("notification_tries"):
-        wait = d.limits.delay_us("notification_backoff_ms", attempts, d.id)
+    if attempts - s.budget_from < run.tries("notification_tries"):
+        wait = run.wait_us("notification_backoff_ms", attempts)
         _publish(d, d.id, d.state, attempts + 1, after_us=wait)
         return
     d.to("parked", cause=m.outcome.code)
-    if d.ref not in run_last(s, "R07"):
+    if d.ref not in run_last(s, _row(d)):
         run.compensate(
             "compensate", "external_call", "notification", d.ref, "partial", of=d.state.first_ref,
             cause=run.id, metadata={"attempts": attempts, "code": m.outcome.code},
@@ -69,8 +70,6 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
 
 def _probe(s: Notification, m: Probe, d: "Decision") -> None:
     """Have the bus tried under the one intent of this outage, committed by the first probe (B8)."""
-    if s.state != "parked":
-        return
     d.trace_id, _, first = s.first_ref.partition(":")
     d.span_id = s.parent_span or first  # one parked by an older release does not say where it hangs
     row = _intent(d, s.probe_step or d.mint("step"), d.id, s, s.attempts + 1, late=True)
@@ -87,16 +86,20 @@ def _end_probe(s: Notification, d: "Decision") -> None:
         d.rows.append(StepEndRow(s.probe_step, "failed", d.now_us, d.now_us, code, text, d.context.epoch))
 
 
+def _row(d: "Decision") -> str:
+    return d.context.matrix.row_of(PUBLISH_NOTIFICATION).id
+
+
 def run_last(s: ActorState, key: str) -> dict[str, str]:
     """The newest compensation by target of the open run under `key`."""
     return s.runs[key].last if key in s.runs else {}
 
 
 def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> None:
-    run = d.run("R07")
+    run = find_run(d, _row(d))
     if run is None:
         return
-    if d.ref in run_last(s, "R07"):
+    if d.ref in run_last(s, _row(d)):
         run.compensate(
             "compensate", "external_call", "notification", d.ref, "success", of=s.first_ref, cause=run.id, attempt=2,
             duration_ms=duration_ms, metadata={"late": late, "attempts": d.state.attempts},
@@ -107,13 +110,10 @@ def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> Non
 
 
 def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
-    if s.state == "pending" and m.reason:  # it is tried by itself: the next try is now
-        d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
-        d.hasten(d.ref)
-        return
-    if s.state != "parked":
-        if m.reason:
-            d.refuse("illegal_transition", f"the notification is {s.state}, not parked")
+    if s.state == "pending":
+        if m.reason:  # it is tried by itself: the next try is now
+            d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
+            d.hasten(d.ref)
         return
     d.to("pending", cause="operator" if m.reason else "bus_healthy", reason=m.reason)
     d.set(budget_from=s.attempts - d.limits("notification_tries") + 1)  # one more try; a failure parks it again
@@ -121,13 +121,9 @@ def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
 
 
 def _cancel(s: Notification, m: CancelNotification, d: "Decision") -> None:
-    if s.state == "sent":
-        d.refuse("illegal_transition", "the notification has been sent")
-    if s.state == "cancelled":
-        d.refuse("illegal_transition", "the notification is cancelled already")
     d.to("cancelled", reason=m.reason)
     _end_probe(s, d)
-    run = d.run("R07")
+    run = find_run(d, _row(d))
     if run is not None:
         run.action("fallback", "cancelled by an operator", d.ref, "success")
         run.end("recovered")
@@ -160,6 +156,11 @@ NOTIFICATION = ActorKind(
         Probe: _probe,
         Redispatch: _redispatch,
         CancelNotification: _cancel,
+    },
+    legal={
+        Probe: Legal(("parked",)),
+        Redispatch: Legal(("pending", "parked"), "sent again"),
+        CancelNotification: Legal(("pending", "parked"), "cancelled"),
     },
     view=view_notification,
     events=False,

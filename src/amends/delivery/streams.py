@@ -9,7 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from amends.domain.kinds import ActorKind, ActorState
+from amends.turn.cases import close_case, find_case, open_case
 from amends.turn.messages import StepDone
+from amends.turn.recovery import begin_run, failure, find_run
 from amends.values import ids
 from amends.values.anchors import Anchored
 from amends.values.records import OutboxMarkRow, StepRow
@@ -155,7 +157,8 @@ def _relay_starts(s: Stream | None, m: RelayStarts, d: "Decision") -> None:
 
 def _run(d: "Decision", outbox_id: str) -> "Run | None":
     """The row's open run; one that the release before began is named by the matrix row alone."""
-    return d.run(f"R01 {outbox_id}") or d.run("R01")
+    row = d.context.matrix.row_of(PUBLISH_OUTBOX)
+    return find_run(d, f"{row.id} {outbox_id}") or find_run(d, row.id)
 
 
 def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
@@ -183,9 +186,11 @@ def _record(m: PublishFailed, d: "Decision") -> "tuple[Run, str]":
     span = _try_step(d, m, "failed", m.code, m.message)
     target = f"outbox:{m.outbox_id}"
     known = _run(d, m.outbox_id)
-    run = known or d.open_run("R01", key=f"R01 {m.outbox_id}", original=(d.trace_id, span), entity=target)
-    failure = d.failure(m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run)
-    run.caused_by(failure)
+    row = d.context.matrix.row_of(PUBLISH_OUTBOX)
+    run = known or begin_run(d, row.id, key=f"{row.id} {m.outbox_id}", original=(d.trace_id, span), entity=target)
+    run.caused_by(failure(
+        d, m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run
+    ))  # fmt: skip
     run.retry("publish", target, False, attempt=m.attempts, code=m.code)
     return run, f"{d.trace_id}:{span}"
 
@@ -236,14 +241,14 @@ def _set_apart(s: Stream, m: PublishSetApart, d: "Decision") -> None:
 
 def _end_apart(s: Stream, outbox_id: str, d: "Decision", reason: str) -> None:
     d.set(apart={each: ref for each, ref in s.apart.items() if each != outbox_id})
-    d.resolve_case(POISON, reason, f"outbox:{outbox_id}")
+    close_case(d, POISON, reason, f"outbox:{outbox_id}")
     d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
 
 def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
     d.row(OutboxMarkRow(m.outbox_id, "parked", m.attempts, None))
     d.audit("outbox.parked", f"outbox:{m.outbox_id}", details={"code": m.code, "message": m.message[:300]})
-    d.case(POISON, f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
+    open_case(d, POISON, f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
     d.set(owing=True, apart={each: ref for each, ref in s.apart.items() if each != m.outbox_id})
     blocked = s.state == "blocked" and s.outbox_id == m.outbox_id
     if not blocked and m.outbox_id not in s.apart:
@@ -334,7 +339,7 @@ def _next_page(m: StepDone, d: "Decision") -> bool:
 
 def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
     target = f"outbox:{m.outbox_id}"
-    waits = not d.open_case(POISON, target)  # it is tried by itself, in the order of its stream: now
+    waits = not find_case(d, POISON, target)  # it is tried by itself, in the order of its stream: now
     if waits and m.skip:
         d.refuse("illegal_transition", "the outbox row is not parked: it goes out by itself")
     d.audit("outbox.skipped" if m.skip else "outbox.redispatch", target, reason=m.reason)
@@ -351,7 +356,7 @@ def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
             _end_apart(s, m.outbox_id, d, m.reason)
         return
     d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
-    d.resolve_case(POISON, m.reason, target)
+    close_case(d, POISON, m.reason, target)
     d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
 

@@ -34,13 +34,15 @@ class Live(Struct, frozen=True):
 class Table(Struct, frozen=True, kw_only=True):
     """A row type's table. `facets`: its columns by who writes them, which says what a second row of one key does.
 
-    `json`: columns that the database keeps as JSON. `final`: values of a column after which nothing closes a row anew.
+    `json`: columns that the database keeps as JSON. `money`: what they hold is billed by. `final`: values of a column
+    after which nothing closes a row anew.
     """
 
     name: str
     key: tuple[str, ...]
     facets: tuple[Facet, ...] = ()
     live: Live | None = None
+    money: bool = False
     json: tuple[str, ...] = ()
     final: Mapping[str, tuple[str, ...]] = {}
 
