@@ -19,6 +19,7 @@ from amends.turn.messages import Envelope, StepDone
 from amends.turn.recovery import begin_run, failed_step, failure
 from amends.values.errors import Bug, Rejected
 from amends.values.limits import Limits
+from amends.values.records import FailureRow
 
 
 class Thing(ActorState, frozen=True, kw_only=True):
@@ -100,7 +101,7 @@ def test_the_row_of_a_failed_step_comes_from_the_matrix_by_step_and_kind() -> No
     d = turn()
     failed_step(d, done("a", code="ssh_timeout"))
     failed_step(d, done("b", code="ack_timeout"))  # it has no failures of that kind
-    kinds = [each.failure_type for each in d.rows if hasattr(each, "failure_type")]
+    kinds = [each.failure_type for each in d.rows if isinstance(each, FailureRow)]
     assert kinds == ["timeout", "error"]
     with pytest.raises(Bug, match="no row of the matrix covers undo"):
         failed_step(turn(), done("undo"))
