@@ -1,4 +1,4 @@
-"""A real Postgres for the tests of this folder."""
+"""A real Postgres for the tests of adapters."""
 
 from tests.adapters.postgres.database import database, server
 
