@@ -100,15 +100,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Close what hung in the dead loop, so that nothing of it is found later by the collector."""
         self._dead = True
         for task in self._begun:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it is meant to be lost
+            cast("Any", task)._log_destroy_pending = False  # noqa: SLF001 - it is meant to be lost
             if not task.done():
-                coroutine = task.get_coro()
                 with contextlib.suppress(RuntimeError, Exception):
-                    if coroutine is not None:
-                        coroutine.close()
+                    cast("Any", task.get_coro()).close()
         self._begun.clear()
         self._ready.clear()
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        cast("Any", self)._scheduled.clear()  # noqa: SLF001 - the base class names no other way
 
     def waiting(self) -> str:
         """The names of the tasks that are not done."""
@@ -146,12 +144,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is one thread."""
         raise RuntimeError("a thread in a simulated world")
 
-    def run_in_executor(self, *args: Any) -> NoReturn:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         """There is one thread."""
         raise RuntimeError("a thread in a simulated world")
 
-    def add_reader(self, *args: Any) -> NoReturn:  # type: ignore[override]
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         """There are no sockets."""
         raise RuntimeError("real I/O in a simulated world")
 
-    add_writer = _add_reader = _add_writer = add_reader  # type: ignore[assignment]
+    def add_writer(self, fd: Any, callback: Any, *args: Any) -> NoReturn:  # type: ignore[override]
+        """There are no sockets."""
+        raise RuntimeError("real I/O in a simulated world")
+
+    def _add_reader(self, fd: Any, callback: Any, *args: Any) -> NoReturn:
+        raise RuntimeError("real I/O in a simulated world")
+
+    _add_writer = _add_reader
