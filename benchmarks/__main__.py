@@ -20,17 +20,18 @@ from typing import Any
 import uvloop
 
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
-from amends.runtime.messages import Envelope
-from amends.runtime.relay import Published
+from amends.kernel import Kernel
+from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.turn.messages import Envelope
 from amends.values import ids
 from amends.values.limits import Limits
 from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
 from benchmarks.requests import kept_replies, matching
 from benchmarks.stampede import all_due, stampede
-from supervisors.boot.kernel import Kernel
-from supervisors.boot.loading import spare_collector
+from supervisors.boot.collector import spare_collector
 from supervisors.timing import timing
 
 
@@ -49,7 +50,7 @@ async def kernel(dsn: str) -> AsyncIterator[Kernel]:
     await lease.acquire()
     await lease.prepare("bench", "0", time.time_ns() // 1000)
     it = Kernel((BENCH,), Limits(timing("production", {})))
-    await it.open(dsn, lease)
+    await it.open(journal_of(dsn, lease.epoch, it.domains, role=lease.role), lease)
     await it.load()
     it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
     await it.resume()

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from typing import Any
 
+from amends.ports.journal import KeptReply
 from amends.runtime.kept import KeptReplies
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 
@@ -33,7 +33,7 @@ def matching(asked: int) -> list[float]:
 async def kept_replies(total: int, in_flight: int = 512) -> float:
     """Keys looked up a second, each query a millisecond away."""
 
-    async def read(callers: list[str], keys: list[str]) -> list[dict[str, Any]]:
+    async def read(callers: list[str], keys: list[str]) -> list[KeptReply]:
         await asyncio.sleep(WAY_S)
         return []
 

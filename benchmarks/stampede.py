@@ -6,7 +6,7 @@ import time
 import asyncpg
 
 from adapters.postgres.lease import Lease
-from supervisors.boot.kernel import Kernel
+from amends.kernel import Kernel
 
 TICK_S = 0.01
 _ALL_DUE = """

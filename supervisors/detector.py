@@ -12,13 +12,14 @@ import heapq
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from actors.node_state import HeartbeatSeen, Node, Silent
-from actors.rows import NodeSeenRow
-from amends.ports import Turn
+from actors.node.messages import HeartbeatSeen, Silent
+from actors.node.state import Node
+from actors.tables import NodeSeenRow
+from amends.ports.journal import Turn
 from amends.runtime.engine import Engine
-from amends.runtime.messages import Envelope
 from amends.runtime.slices import Slices
 from amends.runtime.writer import Pending
+from amends.turn.messages import Envelope
 from amends.values.errors import TurnFailed
 from supervisors.boots import BootIds
 
@@ -169,7 +170,7 @@ class Detector:
             last = now
             if lost > STALL_S:
                 self._credit(lost)
-            slices = Slices()
+            slices = Slices(self._engine.monotonic_us)
             for _ in self._look(now):
                 await slices.shared()
                 await self._engine.writer.room()

@@ -1,21 +1,39 @@
 """The rental domain, assembled: its actor kinds, steps with undo, matrix and cases. Data only."""
 
-from actors.accounts import ACCOUNT
-from actors.allocation import ALLOCATION
-from actors.node import NODE
-from actors.rows import LEDGER, RENTAL_TABLES
-from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
-from amends.runtime.domain import CaseKind, Domain, StepSpec
+from actors.account.kind import ACCOUNT
+from actors.allocation.kind import ALLOCATION
+from actors.node.kind import NODE
+from actors.tables import LEDGER, RENTAL_ROWS
+from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.domain.domain import Domain
+from amends.domain.matrix import CaseKind
+from amends.domain.steps import StepSpec
 from supervisors.matrix import MATRIX
+
+# While a node is suspect or offline its cleanups wait and spend no try (R04).
+CLEANUP = {"cleanup": "node_in_reach"}
 
 STEPS = (
     StepSpec(name="ssh.probe", adapter="ssh", timeout="probe_timeout_ms", effect=False),
     StepSpec(name="ssh.user-create", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
     StepSpec(name="ssh.key-install", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
-    StepSpec(name="ssh.user-lock", adapter="ssh", timeout="ssh_step_timeout_ms", no_undo="locking out is an undo"),
-    StepSpec(name="ssh.user-remove", adapter="ssh", timeout="ssh_step_timeout_ms", no_undo="it is the undo"),
-    StepSpec(name="activation", external=False, undo="ssh.user-remove"),
-    StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False),
+    StepSpec(
+        name="ssh.user-lock",
+        adapter="ssh",
+        timeout="ssh_step_timeout_ms",
+        no_undo="locking out is an undo",
+        needs_if=CLEANUP,
+    ),
+    StepSpec(
+        name="ssh.user-remove",
+        adapter="ssh",
+        timeout="ssh_step_timeout_ms",
+        no_undo="it is the undo",
+        after=("ssh.user-lock",),
+        needs_if=CLEANUP,
+    ),
+    StepSpec(name="activation", external=False, undo="ssh.user-remove", failures=("error",)),
+    StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False, needs=("bus",)),
     *DELIVERY_STEPS,
 )
 
@@ -41,6 +59,6 @@ RENTAL = Domain(
     steps=STEPS,
     matrix=MATRIX,
     cases=CASES,
-    tables=RENTAL_TABLES,
+    rows=RENTAL_ROWS,
     unwritten=(LEDGER,),
 )

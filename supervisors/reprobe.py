@@ -6,9 +6,9 @@ nobody: what a failed probe means is the node's own decision.
 
 import asyncio
 
-from actors.node_state import Reprobe
+from actors.node.messages import Reprobe
 from amends.runtime.engine import Engine
-from amends.runtime.messages import Envelope
+from amends.turn.messages import Envelope
 from supervisors.pool import Pool
 
 PER_SECOND = 50

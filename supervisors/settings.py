@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta, Struct
 
-from actors.wire import MAX_RATE
+from actors.fields import MAX_RATE
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue

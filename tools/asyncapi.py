@@ -14,12 +14,12 @@ import msgspec
 
 from adapters.nats.agents import Heartbeat, TaskResult
 from adapters.nats.service import PREFIX, reply_schema
-from amends.runtime.domain import Domain
+from amends.domain.domain import Domain
 from amends.runtime.requests import Endpoint
+from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.replies import data_schema, row
 from supervisors.boot.front import Front
-from supervisors.endpoints import commands, delivery_commands
 from supervisors.rental import RENTAL
-from supervisors.replies import data_schema, row
 from tools import asyncapi_schemas as schemas
 from tools.views import column_type, views
 

@@ -14,11 +14,11 @@ from msgspec import inspect
 
 from adapters.postgres.filters import FILTERS
 from adapters.postgres.reading import ENTITIES
-from amends.runtime.domain import MatrixRow
+from amends.domain.matrix import MatrixRow
 from amends.runtime.requests import Endpoint
 from amends.values.errors import CODES, RETRYABLE
+from supervisors.api.endpoints import ById
 from supervisors.boot.front import NOT_BUILT
-from supervisors.endpoints import ById
 from supervisors.matrix import MATRIX
 from supervisors.rental import CASES, STEPS
 from supervisors.timing import TIMING

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from actors.allocation_state import access_to
+from actors.allocation.state import access_to
 from adapters.postgres.reading import ENTITIES
 from amends.values import ids
 from supervisors.matrix import MATRIX

@@ -3,7 +3,8 @@
 `./run pages` writes it (tools/reference.py); tests/docs/test_states.py holds the drawing to the tables.
 """
 
-from amends.runtime.domain import ActorKind, Domain
+from amends.domain.domain import Domain
+from amends.domain.kinds import ActorKind
 from supervisors.rental import RENTAL
 
 # How the table of a kind says what ends a stay (see `ActorKind`) → how the page says it.

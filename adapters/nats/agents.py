@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from adapters.nats.publishing import traceparent
-from amends.ports import Outcome, StepCall
+from amends.ports.steps import Outcome, StepCall
 
 log = logging.getLogger("amends.agents")
 RESEND_S = 0.5

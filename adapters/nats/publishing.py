@@ -14,8 +14,8 @@ from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
-from amends.ports import Outcome, StepCall
-from amends.runtime.relay import Published
+from amends.ports.bus import Published
+from amends.ports.steps import Outcome, StepCall
 from amends.values import ids
 from amends.values.errors import Unavailable
 
@@ -44,7 +44,7 @@ class _Told(Struct):
 
 
 class JetStreamPublisher:
-    """Implements `amends.runtime.relay.Publisher`, and the step runner `bus` for notifications."""
+    """Implements `amends.ports.bus.Publisher`, and the step runner `bus` for notifications."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

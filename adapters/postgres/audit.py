@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
-from amends.runtime.seal import audit_fields
+from amends.turn.seal import audit_fields
 from amends.values.canonical import ZERO_HASH, chain_hash
 from amends.values.records import AuditDraft
 

@@ -1,11 +1,9 @@
 """The journal: one transaction per batch, beginning with the compare-and-set of the one head.
 
 A lost reply to COMMIT is settled by reading the head back: it tells exactly whether the batch is in. No database
-call is ever cancelled; after an exception that leaves doubt the connection is cut and made anew.
+call is ever cancelled; after an exception that leaves doubt the connection is cut and made anew. Reading is `Stored`'s.
 """
 
-import asyncio
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,29 +13,31 @@ from msgspec.structs import astuple
 
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
-from amends.ports import Commit, Head, StateWrite, StoredActor
+from adapters.postgres.stored import Stored
+from amends.domain.domain import Domain, rows_of
+from amends.ports.journal import Commit, Head, StateWrite
 from amends.values.errors import CONSUMED, Fenced, Refused, Unavailable
+from amends.values.records import AuditRow, MessageRow
+from amends.values.tables import table_of
 
-_WRITES = re.compile(r"^(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)", re.MULTILINE)
 
+class PostgresJournal(Stored):
+    """Implements `amends.ports.journal.Journal`.
 
-class PostgresJournal:
-    """Implements `amends.ports.Journal`. `tables`: the state table of each actor kind; `role`: what it works as."""
+    `tables`: the state table of each actor kind; `rows`: the row types in the order of their writing; `role`: what its
+    sessions work as.
+    """
 
     def __init__(
-        self, dsn: str, epoch: int, tables: Mapping[str, str], order: Sequence[str], *, role: str = ""
+        self, dsn: str, epoch: int, tables: Mapping[str, str], rows: Sequence[type[Struct]], *, role: str = ""
     ) -> None:
-        self._dsn, self._epoch, self._tables, self._role = dsn, epoch, tables, role
-        self._order = {name: place for place, name in enumerate(order)}
+        super().__init__(dsn, epoch, tables, role)
+        self._order = {row: place for place, row in enumerate(rows)}
         self._writer: asyncpg.Connection[Any] | None = None
-        self._reader: asyncpg.Connection[Any] | None = None
-        self._reading = asyncio.Lock()
         self._doubt: Commit | None = None
 
-    # --- writing -------------------------------------------------------------------------------------
-
     async def head(self) -> Head:
-        """Where the journal stands; raises `Fenced` when it belongs to a higher epoch."""
+        """See `Journal.head`."""
         return await self._head("read_head")
 
     async def _head(self, name: str) -> Head:
@@ -52,7 +52,7 @@ class PostgresJournal:
         return Head(row["epoch"], row["seq"], row["audit_seq"], row["hash"], row["digest"])
 
     async def commit(self, commit: Commit) -> None:
-        """See `amends.ports.Journal.commit`."""
+        """See `Journal.commit`."""
         if self._doubt is not None and await self._was_committed(commit):
             return
         connection = await self._writing()
@@ -79,7 +79,7 @@ class PostgresJournal:
         self._doubt = None
 
     async def settled(self, commit: Commit) -> bool:
-        """See `amends.ports.Journal.settled`."""
+        """See `Journal.settled`."""
         if self._doubt is None:
             await self._head("read_head")
             return False
@@ -117,9 +117,10 @@ class PostgresJournal:
             done = await connection.execute(statement(f"state_{table}"), *_columns(_state_rows(table, writes)))
             if _count(done) != len(writes):
                 raise Refused("version", f"{table}: a row has another version than the one decided on")
-        for name in sorted(commit.rows, key=self._order.__getitem__):
-            rows = commit.rows[name]
-            await connection.execute(statement(name), *_columns((*astuple(row), seq) for row, seq in rows))
+        for row in sorted(commit.rows, key=self._order.__getitem__):
+            written = commit.rows[row]
+            name = table_of(row).statement
+            await connection.execute(statement(name), *_columns((*astuple(each), seq) for each, seq in written))
 
     def _by_table(self, states: Iterable[StateWrite]) -> dict[str, list[StateWrite]]:
         grouped: dict[str, list[StateWrite]] = {}
@@ -132,69 +133,23 @@ class PostgresJournal:
             self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True, role=self._role)
         return self._writer
 
-    # --- reading -------------------------------------------------------------------------------------
-
     async def closed(self) -> dict[str, str]:
-        """See `amends.ports.Journal.closed`."""
-        tables = {row["name"] for row in await self._fetch("closed_tables")}
-        if not tables:
-            return {}
-        found = {kind: table for kind, table in self._tables.items() if table in tables}
-        return found | {
-            name: table.group(1)
-            for name in (*self._order, "consume")
-            if (table := _WRITES.search(statement(name))) is not None and table.group(1) in tables
-        }
-
-    async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
-        """See `amends.ports.Journal.locked`."""
-        held: set[tuple[str, str]] = set()
-        by_kind: dict[str, list[str]] = {}
-        for write in writes:
-            by_kind.setdefault(write.kind, []).append(write.id)
-        for kind, ids in by_kind.items():
-            table = self._tables[kind]
-            args = (kind, ids) if table == "actors" else (ids,)
-            free = {row["id"] for row in await self._fetch(f"free_{table}", *args)}
-            held.update((kind, identifier) for identifier in ids if identifier not in free)
-        return held
-
-    async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
-        """See `amends.ports.Journal.read_actor`."""
-        table = self._tables[kind]
-        args = (kind, identifier) if table == "actors" else (identifier,)
-        rows = await self._fetch(f"read_{table}", *args)
-        return StoredActor(identifier, 0, rows[0]["body"].encode()) if rows else None
-
-    async def live_actors(self, kind: str) -> "list[asyncpg.Record]":
-        """id, due_us and body of every actor of the kind that lives or owes."""
-        table = self._tables[kind]
-        return await self._fetch(f"live_{table}", *((kind,) if table == "actors" else ()))
-
-    async def fetch(self, name: str, *args: Any) -> "list[asyncpg.Record]":
-        """A named read; raises `Unavailable`."""
-        return await self._fetch(name, *args)
-
-    async def execute(self, name: str, *args: Any) -> None:
-        """A named statement outside the journal (documents, forgetting old replies)."""
-        await self._fetch(name, *args)
-
-    async def _fetch(self, name: str, *args: Any) -> "list[asyncpg.Record]":
-        async with self._reading:
-            if self._reader is None or self._reader.is_closed():
-                self._reader = await connect(self._dsn, epoch=self._epoch, role=self._role)
-            try:
-                return await self._reader.fetch(statement(name), *args)
-            except Exception as error:
-                blame = classify(error)
-                if isinstance(blame, Unavailable):
-                    self._reader.terminate()
-                raise blame from error
+        """See `Journal.closed`."""
+        shut = {row["name"] for row in await self.fetch("closed_tables")}
+        kinds = {kind: table for kind, table in self._tables.items() if table in shut}
+        rows = {table_of(row).name for row in self._order} | {table_of(MessageRow).name}
+        return kinds | {name: name for name in rows & shut}
 
     async def aclose(self) -> None:
-        """Close both connections."""
+        """Close all connections."""
         await close(self._writer)
-        await close(self._reader)
+        await super().aclose()
+
+
+def journal_of(dsn: str, epoch: int, domains: Sequence[Domain], *, role: str = "") -> PostgresJournal:
+    """The journal of a runtime with these domains."""
+    tables = {kind.name: kind.table for domain in domains for kind in domain.kinds}
+    return PostgresJournal(dsn, epoch, tables, rows_of(domains), role=role)
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -213,11 +168,5 @@ def _count(tag: str) -> int:
 
 def _newest_us(commit: Commit) -> int:
     """The newest time in the batch: the high-water mark of the clock."""
-    newest = 0
-    for row, _ in commit.rows.get("write_audit_log", ()):
-        newest = max(newest, _at_us(row))
-    return newest
-
-
-def _at_us(row: Struct) -> int:
-    return int(getattr(row, "at_us", 0))
+    audits = (row for row, _ in commit.rows.get(AuditRow, ()))
+    return max((row.at_us for row in audits if isinstance(row, AuditRow)), default=0)

@@ -5,7 +5,7 @@ from typing import Any
 
 from adapters.ssh.client import SshClient
 from adapters.ssh.commands import NOBODY, SshCommand, SshEndpoint
-from amends.ports import Outcome, StepCall
+from amends.ports.steps import Outcome, StepCall
 
 
 class SshRunner:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.postgres.digests import DigestVerdict, verify_digests
-from amends.runtime.domain import covered
+from amends.domain.domain import covered
 from amends.values.anchors import Anchored, gaps
 from supervisors.boot.anchors import read_anchors, trusted_keys
 from supervisors.boot.verifiers import dsn_of

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from pathlib import Path
 
-from amends.ports import Turn
+from amends.ports.journal import Turn
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Headers, Identity
 from amends.runtime.writer import Pending

@@ -6,10 +6,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from amends.ports import Outcome, StepCall
-from amends.runtime.decision import EVENTS, Decision
-from amends.runtime.relay import Publisher
-from amends.runtime.streams import NOTHING_SENT, REPUBLISH
+from amends.delivery.streams import NOTHING_SENT, REPUBLISH
+from amends.ports.bus import Publisher
+from amends.ports.journal import Journal
+from amends.ports.steps import Outcome, StepCall
+from amends.turn.decision import EVENTS, Decision
 from amends.values.errors import Unavailable
 
 Fetch = Callable[..., Awaitable[Sequence[Any]]]
@@ -32,8 +33,8 @@ class Streams(Publisher, Protocol):
 class BusAdmin:
     """The step runner `bus-admin`. `may_act`: whether the lease is fresh."""
 
-    def __init__(self, publisher: Streams, fetch: Fetch, may_act: Callable[[], bool]) -> None:
-        self._publisher, self._fetch, self._may_act = publisher, fetch, may_act
+    def __init__(self, publisher: Streams, journal: Journal, may_act: Callable[[], bool]) -> None:
+        self._publisher, self._journal, self._may_act = publisher, journal, may_act
 
     async def run(self, call: StepCall) -> Outcome:
         """Do it; both are idempotent: a stream that is there stays, a message id that is known is dropped."""
@@ -47,17 +48,17 @@ class BusAdmin:
     async def _republish(self, args: dict[str, Any]) -> Outcome:
         """One page from `place` on; the outcome says where the next one begins, and whether there is one."""
         place, counts, until = args["place"], dict(args.get("counts", NOTHING_SENT)), time.monotonic() + PAGE_S
-        rows = await self._fetch("published_since", args["stream"], *place, args["until_us"], PAGE)
+        rows = await self._journal.published_events(args["stream"], tuple(place), args["until_us"], PAGE)
         for row in rows:
             if time.monotonic() > until or not self._may_act():
                 return Outcome("done", data={"complete": False, "place": place, "counts": counts})
-            message_id = f"{row['outbox_id']}.r{args.get('number', 0)}"
-            trace = (row["trace_id"], row["span_id"])
-            result = await self._publisher.publish(row["subject"], row["payload"].encode(), message_id, trace)
+            message_id = f"{row.outbox_id}.r{args.get('number', 0)}"
+            trace = (row.trace_id, row.span_id)
+            result = await self._publisher.publish(row.subject, row.payload.encode(), message_id, trace)
             if result.kind == "down":
                 return Outcome("failed", result.code, result.message, data={"place": place, "counts": counts})
             counts[COUNTED[result.kind]] += 1
-            place = [row["created_us"], row["outbox_id"]]
+            place = [row.created_us, row.outbox_id]
         return Outcome("done", data={"complete": len(rows) < PAGE, "place": place, "counts": counts})
 
 

@@ -8,13 +8,14 @@ import secrets
 from pathlib import Path
 
 from adapters.postgres.installation import installed
+from adapters.postgres.journal import PostgresJournal
 from adapters.ssh.client_key import fingerprint, generate_client_key
-from amends.ports import Turn
+from amends.kernel import Kernel
+from amends.ports.journal import Turn
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import BadConfiguration
 from amends.values.records import AuditDraft
-from supervisors.boot.kernel import Kernel
 from supervisors.settings import Settings
 
 NAME = "ssh_client_key"
@@ -39,14 +40,13 @@ class ClientKey:
         """Before the lease is asked for; raises `BadConfiguration`, `Unavailable`."""
         self._compare(await installed(dsn, NAME))
 
-    async def claim(self, kernel: Kernel) -> None:
+    async def claim(self, journal: PostgresJournal, now_us: int) -> None:
         """Under the lease, before a node hears of us: set the key if none is set; raises `BadConfiguration`."""
-        now_us = kernel.clock.now_us()
-        await kernel.journal.execute("claim_installation", NAME, self.fingerprint, now_us)
-        known = (await kernel.records("read_installation", NAME))[0]["value"]
+        await journal.fetch("claim_installation", NAME, self.fingerprint, now_us)
+        known = (await journal.fetch("read_installation", NAME))[0]["value"]
         self._compare(known)
         if known != self.fingerprint:
-            await kernel.journal.execute("change_installation", NAME, self.fingerprint, now_us)
+            await journal.fetch("change_installation", NAME, self.fingerprint, now_us)
             self._replaced = known
 
     def audit(self, kernel: Kernel) -> None:

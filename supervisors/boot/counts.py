@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from amends.runtime.decision import Decision
+from amends.turn.decision import Decision
 from amends.values.errors import Rejected, TurnFailed, Unavailable
 from amends.values.records import CaseRow, FailureRow
 

@@ -16,7 +16,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
 from amends.runtime.trunk import ChildSpec
 from amends.values.errors import Rejected
-from supervisors import endpoints as wire
+from supervisors.api import endpoints as wire
 from supervisors.boot.files import write_private
 from supervisors.boot.metrics import metrics
 from supervisors.boot.standby import listen_late
@@ -37,13 +37,13 @@ class Front:
 
     def __init__(self, runtime: "Runtime") -> None:
         self._runtime = runtime
-        role = runtime.kernel.lease.role
+        role = runtime.role
         self.read = ReadSide(runtime.servers.dsn, role=role)  # pages, spans, proofs
         # Callers and operators have connections of their own: the slow questions of one are not the other's wait.
         self._callers = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S, role=role)
         self._operators = ReadSide(runtime.servers.dsn, timeout_s=QUESTION_S, role=role)
         settings, kernel = runtime.settings, runtime.kernel
-        self.traces = Traces(self.read, kernel.journal, runtime.otlp)
+        self.traces = Traces(self.read, runtime.journal, runtime.otlp)
         kernel.engine.listeners.append(self.traces.follow)
         self.http = HttpServer(
             settings.http.listen, checks=self._checks, metrics=self._metrics, authorise=runtime.gate.may_look,

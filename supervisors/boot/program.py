@@ -18,11 +18,11 @@ from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import agent, fleet
 from supervisors.boot.audit_verifier import verify_audit_log
-from supervisors.boot.demo import demo
 from supervisors.boot.environment import check_environment, open_standard_streams
 from supervisors.boot.runtime import Runtime
 from supervisors.boot.verifiers import is_external, verify_traces
 from supervisors.closing import CLOSE_S, HARD, end_hard, watch
+from supervisors.demo import demo
 from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]

@@ -16,50 +16,50 @@ from typing import Any
 
 import msgspec
 
-from actors.node_state import Node, ssh_endpoint
+from actors.node.state import Node, ssh_endpoint
 from adapters.nats import connection
 from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
 from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
 from adapters.otel.environment import export_target, resource_of
+from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
-from adapters.postgres.reading import ENTITIES
+from adapters.postgres.reading import ENTITIES, ReadSide
 from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
-from amends.ports import StepRunner
+from amends.kernel import Kernel
+from amends.ports.steps import StepRunner
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
-from amends.values.records import StepRow
-from supervisors.admission import Admission
+from supervisors.api.admission import Admission
+from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.replies import data_schema
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.client_key import ClientKey
+from supervisors.boot.collector import spare_collector
 from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
-from supervisors.boot.kernel import Kernel
-from supervisors.boot.loading import load_pool, load_seen, spare_collector
 from supervisors.boot.servers import Servers
 from supervisors.boot.standby import Waiting
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.detector import Detector
-from supervisors.endpoints import commands, delivery_commands
+from supervisors.loading import load_pool, load_seen
 from supervisors.nats_options import nats_options
-from supervisors.pool import Pool
+from supervisors.pool import IN_REACH, Pool
 from supervisors.rental import RENTAL
-from supervisors.replies import data_schema
 from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
 AWAY_STATES = ("suspect", "offline", "quarantined")
-CLEANUP_STATES = ("ready", "draining", "quarantined", "registered")
 
 
 class Runtime:
@@ -113,14 +113,18 @@ class Runtime:
         await lease.prepare(self.instance_id, self.version, time.time_ns() // 1000, self._resource)
         kernel = self.kernel
         self.parts.opened("journal", kernel.aclose)
-        await kernel.open(self.servers.dsn, lease)
-        await self.key.claim(kernel)
+        self.journal = journal_of(self.servers.dsn, lease.epoch, kernel.domains, role=lease.role)
+        self.role = lease.role  # what its sessions work as
+        self.read = ReadSide(self.servers.dsn, role=lease.role)  # the counts' and the republishes' questions
+        self.parts.opened("reads", self.read.aclose)
+        await kernel.open(self.journal, lease)
+        await self.key.claim(self.journal, kernel.clock.now_us())
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
         self.pool.attach(kernel.engine)
         kernel.context.address_of = self.pool.address_of
         count = await kernel.load()
-        await load_pool(self.pool, kernel.journal.fetch)
+        await load_pool(self.pool, self.journal)
         await self._connect()
         await self._serve()
         spare_collector()
@@ -152,7 +156,7 @@ class Runtime:
         self.pool.is_heard, self.pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
         self.pool.heard_boot = self.detector.heard_boot
         self.pool.on_node = self._on_node
-        seen = await load_seen(self.kernel.journal.fetch)
+        seen = await load_seen(self.journal, engine.store)
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
@@ -172,14 +176,15 @@ class Runtime:
         )  # fmt: skip
         self.parts.opened("SSH connections", self.ssh.close)
         ssh = SshRunner(self.ssh, self._endpoint, default_user=self.settings.ssh.user)
-        self.counts = Counts(self.kernel.read.rows)
+        self.counts = Counts(self.read.rows)
         await self.counts.load()
         engine.listeners.append(self.counts.follow)
-        self.republishes = Republishes(self.kernel.read.rows)
+        self.republishes = Republishes(self.read.rows)
         engine.listeners.append(self.republishes.follow)
-        admin = BusAdmin(publisher, self.kernel.read.rows, may_act)
+        admin = BusAdmin(publisher, self.journal, may_act)
         runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
-        self.kernel.wire(runners, publisher, self._gate, self._domain_of)
+        conditions = {"bus": lambda target: self.nats.is_connected, "node_in_reach": self.pool.in_reach}
+        self.kernel.wire(runners, publisher, conditions, self._domain_of)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)
@@ -191,7 +196,7 @@ class Runtime:
         table = [
             *commands(lambda text: canonical_public_key(text)[0],
                       lambda text: canonical_host_key(text)[0], self.settings.prices),
-            *delivery_commands(kernel.records, self.republishes.outcome),
+            *delivery_commands(self.journal, self.republishes.outcome),
             *self.front.endpoints(),
         ]  # fmt: skip
         admission = Admission(self.pool.open_requests)
@@ -314,18 +319,9 @@ class Runtime:
         node = self.pool.node(node_id) if kind == "node" else None
         return node.labels.get(self.settings.detector.domain_label, "") if node is not None else ""
 
-    def _gate(self, row: StepRow) -> bool:
-        """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""
-        if row.name.startswith("agent."):
-            return self.nats.is_connected
-        if '"cleanup":true' not in row.args:
-            return True
-        node = self.pool.node(row.target.partition(":")[2])
-        return node is None or node.state in CLEANUP_STATES
-
     def _on_node(self, node_id: str, node: Node, before: str) -> None:
         self.detector.on_node(node_id, node)
-        if before in AWAY_STATES and node.state in CLEANUP_STATES:  # a return, and not a word of an operator (R04)
+        if before in AWAY_STATES and node.state in IN_REACH:  # a return, and not a word of an operator (R04)
             self.kernel.dispatcher.wake(f"node:{node_id}")
 
     async def _until_closed(self) -> None:

@@ -16,8 +16,8 @@ from adapters.otel.otlp_json import otlp_json, summaries
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
-from amends.runtime.decision import Decision
 from amends.runtime.trunk import ChildSpec
+from amends.turn.decision import Decision
 from amends.values.errors import Rejected
 from supervisors.boot.verifiers import verify_records
 
@@ -115,7 +115,7 @@ class Traces:
         return int(rows[0]["jseq"]) if rows else 0
 
     async def _keep_cursor(self, jseq: int) -> None:
-        await self._journal.execute("write_cursor", CURSOR, jseq)
+        await self._journal.fetch("write_cursor", CURSOR, jseq)
 
 
 async def _shaped(rows: Sequence[Mapping[str, Any]], shape: Shape) -> Mapping[str, Any]:

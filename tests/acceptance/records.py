@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters.otel.verify import verify
 from adapters.postgres.digests import verify_digests
-from amends.runtime.domain import covered
+from amends.domain.domain import covered
 from supervisors.rental import RENTAL
 from tests.acceptance.world import World, until
 

@@ -21,7 +21,7 @@ import pytest
 from adapters.embedded.nats import EmbeddedNats
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
-from supervisors.boot.demo.world import DemoFailed, World
+from supervisors.demo.world import DemoFailed, World
 from supervisors.matrix import ROWS
 
 log = logging.getLogger(__name__)

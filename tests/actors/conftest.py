@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from actors.wire import CreateAccount
-from amends.ports import Head
-from tests.actors.test_node import Life, ready
+from actors.account.messages import CreateAccount
+from amends.ports.journal import Head
+from tests.actors.node_life import Life, ready
 from tests.adapters.postgres.story import Book, context
 
 

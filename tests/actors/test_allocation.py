@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.wire import QuarantineNode, ReleaseAllocation, RetireNode, RetryCleanup, SshAddress, UpdateNode
-from amends.runtime.decision import Decision
-from amends.runtime.messages import Envelope
-from amends.runtime.notifications import Notification
+from actors.allocation.messages import ReleaseAllocation, RetryCleanup
+from actors.node.messages import QuarantineNode, RetireNode, SshAddress, UpdateNode
+from amends.turn.decision import Decision
+from amends.turn.messages import Envelope
+from amends.turn.notify import Notification
 from amends.values.errors import Rejected
 from amends.values.records import OutboxRow
 from tests.adapters.postgres.story import Book, ready_node, requested

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from amends.ports import Outcome
-from tests.actors.test_node import ready, returning
+from amends.ports.steps import Outcome
+from tests.actors.node_life import ready, returning
 
 
 def test_an_inventory_is_audited_as_counts_and_a_hash_however_much_an_agent_names() -> None:

@@ -5,138 +5,29 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.node import NODE
-from actors.node_return import STALLED_AFTER
-from actors.node_state import HeartbeatSeen, Node, Reprobe, SetupFailed, SetupWorked, Silent, Suspicion
-from actors.wire import DrainNode, QuarantineNode, RegisterNode, RetireNode, ReturnNode, SshAddress, UpdateNode
-from amends.ports import Outcome
-from amends.runtime.decision import Context, Decision
-from amends.runtime.messages import Envelope, StepDone, TimerFired
+from actors.between import SetupFailed, SetupWorked, Suspicion
+from actors.node.messages import (
+    DrainNode,
+    HeartbeatSeen,
+    QuarantineNode,
+    RegisterNode,
+    RetireNode,
+    ReturnNode,
+    Silent,
+    SshAddress,
+    UpdateNode,
+)
+from actors.node.reconcile import STALLED_AFTER
+from amends.ports.steps import Outcome
+from amends.turn.messages import TimerFired
 from amends.values.errors import Rejected
-from amends.values.limits import Limits
-from amends.values.records import CaseRow, StepRow
-from supervisors.matrix import MATRIX
-from supervisors.timing import timing
+from tests.actors.node_life import Life, move, returning
 
 SSH = SshAddress(host="127.0.0.1", port=22, host_key="ssh-ed25519 AAAA")
 ONE, TWO = "am-" + "1" * 26, "am-" + "2" * 26
 EMPTY: dict[str, Any] = {"mounts": [], "users": [], "foreign": []}
 DONE = Outcome("done")
 OTHER_KEY = Outcome("failed", "ssh_host_key_mismatch", may_have_run=False)
-
-
-class Facts:
-    """What a node's decisions may ask of others."""
-
-    def __init__(self) -> None:
-        self.expected: list[str] = []
-        self.dirty = False
-        self.assignment: tuple[str, str] | None = None
-        self.boot_id = ""
-        self.keys: dict[str, str] = {}
-        self.ssh_works = True
-
-    def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
-        return self.ssh_works
-
-    def expected_users(self, node_id: str) -> list[str]:
-        return self.expected
-
-    def is_dirty(self, node_id: str) -> bool:
-        return self.dirty
-
-    def debtors(self, node_id: str) -> list[str]:
-        return []
-
-    def assignment_of(self, node_id: str) -> tuple[str, str] | None:
-        return self.assignment
-
-    def last_seen_us(self, node_id: str) -> int:
-        return 0
-
-    def is_heard(self, node_id: str) -> bool:
-        return True
-
-    def heard_boot(self, node_id: str) -> str:
-        return self.boot_id
-
-    def node_with_key(self, host_key: str) -> str | None:
-        return self.keys.get(host_key)
-
-
-class Life:
-    """One node, turn after turn."""
-
-    def __init__(self) -> None:
-        self.facts = Facts()
-        limits = Limits(timing("acceptance", {}))
-        self.context = Context(epoch=1, limits=limits, matrix=MATRIX, facts=self.facts)
-        self.state: Node | None = None
-        self.turn: Decision
-        self.asked: list[StepRow] = []
-        self.audits: list[str] = []
-        self.now = 1_000_000
-
-    def take(self, message: Any, actor: str = "runtime") -> None:
-        """One turn, committed."""
-        self.now += 1_000_000
-        env = Envelope(message, actor=actor)
-        self.turn = Decision(NODE, "n1", self.state, env, self.context, self.now, self.now.to_bytes(16, "big"))
-        if isinstance(message, TimerFired):
-            self.turn.cancel(message.name)
-        NODE.handlers[type(message)](self.turn.state, message, self.turn)
-        self.turn.build()
-        self.state = self.turn.state
-        self.asked = [step for step in self.turn.steps if step.entity == "node:n1"]  # not what notifications ask for
-        self.audits += [f"{audit.action} {audit.target_ref}".removesuffix(" node:n1") for audit in self.turn.audits]
-
-    def end(self, step: StepRow, outcome: Outcome) -> None:
-        """The outcome of a step arrives."""
-        args = msgspec.json.decode(step.args)
-        done = StepDone(step.step_id, step.name, step.attempt, step.target, args, outcome, 1, 2, "t" * 32, "s" * 16)
-        self.take(done)
-
-    def next(self, name: str) -> StepRow:
-        """The one step that the last turn intended."""
-        (step,) = self.asked
-        assert step.name == name
-        return step
-
-    def reconcile(self) -> StepRow:
-        """What the agent is asked, once the probe that comes before it has gone well."""
-        self.end(self.next("ssh.probe"), DONE)
-        return self.next("agent.reconcile")
-
-    def inventory(self, *users: str) -> Outcome:
-        return Outcome("done", data=EMPTY | {"users": list(users)})
-
-    @property
-    def node(self) -> Node:
-        assert self.state is not None
-        return self.state
-
-
-def ready() -> Life:
-    """A node that is ready."""
-    life = Life()
-    life.take(RegisterNode(node_id="n1", ssh=SSH))
-    life.take(HeartbeatSeen("b1", 1))
-    life.end(life.next("ssh.probe"), DONE)
-    assert life.node.state == "ready"
-    return life
-
-
-def returning(life: Life) -> StepRow:
-    """An operator has quarantined the node and lets it back; what its agent is asked."""
-    life.take(QuarantineNode(node_id="n1", reason="odd noises"), "operator:o")
-    life.take(ReturnNode(node_id="n1", reason="silence"), "operator:o")
-    return life.reconcile()
-
-
-def move(life: Life) -> StepRow:
-    life.take(UpdateNode(node_id="n1", ssh=SSH, reason="moved"), "operator:o")
-    (probe,) = [step for step in life.asked if step.name == "ssh.probe"]
-    return probe
 
 
 # --- the way back is stopped -----------------------------------------------------------------------------
@@ -371,127 +262,3 @@ def test_a_suspect_node_that_is_drained_stays_suspect_and_returns_to_draining(li
     assert life.node.state == "suspect"
     life.take(HeartbeatSeen("b1", 9))
     assert life.node.state == "draining"
-
-
-# --- probed again ----------------------------------------------------------------------------------------
-
-REFUSED = Outcome("failed", "ssh_auth_failed", "Permission denied", may_have_run=False)
-
-
-def fail_probes(life: Life, count: int) -> None:
-    """The probe under way fails, and those that follow it at its timer."""
-    for number in range(count):
-        life.end(life.next("ssh.probe"), REFUSED)
-        if number < count - 1:
-            life.take(TimerFired("probe"))
-
-
-def test_a_ready_node_that_fails_its_probes_is_taken_out_and_says_why(life: Life) -> None:
-    life.take(Reprobe())
-    fail_probes(life, 2)
-    assert (life.node.state, list(life.node.timers)) == ("ready", ["probe"])
-    life.take(Reprobe())
-    assert life.asked == []  # it is tried at its own pace now
-    life.take(TimerFired("probe"))
-    fail_probes(life, 1)
-    assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["setup_failing"])
-    (case,) = [row for row in life.turn.rows if isinstance(row, CaseRow)]
-    said = {"probes": 3, "code": "ssh_auth_failed", "message": "Permission denied"}
-    assert msgspec.json.decode(case.evidence) == said | {"host": "127.0.0.1", "port": 22}
-
-
-def test_a_good_probe_between_them_forgives_the_failed_ones(life: Life) -> None:
-    for _ in range(3):
-        life.take(Reprobe())
-        fail_probes(life, 2)
-        life.take(TimerFired("probe"))
-        life.end(life.next("ssh.probe"), DONE)
-        assert (life.node.state, life.node.probe_tries) == ("ready", 0)
-
-
-def test_no_node_is_taken_out_for_an_outage_of_our_own(life: Life) -> None:
-    # given that nothing works over SSH on any other node either
-    life.facts.ssh_works = False
-    life.take(Reprobe())
-    fail_probes(life, 5)
-    assert (life.node.state, list(life.node.timers)) == ("ready", ["probe"])
-    # when something has worked elsewhere since, then it is this node's own trouble
-    life.facts.ssh_works = True
-    life.take(TimerFired("probe"))
-    fail_probes(life, 1)
-    assert life.node.quarantine_reasons == ["setup_failing"]
-
-
-def test_a_customers_node_is_not_probed_and_owes_no_probe_once_it_is_taken(life: Life) -> None:
-    life.take(Reprobe())
-    fail_probes(life, 1)
-    life.facts.assignment = ("alloc_1", "reserved")
-    life.take(TimerFired("probe"))
-    assert (life.asked, life.node.probe_tries, life.node.state) == ([], 0, "ready")
-    life.take(Reprobe())
-    assert life.asked == []
-
-
-def test_a_silent_node_is_judged_by_its_silence_and_not_by_its_probes(life: Life) -> None:
-    life.take(Reprobe())
-    step = life.next("ssh.probe")
-    life.take(Silent(2))
-    life.end(step, REFUSED)
-    assert (life.node.state, life.node.probe_tries, life.node.timers) == ("suspect", 0, {})
-
-
-@pytest.mark.parametrize("assignment", [None, ("alloc_1", "active")])
-def test_a_readdressed_node_is_unproven_until_a_probe_goes_well_and_out_if_none_does(
-    life: Life, assignment: tuple[str, str] | None
-) -> None:
-    life.facts.assignment, life.facts.ssh_works = assignment, False
-    move(life)
-    assert life.node.unproven
-    fail_probes(life, 3)
-    assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["setup_failing"])
-    life.take(ReturnNode(node_id="n1", reason="the firewall is open"), "operator:o")
-    life.end(life.reconcile(), life.inventory())
-    assert (life.node.state, life.node.unproven, life.node.cases) == ("ready", False, {})
-
-
-def test_a_readdressed_node_that_is_silent_is_probed_when_it_is_heard(life: Life) -> None:
-    life.take(Silent(2))
-    life.end(move(life), REFUSED)
-    assert (life.node.state, life.node.unproven) == ("suspect", True)
-    life.take(HeartbeatSeen("b1", 9))
-    assert life.node.state == "ready"
-    life.end(life.next("ssh.probe"), DONE)
-    assert not life.node.unproven
-
-
-@pytest.mark.parametrize(("outcome", "goes_on"), [(OTHER_KEY, False), (REFUSED, True)])
-def test_a_node_that_cannot_be_entered_is_not_returned_and_its_case_says_why(
-    life: Life, outcome: Outcome, *, goes_on: bool
-) -> None:
-    # given a node out for a wrong host key
-    life.end(move(life), OTHER_KEY)
-    # when an operator lets it back though nothing has changed
-    life.take(ReturnNode(node_id="n1", reason="try"), "operator:o")
-    life.end(life.next("ssh.probe"), outcome)
-    # then it stays, its case open; a refused login is tried again by itself, a wrong key is not
-    assert (life.node.state, list(life.node.cases)) == ("quarantined", ["host_key_mismatch"])
-    assert ("reconcile" in life.node.timers) == goes_on
-    if goes_on:
-        (case,) = [row for row in life.turn.rows if isinstance(row, CaseRow)]
-        assert (case.state, msgspec.json.decode(case.evidence)["probe"]) == ("open", "ssh_auth_failed")
-    # and with the right key it is back
-    life.take(UpdateNode(node_id="n1", ssh=SSH, reason="its new key"), "operator:o")
-    life.end(life.next("ssh.probe"), DONE)
-    if not goes_on:
-        life.take(ReturnNode(node_id="n1", reason="now"), "operator:o")
-        life.end(life.next("ssh.probe"), DONE)
-    life.end(life.next("agent.reconcile"), life.inventory())
-    assert (life.node.state, life.node.cases) == ("ready", {})
-
-
-def test_the_customer_of_a_node_that_moves_hears_of_it(life: Life) -> None:
-    life.facts.assignment = ("alloc_1", "active")
-    move(life)
-    assert [(sent.kind, sent.id, type(sent.message).__name__) for sent in life.turn.sent] == [
-        ("allocation", "alloc_1", "NodeMoved")
-    ]

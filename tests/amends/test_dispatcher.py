@@ -5,9 +5,10 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from amends.ports import Outcome, StepCall
+from amends.domain.steps import StepSpec
+from amends.ports.clock import REAL
+from amends.ports.steps import Outcome, StepCall
 from amends.runtime.dispatcher import Dispatcher
-from amends.runtime.domain import StepSpec
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 
@@ -20,9 +21,11 @@ class World:
     def __init__(self) -> None:
         self.done: list[str] = []
         context = SimpleNamespace(limits=Limits({}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None))
-        engine: Any = SimpleNamespace(context=context, now_us=self.now_us, tell=lambda *args: None)
+        engine: Any = SimpleNamespace(
+            context=context, now_us=self.now_us, tell=lambda *args: None, monotonic_us=REAL.monotonic_us
+        )
         spec = StepSpec(name="work", adapter="any", effect=False)
-        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, gate=lambda row: True)
+        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True)
 
     def now_us(self) -> int:
         return time.monotonic_ns() // 1000

@@ -1,6 +1,6 @@
 """Places for steps: nobody's trouble takes them all, and a target that cannot be reached is left alone for a while."""
 
-from amends.ports import Outcome
+from amends.ports.steps import Outcome
 from amends.runtime.places import UNREACHABLE, Places, Reach
 
 UNREACHED = Outcome("failed", "ssh_connect_failed", "no route", may_have_run=False)

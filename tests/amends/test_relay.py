@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from amends.ports import Head
-from amends.runtime import relay as module
-from amends.runtime.relay import Published, Relay
-from amends.runtime.streams import (
+from amends.delivery import relay as module
+from amends.delivery.relay import Relay
+from amends.delivery.streams import (
     Lag,
     PublishFailed,
     PublishPoisoned,
@@ -21,6 +20,8 @@ from amends.runtime.streams import (
     SettleOutbox,
     Stream,
 )
+from amends.ports.bus import Published
+from amends.ports.journal import Head, StoredEvent
 from amends.runtime.writer import Pending
 from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
@@ -51,7 +52,8 @@ class World:
             context=SimpleNamespace(limits=LIMITS), writer=self.writer, store=store,
             tell=lambda kind, identifier, env: self.told.append(env.message),
         )  # fmt: skip
-        self.relay = Relay(engine, self, STREAM, self._now, fetch=self.fetch, may_act=lambda: self.fresh)
+        journal: Any = self
+        self.relay = Relay(engine, self, STREAM, self._now, journal=journal, may_act=lambda: self.fresh)
 
     def _now(self) -> int:
         return time.monotonic_ns() // 1000
@@ -85,32 +87,39 @@ class World:
             assert isinstance(mark, OutboxMarkRow)
             self.table[mark.outbox_id] |= {"state": mark.state, "attempts": mark.attempts}
 
-    async def fetch(self, name: str, stream: str, *args: Any) -> list[dict[str, Any]]:
-        """The relay's named reads; the answer is as old as a slow one's would be."""
+    async def _look(self, found: Callable[[], Any]) -> Any:
+        """A read of the journal's; the answer is as old as a slow one's would be."""
         self.fetches += 1
         if self.database_away:
             raise Unavailable("away")
         if self.meanwhile:
             self.commit(self.meanwhile.pop(0))
-        parked = {each["row"].entity: name for name, each in self.table.items() if each["state"] == "parked"}
-        waiting = [each for each in self.table.values() if each["state"] == "pending"]
-        if name == "waiting_outbox":
-            upto, limit, apart = args
-            shut = {*parked, *apart}
-            found = [each for each in waiting if each["jseq"] <= upto and each["row"].entity not in shut][:limit]
-            page = [_found(each) for each in found]
-        elif name == "apart_outbox":
-            page = [_found(self.table[outbox_id]) for outbox_id in args[0]]
-        elif name == "count_waiting_entity":
-            page = [{"waiting": sum(each["row"].entity == args[0] for each in waiting)}]
-        elif name == "parked_outbox":
-            page = [{"entity": entity, "outbox_id": outbox_id} for entity, outbox_id in parked.items()]
-        else:
-            page = [{"waiting": len(waiting)}]
+        answer = found()
         if self.meanwhile:
             self.commit(self.meanwhile.pop(0))
         await asyncio.sleep(0)
-        return page
+        return answer
+
+    def _in(self, state: str) -> list[dict[str, Any]]:
+        return [each for each in self.table.values() if each["state"] == state]
+
+    async def waiting_events(self, stream: str, up_to: int, limit: int, without: list[str]) -> list[StoredEvent]:
+        def found() -> list[StoredEvent]:
+            shut = {*(each["row"].entity for each in self._in("parked")), *without}
+            fits = [e for e in self._in("pending") if e["jseq"] <= up_to and e["row"].entity not in shut]
+            return [_found(each) for each in fits[:limit]]
+
+        return list(await self._look(found))
+
+    async def events(self, stream: str, ids: list[str]) -> list[StoredEvent]:
+        return list(await self._look(lambda: [_found(self.table[outbox_id]) for outbox_id in ids]))
+
+    async def parked_events(self, stream: str) -> list[tuple[str, str]]:
+        rows = await self._look(lambda: [each["row"] for each in self._in("parked")])
+        return [(row.outbox_id, row.entity) for row in rows]
+
+    async def count_events(self, stream: str, entity: str = "") -> int:
+        return int(await self._look(lambda: sum(entity in ("", each["row"].entity) for each in self._in("pending"))))
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """The broker."""
@@ -125,9 +134,8 @@ class World:
         return {each["state"] for each in self.table.values()}
 
 
-def _found(each: dict[str, Any]) -> dict[str, Any]:
-    row = each["row"]
-    return {field: getattr(row, field) for field in OutboxRow.__struct_fields__} | {"attempts": each["attempts"]}
+def _found(each: dict[str, Any]) -> StoredEvent:
+    return StoredEvent(each["row"], each["state"], each["attempts"])
 
 
 @asynccontextmanager
@@ -428,7 +436,8 @@ async def test_a_row_set_apart_is_known_after_a_restart() -> None:
     world.answer = only("bad")
     world.commit("bad.0", "bad.1", "good.0")
     world.stream = Stream(state="flowing", apart={"bad.0": "t:s"})
-    world.relay = Relay(world.relay._engine, world, STREAM, world._now, fetch=world.fetch, may_act=lambda: True)
+    relay = world.relay
+    world.relay = Relay(relay._engine, world, STREAM, world._now, journal=relay._journal, may_act=lambda: True)
     async with running(world):
         await until(lambda: "good.0" in world.acknowledged and world.sent.count("bad.0") > 2)
         assert "bad.1" not in world.sent

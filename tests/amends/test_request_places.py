@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from amends.ports.journal import KeptReply
 from amends.runtime.identity import Identity
 from amends.runtime.kept import KeptReplies
 from amends.runtime.request_places import FairPlaces, Places, class_of
@@ -66,14 +67,14 @@ async def test_who_gives_up_waiting_leaves_no_place_taken() -> None:
 async def test_keys_that_come_together_are_looked_up_together() -> None:
     asked: list[list[str]] = []
 
-    async def read(callers: list[str], keys: list[str]) -> list[dict[str, str]]:
+    async def read(callers: list[str], keys: list[str]) -> list[KeptReply]:
         asked.append(keys)
         await asyncio.sleep(0.005)
-        return [{"caller": "me", "key": key, "reply": key} for key in keys if key != "new"]
+        return [KeptReply("me", key, "", "", "", 200, key) for key in keys if key != "new"]
 
     kept = KeptReplies(read)
     found = await asyncio.gather(*(kept.find("me", f"k{number}") for number in range(500)), kept.find("me", "new"))
-    assert [row["reply"] for row in found[:-1] if row is not None] == [f"k{number}" for number in range(500)]
+    assert [row.reply for row in found[:-1] if row is not None] == [f"k{number}" for number in range(500)]
     assert found[-1] is None
     assert len(asked) <= 3
     await kept.aclose()
@@ -82,7 +83,7 @@ async def test_keys_that_come_together_are_looked_up_together() -> None:
 async def test_a_look_up_that_fails_fails_for_those_who_asked_and_the_next_one_is_made() -> None:
     away = True
 
-    async def read(callers: list[str], keys: list[str]) -> list[dict[str, str]]:
+    async def read(callers: list[str], keys: list[str]) -> list[KeptReply]:
         if away:
             raise Unavailable("away")
         return []

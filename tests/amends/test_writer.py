@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from amends.ports import Commit, Head, StateWrite, StoredActor, Turn
+from amends.ports.journal import Commit, Head, StateWrite, StoredActor, Turn
 from amends.runtime.writer import JournalWriter, Pending, Requirement
 from amends.values.canonical import ZERO_HASH
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
@@ -82,8 +82,8 @@ class Bench:
 
 @asynccontextmanager
 async def bench(holds: bool = True) -> AsyncIterator[Bench]:
-    journal = Memory()
-    writer = JournalWriter(journal, START, {AuditRow: "write_audit_log"}, lambda requirement: holds, lambda: 0)
+    journal: Any = Memory()
+    writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds, lambda: 0)
     task = asyncio.create_task(writer.run())
     yield Bench(journal, writer)
     task.cancel()

@@ -16,8 +16,8 @@ from nats.js.errors import NotFoundError
 
 from adapters.nats.agents import AgentTasks, Heartbeat, Inventory, TaskResult
 from adapters.nats.service import PREFIX
-from amends.ports import StepCall
-from supervisors.boot.demo.world import World
+from amends.ports.steps import StepCall
+from supervisors.demo.world import World
 from tools import asyncapi
 from tools import asyncapi_schemas as schemas
 
@@ -180,7 +180,7 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
 
 
 def test_every_notification_and_every_announced_event_of_the_code_is_listed() -> None:
-    files = [*(ROOT / "actors").glob("*.py"), *(ROOT / "src" / "amends" / "runtime").glob("*.py")]
+    files = [*(ROOT / "actors").rglob("*.py"), *(ROOT / "src" / "amends").rglob("*.py")]
     code = "\n".join(file.read_text(encoding="utf-8") for file in files)
     listed = {kind for kinds in schemas.NOTIFICATIONS.values() for kind in kinds}
     assert set(NOTIFIES.findall(code)) == listed

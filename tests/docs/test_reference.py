@@ -11,15 +11,15 @@ import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
-from actors.wire import UpdateNode
+from actors.node.messages import UpdateNode
 from adapters.nats.agents import Heartbeat, TaskResult
 from adapters.nats.service import reply_schema
 from adapters.nats.service import schemas as service_schemas
 from adapters.postgres.reading import ENTITIES
 from amends.runtime.requests import Endpoint, decode
+from supervisors.api.replies import data_schema
 from supervisors.boot.front import NOT_BUILT
 from supervisors.matrix import ROWS
-from supervisors.replies import data_schema
 from tests.adapters.postgres.database import Database
 from tests.house.test_house import project_files
 from tools import asyncapi_schemas as schemas

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from amends.runtime.domain import Domain
+from amends.domain.domain import Domain
 from supervisors.rental import RENTAL
 from tests.kernel.switch import SWITCH
 from tools import states

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
-from amends.runtime.relay import Published
+from amends.kernel import Kernel
+from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
-from supervisors.boot.kernel import Kernel
 from supervisors.timing import timing
 from tests.kernel.switch import SWITCH, Switch
 
@@ -55,7 +56,7 @@ def loaded(dsn: str, switch: Switch) -> Running:
         await lease.prepare("test", "0", time.time_ns() // 1000)
         kernel = Kernel((SWITCH,), Limits(timing("acceptance", {})))
         try:
-            await kernel.open(dsn, lease)
+            await kernel.open(journal_of(dsn, lease.epoch, kernel.domains, role=lease.role), lease)
             await kernel.load()
             kernel.wire({"switch": switch, "bus": switch}, NoBroker())
             yield kernel

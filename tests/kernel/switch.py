@@ -2,16 +2,19 @@
 
 from msgspec import Struct
 
-from amends.ports import Outcome, StepCall
-from amends.runtime.decision import Decision
-from amends.runtime.delivery import DELIVERY_KINDS, DELIVERY_STEPS
-from amends.runtime.domain import ActorKind, ActorState, CaseKind, Domain, Matrix, MatrixRow, StepSpec
-from amends.runtime.messages import StepDone
+from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.domain.domain import Domain
+from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.matrix import CaseKind, Matrix, MatrixRow
+from amends.domain.steps import StepSpec
+from amends.ports.steps import Outcome, StepCall
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone
+from amends.turn.recovery import begin_run, failed_step
 
 
 class Port(ActorState, frozen=True, kw_only=True):
     machine: str
-    vlan_ref: str = ""
 
 
 class Bind(Struct, frozen=True):
@@ -20,25 +23,25 @@ class Bind(Struct, frozen=True):
 
 def bind(s: Port | None, m: Bind, d: Decision) -> None:
     d.create(Port(state="binding", machine=m.machine))
-    d.step("vlan.set", d.ref, {"machine": m.machine})
+    d.step("vlan.set", d.ref, {"machine": m.machine}, undo={"machine": m.machine})
 
 
 def step_done(s: Port, m: StepDone, d: Decision) -> None:
     if m.name == "vlan.clear":
-        run = d.open_run("S1")
-        run.compensate("reverse", "side_effect", "vlan.set", d.ref, "success" if m.ok else "failure",
-                       of=s.vlan_ref, cause=run.id, action_id=m.args["action_id"])  # fmt: skip
-        if not m.ok:
-            run.escalate("port_stuck", d.ref)
-        run.end("recovered" if m.ok else "failed")
+        owed = s.owed[0]
+        run = begin_run(d, "S1")
+        run.compensate("reverse", "side_effect", owed.what, d.ref, "success" if m.ok else "failure",
+                       of=owed.of, cause=run.id, action_id=m.args["action_id"])  # fmt: skip
+        if m.ok:
+            d.undone(m.name, m.target)
+            run.end("recovered")
+        else:
+            run.exhausted(d.ref, {"code": m.outcome.code})
         d.to("unbound")
     elif not m.ok:
-        run, _ = d.failed_step(m, m.row)
-        action_id, trace = run.plan()
-        d.step("vlan.clear", d.ref, {"machine": s.machine, "action_id": action_id}, trace=trace)
+        failed_step(d, m).undo(d)
     elif m.name == "vlan.set":
-        d.set(vlan_ref=m.ref)
-        d.step("port.up", d.ref, {"machine": s.machine})
+        d.step("port.up", d.ref, {"machine": s.machine}, undo={"machine": s.machine})
     else:
         d.to("bound")
 
@@ -55,7 +58,8 @@ def row(row_id: str, covers: tuple[str, ...], cases: tuple[str, ...] = ()) -> Ma
     return MatrixRow(
         id=row_id, name="port", step="bind", failure_point="port stays down", detection="exit", action="clear",
         owner="net", entity="port", covers=covers, compensations=("reverse·side_effect",), budget=(), billing="none",
-        exhaustion="port_stuck", cases=cases,
+        failure_types=("error", "timeout"),
+        exhaustion="port_stuck", cases=cases, exhausts="port_stuck" if cases else "", code=__name__,
     )  # fmt: skip
 
 

@@ -5,15 +5,14 @@ import asyncio
 import pytest
 
 from adapters.postgres.digests import verify_digests
-from adapters.postgres.journal import PostgresJournal
-from amends.ports import Turn
-from amends.runtime.domain import covered
-from amends.runtime.messages import Envelope
-from amends.runtime.seal import seal
+from adapters.postgres.journal import journal_of
+from amends.domain.domain import covered, rows_of
+from amends.kernel import Kernel
+from amends.ports.journal import Turn
 from amends.runtime.writer import Pending
+from amends.turn.messages import Envelope
+from amends.turn.seal import seal
 from amends.values.anchors import SLIPPED_IN, Anchored, gaps
-from amends.values.records import TABLES
-from supervisors.boot.kernel import Kernel
 from tests.kernel.conftest import Running, served
 from tests.kernel.switch import SWITCH, Bind
 from tests.kernel.test_switch_port import port_is
@@ -57,10 +56,10 @@ async def life(loaded: Running, book: Notebook, *, port: str = "", drained: bool
 
 async def forge(dsn: str, epoch: int) -> None:
     """What an owner can do that knows how a commit is made: a turn of its own, on top of the head."""
-    journal = PostgresJournal(dsn, epoch, {"port": "actors"}, list(TABLES.values()))
+    journal = journal_of(dsn, epoch, (SWITCH,))
     turn = Turn()
     turn.kind, turn.id, turn.state, turn.version, turn.body = "port", "forged", "bound", 1, "{}"
-    await journal.commit(seal([turn], await journal.head(), {**TABLES}))
+    await journal.commit(seal([turn], await journal.head(), rows_of((SWITCH,))))
     await journal.aclose()
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from amends.runtime.checks import check_domains, join
-from amends.runtime.domain import CaseKind, Domain, Matrix, MatrixRow
+from amends.domain.checks import check_domains, join
+from amends.domain.domain import Domain
+from amends.domain.matrix import CaseKind, Matrix, MatrixRow
 from amends.values.errors import BadDomain
 from supervisors.rental import RENTAL
 from tests.kernel.switch import PORT, SWITCH, row
@@ -36,8 +37,8 @@ COMPLETE = row("S2", ("outbox.publish", "notification.publish"))
             "step 'port.up' needs exactly one matrix row for its failures; it has: S1, S3",
         ),
         (
-            msgspec.structs.replace(SWITCH, tables={Unchained: "write_unchained"}),
-            "row 'Unchained' declares no facets: the digest chain would not hold it",
+            msgspec.structs.replace(SWITCH, rows=(Unchained,)),
+            "row 'Unchained' declares no table with facets: the digest chain would not hold it",
         ),
         (with_port(states={**PORT.states, "bound": "rest"}), "port: the state 'bound' has no exit"),
         (with_port(states={**PORT.states, "binding": ""}), "port: the state 'binding' has no deadline"),

@@ -3,10 +3,11 @@
 import asyncio
 import time
 
+import msgspec
 import pytest
 
-from amends.runtime.messages import Envelope, Pause
-from supervisors.boot import kernel as module
+from amends import kernel as module
+from amends.turn.messages import Envelope, Pause
 from tests.kernel.conftest import Running, served
 from tests.kernel.switch import Bind
 from tests.kernel.test_entities import execute
@@ -19,8 +20,12 @@ async def test_a_stepped_clock_is_audited_once_and_announced(
     monkeypatch.setattr(module, "CLOCK_S", 0.02)
     async with running() as kernel:
         before = kernel.clock.now_us()
-        for owner, name in ((kernel.clock, "_wall"), (kernel, "_wall_us")):
-            monkeypatch.setattr(owner, name, lambda: time.time_ns() // 1000 + 3_600_000_000)
+
+        def ahead() -> int:
+            return time.time_ns() // 1000 + 3_600_000_000
+
+        monkeypatch.setattr(kernel.clock, "_wall", ahead)
+        monkeypatch.setattr(kernel, "sources", msgspec.structs.replace(kernel.sources, wall_us=ahead))
         query = "SELECT action, target_ref FROM audit_log WHERE action LIKE 'clock.%'"
         await some(dsn, query)
         await asyncio.sleep(0.1)

@@ -8,11 +8,11 @@ import asyncpg
 import msgspec
 import pytest
 
-from amends.runtime.decision import Decision
-from amends.runtime.domain import Domain
-from amends.runtime.messages import CommandInfo, Envelope, ResolveCase
+from amends.domain.domain import Domain
+from amends.kernel import Kernel
+from amends.turn.decision import Decision
+from amends.turn.messages import CommandInfo, Envelope, ResolveCase
 from amends.values.errors import Rejected
-from supervisors.boot.kernel import Kernel
 from tests.kernel import switch as module
 from tests.kernel.conftest import Running
 from tests.kernel.switch import PORT, SWITCH, Bind, Switch

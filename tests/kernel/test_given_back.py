@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from amends.runtime.decision import Decision
-from amends.runtime.domain import Domain
-from amends.runtime.messages import CommandInfo, Envelope, ResolveCase, StepDone, TimerFired
+from amends.domain.domain import Domain
+from amends.kernel import Kernel
+from amends.turn.decision import Decision
+from amends.turn.messages import CommandInfo, Envelope, ResolveCase, StepDone, TimerFired
 from amends.values.errors import Rejected
-from supervisors.boot.kernel import Kernel
 from tests.kernel.conftest import Running
 from tests.kernel.switch import PORT, SWITCH, Bind, Port, Switch, step_done
 from tests.kernel.test_entities import Rename, execute, machine_is

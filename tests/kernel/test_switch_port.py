@@ -6,8 +6,8 @@ from typing import Any
 
 import asyncpg
 
-from amends.runtime.messages import Envelope
-from supervisors.boot.kernel import Kernel
+from amends.kernel import Kernel
+from amends.turn.messages import Envelope
 from tests.kernel.conftest import Running, served
 from tests.kernel.switch import Bind, Switch
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from actors.wire import RequestAllocation
+from actors.allocation.messages import RequestAllocation
 from amends.runtime.identity import Identity
 from amends.values.errors import Rejected
-from supervisors.admission import Admission
+from supervisors.api.admission import Admission
 
 ONE = Identity("one", ("acme",), commands_per_s=10, open_requests=2)
 TWO = Identity("two", ("acme",), commands_per_s=10, open_requests=2)

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from amends.ports import Turn
-from amends.runtime.seal import seal
+from amends.ports.journal import Turn
+from amends.turn.seal import seal
 from amends.values.anchors import Anchored, Mark
 from amends.values.errors import BadConfiguration
 from supervisors.boot.anchors import Anchors, trusted_keys
@@ -139,7 +139,7 @@ async def test_the_files_of_all_runtimes_are_held_together(
 ) -> None:
     # given a second runtime with a file of its own, one turn later
     before = auditor.heads()
-    commit = seal([Turn()], database.book.head, {})
+    commit = seal([Turn()], database.book.head, ())
     await database.journal.commit(commit)
     database.book.head = commit.after
     (tmp_path / "other").mkdir()

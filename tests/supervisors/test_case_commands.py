@@ -3,27 +3,30 @@
 import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncssh
 import msgspec
 import pytest
 
-from actors.node_state import HeartbeatSeen, SetupFailed, Silent, Suspicion, view_node
-from actors.wire import CreateAccount, QuarantineNode, ReleaseAllocation, ReturnNode
+from actors.account.messages import CreateAccount
+from actors.allocation.messages import ReleaseAllocation
+from actors.between import SetupFailed, Suspicion
+from actors.node.messages import HeartbeatSeen, QuarantineNode, ReturnNode, Silent
+from actors.node.state import view_node
 from adapters.cli import arguments
 from adapters.cli.verbs import Verb
 from adapters.cli.why import settle_lines
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
-from amends.ports import Head
-from amends.runtime.domain import CaseKind
+from amends.delivery.streams import PublishPoisoned, RelayStarts
+from amends.domain.matrix import CaseKind
+from amends.ports.journal import Head, StoredEvent
 from amends.runtime.identity import Identity
-from amends.runtime.messages import Envelope, Pause
 from amends.runtime.requests import Endpoint, decode
-from amends.runtime.streams import PublishPoisoned, RelayStarts
+from amends.turn.messages import Envelope, Pause
 from amends.values import ids
-from amends.values.records import TABLES, CaseRow
-from supervisors.endpoints import commands, delivery_commands
+from amends.values.records import CaseRow, OutboxRow
+from supervisors.api.endpoints import commands, delivery_commands
 from supervisors.rental import CASES
 from tests.adapters.postgres.story import START_US, Book, context, ready_node, requested
 
@@ -38,16 +41,19 @@ class Cases:
         self.open: dict[str, dict[str, Any]] = {}
 
     async def commit(self, commit: Any) -> None:
-        for row, _ in commit.rows.get(TABLES[CaseRow], ()):
+        for row, _ in commit.rows.get(CaseRow, ()):
             known = self.open.get(row.case_id, {})
             kept = {"evidence": known["evidence"]} if known and row.evidence == "{}" else {}
             self.open[row.case_id] = msgspec.structs.asdict(row) | kept
 
-    async def read(self, name: str, identifier: str) -> list[dict[str, Any]]:
+    async def events(self, stream: str, ids: list[str]) -> list[StoredEvent]:
         """What an endpoint looks up before it asks an entity."""
-        if name == "read_outbox_row":
-            return [{"stream": "AMENDS_EVT", "state": "parked"}]
-        return [dict(self.open[identifier])]
+        row = OutboxRow(ids[0], "node:n1", "AMENDS_EVT", "", "{}", "", "", 0)
+        return [StoredEvent(row, "parked", 0)]
+
+    async def case(self, case_id: str) -> CaseRow:
+        """The same of a case."""
+        return CaseRow(**self.open[case_id])
 
 
 # --- how each kind of case comes about -------------------------------------------------------------------
@@ -162,7 +168,7 @@ async def test_every_command_that_a_case_prints_is_accepted_as_printed(case: Cas
         assert len(lines) == len(case.commands)
         table = [
             *commands(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0], {}),
-            *delivery_commands(kept.read, nothing_republished),
+            *delivery_commands(cast("Any", kept), nothing_republished),
         ]
         endpoint, request = accepted(lines[number], {each.subject: each for each in table})
         message = endpoint.message(request) if endpoint.message is not None else request

@@ -2,27 +2,29 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from amends.ports import Outcome, OutcomeKind, StepCall
-from amends.runtime import parked as parked_module
-from amends.runtime.decision import Context, Decision
-from amends.runtime.delivery import DELIVERY_KINDS
-from amends.runtime.messages import Envelope, ResolveCase, StepDone
-from amends.runtime.notifications import CancelNotification, Notification, Probe, Redispatch
-from amends.runtime.parked import ParkedNotifications
+from amends.delivery import parked as parked_module
+from amends.delivery.domain import DELIVERY_KINDS
+from amends.delivery.notifications import CancelNotification, Probe, Redispatch
+from amends.delivery.parked import ParkedNotifications
+from amends.delivery.streams import PublishPoisoned, Republish, SettleOutbox, Stream
+from amends.ports.bus import Published
+from amends.ports.journal import StoredEvent
+from amends.ports.steps import Outcome, OutcomeKind, StepCall
 from amends.runtime.policy import RUNTIME_HANDLERS
-from amends.runtime.relay import Published
-from amends.runtime.streams import PublishPoisoned, Republish, SettleOutbox, Stream
+from amends.turn.decision import Context, Decision
+from amends.turn.messages import Envelope, ResolveCase, StepDone
+from amends.turn.notify import Notification
 from amends.values.errors import Rejected
 from amends.values.limits import Limits
-from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, StepEndRow, StepRow
+from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, OutboxRow, StepEndRow, StepRow
+from supervisors.api.endpoints import OutboxCommand, delivery_commands
 from supervisors.boot import bus_admin
 from supervisors.boot.bus_admin import BusAdmin, Republishes
-from supervisors.endpoints import OutboxCommand, delivery_commands
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}
@@ -39,7 +41,7 @@ class Actor:
 
     def __init__(self, kind: str, identifier: str, state: Any) -> None:
         self.kind, self.id, self.state, self.now_us = KINDS[kind], identifier, state, 1_000_000
-        self.context = Context(epoch=1, limits=LIMITS, matrix=RENTAL.matrix)
+        self.context = Context((RENTAL,), epoch=1, limits=LIMITS)
         self.intended: dict[str, StepRow] = {}
 
     def tell(self, message: Any) -> Decision:
@@ -49,7 +51,8 @@ class Actor:
             self.kind, self.id, self.state, env, self.context, self.now_us, self.now_us.to_bytes(16, "big")
         )
         handler = RUNTIME_HANDLERS.get(type(message)) or self.kind.handlers[type(message)]
-        handler(self.state, message, decision)
+        if self.kind.takes(self.state, message, command=bool(getattr(message, "reason", ""))):
+            handler(self.state, message, decision)
         if decision.changed:
             decision.build()
         self.state = decision.state
@@ -63,9 +66,7 @@ class Actor:
     def end(self, row: StepRow, outcome: Outcome) -> Decision:
         args = msgspec.json.decode(row.args)
         return self.tell(
-            StepDone(
-                row.step_id, row.name, row.attempt, row.target, args, outcome, 1, self.now_us, row.trace_id, SPAN, "R07"
-            )
+            StepDone(row.step_id, row.name, row.attempt, row.target, args, outcome, 1, self.now_us, row.trace_id, SPAN)
         )
 
     def fail(self, row: StepRow, kind: OutcomeKind = "failed") -> Decision:
@@ -157,19 +158,21 @@ class Broker:
 
     def __init__(self, count: int) -> None:
         self.table = [
-            {"outbox_id": f"evt_{n:04}", "created_us": 100 + n // 3, "subject": "s", "payload": "{}", "trace_id": TRACE,
-             "span_id": SPAN} for n in range(count)
-        ]  # fmt: skip
+            OutboxRow(f"evt_{n:04}", "node:n1", "AMENDS_EVT", "s", "{}", TRACE, SPAN, 100 + n // 3)
+            for n in range(count)
+        ]
         self.sent: list[str] = []
         self.takes = 10**9
         self.answers: dict[str, Published] = {}
         self.fresh = True
 
-    async def fetch(self, name: str, stream: str, since: int, after: str, until: int, limit: int) -> list[Any]:
-        assert (name, stream) == ("published_since", "AMENDS_EVT")
-        rows: list[Any] = self.table
-        key = (since, after)
-        return [r for r in rows if key < (r["created_us"], r["outbox_id"]) and r["created_us"] <= until][:limit]
+    @property
+    def journal(self) -> Any:
+        return self
+
+    async def published_events(self, stream: str, after: tuple[int, str], until_us: int, limit: int) -> list[OutboxRow]:
+        assert stream == "AMENDS_EVT"
+        return [r for r in self.table if after < (r.created_us, r.outbox_id) and r.created_us <= until_us][:limit]
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         if len(self.sent) >= self.takes:
@@ -195,8 +198,8 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
 ) -> None:
     monkeypatch.setattr(bus_admin, "PAGE", 10)
     broker = Broker(35)
-    broker.table.append({**broker.table[0], "outbox_id": "evt_later", "created_us": 10**12})
-    admin = BusAdmin(broker, broker.fetch, lambda: broker.fresh)
+    broker.table.append(msgspec.structs.replace(broker.table[0], outbox_id="evt_later", created_us=10**12))
+    admin = BusAdmin(broker, broker.journal, lambda: broker.fresh)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
     actor.tell(Republish(102, "disk lost"))
     # given a first page, then a stream that goes away in the middle of the second
@@ -204,7 +207,7 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
     broker.takes = 14
     await ended(actor, admin)
     (row,) = actor.intended.values()
-    place = [broker.table[6 + 13]["created_us"], broker.table[6 + 13]["outbox_id"]]
+    place = [broker.table[6 + 13].created_us, broker.table[6 + 13].outbox_id]
     assert (msgspec.json.decode(row.args)["place"], row.attempt) == (place, 1)
     assert row.next_attempt_us is not None
     # when a page ends without an outcome, and the next one finds the lease old
@@ -218,7 +221,7 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
     async with asyncio.timeout(5):
         while actor.intended:
             audits += (await ended(actor, admin)).audits
-    assert broker.sent == [f"{row['outbox_id']}.r1" for row in broker.table[6:35]]
+    assert broker.sent == [f"{row.outbox_id}.r1" for row in broker.table[6:35]]
     (entry,) = audits
     assert (entry.action, entry.details["stored"]) == ("outbox.republish.done", 29)
 
@@ -241,7 +244,7 @@ async def test_what_ended_before_this_runtime_is_read_and_not_waited_for() -> No
 async def test_what_the_broker_stored_knew_and_refused_is_counted_apart_and_a_second_time_has_ids_of_its_own() -> None:
     broker = Broker(6)
     broker.answers = {"evt_0002.r1": Published("duplicate"), "evt_0004.r1": Published("poison", "too_large")}
-    admin = BusAdmin(broker, broker.fetch, lambda: True)
+    admin = BusAdmin(broker, broker.journal, lambda: True)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
     followed = Republishes(no_rows)
     actor.tell(Republish(0, "purged"))
@@ -263,7 +266,7 @@ async def test_a_page_that_the_release_before_has_intended_goes_on() -> None:
         {"stream": "AMENDS_EVT", "until_us": 10**9, "place": [100, "evt_0001"], "sent": 2, "request_id": "req_0"}
     ).decode()
     # when this release takes it up
-    (entry,) = (await ended(actor, BusAdmin(broker, broker.fetch, lambda: True))).audits
+    (entry,) = (await ended(actor, BusAdmin(broker, broker.journal, lambda: True))).audits
     # then the rest is sent
     assert (entry.action, entry.details["stored"]) == ("outbox.republish.done", 3)
     broker = Broker(5)
@@ -273,7 +276,7 @@ async def test_a_page_that_the_release_before_has_intended_goes_on() -> None:
     (row,) = actor.intended.values()
     old = {key: value for key, value in msgspec.json.decode(row.args).items() if key not in ("counts", "number")}
     row.args = msgspec.json.encode(old).decode()
-    await ended(actor, BusAdmin(broker, broker.fetch, lambda: True))
+    await ended(actor, BusAdmin(broker, broker.journal, lambda: True))
     (again,) = actor.intended.values()
     assert (again.attempt, msgspec.json.decode(again.args)["counts"]) == (
         2,
@@ -293,7 +296,7 @@ async def test_a_republish_that_takes_longer_than_an_answer_may_is_said_to_go_on
 async def test_a_republish_without_progress_gives_up_and_says_where_it_stands() -> None:
     broker = Broker(5)
     broker.takes = 2
-    admin = BusAdmin(broker, broker.fetch, lambda: True)
+    admin = BusAdmin(broker, broker.journal, lambda: True)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
     actor.tell(Republish(0, "disk lost"))
     decisions = []
@@ -398,13 +401,14 @@ def test_a_redispatch_of_a_notification_that_is_tried_by_itself_is_the_next_try_
 
 async def test_a_redispatch_of_an_event_that_waits_for_its_stream_is_taken_and_answered() -> None:
     # given an event that is neither parked nor published
-    async def read(name: str, identifier: str) -> list[dict[str, Any]]:
-        return [{"stream": "AMENDS_EVT", "state": "pending"}]
+    class OneEvent:
+        async def events(self, stream: str, ids: list[str]) -> list[StoredEvent]:
+            return [StoredEvent(OutboxRow(ids[0], "node:n1", "AMENDS_EVT", "", "{}", "", "", 0), "pending", 0)]
 
     async def outcome(request_id: str) -> dict[str, Any]:
         return {}
 
-    table = {endpoint.subject: endpoint for endpoint in delivery_commands(read, outcome)}
+    table = {endpoint.subject: endpoint for endpoint in delivery_commands(cast("Any", OneEvent()), outcome)}
     request = OutboxCommand(outbox_id="evt_1", reason="now")
     locate, skip = table["ops.outbox.redispatch"].locate, table["ops.outbox.skip"].locate
     assert locate is not None

@@ -5,8 +5,10 @@ from typing import Any, cast
 
 import pytest
 
-from actors.node_state import HeartbeatSeen, Node, Silent
-from actors.rows import NodeSeenRow
+from actors.node.messages import HeartbeatSeen, Silent
+from actors.node.state import Node
+from actors.tables import NodeSeenRow
+from amends.ports.clock import REAL
 from amends.runtime.writer import Pending
 from amends.values.errors import Refused
 from amends.values.limits import Limits
@@ -19,6 +21,7 @@ class Told:
 
     def __init__(self) -> None:
         self.context = SimpleNamespace(limits=Limits(timing("acceptance", {})))
+        self.monotonic_us = REAL.monotonic_us
         self.messages: list[tuple[str, Any]] = []
         self.now = 0.0
         self.linked = self.taken = True

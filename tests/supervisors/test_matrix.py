@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from amends.runtime.domain import Matrix, MatrixRow
+from amends.domain.matrix import Matrix, MatrixRow
 from amends.values.canonical import canonical, sha256
 from amends.values.errors import BadConfiguration
 from supervisors.matrix import MATRIX, ROWS

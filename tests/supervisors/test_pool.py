@@ -9,10 +9,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from actors.allocation_state import Allocation
-from actors.node_state import Node, SetupFailed
-from actors.rows import AssignmentRow
-from amends.runtime.messages import Envelope
+from actors.allocation.state import Allocation
+from actors.between import SetupFailed
+from actors.node.state import Node
+from actors.tables import AssignmentRow
+from amends.turn.messages import Envelope
 from supervisors.pool import Policy, Pool
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.wire import CreateAccount
+from actors.account.messages import CreateAccount
 from adapters.otel.verify import verify
 from adapters.postgres.spans import SpanReader, snapshot
 from supervisors.boot import verifiers

@@ -1,20 +1,9 @@
 -- What a runtime reads when it starts, and its lease.
 
--- name: intended_steps
--- Steps a crash or a drain left behind, in their order.
-SELECT step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id,
-       started_us, ended_us, next_attempt_us, code, message, epoch, server_address, server_port
-FROM step WHERE state = 'intended' ORDER BY jseq, step_id;
-
--- name: waiting_messages
--- Durable messages not yet taken in, in the order they were committed.
-SELECT message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request_id, sent_us
-FROM message ORDER BY jseq, message_id;
-
 -- name: waiting_outbox
 -- The next events to publish, up to a place in the journal, in the order they were committed. What stands behind a
 -- parked one waits for it, and so does what is of one of the entities $4.
-SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, attempts
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
 FROM outbox
 WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND entity <> ALL ($4::text[]) AND NOT EXISTS (
     SELECT FROM outbox AS parked WHERE parked.state = 'parked' AND parked.entity = outbox.entity
@@ -33,15 +22,10 @@ SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1;
 -- How many events of one entity are not yet acknowledged.
 SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1 AND entity = $2;
 
--- name: apart_outbox
--- The events of a stream that were set apart.
-SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, attempts
-FROM outbox WHERE stream = $1 AND outbox_id = ANY($2::text[]);
-
--- name: read_outbox_row
--- One event.
+-- name: read_events
+-- Events by their ids, of one stream or of any.
 SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
-FROM outbox WHERE outbox_id = $1;
+FROM outbox WHERE outbox_id = ANY($2::text[]) AND $1 IN (stream, '');
 
 -- name: kept_replies
 -- What was answered to these keys before; one look-up in the index for each of them.
@@ -196,7 +180,7 @@ SELECT recovery_trace_id, original_trace_id FROM recovery_run ORDER BY started_u
 
 -- name: published_since
 -- What was published, after a place in the order of time and up to an instant, a page at a time.
-SELECT outbox_id, subject, payload, trace_id, span_id, created_us
+SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
 FROM outbox
 WHERE stream = $1 AND (created_us, outbox_id) > ($2, $3) AND created_us <= $4 AND state = 'published'
 ORDER BY created_us, outbox_id LIMIT $5;

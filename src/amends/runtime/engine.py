@@ -5,22 +5,22 @@ only. What a committed turn asks for (messages, steps, timers, replies) is carri
 """
 
 import logging
-import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from amends.ports import Turn
-from amends.runtime.decision import Context, Decision, Sent, command_row
-from amends.runtime.domain import ActorKind, ActorState
+from amends.domain.kinds import ActorKind, ActorState
+from amends.ports.clock import REAL, Sources
+from amends.ports.journal import Turn
 from amends.runtime.mailbox import Mailbox
-from amends.runtime.messages import Envelope, TimerFired, TurnRefused
 from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy, command_refused
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
 from amends.runtime.writer import JournalWriter, Pending, Requirement
+from amends.turn.decision import Context, Decision, Sent, command_row
+from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
 log = logging.getLogger("amends.entities")
@@ -52,10 +52,12 @@ class Engine:
         context: Context,
         now_us: Callable[[], int],
         read: Callable[[str, str, Callable[[bytes | None], None]], None],
+        sources: Sources = REAL,
     ) -> None:
         self.kinds, self.context, self.now_us = kinds, context, now_us
+        self.entropy, self.monotonic_us = sources.entropy, sources.monotonic_us
         self.store = Store(kinds)
-        self.timers = Timers(now_us, self.fire_due, self._room)
+        self.timers = Timers(now_us, self.fire_due, self._room, sources.monotonic_us)
         self.policy = EntityPolicy(self)
         self.listeners: list[Listener] = []
         self.gone: list[Gone] = []  # hear of messages that were set aside or had been taken in before
@@ -186,7 +188,7 @@ class Engine:
         if state is not None and state.paused and not self.policy.passes_pause(kind, env):
             self.policy.hold(key, box, env)
             return None
-        decision = Decision(kind, key[1], state, env, self.context, self.now_us(), secrets.token_bytes(16))
+        decision = Decision(kind, key[1], state, env, self.context, self.now_us(), self.entropy(16))
         try:
             self._handle(kind, state, env, decision)
             turn = decision.build() if decision.changed else None
@@ -223,6 +225,8 @@ class Engine:
             if due is None or due > decision.now_us:
                 return
             decision.cancel(message.name)
+        if state is not None and not kind.takes(state, message, command=env.command is not None):
+            return  # what it speaks of is past
         kind_of: type = type(message)
         handler = RUNTIME_HANDLERS.get(kind_of) or kind.handlers[kind_of]
         handler(decision.state, message, decision)

@@ -5,11 +5,12 @@ So the way to the database bounds the wait of a command and not how many there a
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
-Row = dict[str, Any]
+from amends.ports.journal import KeptReply
+
 Place = tuple[str, str]  # (caller, key)
-ReadKept = Callable[[list[str], list[str]], Awaitable[Sequence[Row]]]
+ReadKept = Callable[[list[str], list[str]], Awaitable[Sequence[KeptReply]]]
 AT_ONCE: Final = 512  # keys in one query
 
 
@@ -18,10 +19,10 @@ class KeptReplies:
 
     def __init__(self, read: ReadKept) -> None:
         self._read = read
-        self._asked: dict[Place, asyncio.Future[Row | None]] = {}
+        self._asked: dict[Place, asyncio.Future[KeptReply | None]] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def find(self, caller: str, key: str) -> Row | None:
+    async def find(self, caller: str, key: str) -> KeptReply | None:
         """The kept reply, if there is one; raises what `read` raises."""
         found = self._asked.get((caller, key))
         if found is None:
@@ -50,7 +51,7 @@ class KeptReplies:
         finally:
             self._reading = None
 
-    async def _read_batch(self, batch: dict[Place, "asyncio.Future[Row | None]"]) -> None:
+    async def _read_batch(self, batch: dict[Place, "asyncio.Future[KeptReply | None]"]) -> None:
         try:
             rows = await self._read([caller for caller, _ in batch], [key for _, key in batch])
         except Exception as error:  # noqa: BLE001 - it is raised again where it was asked
@@ -59,7 +60,7 @@ class KeptReplies:
                     future.set_exception(error)
                     future.exception()  # one that nobody waits for any more is no trouble
             return
-        found = {(row["caller"], row["key"]): row for row in rows}
+        found = {(row.caller, row.key): row for row in rows}
         for place, future in batch.items():
             if not future.done():
                 future.set_result(found.get(place))

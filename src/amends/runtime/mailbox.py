@@ -8,7 +8,7 @@ commands; a full one refuses (429).
 
 from collections import deque
 
-from amends.runtime.messages import Envelope
+from amends.turn.messages import Envelope
 from amends.values.errors import Rejected
 
 

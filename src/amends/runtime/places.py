@@ -7,7 +7,7 @@ waits; what waits for it spends no try.
 
 from collections import Counter, OrderedDict
 
-from amends.ports import Outcome
+from amends.ports.steps import Outcome
 from amends.runtime.breaker import Breaker
 from amends.values.backoff import Backoff
 

@@ -9,18 +9,18 @@ charged.
 
 import asyncio
 import logging
-import secrets
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from amends.ports import Turn
-from amends.runtime.decision import Decision, text
-from amends.runtime.domain import ActorKind, ActorState, Handler
+from amends.domain.kinds import ActorKind, ActorState, Handler
+from amends.ports.journal import Turn
 from amends.runtime.mailbox import Mailbox
-from amends.runtime.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
-from amends.runtime.notifications import notify
 from amends.runtime.writer import Pending
+from amends.turn.cases import close_case, open_case
+from amends.turn.decision import Decision, text
+from amends.turn.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
+from amends.turn.notify import notify
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
 from amends.values.records import AuditDraft, CaseRow, QuarantineRow, StepEndRow
@@ -42,7 +42,7 @@ PAUSING = frozenset(("actor_quarantined", "unknown_step"))  # kinds of case that
 
 def _pause(state: Any, message: Pause, d: Decision) -> None:
     d.set(paused=True)
-    d.case(message.kind, evidence=message.evidence)
+    open_case(d, message.kind, evidence=message.evidence)
     d.audit("actor.paused", details={"kind": message.kind})
     if message.quarantined is not None:  # one turn, or the entity would be stuck without a case in between (A3)
         d.row(message.quarantined)
@@ -66,7 +66,7 @@ def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
         return
     if state.owing and message.kind not in PAUSING:  # a paused entity can settle nothing before it goes on
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
-    d.resolve_case(message.kind, message.reason, keys[0].partition(" ")[2])
+    close_case(d, message.kind, message.reason, keys[0].partition(" ")[2])
     if message.kind == "unknown_step":
         _give_up(message.row.get("evidence", {}), d)
     if state.paused and message.kind in PAUSING:
@@ -141,7 +141,7 @@ class EntityPolicy:
         """A case of an entity that takes no turn; one that is open stays the one it is."""
         engine, (name, identifier) = self._engine, ids.split_ref(ref)
         stranger = ActorKind(name=name, state_type=ActorState, states={}, transitions={}, handlers={})
-        now, seed = engine.now_us(), secrets.token_bytes(16)
+        now, seed = engine.now_us(), engine.entropy(16)
         d = Decision(engine.kinds.get(name, stranger), identifier, None, Envelope(None), engine.context, now, seed)
         case_id, kind = d.mint("case"), "actor_quarantined"
         commands = text(list(engine.context.case_commands.get(kind, ())))
@@ -276,7 +276,7 @@ class EntityPolicy:
     def _audit(self, action: str, ref: str, reason: str, env: Envelope, details: dict[str, Any]) -> AuditDraft:
         now = self._engine.now_us()
         return AuditDraft(
-            ids.type_id("aud", now, secrets.token_bytes(10)), now, "runtime", action, ref, None, None, reason,
+            ids.type_id("aud", now, self._engine.entropy(10)), now, "runtime", action, ref, None, None, reason,
             env.request_id, env.trace_id, "", self._engine.context.epoch, details,
         )  # fmt: skip
 

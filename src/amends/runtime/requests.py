@@ -7,17 +7,17 @@ body under the key is refused. What may be kept (`KEPT`, and what is ok) is kept
 import asyncio
 import logging
 import re
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from amends.ports.journal import KeptReply
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Headers, Identity, Trace, trace_of
-from amends.runtime.messages import CommandInfo, Envelope
 from amends.runtime.request_places import Places, class_of
+from amends.turn.messages import CommandInfo, Envelope
 from amends.values import ids
 from amends.values.canonical import canonical, sha256
 from amends.values.errors import KEPT, Rejected, TooSlow, Unavailable
@@ -92,14 +92,14 @@ class NoLimits:
 
 
 Answer = Reply | tuple[dict[str, Any] | None, Rejected | None]  # kept, or an actor's data or refusal
-KeptReply = Callable[[str, str], Awaitable[dict[str, Any] | None]]
+FindKept = Callable[[str, str], Awaitable[KeptReply | None]]
 
 
 class Requests:
     """Handles commands, operators' commands and questions."""
 
     def __init__(
-        self, engine: Engine, authenticate: Callable[[Headers, str], Identity], kept: KeptReply,
+        self, engine: Engine, authenticate: Callable[[Headers, str], Identity], kept: FindKept,
         limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self._engine, self._authenticate, self._kept = engine, authenticate, kept
@@ -111,7 +111,7 @@ class Requests:
     def enter(self, endpoint: Endpoint, headers: Headers) -> Entry | Reply:
         """A place for the request of whoever asks, or the reply that refuses it. Never waits: it is asked in order."""
         now = self._engine.now_us()
-        request_id = ids.type_id("req", now, secrets.token_bytes(10))
+        request_id = ids.type_id("req", now, self._engine.entropy(10))
         trace = trace_of(headers, request_id, None)
         self.handled += 1
         try:
@@ -197,7 +197,7 @@ class Requests:
         result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         kept = await self._kept(info.caller, info.key)
         if kept is not None:
-            if kept["body_hash"] != info.body_hash:
+            if kept.body_hash != info.body_hash:
                 raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
             result.set_result(Reply(_stored(kept), None))
             return result
@@ -249,7 +249,7 @@ class Requests:
             return kind, identifier, False, message
         if endpoint.mints:
             now = self._engine.now_us()
-            return endpoint.kind, ids.type_id(endpoint.mints, now, secrets.token_bytes(10)), True, message
+            return endpoint.kind, ids.type_id(endpoint.mints, now, self._engine.entropy(10)), True, message
         assert endpoint.target is not None
         return (*endpoint.target(request), False, message)
 
@@ -333,8 +333,8 @@ def _repeat(first: Reply, body_hash: str, info: CommandInfo) -> Reply:
     return Reply({**first.body, "duplicate": True} if kept else first.body, first.error)
 
 
-def _stored(kept: dict[str, Any]) -> dict[str, Any]:
-    stored = msgspec.json.decode(kept["reply"])
+def _stored(kept: KeptReply) -> dict[str, Any]:
+    stored = msgspec.json.decode(kept.reply)
     ok = "error" not in stored
-    body = {"ok": ok, "request_id": kept["request_id"], "trace_id": kept["trace_id"], "duplicate": True}
+    body = {"ok": ok, "request_id": kept.request_id, "trace_id": kept.trace_id, "duplicate": True}
     return {**body, **stored}

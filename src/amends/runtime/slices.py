@@ -4,19 +4,20 @@ The lease is renewed, heartbeats are read and commits go on in between; what is 
 """
 
 import asyncio
-import time
+from collections.abc import Callable
 
-SLICE_S = 0.01
+SLICE_US = 10_000
 
 
 class Slices:
     """`await shared()` in the body of a long loop: it returns at once until the slice is used up."""
 
-    def __init__(self) -> None:
-        self._since = time.monotonic()
+    def __init__(self, monotonic_us: Callable[[], int]) -> None:
+        self._clock = monotonic_us
+        self._since = monotonic_us()
 
     async def shared(self) -> None:
-        """Let others have the loop if it was ours for `SLICE_S`."""
-        if time.monotonic() - self._since > SLICE_S:
+        """Let others have the loop if it was ours for `SLICE_US`."""
+        if self._clock() - self._since > SLICE_US:
             await asyncio.sleep(0)
-            self._since = time.monotonic()
+            self._since = self._clock()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from amends.runtime.domain import ActorKind, ActorState
+from amends.domain.kinds import ActorKind, ActorState
 
 
 class Store:
@@ -41,7 +41,7 @@ class Store:
         """The state that a stored body says; None, and the entity is damaged, when it says none of this kind's."""
         key = (kind, identifier)
         try:
-            state: ActorState = self._decoders[kind].decode(body)
+            state = self._newest(self._kinds[kind], self._decoders[kind].decode(body), identifier, body)
             if state.state not in self._kinds[kind].states:
                 raise msgspec.ValidationError(f"there is no state {state.state!r}")
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -51,6 +51,18 @@ class Store:
             return None
         self._damaged.pop(key, None)
         return state
+
+    @staticmethod
+    def _newest(kind: ActorKind, state: ActorState, identifier: str, body: bytes) -> ActorState:
+        """The state in this release's shape; raises `ValidationError` for one that only a later release can read."""
+        if state.v == kind.v:
+            return state
+        if state.v > kind.v:
+            raise msgspec.ValidationError(f"it is of version {state.v}, this release reads up to {kind.v}")
+        made: dict[str, Any] = msgspec.json.decode(body)
+        for upgrade in kind.upgrades[state.v - 1 :]:
+            made = upgrade(made, identifier)
+        return msgspec.convert({**made, "v": kind.v}, kind.state_type)
 
     def damage(self, kind: str, identifier: str) -> str:
         """Why the entity's stored state cannot be made out, "" if it can."""

@@ -18,9 +18,13 @@ class Timers:
     """
 
     def __init__(
-        self, now_us: Callable[[], int], fire: Callable[[str, str], None], room: Callable[[], Awaitable[None]]
+        self,
+        now_us: Callable[[], int],
+        fire: Callable[[str, str], None],
+        room: Callable[[], Awaitable[None]],
+        monotonic_us: Callable[[], int],
     ) -> None:
-        self._now, self._fire, self._room = now_us, fire, room
+        self._now, self._fire, self._room, self._monotonic_us = now_us, fire, room, monotonic_us
         self._heap: list[tuple[int, str, str]] = []
         self._armed: dict[tuple[str, str], int] = {}
         self._wake = asyncio.Event()
@@ -47,7 +51,7 @@ class Timers:
         """Fire until cancelled."""
         while True:
             self._wake.clear()
-            now, slices = self._now(), Slices()
+            now, slices = self._now(), Slices(self._monotonic_us)
             while self._heap and self._heap[0][0] <= now:
                 await slices.shared()
                 await self._room()

@@ -6,13 +6,12 @@ restart too, is a message to the supervisor. When the budget is spent the superv
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from amends.ports.clock import REAL
 from amends.values.backoff import Backoff
 from amends.values.errors import BadDomain, Fenced
 
@@ -78,9 +77,9 @@ def to_restart(strategy: Strategy, names: Sequence[str], failed: str) -> list[st
 class Supervisor:
     """Runs its children until cancelled, fenced, or out of budget."""
 
-    def __init__(self, spec: SupervisorSpec) -> None:
+    def __init__(self, spec: SupervisorSpec, entropy: Callable[[int], bytes] = REAL.entropy) -> None:
         check_spec(spec)
-        self.spec = spec
+        self.spec, self._entropy = spec, entropy
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
         self._restarts: dict[str, int] = dict.fromkeys((child.name for child in spec.children), 0)
@@ -113,12 +112,12 @@ class Supervisor:
         log.error("%s/%s ended: %r", self.spec.name, name, error, exc_info=error)
         if child.fatal:
             raise TrunkFailed(f"supervisor {self.spec.name}: {name} has ended, and cannot go on by itself") from error
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         if not within_budget(self._instants, now, self.spec.max_restarts, self.spec.within_s):
             raise TrunkFailed(f"supervisor {self.spec.name}: the restart budget is spent, last by {name}") from error
         self._instants = [at for at in self._instants if now - at < self.spec.within_s] + [now]
         self._restarts[name] += 1
-        jitter = str(random.random())  # noqa: S311 - jitter, not a secret
+        jitter = self._entropy(8).hex()
         await asyncio.sleep(self.spec.backoff.delay_us(self._restarts[name], name + jitter) / 1e6)
         again = to_restart(self.spec.strategy, list(self._children), name)
         await self._stop(again)

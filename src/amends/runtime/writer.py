@@ -12,19 +12,20 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
-from amends.ports import Commit, Head, Journal, StateWrite, Turn
+from amends.ports.journal import Commit, Head, Journal, StateWrite, Turn
 from amends.runtime.breaker import Breaker
-from amends.runtime.seal import seal
+from amends.turn.seal import seal
 from amends.values.backoff import Backoff
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
 from amends.values.histogram import Histogram
-from amends.values.records import AuditRow
+from amends.values.records import AuditRow, MessageRow
+from amends.values.tables import table_of
 
 log = logging.getLogger("amends.journal")
 Requirement = tuple[str, str, tuple[str, ...], int | None]
@@ -66,10 +67,10 @@ class JournalWriter:
     """The one task that commits."""
 
     def __init__(
-        self, journal: Journal, head: Head, tables: dict[type[Struct], str], holds: Holds,
+        self, journal: Journal, head: Head, types: Sequence[type[Struct]], holds: Holds,
         now_us: Callable[[], int], max_waiting: int = 50_000,
     ) -> None:  # fmt: skip
-        self._journal, self._tables, self._holds = journal, tables, holds
+        self._journal, self._types, self._holds = journal, types, holds
         self.head = head
         self._queue: deque[Pending] = deque()
         self._aside: list[Pending] = []
@@ -190,7 +191,7 @@ class JournalWriter:
     def _sealed(self, batch: list[Pending]) -> Commit:
         """The batch as a commit; what cannot be written as JSON is its own turn's trouble, like a refused row."""
         try:
-            return seal([pending.turn for pending in batch], self.head, self._tables)
+            return seal([pending.turn for pending in batch], self.head, self._types)
         except (msgspec.MsgspecError, RecursionError, TypeError, ValueError) as error:
             raise Refused("unsealable", f"{type(error).__name__}: {error}") from error
 
@@ -255,7 +256,7 @@ class JournalWriter:
             await self._halves(batch)
 
     async def _held(self, batch: list[Pending]) -> tuple[set[tuple[str, str]], set[str]]:
-        """The states whose rows a foreign session holds, and the kinds and statements whose table it closes."""
+        """The states whose rows a foreign session holds, and the tables and kinds of actor that it closes."""
         writes = [
             StateWrite(p.turn.kind, p.turn.id, "", p.turn.version, None, "")
             for p in batch
@@ -327,12 +328,12 @@ class JournalWriter:
         return parts
 
     def _writes(self, turn: Turn) -> set[str]:
-        """The kinds and statements that a turn writes with."""
-        found = {self._tables[type(row)] for row in turn.rows} | {spawn.kind for spawn in turn.spawned}
+        """The tables and kinds of actor that a turn writes."""
+        found = {table_of(type(row)).name for row in turn.rows} | {spawn.kind for spawn in turn.spawned}
         if turn.audits:
-            found.add(self._tables[AuditRow])
+            found.add(table_of(AuditRow).name)
         if turn.consumed or turn.set_aside:
-            found.add("consume")
+            found.add(table_of(MessageRow).name)
         if turn.kind:
             found.add(turn.kind)
         return found

@@ -15,7 +15,7 @@ or "last" has three entries a leaf: key, digest, rank. The object is hashed with
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from operator import itemgetter
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -40,9 +40,9 @@ class Facet(Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    table: str
-    key: tuple[str, ...]
     columns: tuple[str, ...]
+    table: str = ""  # these two: of the row type that has it
+    key: tuple[str, ...] = ()
     wins: Wins = "first"
     by: str = ""
     default: tuple[Any, ...] | None = None
@@ -91,17 +91,10 @@ def leaves_text(leaves: Leaves) -> str:
     return _encode(leaves).decode()
 
 
-def leaving(row: type[Struct]) -> tuple[Leaving, ...]:
+def leaving(fields: Sequence[str], facets: Iterable["Facet"]) -> tuple[Leaving, ...]:
     """For each facet of a row type, what adds rows' leaves; a row is its fields in order, and the turn's place."""
-    fields = row.__struct_fields__
     places = {**{name: place for place, name in enumerate(fields)}, **dict.fromkeys(_SEQ, len(fields))}
-    return tuple(_leaving(facet, places) for facet in facets_of(row))
-
-
-def facets_of(row: type[Struct]) -> tuple[Facet, ...]:
-    """The facets that a row type declares; raises AttributeError where it declares none."""
-    found: tuple[Facet, ...] = cast("Any", row).facets
-    return found
+    return tuple(_leaving(facet, places) for facet in facets)
 
 
 def _leaving(facet: Facet, places: Mapping[str, int]) -> Leaving:

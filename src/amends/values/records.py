@@ -1,7 +1,6 @@
-"""The kernel's rows: one Struct per table, fields in the order of that table's write statement.
+"""The kernel's rows: one Struct per table and way of writing it, its table declared beside it (`values/tables.py`).
 
-`TABLES` names for each row type the statement that writes it, `facets` of a row type what the digest chain holds of it
-(`values/facets.py`). A domain adds row types of its own (see `Domain`).
+Everything that lists columns is made from these. A domain adds row types of its own (see `Domain`).
 Times are microseconds since the Unix epoch, UTC. `details`, `metadata` and the like are JSON texts.
 """
 
@@ -10,31 +9,30 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from amends.values.facets import Facet
+from amends.values.tables import Live, Table
 
 _STEP_END = Facet(
-    name="step.end", table="step", key=("step_id",), wins="final", by="ended_us",
+    name="step.end", wins="final", by="ended_us",
     columns=("state", "started_us", "ended_us", "code", "message", "epoch", "jseq"),
 )  # fmt: skip
-_RUN_SEQ = Facet(
-    name="run.seq", table="recovery_run", key=("recovery_id",), columns=("jseq",), wins="final", by="ended_us"
-)
+_RUN_SEQ = Facet(name="run.seq", columns=("jseq",), wins="final", by="ended_us")
 
 
 class CommandRow(Struct):
     """One handled command and its kept reply; unique by (caller, key)."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="command", key=("trace_id", "span_id"), facets=(
         Facet(
-            name="command", table="command", key=("trace_id", "span_id"),
+            name="command",
             columns=("caller", "subject", "request_id", "parent_span_id", "entity", "http", "error_code", "received_us",
                 "replied_us", "epoch", "link", "jseq"),
             by="http", gone_from=400,
         ),
         Facet(
-            name="command.reply", table="command", key=("trace_id", "span_id"), lapsed=(None, "", ""),
+            name="command.reply", lapsed=(None, "", ""),
             columns=("key", "body_hash", "reply"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     caller: str
     key: str
@@ -57,14 +55,14 @@ class CommandRow(Struct):
 class StepRow(Struct):
     """The intent of one try of one step (B8: committed before the step runs), or a try already ended."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="step", key=("step_id",), live=Live("state", is_in=("intended",)), facets=(
         Facet(
-            name="step", table="step", key=("step_id",),
+            name="step",
             columns=("entity", "name", "attempt", "idempotency_key", "target", "args", "undo", "trace_id",
                 "parent_span_id", "next_attempt_us", "server_address", "server_port"),
         ),
         _STEP_END,
-    )  # fmt: skip
+    ))  # fmt: skip
 
     step_id: str
     entity: str
@@ -90,7 +88,7 @@ class StepRow(Struct):
 class StepEndRow(Struct):
     """The outcome of a try."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (_STEP_END,)
+    table: ClassVar[Table] = Table(name="step", key=("step_id",), facets=(_STEP_END,))
 
     step_id: str
     state: str
@@ -104,13 +102,13 @@ class StepEndRow(Struct):
 class MessageRow(Struct):
     """A durable message to another actor; deleted by the turn that consumes it."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="message", key=("message_id",), live=Live(), facets=(
         Facet(
-            name="message", table="message", key=("message_id",),
+            name="message",
             columns=("to_kind", "to_id", "type", "body", "trace_id", "span_id", "actor", "request_id", "sent_us",
                 "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     message_id: str
     to_kind: str
@@ -127,12 +125,12 @@ class MessageRow(Struct):
 class OutboxRow(Struct):
     """An event still to be published; `outbox_id` is also its `Nats-Msg-Id`."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="outbox", key=("outbox_id",), facets=(
         Facet(
-            name="outbox", table="outbox", key=("outbox_id",),
+            name="outbox",
             columns=("entity", "stream", "subject", "payload", "trace_id", "span_id", "created_us", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     outbox_id: str
     entity: str
@@ -147,13 +145,14 @@ class OutboxRow(Struct):
 class OutboxMarkRow(Struct):
     """What publishing an outbox row came to."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="outbox", key=("outbox_id",),
+        final={"state": ("published", "skipped")}, facets=(
         Facet(
-            name="outbox.mark", table="outbox", key=("outbox_id",), wins="final", by="published_us",
+            name="outbox.mark", wins="final", by="published_us",
             default=("pending", 0, None),
             columns=("state", "attempts", "published_us"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     outbox_id: str
     state: str
@@ -164,13 +163,13 @@ class OutboxMarkRow(Struct):
 class FailureRow(Struct):
     """`traces.md`: Failure."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="failure", key=("failure_id",), facets=(
         Facet(
-            name="failure", table="failure", key=("failure_id",),
+            name="failure",
             columns=("trace_id", "span_id", "at_us", "failure_type", "severity", "ref", "message", "code", "component",
                 "cause_ref", "propagation_hop", "recovery_trace_id", "epoch", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     failure_id: str
     trace_id: str
@@ -191,15 +190,15 @@ class FailureRow(Struct):
 class RunRow(Struct):
     """`traces.md`: Recovery run, as it begins."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="recovery_run", key=("recovery_id",), facets=(
         Facet(
-            name="run", table="recovery_run", key=("recovery_id",),
+            name="run",
             columns=("recovery_trace_id", "matrix_row", "matrix_version", "matrix_sha256", "policy_sha256",
                 "started_us", "trigger_type", "trigger_ref", "original_trace_id", "original_span_id", "entity", "name",
                 "epoch", "begun_jseq"),
         ),
         _RUN_SEQ,
-    )  # fmt: skip
+    ))  # fmt: skip
 
     recovery_id: str
     recovery_trace_id: str
@@ -220,14 +219,14 @@ class RunRow(Struct):
 class RunEndRow(Struct):
     """A run's outcome; `degraded` is no end, so its `ended_us` stays null."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="recovery_run", key=("recovery_id",), facets=(
         Facet(
-            name="run.end", table="recovery_run", key=("recovery_id",), wins="final", by="ended_us",
+            name="run.end", wins="final", by="ended_us",
             default=(None, None, "{}"),
             columns=("final_outcome", "ended_us", "net"),
         ),
         _RUN_SEQ,
-    )  # fmt: skip
+    ))  # fmt: skip
 
     recovery_id: str
     final_outcome: str
@@ -238,13 +237,13 @@ class RunEndRow(Struct):
 class ActionRow(Struct):
     """`traces.md`: Recovery action."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="recovery_action", key=("action_id",), facets=(
         Facet(
-            name="action", table="recovery_action", key=("action_id",),
+            name="action",
             columns=("recovery_trace_id", "sequence", "at_us", "action_type", "what", "target_ref", "outcome",
                 "duration_ms", "metadata", "operator", "epoch", "started_us", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     action_id: str
     recovery_trace_id: str
@@ -264,14 +263,14 @@ class ActionRow(Struct):
 class CompensationRow(Struct):
     """`traces.md`: Compensation; append-only, unique by `comp_key`."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="compensation", key=("compensation_id",), facets=(
         Facet(
-            name="compensation", table="compensation", key=("compensation_id",),
+            name="compensation",
             columns=("action_id", "recovery_trace_id", "sequence", "at_us", "compensated_action_ref",
                 "compensated_action_type", "compensation_type", "target_ref", "outcome", "duration_ms", "metadata",
                 "matrix_row", "comp_key", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     compensation_id: str
     action_id: str
@@ -292,24 +291,24 @@ class CompensationRow(Struct):
 class CaseRow(Struct):
     """An operator case as it now stands."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="ops_case", key=("case_id",), facets=(
         Facet(
-            name="case", table="ops_case", key=("case_id",),
+            name="case",
             columns=("kind", "target_ref", "entity", "opened_us", "commands"),
         ),
         Facet(
-            name="case.state", table="ops_case", key=("case_id",), wins="last",
+            name="case.state", wins="last",
             columns=("state", "resolved_us", "jseq"),
         ),
         Facet(
-            name="case.trace", table="ops_case", key=("case_id",), wins="last", default=("",), keeps=True,
+            name="case.trace", wins="last", default=("",), keeps=True,
             columns=("recovery_trace_id",),
         ),
         Facet(
-            name="case.evidence", table="ops_case", key=("case_id",), wins="last", default=("{}",), keeps=True,
+            name="case.evidence", wins="last", default=("{}",), keeps=True,
             columns=("evidence",),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     case_id: str
     kind: str
@@ -326,12 +325,12 @@ class CaseRow(Struct):
 class QuarantineRow(Struct):
     """A message that an actor could not digest, set aside with its error."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
+    table: ClassVar[Table] = Table(name="message_quarantine", key=("message_id",), facets=(
         Facet(
-            name="quarantine", table="message_quarantine", key=("message_id",),
+            name="quarantine",
             columns=("entity", "type", "body", "error", "at_us", "jseq"),
         ),
-    )  # fmt: skip
+    ))  # fmt: skip
 
     message_id: str
     entity: str
@@ -362,8 +361,7 @@ class AuditDraft(Struct):
 class AuditRow(Struct):
     """An audit entry in the chain (`tables.md`, audit_log)."""
 
-    facets: ClassVar[tuple[Facet, ...]] = (
-    )  # fmt: skip
+    table: ClassVar[Table] = Table(name="audit_log", key=("audit_id",), json=("details",))
 
     audit_id: str
     seq: int
@@ -383,20 +381,8 @@ class AuditRow(Struct):
     hash: str
 
 
-# Row type → the name of the statement that writes it, in the order in which a commit writes them.
-TABLES: dict[type[Struct], str] = {
-    CommandRow: "write_command",
-    StepRow: "write_step",
-    StepEndRow: "write_step_end",
-    MessageRow: "write_message",
-    OutboxRow: "write_outbox",
-    OutboxMarkRow: "write_outbox_mark",
-    FailureRow: "write_failure",
-    RunRow: "write_recovery_run",
-    RunEndRow: "write_recovery_run_end",
-    ActionRow: "write_recovery_action",
-    CompensationRow: "write_compensation",
-    CaseRow: "write_ops_case",
-    QuarantineRow: "write_message_quarantine",
-    AuditRow: "write_audit_log",
-}
+# In the order in which a commit writes them.
+ROWS: tuple[type[Struct], ...] = (
+    CommandRow, StepRow, StepEndRow, MessageRow, OutboxRow, OutboxMarkRow, FailureRow, RunRow, RunEndRow, ActionRow,
+    CompensationRow, CaseRow, QuarantineRow, AuditRow,
+)  # fmt: skip

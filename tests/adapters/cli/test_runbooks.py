@@ -8,7 +8,7 @@ import pytest
 
 from adapters.cli import arguments
 from adapters.cli.verbs import COMMANDS
-from amends.runtime.domain import CaseKind
+from amends.domain.matrix import CaseKind
 from supervisors.rental import CASES
 
 RUNBOOKS = Path(__file__).parents[3] / "docs" / "runbooks"

@@ -15,7 +15,7 @@ from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_machine import customer_users
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
 from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, MAX_UNASKED, AgentTasks, Heartbeats, TaskResult
-from amends.ports import Outcome, StepCall
+from amends.ports.steps import Outcome, StepCall
 
 USER = "am-" + "0" * 26
 Ask = Callable[..., Awaitable[dict[str, Any]]]

@@ -12,7 +12,7 @@ from nats.js.errors import APIError, ServiceUnavailableError
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.publishing import JetStreamPublisher
-from amends.runtime.relay import Published
+from amends.ports.bus import Published
 
 
 async def answered(error: Exception) -> Published:

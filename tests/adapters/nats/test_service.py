@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.answers import Answers
 from adapters.nats.service import CommandService
+from amends.ports.journal import KeptReply
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Requests
@@ -31,7 +32,7 @@ async def of_length(request: Size, identity: Identity) -> dict[str, Any]:
     return {"text": "x" * request.length}
 
 
-async def kept(caller: str, key: str) -> dict[str, Any] | None:
+async def kept(caller: str, key: str) -> KeptReply | None:
     return None
 
 

@@ -46,7 +46,7 @@ def exporter_of(database: Database, url: str | Target, batch: int = 512) -> Span
         return int(rows[0]["jseq"]) if rows else 0
 
     async def write_cursor(jseq: int) -> None:
-        await database.journal.execute("write_cursor", "otlp", jseq)
+        await database.journal.fetch("write_cursor", "otlp", jseq)
 
     read = SpanReader(database.read).after
     return SpanExporter(

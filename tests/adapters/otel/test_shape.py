@@ -14,7 +14,7 @@ from adapters.otel.otlp_file import spans_of_otlp, spans_of_otlp_json
 from adapters.otel.otlp_json import otlp_json, summaries
 from adapters.otel.verify import verify
 from adapters.postgres.spans import SpanReader
-from amends.runtime.messages import Envelope, TimerFired, TurnRefused
+from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import Book, lost_cleanup, requested, whole_story
 

@@ -12,10 +12,9 @@ import asyncpg
 import pytest_asyncio
 
 from adapters.embedded.postgres import EmbeddedPostgres
-from adapters.postgres.journal import PostgresJournal
+from adapters.postgres.journal import PostgresJournal, journal_of
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
-from amends.values.records import TABLES
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import Book, context
 
@@ -67,10 +66,7 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     lease = Lease(dsn, "test")
     assert await lease.acquire_now() == 1
     await lease.prepare("instance-1", "0.1.0", time.time_ns() // 1000)
-    tables = {**TABLES, **RENTAL.tables}
-    journal = PostgresJournal(
-        dsn, 1, {kind.name: kind.table for kind in RENTAL.kinds}, list(tables.values()), role=lease.role
-    )
+    journal = journal_of(dsn, 1, (RENTAL,), role=lease.role)
     read = ReadSide(dsn, role=lease.role)
     book = Book(journal, await journal.head(), context(1))
     yield Database(dsn=dsn, superuser_dsn=admin, role=lease.role, journal=journal, book=book, read=read)

@@ -10,20 +10,22 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from actors.allocation_state import Offer
-from actors.cleanup import CleanupLost
-from actors.node_state import HeartbeatSeen
-from actors.rows import AssignmentRow, DebtRow
-from actors.wire import CreateAccount, RegisterNode, ReleaseAllocation, RequestAllocation, RetryCleanup, SshAddress
-from amends.ports import Head, Outcome, OutcomeKind
-from amends.runtime.decision import Context, Decision
-from amends.runtime.messages import CommandInfo, Envelope, StepDone, TimerFired
-from amends.runtime.notifications import Probe
+from actors.account.messages import CreateAccount
+from actors.allocation.messages import ReleaseAllocation, RequestAllocation, RetryCleanup
+from actors.between import CleanupLost, Offer
+from actors.node.messages import HeartbeatSeen, RegisterNode, SshAddress
+from actors.tables import AssignmentRow, DebtRow
+from amends.delivery.notifications import Probe
+from amends.domain.domain import rows_of
+from amends.ports.journal import Head
+from amends.ports.steps import Outcome, OutcomeKind
 from amends.runtime.policy import RUNTIME_HANDLERS
-from amends.runtime.seal import seal
+from amends.turn.decision import Context, Decision
+from amends.turn.messages import CommandInfo, Envelope, StepDone, TimerFired
+from amends.turn.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits
-from amends.values.records import TABLES, StepRow
+from amends.values.records import StepRow
 from supervisors.pool import Policy
 from supervisors.rental import RENTAL
 
@@ -40,7 +42,7 @@ LIMITS: dict[str, int | tuple[int, int]] = {
 def context(epoch: int) -> Context:
     """The rental domain's context with tight budgets."""
     facts = Facts()
-    made = Context(epoch=epoch, limits=Limits(LIMITS), matrix=RENTAL.matrix, facts=facts, policy_sha256="ab" * 32)
+    made = Context((RENTAL,), epoch=epoch, limits=Limits(LIMITS), facts=facts, policy_sha256="ab" * 32)
     made.address_of = facts.address_of
     return made
 
@@ -129,9 +131,10 @@ class Book:
         seed = self._count.to_bytes(16, "big")
         decision = Decision(KINDS[kind], identifier, state, env, self._context, self.now_us, seed)
         handler = RUNTIME_HANDLERS.get(type(env.message)) or KINDS[kind].handlers[type(env.message)]
-        handler(state, env.message, decision)
+        if state is None or KINDS[kind].takes(state, env.message, command=env.command is not None):
+            handler(state, env.message, decision)
         turn = decision.build()
-        commit = seal([turn], self.head, {**TABLES, **RENTAL.tables})
+        commit = seal([turn], self.head, rows_of((RENTAL,)))
         await self._journal.commit(commit)
         self.head = commit.after
         self.facts.states[(kind, identifier)] = decision.state

@@ -3,11 +3,11 @@
 import msgspec
 
 from adapters.postgres.digests import DigestVerdict, verify_digests
-from amends.ports import Turn
-from amends.runtime.domain import covered
-from amends.runtime.seal import seal
+from amends.domain.domain import covered, rows_of
+from amends.ports.journal import Turn
+from amends.turn.seal import seal
 from amends.values.anchors import Anchored
-from amends.values.records import TABLES, CommandRow
+from amends.values.records import CommandRow
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, whole_story
@@ -117,7 +117,7 @@ async def test_what_is_kept_for_a_week_may_be_forgotten_but_not_changed(database
     row = CommandRow("shop", "again", "h", "cmd.account.create", "req_x", "a" * 32, "b" * 16, "", "account:acct1", 409,
                      "already_exists", "{}", 1, 2, 1)  # fmt: skip
     turn.rows = [row]
-    commit = seal([turn], database.book.head, {**TABLES, **RENTAL.tables})
+    commit = seal([turn], database.book.head, rows_of((RENTAL,)))
     await database.journal.commit(commit)
     database.book.head = commit.after
     refused = await database.all("SELECT FROM command WHERE error_code <> ''")

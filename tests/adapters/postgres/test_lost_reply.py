@@ -10,18 +10,19 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from actors.accounts import Account
-from adapters.postgres.journal import PostgresJournal
-from amends.ports import Head, Turn
-from amends.runtime.decision import text
-from amends.runtime.seal import seal
+from actors.account.kind import Account
+from adapters.postgres.journal import PostgresJournal, journal_of
+from amends.domain.domain import rows_of
+from amends.ports.journal import Head, Turn
 from amends.runtime.writer import JournalWriter, Pending
+from amends.turn.decision import text
+from amends.turn.seal import seal
 from amends.values.errors import TurnFailed, Unavailable
-from amends.values.records import TABLES, AuditDraft
+from amends.values.records import AuditDraft
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
 
-TABLE_NAMES = {**TABLES, **RENTAL.tables}
+TYPES = rows_of((RENTAL,))
 Cut = Literal["", "before", "after"]
 
 
@@ -87,7 +88,7 @@ async def proxy(database: Database) -> AsyncIterator[Proxy]:
 async def journal(database: Database, proxy: Proxy) -> AsyncIterator[PostgresJournal]:
     name = urlsplit(database.dsn).path
     dsn = f"postgresql://amends@{name}?host={proxy.folder}"
-    made = PostgresJournal(dsn, 1, {kind.name: kind.table for kind in RENTAL.kinds}, list(TABLE_NAMES.values()))
+    made = journal_of(dsn, 1, (RENTAL,))
     yield made
     await made.aclose()
 
@@ -108,7 +109,7 @@ async def accounts(database: Database) -> list[str]:
 async def test_a_commit_that_is_done_but_not_answered_is_found_done(
     database: Database, journal: PostgresJournal, proxy: Proxy
 ) -> None:
-    commit = seal([new_account("a")], await journal.head(), TABLE_NAMES)
+    commit = seal([new_account("a")], await journal.head(), TYPES)
     proxy.cut = "after"
     await journal.commit(commit)
     assert proxy.cuts == 1
@@ -119,7 +120,7 @@ async def test_a_commit_that_is_done_but_not_answered_is_found_done(
 async def test_a_commit_that_never_arrived_is_found_undone_and_can_be_made_again(
     database: Database, journal: PostgresJournal, proxy: Proxy
 ) -> None:
-    commit = seal([new_account("a")], await journal.head(), TABLE_NAMES)
+    commit = seal([new_account("a")], await journal.head(), TYPES)
     proxy.cut = "before"
     with pytest.raises(Unavailable):
         await journal.commit(commit)
@@ -133,7 +134,7 @@ async def test_a_commit_that_never_arrived_is_found_undone_and_can_be_made_again
 async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
     database: Database, journal: PostgresJournal, proxy: Proxy, cut: Cut
 ) -> None:
-    writer = JournalWriter(journal, await journal.head(), TABLE_NAMES, lambda requirement: True, lambda: 0)
+    writer = JournalWriter(journal, await journal.head(), TYPES, lambda requirement: True, lambda: 0)
     task = asyncio.create_task(writer.run())
     ended: list[TurnFailed | None] = []
     try:
@@ -158,7 +159,7 @@ async def test_while_the_session_that_sent_the_commit_is_still_at_it_the_doubt_s
     database: Database, journal: PostgresJournal, proxy: Proxy
 ) -> None:
     # given a COMMIT in doubt, and a session that still holds the head, as the old one does until it has ended
-    commit = seal([new_account("a")], await journal.head(), TABLE_NAMES)
+    commit = seal([new_account("a")], await journal.head(), TYPES)
     other = await asyncpg.connect(database.dsn)
     proxy.cut = "before"
     holding = other.transaction()
@@ -177,7 +178,7 @@ async def test_while_the_session_that_sent_the_commit_is_still_at_it_the_doubt_s
 
 
 async def test_a_foreign_lock_on_the_head_is_no_turns_fault(database: Database, journal: PostgresJournal) -> None:
-    commit = seal([new_account("a"), new_account("b")], await journal.head(), TABLE_NAMES)
+    commit = seal([new_account("a"), new_account("b")], await journal.head(), TYPES)
     other = await asyncpg.connect(database.dsn)
     async with other.transaction():
         await other.execute("SELECT 1 FROM journal_head FOR UPDATE")

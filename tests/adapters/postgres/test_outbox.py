@@ -6,9 +6,9 @@ import asyncpg
 from msgspec import Struct
 
 from adapters.postgres.statements import statement
-from amends.ports import Turn
-from amends.runtime.seal import seal
-from amends.values.records import TABLES, OutboxMarkRow, OutboxRow
+from amends.ports.journal import Turn
+from amends.turn.seal import seal
+from amends.values.records import ROWS, OutboxMarkRow, OutboxRow
 from tests.adapters.postgres.database import Database
 
 STREAM = "AMENDS_EVT"
@@ -26,7 +26,7 @@ async def commit(database: Database, *turns: Sequence[Struct]) -> None:
         turn = Turn()
         turn.rows = list(rows)
         sealed.append(turn)
-    commit = seal(sealed, database.book.head, TABLES)
+    commit = seal(sealed, database.book.head, ROWS)
     await database.journal.commit(commit)
     database.book.head = commit.after
 

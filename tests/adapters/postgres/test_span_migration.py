@@ -12,7 +12,7 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
 from adapters.postgres.statements import migrations, statement
-from amends.runtime.domain import covered
+from amends.domain.domain import covered
 from amends.values import ids
 from supervisors.rental import RENTAL
 

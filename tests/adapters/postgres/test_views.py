@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from actors.wire import CreateAccount
+from actors.account.messages import CreateAccount
 from adapters.otel.verify import verify
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide

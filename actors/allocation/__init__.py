@@ -1,0 +1,1 @@
+"""The allocation: one rental of one node by one account."""

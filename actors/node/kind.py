@@ -1,0 +1,246 @@
+"""The node actor: heard, probed, ready; suspect when silent; quarantined when it cannot be trusted. Its automaton.
+
+What operators do to it stands in `node_ops`, its way back in `node_return`. It learns of heartbeats only when
+something changes. Verdicts on silence belong to the node-loss rows and are not taken here.
+"""
+
+from actors.between import DebtSettled, SetupFailed, SetupWorked, Suspicion
+from actors.node import operations, reconcile
+from actors.node.messages import (
+    DrainNode,
+    HeartbeatSeen,
+    QuarantineNode,
+    RegisterNode,
+    Reprobe,
+    RetireNode,
+    ReturnNode,
+    Silent,
+    UndrainNode,
+    UpdateNode,
+)
+from actors.node.reconcile import PROBE, probe
+from actors.node.state import Node, view_node
+from amends.domain.kinds import ActorKind, Legal
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone, TimerFired
+
+LIVING = ("registered", *operations.IN_SERVICE, "quarantined")
+
+
+def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
+    if "identity_conflict" in s.quarantine_reasons:
+        return  # it is known; whose heartbeat this is nobody can tell
+    if m.rival:
+        _two_machines(s, m, d)
+        return
+    held = d.facts.assignment_of(d.id)
+    rebooted = s.boot_id is not None and m.boot_id != s.boot_id
+    if rebooted and held is not None and held[1] == "reserved":
+        # The machine under a set-up is a new one: the reservation's epoch no longer fits (R02).
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us, epoch=s.epoch + 1)
+        d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "reserved_by": held[0]})
+    elif rebooted and held is not None:
+        d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "allocated_to": held[0]})
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
+    else:
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
+    if s.state == "registered":
+        probe(d)
+    elif s.state == "suspect":
+        _back(d)
+
+
+def _two_machines(s: Node, m: HeartbeatSeen, d: Decision) -> None:
+    """Boot ids that alternate are no reboots: two machines claim the name. What runs on the node goes on."""
+    d.set(last_heartbeat_us=m.at_us)
+    evidence = {"boot_ids": sorted((m.boot_id, m.rival))}
+    operations.quarantine(d, "identity_conflict", case="identity_conflict", evidence=evidence)
+
+
+def _setup_failed(s: Node, m: SetupFailed, d: Decision) -> None:
+    """Customer after customer fails on it: a bad node must not eat a queue of them."""
+    fails = [*s.setup_fails, m.allocation_id]
+    d.set(setup_fails=fails)
+    if len(fails) >= d.limits("setup_fail_limit"):
+        d.set(setup_fails=[])
+        evidence = {"allocations": fails, "code": m.code}
+        operations.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
+
+
+def _setup_worked(s: Node, m: SetupWorked, d: Decision) -> None:
+    if s.setup_fails:
+        d.set(setup_fails=[])
+
+
+def _back(d: Decision) -> None:
+    """From suspect to where it was; too many of these in a window are flapping."""
+    s: Node = d.state
+    since = d.now_us - d.limits.us("flap_window_ms")
+    flaps = [at for at in s.flaps if at > since] + [d.now_us]
+    d.set(flap_count=s.flap_count + 1, flaps=flaps)
+    if len(flaps) >= d.limits("flap_limit"):
+        operations.quarantine(d, "flapping", case="node_flapping", evidence={"flaps": len(flaps)})
+    else:
+        d.to(s.before_suspect or "ready", cause="heartbeat", before_suspect="")
+        if s.unproven:
+            probe(d)
+
+
+def _silent(s: Node, m: Silent, d: Decision) -> None:
+    last = max(m.last_us, s.last_heartbeat_us or 0)
+    d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
+
+
+def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
+    case = "host_key_mismatch" if m.reason == "host_key_mismatch" else ""
+    operations.quarantine(d, m.reason, case=case)
+
+
+def _debt_settled(s: Node, m: DebtSettled, d: Decision) -> None:
+    reconcile.try_return(d)
+
+
+def _step_done(s: Node, m: StepDone, d: Decision) -> None:
+    if m.name == reconcile.RECONCILE:
+        reconcile.reconciled(s, m, d)
+    elif m.name == reconcile.REMOVE:
+        reconcile.removed(s, m, d)
+    elif m.name == PROBE and m.step_id == s.probing:
+        _probed(s, m, d)
+
+
+def _probed(s: Node, m: StepDone, d: Decision) -> None:
+    d.set(probing="")
+    if m.outcome.code == "ssh_host_key_mismatch":
+        d.set(probe_tries=0)
+        operations.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
+    elif s.state == "registered":
+        _first_probe(s, m, d)
+    elif s.state == "quarantined":
+        reconcile.probed(m, d)
+    elif s.state in operations.IN_SERVICE:
+        _probed_again(s, m, d)
+
+
+def _first_probe(s: Node, m: StepDone, d: Decision) -> None:
+    d.set(probe_tries=0 if m.ok else s.probe_tries + 1)
+    if not m.ok:
+        d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
+    elif s.boot_id is not None:  # else it is probed again when it is heard
+        d.to("ready", cause="probe")
+
+
+def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
+    """Of a node in service: as many failures in a row as of set-ups take it out, unless we may be cut off ourselves.
+
+    What is suspect is silent, and judged by that; a new address is tried again when it is heard.
+    """
+    if not m.ok and s.state == "suspect":
+        return
+    if m.ok or _is_taken(s, d):
+        if s.probe_tries or s.unproven:
+            d.set(probe_tries=0, probe_failed_us=0, unproven=False)
+        return
+    tries, first_us = s.probe_tries + 1, s.probe_failed_us if s.probe_tries else d.now_us
+    d.set(probe_tries=tries, probe_failed_us=first_us)
+    limit = d.limits("setup_fail_limit")
+    if tries >= limit and (s.unproven or d.facts.ssh_works_elsewhere(d.id, first_us)):
+        d.set(probe_tries=0, probe_failed_us=0, unproven=False)
+        evidence = {"probes": tries, "code": m.outcome.code, "message": m.outcome.message[:300]}
+        operations.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
+    else:
+        d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
+
+
+def _is_taken(s: Node, d: Decision) -> bool:
+    """A customer's node is not looked at by probes, unless nobody has been let in at its new address yet."""
+    return not s.unproven and d.facts.assignment_of(d.id) is not None
+
+
+def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
+    if not s.probe_tries and not _is_taken(s, d):
+        probe(d)
+
+
+def _timer(s: Node, m: TimerFired, d: Decision) -> None:
+    if m.name == "reconcile":
+        reconcile.begin_reconcile(d)
+    elif s.state == "registered":
+        if d.facts.is_heard(d.id):
+            probe(d)
+    elif s.state in ("ready", "draining") and s.probe_tries:
+        if _is_taken(s, d):
+            d.set(probe_tries=0, probe_failed_us=0)
+        else:
+            probe(d)
+
+
+NODE = ActorKind(
+    name="node",
+    table="nodes",
+    state_type=Node,
+    states={
+        "registered": "rest",
+        "ready": "rest",
+        "suspect": "rest",
+        "draining": "rest",
+        "quarantined": "rest",
+        "retired": "end",
+    },
+    transitions={
+        ("", "registered"): "node.register",
+        ("registered", "ready"): "a heartbeat and a good SSH probe",
+        ("ready", "suspect"): "no heartbeat for suspect_after_ms",
+        ("draining", "suspect"): "no heartbeat for suspect_after_ms",
+        ("suspect", "ready"): "heartbeat with the same boot id",
+        ("suspect", "draining"): "heartbeat with the same boot id",
+        ("ready", "draining"): "ops.node.drain",
+        ("draining", "ready"): "ops.node.undrain",
+        ("registered", "quarantined"): "host key mismatch, identity conflict, ops.node.quarantine",
+        ("ready", "quarantined"): (
+            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
+        ),
+        ("suspect", "quarantined"): (
+            "flapping, exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+        ),
+        ("draining", "quarantined"): (
+            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
+        ),
+        ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
+        ("quarantined", "retired"): "ops.node.retire",
+        ("registered", "retired"): "ops.node.retire",
+    },
+    handlers={
+        RegisterNode: operations.register,
+        HeartbeatSeen: _heard,
+        Silent: _silent,
+        Reprobe: _reprobe,
+        Suspicion: _suspicion,
+        SetupFailed: _setup_failed,
+        SetupWorked: _setup_worked,
+        DebtSettled: _debt_settled,
+        DrainNode: operations.drain,
+        UndrainNode: operations.undrain,
+        QuarantineNode: operations.ops_quarantine,
+        ReturnNode: operations.return_to_service,
+        RetireNode: operations.retire,
+        UpdateNode: operations.update,
+        StepDone: _step_done,
+        TimerFired: _timer,
+    },
+    creates=frozenset({RegisterNode}),
+    legal={
+        HeartbeatSeen: Legal(LIVING),
+        Silent: Legal(("ready", "draining")),
+        Reprobe: Legal(("ready",)),
+        Suspicion: Legal(LIVING),
+        SetupFailed: Legal(LIVING),
+        DrainNode: Legal(operations.IN_SERVICE, "drained"),
+        UndrainNode: Legal(operations.IN_SERVICE, "undrained"),
+        QuarantineNode: Legal(LIVING, "quarantined"),
+        ReturnNode: Legal(("quarantined",), "returned to service"),
+        RetireNode: Legal(("quarantined", "registered"), "retired"),
+        UpdateNode: Legal(LIVING, "updated"),
+    },
+    view=view_node,
+)

@@ -1,0 +1,113 @@
+"""The rental domain's own rows, in the order of their write statements. Times in microseconds, money in millionths."""
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+from amends.values.facets import Facet
+from amends.values.tables import Live, Table, placed
+
+
+class AssignmentRow(Struct):
+    """The tie between an allocation and its node: reserved, active, ended (A1: one live per node)."""
+
+    table: ClassVar[Table] = Table(name="assignments", key=("allocation_id",),
+        live=Live("state", not_in=("ended",)), facets=(
+        Facet(name="assignment", columns=("node_id", "since_us")),
+        Facet(
+            name="assignment.state", wins="last",
+            columns=("state", "ended_us", "jseq"),
+        ),
+    ))  # fmt: skip
+
+    allocation_id: str
+    node_id: str
+    state: str
+    since_us: int
+    ended_us: int | None
+
+
+class DebtRow(Struct):
+    """A cleanup a node still owes; settled when `settled_us` is set."""
+
+    table: ClassVar[Table] = Table(name="debts", key=("debt_id",), live=Live("settled_us"), facets=(
+        Facet(
+            name="debt",
+            columns=("node_id", "kind", "target_ref", "allocation_id", "attachment_id", "since_us"),
+        ),
+        Facet(
+            name="debt.state", wins="last",
+            columns=("attempts", "settled_us", "jseq"),
+        ),
+    ))  # fmt: skip
+
+    debt_id: str
+    node_id: str
+    kind: str
+    target_ref: str
+    allocation_id: str | None
+    attachment_id: str | None
+    attempts: int
+    since_us: int
+    settled_us: int | None
+
+
+class MeterRow(Struct):
+    """The usage clock of one allocation (`tables.md`, meter)."""
+
+    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), money=True, live=Live(), facets=(
+        Facet(
+            name="meter",
+            columns=("allocation_id", "account_id", "rate_uminor_per_hour", "policy_version", "policy_sha256",
+                "started_us"),
+        ),
+        Facet(
+            name="meter.state", wins="last",
+            columns=("state", "stop_cause", "posted_through_us", "jseq"),
+        ),
+        Facet(
+            name="meter.stop", wins="least", by="stopped_us",
+            columns=("stopped_us",),
+        ),
+    ))  # fmt: skip
+
+    meter_id: str
+    allocation_id: str
+    account_id: str
+    state: str
+    rate_uminor_per_hour: int
+    policy_version: str
+    policy_sha256: str
+    started_us: int
+    stopped_us: int | None
+    stop_cause: str | None
+    posted_through_us: int
+
+
+class NodeSeenRow(Struct):
+    """When a node was last heard (checkpoint of the detector)."""
+
+    table: ClassVar[Table] = Table(name="node_seen", key=("node_id",), live=Live(), facets=(
+        Facet(
+            name="node_seen", wins="newest", by="last_heartbeat_us",
+            columns=("boot_id", "last_heartbeat_us"),
+        ),
+    ))  # fmt: skip
+
+    node_id: str
+    boot_id: str
+    last_heartbeat_us: int
+
+
+# Nothing writes the ledger in this release: whatever stands there was slipped in.
+(LEDGER,) = placed(Table(name="ledger_entries", key=("entry_id",), facets=(
+    Facet(
+        name="ledger",
+        columns=(
+            "account_id", "meter_id", "entry_type", "amount_minor", "currency", "idempotency_key", "payload_hash",
+            "rule_id", "window_start_us", "created_us", "jseq",
+        ),
+    ),
+)))  # fmt: skip
+
+RENTAL_ROWS: tuple[type[Struct], ...] = (AssignmentRow, DebtRow, MeterRow, NodeSeenRow)

@@ -1,0 +1,379 @@
+-- Made by `./run pages` from what row types (`Table`) and actor kinds declare: change those, not this.
+
+-- name: write_command
+-- One handled command and its kept reply; unique by (caller, key).
+INSERT INTO command (
+    caller, key, body_hash, subject, request_id, trace_id, span_id, parent_span_id, entity, http, error_code, reply,
+    received_us, replied_us, epoch, link, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[]
+);
+
+-- name: write_step
+-- The intent of one try of one step (B8: committed before the step runs), or a try already ended.
+INSERT INTO step (
+    step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
+    ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[], $17::bigint[],
+    $18::text[], $19::bigint[], $20::bigint[]
+);
+
+-- name: live_step
+-- What is live of step, as it was committed.
+SELECT
+    step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
+    ended_us, next_attempt_us, code, message, epoch, server_address, server_port
+FROM step WHERE state IN ('intended')
+ORDER BY jseq, step_id;
+
+-- name: write_step_end
+-- The outcome of a try.
+UPDATE step SET
+    state = row.state, started_us = row.started_us, ended_us = row.ended_us, code = row.code, message = row.message,
+    epoch = row.epoch, jseq = row.jseq
+FROM (SELECT DISTINCT ON (step_id) * FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
+) WITH ORDINALITY AS written (
+    step_id, state, started_us, ended_us, code, message, epoch, jseq, place
+) ORDER BY step_id, place DESC) AS row
+WHERE step.step_id = row.step_id AND step.ended_us IS NULL;
+
+-- name: write_message
+-- A durable message to another actor; deleted by the turn that consumes it.
+INSERT INTO message (
+    message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request_id, sent_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::bigint[], $11::bigint[]
+);
+
+-- name: live_message
+-- What is live of message, as it was committed.
+SELECT
+    message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request_id, sent_us
+FROM message
+ORDER BY jseq, message_id;
+
+-- name: write_outbox
+-- An event still to be published; `outbox_id` is also its `Nats-Msg-Id`.
+INSERT INTO outbox (
+    outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[]
+);
+
+-- name: write_outbox_mark
+-- What publishing an outbox row came to.
+UPDATE outbox SET
+    state = row.state, attempts = row.attempts, published_us = row.published_us
+FROM (SELECT DISTINCT ON (outbox_id) * FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]
+) WITH ORDINALITY AS written (
+    outbox_id, state, attempts, published_us, jseq, place
+) ORDER BY outbox_id, place DESC) AS row
+WHERE outbox.outbox_id = row.outbox_id AND outbox.state NOT IN ('published', 'skipped');
+
+-- name: write_failure
+-- `traces.md`: Failure.
+INSERT INTO failure (
+    failure_id, trace_id, span_id, at_us, failure_type, severity, ref, message, code, component, cause_ref,
+    propagation_hop, recovery_trace_id, epoch, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[]
+);
+
+-- name: write_run
+-- `traces.md`: Recovery run, as it begins.
+INSERT INTO recovery_run (
+    recovery_id, recovery_trace_id, matrix_row, matrix_version, matrix_sha256, policy_sha256, started_us,
+    trigger_type, trigger_ref, original_trace_id, original_span_id, entity, name, epoch, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[]
+);
+
+-- name: write_run_end
+-- A run's outcome; `degraded` is no end, so its `ended_us` stays null.
+UPDATE recovery_run SET
+    final_outcome = row.final_outcome, ended_us = row.ended_us, net = row.net, jseq = row.jseq
+FROM (SELECT DISTINCT ON (recovery_id) * FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[]
+) WITH ORDINALITY AS written (
+    recovery_id, final_outcome, ended_us, net, jseq, place
+) ORDER BY recovery_id, place DESC) AS row
+WHERE recovery_run.recovery_id = row.recovery_id AND recovery_run.ended_us IS NULL;
+
+-- name: write_action
+-- `traces.md`: Recovery action.
+INSERT INTO recovery_action (
+    action_id, recovery_trace_id, sequence, at_us, action_type, what, target_ref, outcome, duration_ms, metadata,
+    operator, epoch, started_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
+    $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[]
+);
+
+-- name: write_compensation
+-- `traces.md`: Compensation; append-only, unique by `comp_key`.
+INSERT INTO compensation (
+    compensation_id, action_id, recovery_trace_id, sequence, at_us, compensated_action_ref, compensated_action_type,
+    compensation_type, target_ref, outcome, duration_ms, metadata, matrix_row, comp_key, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bigint[]
+);
+
+-- name: write_case
+-- An operator case as it now stands.
+INSERT INTO ops_case AS known (
+    case_id, kind, target_ref, entity, state, opened_us, resolved_us, recovery_trace_id, commands, evidence, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[], $9::text[],
+    $10::text[], $11::bigint[]
+)
+ON CONFLICT (case_id) DO UPDATE SET
+    state = excluded.state, resolved_us = excluded.resolved_us, jseq = excluded.jseq,
+    recovery_trace_id = CASE excluded.recovery_trace_id WHEN '' THEN known.recovery_trace_id ELSE excluded.recovery_trace_id END,
+    evidence = CASE excluded.evidence WHEN '{}' THEN known.evidence ELSE excluded.evidence END;
+
+-- name: write_quarantine
+-- A message that an actor could not digest, set aside with its error.
+INSERT INTO message_quarantine (
+    message_id, entity, type, body, error, at_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]
+);
+
+-- name: write_audit_log
+-- An audit entry in the chain (`tables.md`, audit_log).
+INSERT INTO audit_log (
+    audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
+    recovery_trace_id, epoch, details, prev_hash, hash, jseq
+)
+SELECT
+    audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
+    recovery_trace_id, epoch, details::json, prev_hash, hash, jseq
+FROM unnest(
+    $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::bigint[]
+) AS row (
+    audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
+    recovery_trace_id, epoch, details, prev_hash, hash, jseq
+);
+
+-- name: write_assignment
+-- The tie between an allocation and its node: reserved, active, ended (A1: one live per node).
+INSERT INTO assignments AS known (
+    allocation_id, node_id, state, since_us, ended_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[]
+)
+ON CONFLICT (allocation_id) DO UPDATE SET
+    state = excluded.state, ended_us = excluded.ended_us, jseq = excluded.jseq;
+
+-- name: live_assignment
+-- What is live of assignments, as it was committed.
+SELECT
+    allocation_id, node_id, state, since_us, ended_us
+FROM assignments WHERE state NOT IN ('ended')
+ORDER BY jseq, allocation_id;
+
+-- name: write_debt
+-- A cleanup a node still owes; settled when `settled_us` is set.
+INSERT INTO debts AS known (
+    debt_id, node_id, kind, target_ref, allocation_id, attachment_id, attempts, since_us, settled_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[],
+    $10::bigint[]
+)
+ON CONFLICT (debt_id) DO UPDATE SET
+    attempts = excluded.attempts, settled_us = excluded.settled_us, jseq = excluded.jseq;
+
+-- name: live_debt
+-- What is live of debts, as it was committed.
+SELECT
+    debt_id, node_id, kind, target_ref, allocation_id, attachment_id, attempts, since_us, settled_us
+FROM debts WHERE settled_us IS NULL
+ORDER BY jseq, debt_id;
+
+-- name: write_meter
+-- The usage clock of one allocation (`tables.md`, meter).
+INSERT INTO meters AS known (
+    meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
+    stopped_us, stop_cause, posted_through_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
+    $10::text[], $11::bigint[], $12::bigint[]
+)
+ON CONFLICT (meter_id) DO UPDATE SET
+    state = excluded.state, stop_cause = excluded.stop_cause, posted_through_us = excluded.posted_through_us,
+    jseq = excluded.jseq, stopped_us = least(known.stopped_us, excluded.stopped_us);
+
+-- name: live_meter
+-- What is live of meters, as it was committed.
+SELECT
+    meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
+    stopped_us, stop_cause, posted_through_us
+FROM meters
+ORDER BY jseq, meter_id;
+
+-- name: write_node_seen
+-- When a node was last heard (checkpoint of the detector).
+INSERT INTO node_seen AS known (
+    node_id, boot_id, last_heartbeat_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[]
+)
+ON CONFLICT (node_id) DO UPDATE SET
+    boot_id = excluded.boot_id, last_heartbeat_us = excluded.last_heartbeat_us, jseq = excluded.jseq
+WHERE known.last_heartbeat_us < excluded.last_heartbeat_us;
+
+-- name: live_node_seen
+-- What is live of node_seen, as it was committed.
+SELECT
+    node_id, boot_id, last_heartbeat_us
+FROM node_seen
+ORDER BY jseq, node_id;
+
+-- name: state_accounts
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO accounts AS known (account_id, state, version, due_us, body)
+SELECT account_id, state, version, due_us, body::jsonb
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
+) AS row (account_id, state, version, due_us, body)
+ON CONFLICT (account_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+WHERE known.version = excluded.version - 1;
+
+-- name: free_accounts
+-- Of these, the rows nobody else holds right now.
+SELECT account_id AS id FROM accounts WHERE account_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_accounts
+-- One actor.
+SELECT due_us, body::text AS body FROM accounts WHERE account_id = $1;
+
+-- name: live_accounts
+-- Every actor that still lives or owes.
+SELECT account_id AS id, due_us, body::text AS body FROM accounts
+WHERE (true)
+ORDER BY account_id;
+
+-- name: state_nodes
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO nodes AS known (node_id, state, version, due_us, body)
+SELECT node_id, state, version, due_us, body::jsonb
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
+) AS row (node_id, state, version, due_us, body)
+ON CONFLICT (node_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+WHERE known.version = excluded.version - 1;
+
+-- name: free_nodes
+-- Of these, the rows nobody else holds right now.
+SELECT node_id AS id FROM nodes WHERE node_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_nodes
+-- One actor.
+SELECT due_us, body::text AS body FROM nodes WHERE node_id = $1;
+
+-- name: live_nodes
+-- Every actor that still lives or owes.
+SELECT node_id AS id, due_us, body::text AS body FROM nodes
+WHERE (state NOT IN ('retired') OR body ?| array['owing', 'timers', 'runs', 'cases'])
+ORDER BY node_id;
+
+-- name: state_allocations
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO allocations AS known (allocation_id, state, version, due_us, body)
+SELECT allocation_id, state, version, due_us, body::jsonb
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
+) AS row (allocation_id, state, version, due_us, body)
+ON CONFLICT (allocation_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+WHERE known.version = excluded.version - 1;
+
+-- name: free_allocations
+-- Of these, the rows nobody else holds right now.
+SELECT allocation_id AS id FROM allocations WHERE allocation_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_allocations
+-- One actor.
+SELECT due_us, body::text AS body FROM allocations WHERE allocation_id = $1;
+
+-- name: live_allocations
+-- Every actor that still lives or owes.
+SELECT allocation_id AS id, due_us, body::text AS body FROM allocations
+WHERE (state NOT IN ('released', 'failed') OR body ?| array['owing', 'timers', 'runs', 'cases'])
+ORDER BY allocation_id;
+
+-- name: state_notifications
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO notifications AS known (notification_id, state, version, due_us, body)
+SELECT notification_id, state, version, due_us, body::jsonb
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
+) AS row (notification_id, state, version, due_us, body)
+ON CONFLICT (notification_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+WHERE known.version = excluded.version - 1;
+
+-- name: free_notifications
+-- Of these, the rows nobody else holds right now.
+SELECT notification_id AS id FROM notifications WHERE notification_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_notifications
+-- One actor.
+SELECT due_us, body::text AS body FROM notifications WHERE notification_id = $1;
+
+-- name: live_notifications
+-- Every actor that still lives or owes.
+SELECT notification_id AS id, due_us, body::text AS body FROM notifications
+WHERE (state NOT IN ('sent', 'cancelled') OR body ?| array['owing', 'timers', 'runs', 'cases'])
+ORDER BY notification_id;
+
+-- name: state_actors
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO actors AS known (kind, id, state, version, due_us, body)
+SELECT kind, id, state, version, due_us, body::jsonb
+FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[]
+) AS row (kind, id, state, version, due_us, body)
+ON CONFLICT (kind, id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+WHERE known.version = excluded.version - 1;
+
+-- name: free_actors
+-- Of these, the rows nobody else holds right now.
+SELECT id AS id FROM actors WHERE kind = $1 AND id = ANY ($2::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_actors
+-- One actor.
+SELECT due_us, body::text AS body FROM actors WHERE kind = $1 AND id = $2;
+
+-- name: live_actors
+-- Every actor that still lives or owes.
+SELECT id AS id, due_us, body::text AS body FROM actors
+WHERE kind = $1 AND (true)
+ORDER BY id;

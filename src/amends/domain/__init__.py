@@ -1,0 +1,1 @@
+"""What a domain declares. No behaviour here."""

@@ -1,0 +1,40 @@
+"""What a domain is made of, as data: actor kinds, steps with undo, matrix rows, case kinds. No behaviour here."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from amends.domain.kinds import ActorKind
+from amends.domain.matrix import CaseKind, Matrix
+from amends.domain.steps import StepSpec
+from amends.values.facets import Covered, Facet
+from amends.values.records import ROWS
+from amends.values.tables import facets_of
+
+if TYPE_CHECKING:
+    pass
+
+
+class Domain(Struct, frozen=True, kw_only=True):
+    """What the runtime carries: renting is the first, a test's switch port another."""
+
+    name: str
+    kinds: tuple[ActorKind, ...]
+    steps: tuple[StepSpec, ...] = ()
+    matrix: Matrix
+    cases: tuple[CaseKind, ...] = ()
+    rows: tuple[type[Struct], ...] = ()  # row types of its own, in the order in which a commit writes them
+    unwritten: tuple[Facet, ...] = ()  # of its tables that no row type writes yet
+
+
+def rows_of(domains: Sequence[Domain]) -> tuple[type[Struct], ...]:
+    """All row types of a runtime with these domains, in the order in which a commit writes them."""
+    return (*ROWS, *(row for domain in domains for row in domain.rows))
+
+
+def covered(domains: Sequence[Domain]) -> Covered:
+    """What the digest chain of a runtime with these domains holds."""
+    states = {kind.name: kind.table for domain in domains for kind in domain.kinds}
+    facets = [facet for row in rows_of(domains) for facet in facets_of(row)]
+    return Covered(states, [*facets, *(facet for domain in domains for facet in domain.unwritten)])

@@ -1,0 +1,84 @@
+"""Recovery at start: what the journal says becomes actors, timers, steps and messages in memory."""
+
+from collections.abc import Sequence
+
+from msgspec import MsgspecError, Struct
+
+from amends.domain.domain import Domain
+from amends.ports.journal import Journal
+from amends.runtime.dispatcher import Dispatcher
+from amends.runtime.engine import Engine
+from amends.runtime.slices import Slices
+from amends.turn.messages import Envelope, Pause
+from amends.values.ids import split_ref
+from amends.values.records import MessageRow, StepRow
+
+
+async def load_actors(engine: Engine, domains: Sequence[Domain], journal: Journal) -> int:
+    """All actors that live or owe, kept as bytes until they are touched; returns how many."""
+    count, slices = 0, Slices(engine.monotonic_us)
+    for domain in domains:
+        for kind in domain.kinds:
+            async for actor in journal.live_actors(kind.name):
+                engine.store.load(kind.name, actor.id, actor.body)
+                engine.timers.arm(kind.name, actor.id, actor.due_us)
+                count += 1
+                await slices.shared()  # the lease must be renewed meanwhile
+    return count
+
+
+class Left(Struct, frozen=True):
+    """What a crash or a drain left to be done, each in the order it was committed."""
+
+    steps: Sequence[StepRow]
+    messages: Sequence[MessageRow]
+
+
+NOTHING_LEFT = Left([], [])
+
+
+async def read_left(journal: Journal) -> Left:
+    """To be read while nothing commits: whatever a turn of ours adds is delivered by that turn, and only once."""
+    steps = [row async for row in journal.live_rows(StepRow)]
+    return Left(steps, [row async for row in journal.live_rows(MessageRow)])
+
+
+async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]:
+    """Hand it to those who do it, before anything newer reaches them; returns how many of each.
+
+    The relay finds its events by itself.
+    """
+    unknown: dict[tuple[str, str], dict[str, list[dict[str, str]]]] = {}
+    slices = Slices(engine.monotonic_us)
+    for step in left.steps:
+        await slices.shared()
+        if dispatcher.knows(step) and split_ref(step.entity)[0] in engine.kinds:
+            dispatcher.accept(step)
+        else:
+            found = unknown.setdefault(split_ref(step.entity), {"steps": [], "messages": []})
+            found["steps"].append({"step": step.name, "step_id": step.step_id})
+    for row in left.messages:
+        await slices.shared()
+        if not _deliver(engine, row):
+            found = unknown.setdefault((row.to_kind, row.to_id), {"steps": [], "messages": []})
+            found["messages"].append({"message": row.type, "message_id": row.message_id})
+    for (kind, identifier), evidence in unknown.items():
+        if kind not in engine.kinds:
+            engine.policy.open_case(f"{kind}:{identifier}", dict(evidence), f"no release here knows a {kind}")
+            continue
+        engine.tell(kind, identifier, Envelope(Pause("unknown_step", dict(evidence)), priority=True))
+    return {"steps": len(left.steps), "messages": len(left.messages)}
+
+
+def _deliver(engine: Engine, row: MessageRow) -> bool:
+    """A durable message; False for one that its kind does not know or that cannot be made out: it is not guessed at."""
+    try:
+        message = engine.decode(row.to_kind, row.type, row.body.encode())
+    except (LookupError, MsgspecError, UnicodeError, RecursionError):
+        return False
+    env = Envelope(
+        message, trace_id=row.trace_id, span_id=row.span_id, actor=row.actor, request_id=row.request_id,
+        message_id=row.message_id, priority=True,
+    )  # fmt: skip
+    engine.tell(row.to_kind, row.to_id, env)
+    return True

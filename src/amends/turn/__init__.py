@@ -1,0 +1,1 @@
+"""What one turn may say, collected as data. Pure."""

@@ -1,0 +1,450 @@
+"""What one turn decides, collected as data: the new state and every row that commits with it.
+
+A handler is a pure function of (state, message, now): it reads `now_us`, `limits` and `facts`, and calls the
+methods below; nothing happens until the turn commits. Ids are derived from the turn's seed.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, cast
+
+import msgspec
+from msgspec import Struct
+
+from amends.domain.checks import join
+from amends.domain.domain import Domain
+from amends.domain.kinds import ActorKind, ActorState, Owed
+from amends.ports.journal import StateWrite, Turn
+from amends.turn.messages import Envelope, StepDone
+from amends.values import ids
+from amends.values.canonical import canonical
+from amends.values.errors import Bug, Rejected
+from amends.values.limits import Limits
+from amends.values.records import (
+    AuditDraft,
+    CommandRow,
+    MessageRow,
+    OutboxRow,
+    StepEndRow,
+    StepRow,
+)
+from amends.values.tables import table_of
+
+EVENTS = "AMENDS_EVT"
+encode = msgspec.json.Encoder().encode
+
+
+def text(value: Any) -> str:
+    """JSON text."""
+    return encode(value).decode()
+
+
+OWN_CASES = ("actor_quarantined", "unknown_step")  # the runtime's own, whatever a domain says of them
+
+
+class Context:
+    """What every turn of one runtime shares."""
+
+    def __init__(
+        self, domains: Sequence[Domain], *, epoch: int, limits: Limits, facts: Any = None, policy_sha256: str = ""
+    ) -> None:
+        self.epoch = epoch
+        self.limits = limits
+        self.matrix = join(domains)
+        self.matrix_sha256 = self.matrix.sha256
+        self.policy_sha256 = policy_sha256
+        self.facts = facts
+        self.steps = {step.name: step for domain in domains for step in domain.steps}
+        self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
+        self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
+        self.address_of: Callable[[str], tuple[str, int]] = lambda target: ("", 0)  # what a step's span says of it
+
+
+class Spawn(Struct):
+    """Another actor created in the same transaction."""
+
+    kind: str
+    id: str
+    state: ActorState
+
+
+class Sent(Struct):
+    """A durable message on its way to another actor."""
+
+    kind: str
+    id: str
+    message: Any
+    row: MessageRow
+
+
+class Decision:
+    """One turn in the making."""
+
+    def __init__(
+        self,
+        kind: ActorKind,
+        identifier: str,
+        state: ActorState | None,
+        env: Envelope,
+        context: Context,
+        now_us: int,
+        seed: bytes,
+    ) -> None:
+        self.kind, self.id, self.env, self.context = kind, identifier, env, context
+        self.now_us, self._seed, self._minted = now_us, seed, 0
+        self.limits, self.facts = context.limits, context.facts
+        self.before = state
+        self._state = state
+        self.ref = f"{kind.name}:{identifier}"
+        # Timers carry no trace of their own: their work belongs to the entity's.
+        # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
+        self.trace_id = (
+            env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
+        )
+        self.span_id = _root_span(state, self.trace_id) or env.span_id or getattr(state, "span_id", "")
+        self.rows: list[Struct] = []
+        self.steps: list[StepRow] = []
+        self.sent: list[Sent] = []
+        self.spawned: list[Spawn] = []
+        self.audits: list[AuditDraft] = []
+        self.set_aside: list[str] = []  # durable messages that nobody will take in any more
+        self.hastened: list[str] = []  # targets whose steps of this actor wait for no next try any more
+        self.data: dict[str, Any] | None = None
+        self.reply_entity = True
+        self._moved = False
+        self.recovery_trace_id = ""
+        self._events: list[tuple[str, str | None, str | None, str]] = []
+        self._requires: list[tuple[str, str, tuple[str, ...], int | None]] = []
+        self.recent = False
+        if isinstance(env.message, StepDone):
+            self._end_step(env.message)
+            self._certainly_not(env.message)
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Any:
+        """The state as this turn has it by now."""
+        return self._state
+
+    @property
+    def requires(self) -> list[tuple[str, str, tuple[str, ...], int | None]]:
+        """What must hold of other actors at the moment of the commit: (kind, id, states, epoch)."""
+        return self._requires
+
+    def mint(self, prefix: str) -> str:
+        """A new TypeID; the same turn and seed give the same ids, and those of one turn sort as they were made."""
+        self._minted += 1
+        chance = hashlib.blake2b(self._seed, digest_size=8, salt=self._minted.to_bytes(8, "big")).digest()
+        return ids.type_id(prefix, self.now_us, (self._minted % 1024).to_bytes(2, "big") + chance)
+
+    # --- the actor's own state -----------------------------------------------------------------------
+
+    def create(self, state: ActorState, *, cause: str = "", reason: str = "") -> None:
+        """Bring this actor into being in the given state; one that has ended may be begun anew under its id."""
+        old = self.before
+        if old is not None and self.kind.states[old.state] != "end":
+            raise Bug(f"{self.ref} exists")
+        self._check_transition("", state.state)
+        self._state = state
+        self.set(event_seq=old.event_seq if old is not None else 0)
+        self._transition(None, state.state, cause, reason, {})
+
+    def to(self, state: str, *, cause: str = "", reason: str = "", details: Any = None, **changes: Any) -> None:
+        """Move to `state` and change fields: audited, and an event unless the kind says otherwise (U2)."""
+        old = cast(ActorState, self._state)
+        if self._moved and self.kind.events:  # each event shows the row and the version as of its own transition
+            raise Bug(f"{self.ref}: a second transition in one turn, to {state} (A2)")
+        self._check_transition(old.state, state)
+        self.set(state=state, **changes)
+        self._transition(old.state, state, cause, reason, details or {})
+
+    def set(self, **changes: Any) -> None:
+        """Change fields of the state without a transition."""
+        if self._state is None:
+            raise Bug(f"{self.ref} does not exist")
+        base = self.before.version if self.before is not None else 0
+        self._state = msgspec.structs.replace(self._state, version=base + 1, v=self.kind.v, **changes)
+
+    def timer(self, name: str, due_us: int) -> None:
+        """Set or move a durable timer."""
+        self.set(timers={**self.state.timers, name: due_us})
+
+    def cancel(self, *names: str) -> None:
+        """Drop timers."""
+        if any(name in self.state.timers for name in names):
+            self.set(timers={key: due for key, due in self.state.timers.items() if key not in names})
+
+    def require(self, kind: str, identifier: str, states: tuple[str, ...], epoch: int | None = None) -> None:
+        """Commit only if that actor is then in one of `states` (and at `epoch`); else the turn is refused."""
+        self._requires.append((kind, identifier, states, epoch))
+
+    def as_of_commit(self) -> None:
+        """What this turn decides is true of the moment of its commit: one that has waited is decided anew."""
+        self.recent = True
+
+    # --- the rest of the turn ------------------------------------------------------------------------
+
+    def row(self, row: Struct) -> None:
+        """Write a row of the domain's own tables."""
+        self.rows.append(row)
+
+    def reply(self, **data: Any) -> None:
+        """What the sender of the command gets beside the entity itself."""
+        self.data = {**(self.data or {}), **data}
+
+    def refuse(self, code: str, message: str, **details: Any) -> NoReturn:
+        """Refuse the command: nothing of this turn is written but the kept reply."""
+        raise Rejected(code, message, **details)
+
+    def audit(
+        self, action: str, target_ref: str = "", *, reason: str = "", details: Any = None, at_us: int = 0
+    ) -> None:
+        """An audit entry that is no state change."""
+        self._audit(action, target_ref or self.ref, None, None, reason, details or {}, at_us)
+
+    def audit_change(
+        self, action: str, target_ref: str, source: str | None, to: str, reason: str, details: dict[str, Any]
+    ) -> None:
+        """An audit entry of a change of state of something that is no actor: a case."""
+        self._audit(action, target_ref, source, to, reason, details)
+
+    def tell(self, kind: str, identifier: str, message: Struct) -> None:
+        """A durable message to another actor, in the same transaction."""
+        row = MessageRow(
+            self.mint("evt"), kind, identifier, type(message).__name__, text(message), self.trace_id,
+            self.span_id, self.env.actor, self.env.request_id, self.now_us,
+        )  # fmt: skip
+        self.sent.append(Sent(kind, identifier, message, row))
+        self.rows.append(row)
+
+    def spawn(self, kind: str, identifier: str, state: ActorState) -> None:
+        """Create another actor in the same transaction."""
+        self.spawned.append(Spawn(kind, identifier, msgspec.structs.replace(state, version=1)))
+        self._audit(f"{kind}.{state.state}", f"{kind}:{identifier}", None, state.state, "", {"by": self.ref})
+
+    def step(
+        self,
+        name: str,
+        target: str,
+        args: dict[str, Any],
+        *,
+        attempt: int = 1,
+        after_us: int = 0,
+        key: str = "",
+        undo: dict[str, Any] | None = None,
+        trace: tuple[str, str] | None = None,
+    ) -> str:
+        """Intend one try of a step (B8); it runs after the commit, not before `after_us` from now.
+
+        `undo`: the arguments of the undo that is declared beside the step; owed with the intent, and committed with it.
+        """
+        spec = self.context.steps.get(name)
+        if spec is None:
+            raise Bug(f"{self.ref}: the step {name!r} is not declared")
+        if (undo is None) != (not spec.undo):
+            raise Bug(f"{self.ref}: {name} {'needs the arguments of' if spec.undo else 'has no'} undo {spec.undo}")
+        step_id = self.mint("step")
+        trace_id, parent = trace or (self.trace_id, self.span_id)
+        owed = None
+        if undo is not None:
+            owed = Owed(spec.undo, target, undo, name, f"{trace_id}:{ids.span_id('step', step_id)}")
+        due = self.now_us + after_us if after_us else None
+        row = StepRow(
+            step_id, self.ref, name, attempt, "intended", key or f"{self.ref}:{name}:{attempt}", target,
+            text(args), text(owed or {}), trace_id, parent, self.now_us, None, due, "", "", self.context.epoch,
+            *self.context.address_of(target),
+        )  # fmt: skip
+        self.steps.append(row)
+        self.rows.append(row)
+        if owed is not None and not any(owed.same(known) for known in self.state.owed):
+            self.set(owed=(*self.state.owed, owed))  # from its intent on (rule 1)
+        return step_id
+
+    def undone(self, step: str, target: str) -> Owed | None:
+        """What that undo of that target was owed for; from now on it is owed no more."""
+        found = next((owed for owed in self.state.owed if (owed.step, owed.target) == (step, target)), None)
+        if found is not None:
+            self.set(owed=tuple(owed for owed in self.state.owed if owed is not found))
+        return found
+
+    def hasten(self, target: str) -> None:
+        """What this actor has waiting for its next try on `target` is due now: an operator has asked for it."""
+        self.hastened.append(target)
+
+    def did(self, name: str, attempt: int, ok: bool, started_us: int, code: str = "", message: str = "") -> str:
+        """Record a try the runtime did itself, such as an activation (R03); returns its span id."""
+        step_id = self.mint("step")
+        self.rows.append(
+            StepRow(
+                step_id, self.ref, name, attempt, "done" if ok else "failed", f"{self.ref}:{name}:{attempt}", self.ref,
+                "{}", "{}", self.trace_id, self.span_id, started_us, self.now_us, None, code, message,
+                self.context.epoch,
+            )
+        )  # fmt: skip
+        return ids.span_id("step", step_id)
+
+    def leave_intended(self) -> None:
+        """The try that this message reports does not end its step: the same intent is tried again (R07)."""
+        self.rows = [row for row in self.rows if type(row) is not StepEndRow]
+
+    def event(self, name: str, *, cause: str = "") -> None:
+        """An event of this entity that is no transition."""
+        self._events.append((name, None, None, cause))
+
+    # --- the turn as rows ----------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(
+            self._state is not self.before or self.rows or self.audits or self.spawned or self.env.message_id
+            or self.env.command
+        )  # fmt: skip
+
+    def build(self) -> Turn:
+        """The turn: rows of one transaction."""
+        turn = Turn()
+        turn.consumed, turn.set_aside = self.env.message_id, self.set_aside
+        self._write_events()
+        if self._state is not None and self._state is not self.before:
+            turn.kind, turn.id = self.kind.name, self.id
+            turn.state, turn.version = self._state.state, self._state.version
+            turn.due_us = min(self._state.timers.values()) if self._state.timers else None
+            turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
+        for spawn in self.spawned:
+            due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
+            turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
+        if self.env.command is not None:
+            self.rows.append(command_row(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None))
+        turn.rows, turn.audits = self.rows, self.audits
+        self._check_books()
+        return turn
+
+    def _check_books(self) -> None:
+        """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
+        written = {table.name for row in self.rows if (table := table_of(type(row))).money}
+        states = [state for state in (self.before, self._state) if state is not None] if written else []
+        for run in (run for state in states for run in state.runs.values()):
+            if denied := written - set(self.context.matrix.row(run.row).books):
+                raise Bug(f"{self.ref}: a turn of row {run.row} may not write {', '.join(sorted(denied))}")
+
+    def reply_data(self) -> dict[str, Any]:
+        """The reply's data: the entity's view row under its name, and what the handler added."""
+        own = {self.kind.name: self.view()} if self.reply_entity and self._state is not None else {}
+        return {**own, **(self.data or {})}
+
+    def view(self) -> dict[str, Any]:
+        """The entity's view row as of this turn."""
+        if self.kind.view is None:
+            return {f"{self.kind.name}_id": self.id, "state": self._state.state if self._state else None}
+        return self.kind.view(self._state, self.id, self)
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _check_transition(self, source: str, target: str) -> None:
+        if (source, target) not in self.kind.transitions:
+            raise Bug(f"{self.ref}: {source or '(nothing)'} → {target} is not in its table (A2)")
+
+    def _transition(self, source: str | None, target: str, cause: str, reason: str, details: Any) -> None:
+        self._moved = True
+        if cause:
+            details = {**details, "cause": cause}
+        self._audit(f"{self.kind.name}.{target}", self.ref, source, target, reason, details)
+        if self.kind.events:
+            self._events.append((target, source, target, cause))
+
+    def _audit(
+        self, action: str, target: str, source: str | None, to: str | None, reason: str, details: Any, at_us: int = 0
+    ) -> None:
+        self.audits.append(
+            AuditDraft(
+                self.mint("aud"),
+                at_us or self.now_us,
+                self.env.actor,
+                action,
+                target,
+                source,
+                to,
+                reason,
+                self.env.request_id,
+                self.trace_id,
+                self.recovery_trace_id,
+                self.context.epoch,
+                details,
+            )
+        )
+
+    def _write_events(self) -> None:
+        if not self._events:
+            return
+        data = self.view()
+        seq = self.state.event_seq
+        self.set(event_seq=seq + len(self._events))
+        data["version"] = self.state.version
+        for name, source, target, cause in self._events:
+            seq += 1
+            self._outbox(
+                self.kind.name, self.id, name, {"seq": seq, "from": source, "to": target, "cause": cause}, data
+            )
+
+    def announce(self, kind: str, identifier: str, name: str, *, seq: int, cause: str = "", data: Any = None) -> None:
+        """An event of something that is no actor (the control plane, the audit log); `seq` numbers its events."""
+        head = {"seq": seq, "from": None, "to": None, "cause": cause}
+        self._outbox(kind, identifier, name, head, data or {})
+
+    def _outbox(self, kind: str, identifier: str, name: str, head: dict[str, Any], data: Any) -> None:
+        event_id, entity = self.mint("evt"), f"{kind}:{identifier}"
+        body = {
+            "schema": f"{kind}.{name}/1", "event_id": event_id, "occurred_us": self.now_us, "entity": entity, **head,
+            "trace_id": self.trace_id, "recovery_trace_id": self.recovery_trace_id or None, "data": data,
+        }  # fmt: skip
+        subject = f"amends.v1.evt.{kind}.{identifier}.{name}"
+        self.rows.append(
+            OutboxRow(event_id, entity, EVENTS, subject, text(body), self.trace_id, self.span_id, self.now_us)
+        )
+
+    def _certainly_not(self, done: StepDone) -> None:
+        """What certainly did not run leaves nothing to undo."""
+        if done.ok or done.outcome.may_have_run or self._state is None:
+            return
+        left = tuple(owed for owed in self._state.owed if owed.of != done.ref)
+        if len(left) < len(self._state.owed):
+            self.set(owed=left)
+
+    def _end_step(self, done: StepDone) -> None:
+        self.rows.append(
+            StepEndRow(
+                done.step_id,
+                done.outcome.kind,
+                done.started_us,
+                done.ended_us,
+                done.outcome.code,
+                done.outcome.message[:1000],
+                self.context.epoch,
+            )
+        )
+
+
+def command_row(
+    env: Envelope, entity: str, now_us: int, epoch: int, data: dict[str, Any] | None, error: Rejected | None
+) -> CommandRow:
+    """The kept reply of a command, done or refused."""
+    info = env.command
+    if info is None:
+        raise Bug("no command")
+    body: dict[str, Any] = {"data": data} if error is None else {"error": error.body()}
+    return CommandRow(
+        info.caller, info.key, info.body_hash, info.subject, info.request_id, info.trace_id, info.span_id,
+        info.parent_span_id, entity, 200 if error is None else error.http, "" if error is None else error.code,
+        text(body), info.received_us, now_us, epoch, info.link,
+    )  # fmt: skip
+
+
+def _root_span(state: Any, trace_id: str) -> str:
+    """The root's span id of the open run that has this trace, "" for none.
+
+    What follows the work of an action hangs there: the action covers its own work and nothing that comes after it.
+    """
+    runs = state.runs.values() if state is not None else ()
+    return next((ids.span_id("run", run.recovery_id) for run in runs if run.trace_id == trace_id), "")

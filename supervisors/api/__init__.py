@@ -1,0 +1,1 @@
+"""Who may ask what, and what is answered."""
