@@ -4,7 +4,7 @@ Streams are made at start or by an operator, never because one has vanished.
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, MsgspecError, Struct
@@ -15,7 +15,6 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from amends.ports.bus import Published
-from amends.ports.steps import Outcome, StepCall
 from amends.values import ids
 from amends.values.errors import Unavailable
 
@@ -44,7 +43,7 @@ class _Told(Struct):
 
 
 class JetStreamPublisher:
-    """Implements `amends.ports.bus.Publisher`, and the step runner `bus` for notifications."""
+    """Implements `amends.ports.bus.Publisher`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -98,15 +97,6 @@ class JetStreamPublisher:
         except (NatsError, OSError, TimeoutError, ValueError, TypeError) as error:
             return _not_taken(error)
         return Published("duplicate" if ack.duplicate else "ok")
-
-    async def run(self, call: StepCall) -> Outcome:
-        """The step `notification.publish`."""
-        args: dict[str, Any] = call.args
-        payload = msgspec.json.encode(args["body"])
-        done = await self.publish(args["subject"], payload, args["message_id"], (call.trace_id, call.span_id))
-        if done.kind in ("ok", "duplicate"):
-            return Outcome("done", data={"duplicate": done.kind == "duplicate"})
-        return Outcome("unknown" if done.code == "ack_timeout" else "failed", done.code, done.message)
 
 
 def _not_taken(error: Exception) -> Published:

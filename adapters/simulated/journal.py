@@ -88,9 +88,11 @@ class SimulatedJournal:
         """See `Journal.commit`. Whatever `faults` raises afterwards leaves doubt."""
         what = f"commit {_named(commit)}"
         await self._reached(what)
-        if self._kept.head != commit.after:  # the reply to it was lost before
-            self._kept.write(commit)
-        await self._faults.after(what)
+        try:
+            if self._kept.head != commit.after:  # the reply to it was lost before
+                self._kept.write(commit)
+        finally:
+            await self._faults.after(what)
 
     async def settled(self, commit: Commit) -> bool:
         """See `Journal.settled`."""

@@ -47,6 +47,7 @@ class _Selector:
 
     def select(self, timeout: float | None) -> list[Any]:
         """Nothing ever comes from outside; without a timer nothing ever will."""
+        self._loop.check_alive()
         if timeout is None:
             raise RuntimeError("everything waits, and no timer will ever wake it: " + self._loop.waiting())
         self._loop.advance(timeout)
@@ -112,12 +113,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The names of the tasks that are not done."""
         return ", ".join(sorted(task.get_name() for task in self._begun if not task.done())) or "none"
 
+    def check_alive(self) -> None:
+        """Raise `Crashed` in a dead process."""
+        if self._dead:
+            raise Crashed
+
     def _check(self) -> None:
         if self._callbacks > 0:
             self._callbacks -= 1
             self._dead |= self._callbacks == 0
-        if self._dead:
-            raise Crashed
+        self.check_alive()
         self._left -= 1
         if self._left < 0:
             raise Livelock(f"no rest after so many callbacks; these go on: {self.waiting()}")
@@ -143,6 +148,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(self, *args: Any, **options: Any) -> NoReturn:  # type: ignore[override]
         """There is one thread."""
         raise RuntimeError("a thread in a simulated world")
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """What hung in a generator of a dead process is lost with it."""
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:  # type: ignore[override]
         """There is one thread."""

@@ -22,9 +22,9 @@ from amends.turn.notify import Notification
 from amends.values.errors import Rejected
 from amends.values.limits import Limits
 from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, OutboxRow, StepEndRow, StepRow
+from supervisors import bus_admin
 from supervisors.api.endpoints import OutboxCommand, delivery_commands
-from supervisors.boot import bus_admin
-from supervisors.boot.bus_admin import BusAdmin, Republishes
+from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}

@@ -93,6 +93,11 @@ class JournalWriter:
         return len(self._queue) + len(self._aside)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and nothing is being committed."""
+        return self._idle.is_set()
+
+    @property
     def full(self) -> bool:
         """Whether so much waits that no new request is taken."""
         return self.waiting >= self._max_waiting
