@@ -3,6 +3,11 @@
 Streams are made at start or by an operator, never because one has vanished.
 """
 
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, MsgspecError, Struct
 from nats.aio.client import Client
 from nats.errors import BadSubjectError, MaxPayloadError, NoRespondersError
 from nats.errors import Error as NatsError
@@ -29,6 +34,12 @@ BLAMES_MESSAGE = {10054: "larger than the stream takes", 10097: "its header is l
 def traceparent(trace: tuple[str, str], message_id: str) -> str:
     """The W3C header of a (trace id, span id). What no span has caused gets an id of its own: none may be empty."""
     return f"00-{trace[0]}-{trace[1] or ids.span_id('message', message_id)}-01"
+
+
+class _Told(Struct):
+    """Of JetStream's answer about a stream: its leader's clock; an older server, or no stream, tells none."""
+
+    ts: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class JetStreamPublisher:
@@ -64,6 +75,17 @@ class JetStreamPublisher:
                 )
                 made.append(name)
         return made
+
+    async def clock_us(self) -> int | None:
+        """What the broker's clock says; None where it does not tell, or is away. The driver drops it, so we ask."""
+        if not self._client.is_connected:
+            return None
+        try:
+            answer = await self._client.request(f"$JS.API.STREAM.INFO.{EVENTS}", timeout=ACK_S)
+            told = msgspec.json.decode(answer.data, type=_Told).ts
+        except (NatsError, OSError, TimeoutError, MsgspecError):
+            return None
+        return int(told.timestamp() * 1_000_000) if told is not None and told.year > 1 else None  # Go's zero time
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """Publish and wait for the acknowledgement; one marked duplicate counts as published (R01)."""

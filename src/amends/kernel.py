@@ -14,7 +14,7 @@ from amends.ports.clock import REAL, Sources
 from amends.ports.journal import Journal, KeptReply
 from amends.ports.lease import HeldLease
 from amends.ports.steps import StepRunner
-from amends.runtime.clock import STEP_ALARM_US, Clock
+from amends.runtime.clock import STEP_ALARM_US, Clock, ahead_of
 from amends.runtime.dispatcher import NO_CONDITIONS, Condition, Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.kept import KeptReplies
@@ -23,7 +23,7 @@ from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.turn.decision import EVENTS, Context
 from amends.turn.messages import Envelope
-from amends.values.anchors import Anchored
+from amends.values.anchors import Anchored, Mark
 from amends.values.errors import Fenced, Locked, Unavailable
 from amends.values.limits import Limits
 
@@ -36,6 +36,7 @@ FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 T = TypeVar("T")
+PeerClock = Callable[[], Awaitable[int | None]]  # microseconds since the epoch; None: it does not tell
 
 
 class Notary(Protocol):
@@ -77,6 +78,9 @@ class Kernel:
         self._reads: set[asyncio.Task[None]] = set()
         self._journal: Journal | None = None
         self._left = NOTHING_LEFT
+        self._drained = False
+        self.peer_clocks: dict[str, PeerClock] = {}  # beside Postgres', by name: those that tell
+        self._ahead_of: dict[str, int] = {}  # how far the wall clock was ahead of them
         self.notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
@@ -163,6 +167,7 @@ class Kernel:
 
         So it is taken up once, and an entity's older events stand before those of its next turns.
         """
+        await self.anchor("opening")
         self.engine.tell("stream", EVENTS, Envelope(RelayStarts(), priority=True))
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
@@ -181,7 +186,16 @@ class Kernel:
                 await self.writer.drained()
         except TimeoutError:
             return False
+        self._drained = True
         return True
+
+    async def close_chain(self) -> None:
+        """Once no service runs any more: anchor the heads as the last ones, if it is sure that nothing follows them.
+
+        It is not after a crash, a failed drain, a commit in doubt, or with a lease that another could have.
+        """
+        if self._drained and self.writer.at_rest and self.lease.may_act():
+            await self.anchor("closing")
 
     async def aclose(self) -> None:
         """Give journal and lease up."""
@@ -232,21 +246,42 @@ class Kernel:
     async def _watch_clock(self) -> None:
         """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
         clock = asyncio.get_running_loop().time
-        said, compared = False, clock()
+        said: dict[str, str] = {}
+        compared = clock()
+        await self._compare_peers()
         while True:
+            self._say_clocks(said)
             await asyncio.sleep(CLOCK_S)
             self.clock.now_us()
             if clock() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
                 compared = clock()
+                await self._compare_peers()
                 try:
                     await self._compare_clocks()
                 except Unavailable:  # said where it is felt
                     continue
                 self.engine.timers.look()
-            if self.clock.stepped != said:
-                said = self.clock.stepped
-                message = ClockStepped(self.clock.offset_us or self.clock.peer_offset_us, over=not said)
-                self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    def _say_clocks(self, said: dict[str, str]) -> None:
+        """Tell each clock that went astray or came back; `said`: which ones are, with the name they were told by."""
+        clock = self.clock
+        off = abs(clock.peer_offset_us) > STEP_ALARM_US
+        own = ("postgres", clock.peer_offset_us) if off else ("wall", clock.offset_us)
+        for key, (peer, offset_us) in {"own": own, **{name: (name, us) for name, us in self._ahead_of.items()}}.items():
+            if (stepped := abs(offset_us) > STEP_ALARM_US) == (key in said):
+                continue
+            if stepped:
+                said[key] = peer
+            message = ClockStepped(offset_us, over=not stepped, peer=peer if stepped else said.pop(key))
+            self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    async def _compare_peers(self) -> None:
+        """How far the wall clock is ahead of each peer's; one that does not tell now leaves what was known."""
+        for name, ask in self.peer_clocks.items():
+            before_us = self.sources.wall_us()
+            peer_us = await ask()
+            if peer_us is not None:
+                self._ahead_of[name] = ahead_of(peer_us, before_us, self.sources.wall_us())
 
     async def _compare_clocks(self) -> None:
         """Have the clock know how far it is from Postgres'."""
@@ -259,17 +294,17 @@ class Kernel:
             await asyncio.sleep(ANCHOR_S)
             await self.anchor()
 
-    async def anchor(self, *, publish: bool = True) -> None:
-        """Sign the heads as committed, keep them outside the database, and have them published."""
+    async def anchor(self, mark: Mark = "") -> None:
+        """Sign the heads as committed, keep them outside the database, and have those without a mark published."""
         head = self.writer.head
         heads = Anchored(
             at_us=self.clock.now_us(), epoch=head.epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
-            audit_hash=head.hash, key="",
+            audit_hash=head.hash, key="", mark=mark,
         )  # fmt: skip
         if self.notary is not None:
             heads = self.notary.sign(heads)
             await self.notary.keep(heads)
-        if publish:
+        if not mark:
             self.engine.tell("stream", EVENTS, Envelope(Anchor(heads), priority=True))
 
 

@@ -39,6 +39,7 @@ from supervisors.api.replies import data_schema
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
 from supervisors.boot.client_key import ClientKey
+from supervisors.boot.collector import spare_collector
 from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
@@ -111,6 +112,7 @@ class Runtime:
         await kernel.store_document("policy", self.policy.sha256, policy)
         await self._connect()
         await self._serve()
+        spare_collector()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
 
     async def _stand_by(self, lease: Lease) -> None:
@@ -133,6 +135,7 @@ class Runtime:
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
         self.publisher = publisher
+        self.kernel.peer_clocks["nats"] = publisher.clock_us
         engine = self.kernel.engine
         await self.core.watch(lambda: self.nats.is_connected)
         self.detector = self.core.detector
@@ -191,6 +194,7 @@ class Runtime:
         await kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
+        self.parts.opened("chain", self._close_chain)  # closed right after the tree, when nothing can commit any more
         self.parts.opened("supervision tree", self._end_tree)
         started = asyncio.create_task(self._tree.started.wait())
         await asyncio.wait({started, self._tree_task}, return_when=asyncio.FIRST_COMPLETED)
@@ -264,7 +268,6 @@ class Runtime:
         await self.kernel.anchor()
         if not await self.kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", self.kernel.writer.waiting)
-        await self.kernel.anchor(publish=False)  # the last word: nothing is published any more
         await self.service.stop(budget_s * 0.1)
         return await self.close()
 
@@ -276,6 +279,10 @@ class Runtime:
         assert self._tree_task is not None
         self._tree_task.cancel()
         await asyncio.wait({self._tree_task})
+
+    async def _close_chain(self) -> None:
+        if self._tree_task is not None and self._tree_task.done():
+            await self.kernel.close_chain()
 
     # --- hooks ---------------------------------------------------------------------------------------
 

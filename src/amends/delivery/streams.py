@@ -5,7 +5,6 @@ The relay tells a stream's actor what happened; the actor writes what it means. 
 
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
 from amends.domain.kinds import ActorKind, ActorState
@@ -91,10 +90,11 @@ class Lag(Struct, frozen=True):
 
 
 class ClockStepped(Struct, frozen=True):
-    """The wall clock and the runtime's differ by more than a second, or (`over`) no longer do."""
+    """The wall clock and a peer's differ by more than a second, or (`over`) no longer do; "wall": and the runtime's."""
 
     offset_us: int
     over: bool = False
+    peer: str = "postgres"
 
 
 class Anchor(Struct, frozen=True):
@@ -273,15 +273,15 @@ def _lag(s: Stream, m: Lag, d: "Decision") -> None:
 
 def _clock(s: Stream, m: ClockStepped, d: "Decision") -> None:
     d.set(announced=s.announced + 1)
-    d.audit("clock.in_step" if m.over else "clock.stepped", "control_plane:runtime", details={"offset_us": m.offset_us})
+    data = {"offset_us": m.offset_us, "peer": m.peer}
+    d.audit("clock.in_step" if m.over else "clock.stepped", "control_plane:runtime", details=data)
     name = "recovered" if m.over else "degraded"
-    data = {"offset_us": m.offset_us}
     d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="clock", data=data)
 
 
 def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
     d.set(anchored=s.anchored + 1)
-    data = msgspec.structs.asdict(m.heads)
+    data = m.heads.fields()
     data["hash"] = data["audit_hash"]  # as it has been called from the first release on
     d.announce("audit", "head", "anchored", seq=s.anchored + 1, data=data)
 
