@@ -4,9 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
-from amends.runtime.trunk import ChildSpec, Strategy, Supervisor, SupervisorSpec, to_restart, within_budget
+from adapters.simulated.loop import VirtualLoop
+from amends.runtime.trunk import (
+    ChildSpec,
+    Strategy,
+    Supervisor,
+    SupervisorSpec,
+    TrunkFailed,
+    to_restart,
+    within_budget,
+)
 from amends.values.backoff import Backoff
 from amends.values.errors import BadDomain, Fenced
 
@@ -166,3 +176,53 @@ def test_two_children_of_one_name_are_refused() -> None:
     log: Log = []
     with pytest.raises(BadDomain, match="two children share a name"):
         Supervisor(SupervisorSpec(name="t", children=[child("a", log), child("a", log)]))
+
+
+def test_a_restart_that_waits_holds_nobody_up() -> None:
+    """One child waits for its time; meanwhile another ends, is heard at once, and ends the tree."""
+    log: Log = []
+    loop = VirtualLoop()
+    crash, end = asyncio.Event(), asyncio.Event()
+    slow = msgspec.structs.replace(child("slow", log, crash), restart="permanent")
+    fatal = msgspec.structs.replace(child("fatal", log, end), fatal=True)
+
+    async def story() -> float:
+        spec = SupervisorSpec(name="t", children=[slow, fatal], backoff=Backoff(3_600_000, 3_600_000))
+        tree = asyncio.create_task(Supervisor(spec, lambda count: b"\xff" * count).run())
+        await asyncio.sleep(1)
+        crash.set()
+        await asyncio.sleep(1)
+        end.set()
+        with pytest.raises(TrunkFailed, match="fatal has ended"):
+            await tree
+        return loop.time()
+
+    assert loop.run_until_complete(story()) < 3
+    loop.close()
+
+
+def test_a_restart_that_is_never_ready_is_one_more_failure() -> None:
+    loop = VirtualLoop()
+    begun: list[float] = []
+    ready = asyncio.Event()
+    ready.set()
+
+    async def run() -> None:
+        begun.append(loop.time())
+        await asyncio.sleep(1 if len(begun) == 1 else 3600)
+        ready.clear()
+
+    async def is_ready() -> None:
+        await ready.wait()
+
+    async def story() -> None:
+        spec = SupervisorSpec(
+            name="t", children=[ChildSpec(name="a", run=run, ready=is_ready)], backoff=QUICK, ready_timeout_s=5,
+            max_restarts=3, within_s=60,
+        )  # fmt: skip
+        with pytest.raises(TrunkFailed, match="the restart budget is spent, last by a"):
+            await Supervisor(spec).run()
+
+    loop.run_until_complete(story())
+    assert len(begun) == 4
+    loop.close()

@@ -82,6 +82,8 @@ class Supervisor:
         self.spec, self._entropy = spec, entropy
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting: set[str] = set()  # children whose restart waits for its time
+        self._again: dict[str, asyncio.Task[None]] = {}  # restarts, by the child that made them necessary
         self._restarts: dict[str, int] = dict.fromkeys((child.name for child in spec.children), 0)
         self._instants: list[float] = []
         self._children = {child.name: child for child in spec.children}
@@ -100,6 +102,8 @@ class Supervisor:
                 if task is not None and task.done():
                     await self._ended_child(name, task)
         finally:
+            for task in self._again.values():
+                task.cancel()
             await self._stop(names)
 
     async def _ended_child(self, name: str, task: "asyncio.Task[None]") -> None:
@@ -112,20 +116,29 @@ class Supervisor:
         log.error("%s/%s ended: %r", self.spec.name, name, error, exc_info=error)
         if child.fatal:
             raise TrunkFailed(f"supervisor {self.spec.name}: {name} has ended, and cannot go on by itself") from error
+        names = list(self._children)
+        if any(name in to_restart(self.spec.strategy, names, each) for each in self._waiting):
+            return  # the restart that is to come takes it along
         now = asyncio.get_running_loop().time()
         if not within_budget(self._instants, now, self.spec.max_restarts, self.spec.within_s):
             raise TrunkFailed(f"supervisor {self.spec.name}: the restart budget is spent, last by {name}") from error
         self._instants = [at for at in self._instants if now - at < self.spec.within_s] + [now]
         self._restarts[name] += 1
-        jitter = self._entropy(8).hex()
-        await asyncio.sleep(self.spec.backoff.delay_us(self._restarts[name], name + jitter) / 1e6)
+        delay_us = self.spec.backoff.delay_us(self._restarts[name], name + self._entropy(8).hex())
+        self._waiting.add(name)
+        self._again[name] = asyncio.create_task(self._start_again(name, delay_us / 1e6), name=f"restart.{name}")
+
+    async def _start_again(self, name: str, delay_s: float) -> None:
+        """Beside the supervisor: what ends meanwhile is heard at once. A failed restart is one more end."""
+        await asyncio.sleep(delay_s)
+        self._waiting.discard(name)
         again = to_restart(self.spec.strategy, list(self._children), name)
         await self._stop(again)
         for each in again:
             try:
                 await self._start(each)
             except TimeoutError:
-                self._ended.put_nowait(each)
+                self._tasks[each].cancel()  # it never was ready: its end is heard like any other
                 return
 
     async def _start(self, name: str) -> None:
