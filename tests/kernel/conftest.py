@@ -15,8 +15,8 @@ from amends.kernel import Kernel
 from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
+from examples.switch_port import SWITCH, Switch
 from supervisors.timing import timing
-from tests.kernel.switch import SWITCH, Switch
 
 Running = Callable[[], AbstractAsyncContextManager[Kernel]]
 

@@ -13,8 +13,8 @@ from amends.runtime.writer import Pending
 from amends.turn.messages import Envelope
 from amends.turn.seal import seal
 from amends.values.anchors import SLIPPED_IN, Anchored, gaps
+from examples.switch_port import SWITCH, Bind
 from tests.kernel.conftest import Running, served
-from tests.kernel.switch import SWITCH, Bind
 from tests.kernel.test_switch_port import port_is
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from amends import kernel as module
 from amends.turn.messages import Envelope, Pause
+from examples.switch_port import Bind
 from tests.kernel.conftest import Running, served
-from tests.kernel.switch import Bind
 from tests.kernel.test_entities import execute
 from tests.kernel.test_switch_port import port_is, some, sql
 

@@ -1,32 +1,60 @@
-"""A domain that is not renting: a switch port is bound to a machine over two steps, or unbound again."""
+"""A whole domain to copy: a switch port is bound to a machine over two steps, or unbound again when one fails.
+
+    python -m examples.switch_port
+
+runs it on a simulated journal in virtual time and prints what became of two ports. `docs/` and ARCHITECTURE.md say what
+each part is; `tests/kernel/` runs the same domain on a real Postgres.
+"""
+
+import asyncio
+import random
 
 from msgspec import Struct
 
+from adapters.simulated.journal import Database, SimulatedJournal
+from adapters.simulated.lease import SimulatedLease
+from adapters.simulated.loop import VirtualLoop
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
 from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState
 from amends.domain.matrix import CaseKind, Matrix, MatrixRow
 from amends.domain.steps import StepSpec
+from amends.kernel import Kernel
+from amends.ports.bus import Published
+from amends.ports.clock import Sources
 from amends.ports.steps import Outcome, StepCall
+from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.turn.decision import Decision
-from amends.turn.messages import StepDone
+from amends.turn.messages import Envelope, StepDone
 from amends.turn.recovery import begin_run, failed_step
+from amends.values.limits import Limits
+
+TIMING: dict[str, int | tuple[int, int]] = {
+    "outbox_poll_ms": 50, "outbox_lag_alarm_ms": 500, "outbox_backoff_ms": (50, 500), "notification_tries": 3,
+    "notification_backoff_ms": (50, 200),
+}  # fmt: skip
 
 
 class Port(ActorState, frozen=True, kw_only=True):
+    """A port and the machine behind it."""
+
     machine: str
 
 
 class Bind(Struct, frozen=True):
+    """Bind the port to this machine: the VLAN first, then the link."""
+
     machine: str
 
 
 def bind(s: Port | None, m: Bind, d: Decision) -> None:
+    """The first step, and with its intent what would undo it."""
     d.create(Port(state="binding", machine=m.machine))
     d.step("vlan.set", d.ref, {"machine": m.machine}, undo={"machine": m.machine})
 
 
 def step_done(s: Port, m: StepDone, d: Decision) -> None:
+    """A step has ended: on to the next, or back over what is owed."""
     if m.name == "vlan.clear":
         owed = s.owed[0]
         run = begin_run(d, "S1")
@@ -55,6 +83,7 @@ PORT = ActorKind(
 
 
 def row(row_id: str, covers: tuple[str, ...], cases: tuple[str, ...] = ()) -> MatrixRow:
+    """A row of the matrix that covers these steps."""
     return MatrixRow(
         id=row_id, name="port", step="bind", failure_point="port stays down", detection="exit", action="clear",
         owner="net", entity="port", covers=covers, compensations=("reverse·side_effect",), budget=(), billing="none",
@@ -85,6 +114,7 @@ class Switch:
         self.failing: set[str] = set()
 
     async def run(self, call: StepCall) -> Outcome:
+        """One try; each is idempotent."""
         self.calls.append(call.name)
         if call.name in self.failing:
             return Outcome("failed", "no_link", "the port stays down")
@@ -93,3 +123,49 @@ class Switch:
         elif call.name == "vlan.clear":
             self.vlan.discard(call.args["machine"])
         return Outcome("done")
+
+
+class Bus:
+    """Takes every event."""
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        """It is taken."""
+        return Published("ok")
+
+
+async def told(switch: Switch, database: Database, loop: VirtualLoop) -> dict[str, str]:
+    """A runtime with this domain, told to bind two ports, the link of the second failing; how both ended."""
+    sources = Sources(loop.now_us, loop.now_us, random.Random(1).randbytes)  # noqa: S311 - a simulated world's
+    kernel = Kernel((SWITCH,), Limits(TIMING), sources=sources)
+    lease = SimulatedLease(database, loop.time)
+    await kernel.open(SimulatedJournal(database, lease.epoch, loop.now_us), lease)
+    await kernel.load()
+    kernel.wire({"switch": switch, "bus": switch}, Bus())
+    await kernel.resume()
+    tree = asyncio.create_task(Supervisor(SupervisorSpec(name="switch", children=kernel.children())).run())
+    for port, machine in (("p1", "m1"), ("p2", "m2")):
+        kernel.engine.tell("port", port, Envelope(Bind(machine), priority=True))
+        await asyncio.sleep(1)
+        switch.failing = {"port.up"}
+    await kernel.drain(5)
+    tree.cancel()
+    await asyncio.wait([tree])
+    await kernel.aclose()
+    return {name: write.state for (kind, name), write in database.tables.states.items() if kind == "port"}
+
+
+def main() -> dict[str, str]:
+    """See above."""
+    loop, database, switch = VirtualLoop(), Database((SWITCH,)), Switch()
+    try:
+        ports = loop.run_until_complete(told(switch, database, loop))
+    finally:
+        loop.bury()
+        loop.close()
+    undone = [row["compensation_type"] for row in database.tables.rows["compensation"].values()]
+    print(f"ports: {ports}; on the VLAN: {sorted(switch.vlan)}; compensations: {undone}")
+    return ports
+
+
+if __name__ == "__main__":
+    main()
