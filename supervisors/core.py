@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from actors.facts import Facts
 from actors.node.state import Node
 from amends.kernel import Kernel, OpenJournal
 from amends.ports.bus import Publisher
@@ -37,8 +38,9 @@ class Core:
         domain_label: str = "", sources: Sources = REAL,
     ) -> None:  # fmt: skip
         self.pool = Pool(policy)
+        answers: Facts = self.pool  # all that decisions may ask
         self.kernel = Kernel(
-            (RENTAL,), limits, facts=self.pool, policy_sha256=policy.sha256, has_runbook=has_runbook, sources=sources
+            (RENTAL,), limits, facts=answers, policy_sha256=policy.sha256, has_runbook=has_runbook, sources=sources
         )
         self._domain_label = domain_label
 

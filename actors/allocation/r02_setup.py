@@ -6,6 +6,7 @@ from actors.allocation.messages import RequestAllocation
 from actors.allocation.r04_cleanup import begin_cleanup
 from actors.allocation.state import Allocation, create_ref, ssh_args, user_ref
 from actors.between import Offer, SetupFailed, SetupWorked
+from actors.facts import facts
 from actors.tables import AssignmentRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -22,15 +23,15 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
     """A request for an allocation is always accepted; without a node it fails at its deadline."""
     if m.rate_uminor_per_hour is None:
         d.refuse("invalid_request", "the request has no rate_uminor_per_hour", field="rate_uminor_per_hour")
-    account = d.facts.account(m.account_id)
+    account = facts(d).account(m.account_id)
     if account is None:
         d.refuse("not_found", f"there is no account {m.account_id!r}", field="account_id")
-    if account.currency != d.facts.policy.currency:
+    if account.currency != facts(d).policy.currency:
         d.refuse(
-            "invalid_request", f"the account is kept in {account.currency}, the policy in {d.facts.policy.currency}",
+            "invalid_request", f"the account is kept in {account.currency}, the policy in {facts(d).policy.currency}",
             field="account_id",
         )  # fmt: skip
-    if m.node_id is not None and d.facts.node(m.node_id) is None:
+    if m.node_id is not None and facts(d).node(m.node_id) is None:
         d.refuse("not_found", f"there is no node {m.node_id!r}", field="node_id")
     d.create(
         Allocation(
@@ -83,7 +84,7 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
 
 
 def _worked(s: Allocation, d: Decision) -> None:
-    node = d.facts.node(s.node_id)
+    node = facts(d).node(s.node_id) if s.node_id is not None else None
     if node is not None and node.setup_fails:
         d.tell("node", s.node_id or "", SetupWorked())
 

@@ -6,6 +6,7 @@ from actors.allocation import r02_setup
 from actors.allocation.r04_cleanup import begin_cleanup
 from actors.allocation.state import Allocation, access_to, create_ref, user_ref
 from actors.between import NodeMoved
+from actors.facts import facts
 from actors.tables import AssignmentRow, MeterRow
 from amends.turn.decision import Decision
 from amends.turn.messages import TurnRefused
@@ -21,13 +22,13 @@ def activate(s: Allocation, d: Decision) -> None:
     if s.state != "activating" or s.failing or s.node_id is None:
         return
     d.require("node", s.node_id, NODE_STATES, s.node_epoch)
-    node = d.facts.node(s.node_id)
+    node = facts(d).node(s.node_id)
     if node is None:
         _node_lost(s, d)
         return
     d.as_of_commit()  # a meter starts at the commit that opens it
     meter_id = d.mint("meter")
-    policy = d.facts.policy
+    policy = facts(d).policy
     access = access_to(d.id, node.ssh_host, node.ssh_port, node.ssh_host_key)
     d.to(
         "active", activated_us=d.now_us, access=access, billing_state="accruing", meter_id=meter_id,

@@ -5,6 +5,7 @@ something changes. Verdicts on silence belong to the node-loss rows and are not 
 """
 
 from actors.between import DebtSettled, SetupFailed, SetupWorked, Suspicion
+from actors.facts import facts
 from actors.node import operations, reconcile
 from actors.node.messages import (
     DrainNode,
@@ -33,7 +34,7 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
     if m.rival:
         _two_machines(s, m, d)
         return
-    held = d.facts.assignment_of(d.id)
+    held = facts(d).assignment_of(d.id)
     rebooted = s.boot_id is not None and m.boot_id != s.boot_id
     if rebooted and held is not None and held[1] == "reserved":
         # The machine under a set-up is a new one: the reservation's epoch no longer fits (R02).
@@ -144,7 +145,7 @@ def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
     tries, first_us = s.probe_tries + 1, s.probe_failed_us if s.probe_tries else d.now_us
     d.set(probe_tries=tries, probe_failed_us=first_us)
     limit = d.limits("setup_fail_limit")
-    if tries >= limit and (s.unproven or d.facts.ssh_works_elsewhere(d.id, first_us)):
+    if tries >= limit and (s.unproven or facts(d).ssh_works_elsewhere(d.id, first_us)):
         d.set(probe_tries=0, probe_failed_us=0, unproven=False)
         evidence = {"probes": tries, "code": m.outcome.code, "message": m.outcome.message[:300]}
         operations.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
@@ -154,7 +155,7 @@ def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
 
 def _is_taken(s: Node, d: Decision) -> bool:
     """A customer's node is not looked at by probes, unless nobody has been let in at its new address yet."""
-    return not s.unproven and d.facts.assignment_of(d.id) is not None
+    return not s.unproven and facts(d).assignment_of(d.id) is not None
 
 
 def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
@@ -166,7 +167,7 @@ def _timer(s: Node, m: TimerFired, d: Decision) -> None:
     if m.name == "reconcile":
         reconcile.begin_reconcile(d)
     elif s.state == "registered":
-        if d.facts.is_heard(d.id):
+        if facts(d).is_heard(d.id):
             probe(d)
     elif s.state in ("ready", "draining") and s.probe_tries:
         if _is_taken(s, d):

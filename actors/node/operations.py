@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from actors.between import CleanupLost, NodeMoved
+from actors.facts import facts
 from actors.node.messages import (
     DrainNode,
     QuarantineNode,
@@ -40,7 +41,7 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
 
 def _claim_key(host_key: str, d: Decision) -> None:
     """One machine is one node: its host key may stand with one only (A1). The database holds it in a race."""
-    other = d.facts.node_with_key(host_key)
+    other = facts(d).node_with_key(host_key)
     if other is not None and other != d.id:
         d.refuse("already_exists", f"the machine with this host key is the node {other!r}", field="ssh.host_key")
 
@@ -91,7 +92,7 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
     """An operator lets the node out of quarantine; it is probed and reconciled first, now and until that goes well."""
-    if d.facts.is_dirty(d.id) and not m.acknowledge_dirty:
+    if facts(d).is_dirty(d.id) and not m.acknowledge_dirty:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
     d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
     d.set(returning=True, dirty_acknowledged=m.acknowledge_dirty)
@@ -101,9 +102,9 @@ def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
 
 def retire(s: Node, m: RetireNode, d: Decision) -> None:
     """Out of the fleet for good; the id may be registered again."""
-    if d.facts.assignment_of(d.id) is not None:
+    if facts(d).assignment_of(d.id) is not None:
         d.refuse("illegal_transition", "an allocation still lives on this node", field="node_id")
-    debtors = d.facts.debtors(d.id)
+    debtors = facts(d).debtors(d.id)
     if debtors and not m.acknowledge_lost:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")
     d.to(
@@ -131,7 +132,7 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         d.refuse("invalid_request", "nothing to update: give ssh or labels", field="ssh")
     d.set(**changes)
     d.audit("node.update", reason=m.reason, details={"fields": sorted(changes)})
-    held = d.facts.assignment_of(d.id)
+    held = facts(d).assignment_of(d.id)
     if m.ssh is not None and held is not None:
         d.tell("allocation", held[0], NodeMoved(m.ssh.host, m.ssh.port, m.ssh.host_key))
     if m.ssh is not None:  # what was asked of the old machine says nothing about this one

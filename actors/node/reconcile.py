@@ -9,6 +9,7 @@ whatever else is found is reported, never touched.
 import re
 from typing import Any
 
+from actors.facts import facts
 from actors.node.state import SELF_HEALING, Node, address
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
@@ -24,7 +25,7 @@ CUSTOMER = re.compile(r"am-([0-9a-z]{26})")
 
 def try_return(d: Decision) -> None:
     """Begin the way out of quarantine where nothing stands against it."""
-    if not d.facts.is_dirty(d.id):
+    if not facts(d).is_dirty(d.id):
         begin_reconcile(d)
 
 
@@ -36,7 +37,7 @@ def begin_reconcile(d: Decision) -> None:
     if s.returning and not s.reachable:
         probe(d)
         return
-    expected = {"mounts": [], "users": d.facts.expected_users(d.id)}
+    expected = {"mounts": [], "users": facts(d).expected_users(d.id)}
     args = {"node_id": d.id, "node_epoch": s.epoch, "expected": expected}
     d.set(reconciling=d.step(RECONCILE, f"agent:{d.id}", args, attempt=s.reconcile_tries + 1))
 
@@ -77,7 +78,7 @@ def reconciled(s: Node, m: StepDone, d: Decision) -> None:
         _again(d, {"code": m.outcome.code})
         return
     d.audit("node.reconciled", details={"inventory": _digest(m.outcome.data)})
-    expected = d.facts.expected_users(d.id)
+    expected = facts(d).expected_users(d.id)
     users = [user for user in m.outcome.data["users"] if CUSTOMER.fullmatch(user) and user not in expected]
     if users:
         _remove(d, users[:REMOVED_AT_ONCE], {})
@@ -136,11 +137,11 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
 def _clean(s: Node, d: Decision) -> None:
     d.set(reconcile_tries=0)
     close_case(d, "reconcile_stalled")
-    if s.dirty_acknowledged or not d.facts.is_dirty(d.id):
+    if s.dirty_acknowledged or not facts(d).is_dirty(d.id):
         d.to(
             "ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False,
             setup_fails=[], reachable=False, unproven=False, probe_tries=0,
-            boot_id=d.facts.heard_boot(d.id) or s.boot_id,
+            boot_id=facts(d).heard_boot(d.id) or s.boot_id,
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:
             close_case(d, kind)
