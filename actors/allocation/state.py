@@ -31,8 +31,6 @@ class Allocation(ActorState, frozen=True, kw_only=True):
     rate_uminor_per_hour: int
     key_line: str
     requested_us: int
-    trace_id: str
-    span_id: str
     node_labels: dict[str, str] = {}
     wanted_node: str | None = None
     external_ref: str | None = None

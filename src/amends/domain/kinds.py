@@ -45,7 +45,8 @@ class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     `timers` holds due times in microseconds by name, `runs` the open recovery runs, `cases` the open cases by kind
     and `retrying` those of them that are being retried; `event_seq` numbers the entity's events; `paused` stops it
     until a person resolves its case; `owing` keeps a terminal actor in memory while something is still owed; `owed` are
-    the undos of what it has begun, in start order.
+    the undos of what it has begun, in start order. `trace_id` and `span_id` are where its own work hangs, `epoch` what
+    others may hold it to (`Decision.require`), of kinds that have them.
     """
 
     state: str
@@ -58,6 +59,9 @@ class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     runs: dict[str, OpenRun] = {}
     cases: dict[str, str] = {}
     retrying: frozenset[str] = frozenset()
+    trace_id: str = ""
+    span_id: str = ""
+    epoch: int = 0
     owed: tuple[Owed, ...] = ()
 
 

@@ -119,7 +119,7 @@ class Engine:
         """Whether a requirement on another actor holds of its committed state."""
         kind, identifier, states, epoch = requirement
         state = self.store.get(kind, identifier)
-        return state is not None and state.state in states and epoch in (None, getattr(state, "epoch", None))
+        return state is not None and state.state in states and epoch in (None, state.epoch)
 
     def waiting(self) -> int:
         """Messages in mailboxes."""

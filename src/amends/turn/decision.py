@@ -99,9 +99,11 @@ class Decision:
         # Timers carry no trace of their own: their work belongs to the entity's.
         # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
         self.trace_id = (
-            env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
+            env.trace_id
+            or (state.trace_id if state is not None else "")
+            or hashlib.md5(seed, usedforsecurity=False).hexdigest()
         )
-        self.span_id = _root_span(state, self.trace_id) or env.span_id or getattr(state, "span_id", "")
+        self.span_id = _root_span(state, self.trace_id) or env.span_id or (state.span_id if state is not None else "")
         self.rows: list[Struct] = []
         self.steps: list[StepRow] = []
         self.sent: list[Sent] = []
