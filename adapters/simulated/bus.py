@@ -29,9 +29,10 @@ class SimulatedBus:
     def delete(self, stream: str) -> None:
         """The stream is gone, with all it held."""
         self.missing.add(stream)
+        self.streams[stream] = []
 
     def create(self, stream: str) -> None:
-        """It is there again, empty for its readers: what it had held is lost."""
+        """It is there again, and empty."""
         self.missing.discard(stream)
 
     async def create_streams(self) -> list[str]:
