@@ -51,7 +51,7 @@ def _done(s: Life, m: StepDone, d: Decision) -> None:
     if s.state == "running":
         if not m.ok:
             d.to("undoing")
-            failed_step(d, m).undo(d)
+            failed_step(d, m).undo()
         elif m.name == STEPS[2]:
             d.to("done", owed=())
         else:
@@ -64,7 +64,7 @@ def _done(s: Life, m: StepDone, d: Decision) -> None:
         "reverse", "side_effect", owed.what, f"{d.ref}/step:{owed.args['of']}", "success", of=owed.of, cause=run.id
     )
     d.set(owed=s.owed[:-1])
-    if not run.undo(d):
+    if not run.undo():
         run.end("recovered")
         d.to("undone")
 

@@ -67,7 +67,7 @@ def step_done(s: Port, m: StepDone, d: Decision) -> None:
             run.exhausted(d.ref, {"code": m.outcome.code})
         d.to("unbound")
     elif not m.ok:
-        failed_step(d, m).undo(d)
+        failed_step(d, m).undo()
     elif m.name == "vlan.set":
         d.step("port.up", d.ref, {"machine": s.machine}, undo={"machine": s.machine})
     else:

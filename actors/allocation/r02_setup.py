@@ -98,14 +98,14 @@ def begin_undo(d: Decision, trigger_ref: str = "") -> Run:
 
 def undo(d: Decision, run: Run, code: str) -> None:
     """Undo what this attempt may have done: the user inline, once, then the reservation."""
-    if run.undo(d, key=f"{d.id}:undo"):
+    if run.undo(key=f"{d.id}:undo"):
         d.set(failing=code)
     else:
         rolled_back(d, run, code, owed=False)
 
 
 def _undone(s: Allocation, m: StepDone, d: Decision) -> None:
-    if m.name != s.owed[-1].step:
+    if m.name != d.context.steps["ssh.user-create"].undo:
         return  # a set-up step that ended after the undo began; its tombstone has the last word
     run = begin_undo(d)
     if m.ok:

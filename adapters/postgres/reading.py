@@ -215,8 +215,6 @@ class ReadSide:
     async def _connect(self) -> "asyncpg.Connection[Any]":
         connection = await connect(self._dsn, name="amends-read", read_only=True, role=self._role)
         try:
-            # A plan made while a table was empty must not stay when it has grown.
-            await connection.execute("SET plan_cache_mode = force_custom_plan")
             await connection.execute(f"SET statement_timeout = {int(self._timeout_s * 1000)}")
             for kind in ("json", "jsonb"):
                 await connection.set_type_codec(

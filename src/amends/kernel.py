@@ -24,7 +24,7 @@ from amends.runtime.writer import JournalWriter
 from amends.turn.decision import EVENTS, Context
 from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored, Mark
-from amends.values.errors import Fenced, Locked, Unavailable
+from amends.values.errors import Fenced, Unavailable
 from amends.values.limits import Limits
 
 READ_RETRY_S = 0.2
@@ -313,5 +313,5 @@ async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await read()
-        except (Unavailable, Locked):
+        except Unavailable:
             await asyncio.sleep(READ_RETRY_S)

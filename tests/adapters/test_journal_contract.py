@@ -13,7 +13,7 @@ from adapters.simulated.journal import Database as Simulated
 from adapters.simulated.journal import SimulatedJournal
 from adapters.simulated.uniques import UNIQUES
 from amends.domain.domain import rows_of
-from amends.ports.journal import Commit, Head, Journal, Turn
+from amends.ports.journal import Commit, Journal, Turn
 from amends.turn.seal import seal
 from amends.values.errors import CONSUMED, Fenced, Refused
 from amends.values.records import (
@@ -38,8 +38,11 @@ STREAM = "AMENDS_EVT"
 class Bench:
     """A journal, and turns that are committed to it."""
 
-    def __init__(self, journal: Journal, at_epoch: Callable[[int], Journal], begin: Callable[[int], Awaitable[None]]):
-        self.journal, self.at_epoch, self.begin = journal, at_epoch, begin
+    def __init__(
+        self, journal: Journal, at_epoch: Callable[[int], Journal], begin: Callable[[int], Awaitable[None]],
+        look: Callable[[str], Awaitable[list[dict[str, Any]]]],
+    ) -> None:  # fmt: skip
+        self.journal, self.at_epoch, self.begin, self.look = journal, at_epoch, begin, look
 
     async def sealed(self, *turns: Turn) -> Commit:
         return seal(turns, await self.journal.head(), TYPES)
@@ -67,7 +70,13 @@ async def simulated() -> Bench:
     async def begin(epoch: int) -> None:
         kept.begin_epoch(epoch)
 
-    return Bench(SimulatedJournal(kept, 1, lambda: 1), lambda epoch: SimulatedJournal(kept, epoch, lambda: 1), begin)
+    async def look(table: str) -> list[dict[str, Any]]:
+        if table == "document":
+            return [{"sha256": sha256, "kind": kind} for sha256, (kind, _) in kept.documents.items()]
+        return list(kept.tables.rows[table].values())
+
+    journal = SimulatedJournal(kept, 1, lambda: 1)
+    return Bench(journal, lambda epoch: SimulatedJournal(kept, epoch, lambda: 1), begin, look)
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ async def real(database: Database) -> AsyncIterator[Bench]:
     async def begin(epoch: int) -> None:
         await database.force(f"UPDATE journal_head SET epoch = {epoch}")
 
-    yield Bench(database.journal, at_epoch, begin)
+    yield Bench(database.journal, at_epoch, begin, lambda table: database.all(f"SELECT * FROM {table}"))
     for other in others:
         await other.aclose()
 
@@ -241,7 +250,7 @@ async def test_a_stop_is_lowered_and_never_raised(bench: Bench) -> None:
 
     for stop, stands in ((None, None), (90, 90), (50, 50), (70, 50)):
         await bench.rows([meter(stop)])
-        assert await bench.live(MeterRow) == [meter(stands)]
+        assert [row["stopped_us"] for row in await bench.look("meters")] == [stands]
     with pytest.raises(Refused):  # one meter an allocation
         await bench.rows([msgspec.structs.replace(meter(None), meter_id="meter_2")])
 
@@ -308,6 +317,7 @@ async def test_replies_are_found_by_caller_and_key_until_they_are_forgotten(benc
 async def test_documents_are_kept_under_their_hash(bench: Bench) -> None:
     for _ in range(2):
         await bench.journal.store_document("matrix", "a" * 64, "{}", 1)
+    assert [(row["sha256"], row["kind"]) for row in await bench.look("document")] == [("a" * 64, "matrix")]
 
 
 async def test_the_simulated_uniques_are_those_of_the_schema(database: Database) -> None:
@@ -320,7 +330,3 @@ async def test_the_simulated_uniques_are_those_of_the_schema(database: Database)
     assert {(row["name"], row["table"]) for row in rows if row["table"] not in later} == {
         (unique.name, unique.table) for unique in UNIQUES
     }
-
-
-def test_a_head_of_no_epoch_is_the_beginning() -> None:
-    assert Simulated((RENTAL,)).head == Head(0, 0, 0, "0" * 64)

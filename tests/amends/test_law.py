@@ -160,7 +160,7 @@ def test_undo_goes_backwards_and_runs_the_step_that_is_declared() -> None:
     later = turn(d.state)
     run = begin_run(later, "T1")
     undone = []
-    while run.undo(later):
+    while run.undo():
         undo = later.steps[-1]
         undone.append((undo.name, msgspec.json.decode(undo.args)["of"]))
         later.set(owed=later.state.owed[:-1])
@@ -184,6 +184,12 @@ def test_a_body_of_the_release_before_is_brought_up_and_one_of_a_later_release_i
     state = store.get("thing", "t1")
     assert isinstance(state, Thing)
     assert (state.colour, state.version, state.v) == ("blue of t1", 7, 2)
+    # a shape that only its upgrade can read is no trouble; one that it cannot read is its own entity's
+    store.load("thing", "t3", b'{"state":"on","version":7,"colour":{"was":"a dictionary"},"color":"blue"}')
+    assert store.get("thing", "t3") is not None
+    store.load("thing", "t4", b'{"state":"on","version":7}')
+    assert store.get("thing", "t4") is None
+    assert store.damage("thing", "t4") == "it cannot be brought up from version 1: KeyError: 'color'"
     store.load("thing", "t2", b'{"state":"on","version":7,"v":3,"colour":"blue"}')
     assert store.get("thing", "t2") is None
     assert store.damage("thing", "t2") == "it is of version 3, this release reads up to 2"

@@ -226,3 +226,24 @@ def test_a_restart_that_is_never_ready_is_one_more_failure() -> None:
     loop.run_until_complete(story())
     assert len(begun) == 4
     loop.close()
+
+
+def test_a_child_that_cannot_even_be_begun_again_ends_the_tree() -> None:
+    """It is heard, and not lost with the restart's own task."""
+    loop = VirtualLoop()
+
+    async def run() -> None:
+        await asyncio.sleep(1)
+
+    async def story() -> None:
+        tree = Supervisor(SupervisorSpec(name="t", children=[ChildSpec(name="a", run=run)], backoff=QUICK))
+        tree._start_again = broken  # type: ignore[method-assign]
+        with pytest.raises(TrunkFailed, match="a cannot be started again"):
+            await tree.run()
+
+    async def broken(name: str, delay_s: float) -> None:
+        raise OSError("no room")
+
+    loop.run_until_complete(story())
+    loop.bury()
+    loop.close()

@@ -52,7 +52,8 @@ def test_an_acknowledgement_before_its_commit_is_caught(monkeypatch: pytest.Monk
 
 
 def test_an_undo_in_start_order_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forwards(self: Run, d: Decision, **options: Any) -> bool:
+    def forwards(self: Run, **options: Any) -> bool:
+        d = self._d
         if not d.state.owed:
             return False
         owed = d.state.owed[0]

@@ -226,14 +226,6 @@ ON CONFLICT (meter_id) DO UPDATE SET
     state = excluded.state, stop_cause = excluded.stop_cause, posted_through_us = excluded.posted_through_us,
     jseq = excluded.jseq, stopped_us = least(known.stopped_us, excluded.stopped_us);
 
--- name: live_meter
--- What is live of meters, as it was committed.
-SELECT
-    meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
-    stopped_us, stop_cause, posted_through_us
-FROM meters
-ORDER BY jseq, meter_id;
-
 -- name: write_node_seen
 -- When a node was last heard (checkpoint of the detector).
 INSERT INTO node_seen AS known (

@@ -6,18 +6,16 @@ fails of it leaves no record.
 Knows no account rule and no broker: what one says is fixed by its cause, and publishing is an adapter's work.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from amends.domain.kinds import ActorKind, ActorState, Legal
+from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import PUBLISH_NOTIFICATION, Notification, _intent, _publish
 from amends.turn.recovery import failed_step, find_run
 from amends.values.records import StepEndRow
-
-if TYPE_CHECKING:
-    from amends.turn.decision import Decision
 
 
 class Probe(Struct, frozen=True):
@@ -36,7 +34,7 @@ class CancelNotification(Struct, frozen=True):
     reason: str
 
 
-def _published(s: Notification, m: StepDone, d: "Decision") -> None:
+def _published(s: Notification, m: StepDone, d: Decision) -> None:
     probe = m.step_id == s.probe_step
     if s.state not in ("pending", "parked"):
         return  # sent or cancelled meanwhile
@@ -68,7 +66,7 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
     run.degrade()
 
 
-def _probe(s: Notification, m: Probe, d: "Decision") -> None:
+def _probe(s: Notification, m: Probe, d: Decision) -> None:
     """Have the bus tried under the one intent of this outage, committed by the first probe (B8)."""
     d.trace_id, _, first = s.first_ref.partition(":")
     d.span_id = s.parent_span or first  # one parked by an older release does not say where it hangs
@@ -79,14 +77,14 @@ def _probe(s: Notification, m: Probe, d: "Decision") -> None:
         d.set(probe_step=row.step_id)
 
 
-def _end_probe(s: Notification, d: "Decision") -> None:
+def _end_probe(s: Notification, d: Decision) -> None:
     """What settles the notification by another way ends the intent of its probe with it."""
     if s.probe_step:
         code, text = "superseded", "the notification was settled by another way"
         d.rows.append(StepEndRow(s.probe_step, "failed", d.now_us, d.now_us, code, text, d.context.epoch))
 
 
-def _row(d: "Decision") -> str:
+def _row(d: Decision) -> str:
     return d.context.matrix.row_of(PUBLISH_NOTIFICATION).id
 
 
@@ -95,7 +93,7 @@ def run_last(s: ActorState, key: str) -> dict[str, str]:
     return s.runs[key].last if key in s.runs else {}
 
 
-def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> None:
+def _settle(s: Notification, d: Decision, late: bool, duration_ms: int) -> None:
     run = find_run(d, _row(d))
     if run is None:
         return
@@ -109,7 +107,7 @@ def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> Non
     run.end("recovered")
 
 
-def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
+def _redispatch(s: Notification, m: Redispatch, d: Decision) -> None:
     if s.state == "pending":
         if m.reason:  # it is tried by itself: the next try is now
             d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
@@ -120,7 +118,7 @@ def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
     _publish(d, d.id, s, s.attempts + 1, late=True)
 
 
-def _cancel(s: Notification, m: CancelNotification, d: "Decision") -> None:
+def _cancel(s: Notification, m: CancelNotification, d: Decision) -> None:
     d.to("cancelled", reason=m.reason)
     _end_probe(s, d)
     run = find_run(d, _row(d))

@@ -1,13 +1,10 @@
 """The compensation matrix as data: its rows, their version and hash, and the kinds of operator case."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from amends.values.canonical import canonical, sha256
-
-if TYPE_CHECKING:
-    pass
 
 
 class CaseKind(Struct, frozen=True):

@@ -224,7 +224,10 @@ class Dispatcher:
         spec = self._steps[row.name]
         needs = spec.needs
         if spec.needs_if:
-            args = msgspec.json.decode(row.args)
+            try:
+                args = msgspec.json.decode(row.args, type=dict[str, Any])
+            except msgspec.MsgspecError:
+                return True  # its entity is held when it is begun
             needs += tuple(need for name, need in spec.needs_if.items() if args.get(name))
         return all(self._conditions[need](row.target) for need in needs)
 

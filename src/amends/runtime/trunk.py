@@ -98,12 +98,17 @@ class Supervisor:
             self.started.set()
             while True:
                 name = await self._ended.get()
+                again = self._again.get(name)
+                if again is not None and again.done() and (error := again.exception()) is not None:
+                    raise TrunkFailed(f"supervisor {self.spec.name}: {name} cannot be started again") from error
                 task = self._tasks.get(name)
                 if task is not None and task.done():
                     await self._ended_child(name, task)
         finally:
             for task in self._again.values():
                 task.cancel()
+            if self._again:
+                await asyncio.wait(self._again.values())
             await self._stop(names)
 
     async def _ended_child(self, name: str, task: "asyncio.Task[None]") -> None:
@@ -127,6 +132,7 @@ class Supervisor:
         delay_us = self.spec.backoff.delay_us(self._restarts[name], name + self._entropy(8).hex())
         self._waiting.add(name)
         self._again[name] = asyncio.create_task(self._start_again(name, delay_us / 1e6), name=f"restart.{name}")
+        self._again[name].add_done_callback(lambda done: self._ended.put_nowait(name))
 
     async def _start_again(self, name: str, delay_s: float) -> None:
         """Beside the supervisor: what ends meanwhile is heard at once. A failed restart is one more end."""

@@ -325,9 +325,9 @@ class Decision:
 
     def _check_books(self) -> None:
         """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
-        written = {table.name for row in self.rows if (table := table_of(type(row))).money}
-        states = [state for state in (self.before, self._state) if state is not None] if written else []
-        for run in (run for state in states for run in state.runs.values()):
+        runs = [run for state in (self.before, self._state) if state is not None for run in state.runs.values()]
+        written = {table.name for row in self.rows if (table := table_of(type(row))).money} if runs else set()
+        for run in runs:
             if denied := written - set(self.context.matrix.row(run.row).books):
                 raise Bug(f"{self.ref}: a turn of row {run.row} may not write {', '.join(sorted(denied))}")
 

@@ -218,13 +218,13 @@ class Run:
         self.end("failed")
         return case_id
 
-    def undo(self, d: Decision, *, attempt: int = 1, after_us: int = 0, key: str = "", **more: Any) -> bool:
+    def undo(self, *, attempt: int = 1, after_us: int = 0, key: str = "", **more: Any) -> bool:
         """Intend the newest undo that is owed (rule 2), as the work of an action of this run; False if none is."""
-        if not d.state.owed:
+        if not self._d.state.owed:
             return False
-        owed: Owed = d.state.owed[-1]
+        owed: Owed = self._d.state.owed[-1]
         action_id, trace = self.plan()
-        d.step(
+        self._d.step(
             owed.step, owed.target, {**owed.args, "action_id": action_id, **more}, attempt=attempt, after_us=after_us,
             key=key, trace=trace,
         )  # fmt: skip
