@@ -139,7 +139,7 @@ class Kernel:
         return [
             ChildSpec(name="lease", run=self.lease.run, fatal=True, detail=lambda: {
                 "age_ms": int(self.lease.age_s * 1000)}),
-            ChildSpec(name="journal", run=self._write, fatal=True, detail=lambda: {
+            ChildSpec(name="journal", run=self._write, fatal=True, finish=self._written, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
                 **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
@@ -161,6 +161,11 @@ class Kernel:
         except Fenced:
             self.lease.fence()
             raise
+
+    async def _written(self) -> None:
+        """What the services that end before the journal have left to commit, such as events just acknowledged."""
+        if self._drained:
+            await self.writer.drained()
 
     async def resume(self) -> None:
         """Take up what a crash or a drain left: once wired, and before the services start.

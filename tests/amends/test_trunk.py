@@ -63,6 +63,50 @@ async def test_children_start_in_order_and_stop_in_reverse() -> None:
     assert log[3:] == ["-c", "-b", "-a"]
 
 
+async def test_a_child_finishes_what_those_stopped_before_it_have_left() -> None:
+    log: Log = []
+    left = asyncio.Event()
+
+    async def writes() -> None:
+        await left.wait()
+        log.append("written")
+        await asyncio.Event().wait()
+
+    async def leaves() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def written() -> None:
+        while "written" not in log:
+            await asyncio.sleep(0)
+
+    journal = ChildSpec(name="journal", run=writes, finish=written)
+    async with running(SupervisorSpec(name="t", children=[journal, ChildSpec(name="relay", run=leaves)])):
+        assert log == []
+    assert log == ["written"]
+
+
+async def test_a_child_that_does_not_finish_is_stopped_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    log: Log = []
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def wrong() -> None:
+        raise RuntimeError("no way")
+
+    children = [
+        msgspec.structs.replace(child("a", log), finish=never, shutdown_ms=20),
+        msgspec.structs.replace(child("b", log), finish=wrong),
+    ]
+    async with running(SupervisorSpec(name="t", children=children)):
+        assert log == ["+a", "+b"]
+    assert log[2:] == ["-b", "-a"]
+    assert "t/b could not finish" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("strategy", "then"),
     [

@@ -27,7 +27,8 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     """One service. `run` works until cancelled; `ready`, if given, returns when it can be relied on.
 
     A `fatal` one is not started again: what it held is in memory only, so its crash ends the tree, and the next start
-    takes everything from the database.
+    takes everything from the database. `finish` is waited for, at most `shutdown_ms`, before a running one is
+    cancelled: what others, stopped before it, have left it to do.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     restart: Literal["permanent", "transient", "temporary"] = "permanent"
     fatal: bool = False
     shutdown_ms: int = 2000
+    finish: Callable[[], Awaitable[None]] | None = None
     detail: Callable[[], dict[str, Any]] | None = None
 
 
@@ -165,10 +167,22 @@ class Supervisor:
             task = self._tasks.pop(name, None)
             if task is None or task.done():
                 continue
+            child = self._children[name]
+            await self._finish(child, task)
             task.cancel()
-            await asyncio.wait({task}, timeout=self._children[name].shutdown_ms / 1000)
+            await asyncio.wait({task}, timeout=child.shutdown_ms / 1000)
             if not task.done():
                 log.error("%s/%s did not stop in time", self.spec.name, name)
+
+    async def _finish(self, child: ChildSpec, task: "asyncio.Task[None]") -> None:
+        if child.finish is None:
+            return
+        finishing = asyncio.ensure_future(_awaited(child.finish))
+        await asyncio.wait({finishing, task}, timeout=child.shutdown_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+        finishing.cancel()
+        await asyncio.wait({finishing})
+        if not finishing.cancelled() and (error := finishing.exception()) is not None:
+            log.error("%s/%s could not finish", self.spec.name, child.name, exc_info=error)
 
     @property
     def restarts(self) -> dict[str, int]:
