@@ -2,9 +2,10 @@
 
 from msgspec import Struct
 
-from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.faults import CALM, Faults, Links
 from amends.ports.bus import Published
 
+LATE = Published("down", "ack_timeout", "no acknowledgement in time")
 PREFIXES = {"amends.v1.evt.": "AMENDS_EVT", "amends.v1.ntf.": "AMENDS_NTF"}
 
 
@@ -17,11 +18,10 @@ class Stored(Struct, frozen=True):
 
 
 class SimulatedBus:
-    """Implements `amends.ports.bus.Publisher`. Kept when a runtime dies; `faults` is set anew for each."""
+    """The broker: what is kept when a runtime dies."""
 
     def __init__(self) -> None:
         self.streams: dict[str, list[Stored]] = {name: [] for name in PREFIXES.values()}
-        self.faults: Faults = CALM
         self.missing: set[str] = set()
         self.poison: set[str] = set()  # message ids that the broker refuses for themselves
         self.tried: list[str] = []
@@ -35,25 +35,8 @@ class SimulatedBus:
         """It is there again, and empty."""
         self.missing.discard(stream)
 
-    async def create_streams(self) -> list[str]:
-        """Make those that are missing; returns which."""
-        made, self.missing = sorted(self.missing), set()
-        return made
-
-    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
-        """Publish; what `faults` raises is an acknowledgement that never came."""
-        what = f"publish {subject.split('.')[2]}"
-        stream = next(name for prefix, name in PREFIXES.items() if subject.startswith(prefix))
-        self.tried.append(message_id)
-        try:
-            await self.faults.before(what)
-            answer = self._take(stream, Stored(subject, payload, message_id))
-            await self.faults.after(what)
-        except TimeoutError:
-            return Published("down", "ack_timeout", "no acknowledgement in time")
-        return answer
-
-    def _take(self, stream: str, message: Stored) -> Published:
+    def take(self, stream: str, message: Stored) -> Published:
+        """What is said of a message that has come."""
         if stream in self.missing:
             return Published("down", "no_stream", "no stream takes the subject")
         if message.message_id in self.poison:
@@ -63,3 +46,34 @@ class SimulatedBus:
             return Published("duplicate")
         held.append(message)
         return Published("ok")
+
+
+class BusConnection:
+    """Implements `amends.ports.bus.Publisher` for one process, which passes `faults` at every call."""
+
+    def __init__(self, bus: SimulatedBus, faults: Faults = CALM, links: Links | None = None) -> None:
+        self._bus, self._faults, self._links = bus, faults, links or Links()
+
+    async def create_streams(self) -> list[str]:
+        """Make those that are missing; returns which."""
+        made = sorted(self._bus.missing)
+        for stream in made:
+            self._bus.create(stream)
+        return made
+
+    async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
+        """Publish; what `faults` raises is an acknowledgement that never came."""
+        what = f"publish {subject.split('.')[2]}"
+        stream = next(name for prefix, name in PREFIXES.items() if subject.startswith(prefix))
+        try:
+            await self._faults.before(what)
+            if not self._links.bus:
+                return Published("down", "disconnected", "the bus cannot be reached")
+            self._bus.tried.append(message_id)
+            answer = self._bus.take(stream, Stored(subject, payload, message_id))
+            await self._faults.after(what)
+            if not self._links.bus:
+                return LATE
+        except TimeoutError:
+            return LATE
+        return answer

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.faults import CALM, Faults, Links
 from adapters.simulated.tables import Tables
 from amends.domain.domain import Domain, rows_of
 from amends.domain.kinds import ActorKind
@@ -21,6 +22,14 @@ Refusal = Callable[[Commit], Exception | None]
 OWING = ("owing", "timers", "runs", "cases")
 
 
+class LeaseRow(Struct, frozen=True):
+    """Who may act, and when that was last said."""
+
+    epoch: int = 0
+    holder: str = ""
+    renewed_s: float = 0.0
+
+
 class Database:
     """What is kept. `refuse` is asked about each commit, as triggers would be; `held`: rows foreign sessions lock."""
 
@@ -29,6 +38,7 @@ class Database:
         self.types = rows_of(domains)
         self.tables = Tables({name: kind.table for name, kind in self.kinds.items()}, self.types)
         self.head = Head(0, 0, 0, ZERO_HASH)
+        self.lease = LeaseRow()
         self.newest_us = 0
         self.documents: dict[str, tuple[str, str]] = {}
         self.commits: list[Commit] = []
@@ -39,6 +49,21 @@ class Database:
     def begin_epoch(self, epoch: int) -> None:
         """A runtime takes over the journal: commits of an older epoch fail from here on."""
         self.head = msgspec.structs.replace(self.head, epoch=max(self.head.epoch, epoch))
+
+    def take_lease(self, holder: str, now_s: float) -> None:
+        """It is this one's now, with an epoch of its own."""
+        self.lease = LeaseRow(self.lease.epoch + 1, holder, now_s)
+
+    def renew_lease(self, epoch: int, now_s: float) -> bool:
+        """Whether it is still that epoch's: then it is renewed."""
+        if self.lease.epoch == epoch:
+            self.lease = msgspec.structs.replace(self.lease, renewed_s=now_s)
+        return self.lease.epoch == epoch
+
+    def give_lease(self, epoch: int) -> None:
+        """Nobody holds it any more, if it was that epoch's."""
+        if self.lease.epoch == epoch:
+            self.lease = msgspec.structs.replace(self.lease, holder="")
 
     def write(self, commit: Commit) -> None:
         """All of it or nothing; raises `Fenced`, `Refused`, `Locked`."""
@@ -79,8 +104,12 @@ class Database:
 class SimulatedJournal:
     """Implements `amends.ports.journal.Journal` for the runtime of one epoch. `faults` is passed at every call."""
 
-    def __init__(self, database: Database, epoch: int, now_us: Callable[[], int], faults: Faults = CALM) -> None:
+    def __init__(
+        self, database: Database, epoch: int, now_us: Callable[[], int], faults: Faults = CALM,
+        links: Links | None = None,
+    ) -> None:  # fmt: skip
         self._kept, self._epoch, self._now_us, self._faults = database, epoch, now_us, faults
+        self._links = links or Links()
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -92,7 +121,7 @@ class SimulatedJournal:
             if self._kept.head != commit.after:  # the reply to it was lost before
                 self._kept.write(commit)
         finally:
-            await self._faults.after(what)
+            await self._replied(what)
 
     async def settled(self, commit: Commit) -> bool:
         """See `Journal.settled`."""
@@ -211,7 +240,7 @@ class SimulatedJournal:
         """See `Journal.store_document`."""
         await self._reached(f"document {kind}")
         self._kept.documents.setdefault(sha256, (kind, body))
-        await self._faults.after(f"document {kind}")
+        await self._replied(f"document {kind}")
 
     async def forget(self, before_us: int) -> int:
         """See `Journal.forget`: replies alone, of refusals too."""
@@ -228,12 +257,17 @@ class SimulatedJournal:
 
     async def _reached(self, what: str) -> None:
         await self._faults.before(what)
-        if self._kept.away:
+        if self._kept.away or not self._links.journal:
             raise Unavailable("the simulated database is away")
+
+    async def _replied(self, what: str) -> None:
+        await self._faults.after(what)
+        if not self._links.journal:
+            raise Unavailable("the simulated database has not answered")
 
     async def _read(self, what: str) -> None:
         await self._reached(f"read {what}")
-        await self._faults.after(f"read {what}")
+        await self._replied(f"read {what}")
 
 
 def _named(commit: Commit) -> str:

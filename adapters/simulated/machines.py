@@ -30,6 +30,7 @@ class Machine:
         self.node_id, self.boot_id, self.up, self.beats = node_id, f"boot-{node_id}", True, True
         self.table = UserTable()
         self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
+        self.late: list[tuple[str, str]] = []  # of what came of an older epoch or of an attempt that was undone
         self.faults: dict[str, list[Fault]] = {}
 
     @property
@@ -62,24 +63,32 @@ class Machine:
 
 
 class SimulatedMachines:
-    """Implements `amends.ports.steps.StepRunner` for `ssh.*` and `agent.*`. Kept when a runtime dies."""
+    """The fleet: what is kept when a runtime dies."""
 
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
-        self.faults: Faults = CALM
 
     def add(self, node_id: str) -> Machine:
         """One more."""
         machine = self.machines[node_id] = Machine(node_id)
         return machine
 
+
+class MachineSteps:
+    """Implements `amends.ports.steps.StepRunner` for `ssh.*` and `agent.*`, for one process."""
+
+    def __init__(self, fleet: SimulatedMachines, faults: Faults = CALM) -> None:
+        self._fleet, self._faults = fleet, faults
+        self.begun = 0
+
     async def run(self, call: StepCall) -> Outcome:
         """One try of a step; a lost reply is what nobody knows."""
-        machine = self.machines.get(call.args["node_id"])
+        machine = self._fleet.machines.get(call.args["node_id"])
+        self.begun += 1
         try:
-            await self.faults.before(call.name)
+            await self._faults.before(call.name)
             outcome = await self._act(machine, call)
-            await self.faults.after(call.name)
+            await self._faults.after(call.name)
         except TimeoutError:
             return Outcome("unknown", "ssh_timeout", "no answer in time")
         return outcome
@@ -106,7 +115,7 @@ class SimulatedMachines:
             args.get("key", ""),
         )  # fmt: skip
         status, words = machine.table.apply(command)
-        machine.calls.append((op, command.user))
+        (machine.late if status == LATE else machine.calls).append((op, command.user))
         if kind == "lose":
             return Outcome("unknown", "ssh_step_failed", "the connection was lost")
         if status == 0:

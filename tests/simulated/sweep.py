@@ -29,7 +29,7 @@ def tell(story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 
     story.breaks(world)
     first = Points(crash_at, mode)
     done = world.run(story.tell, first)
-    assert done == (first.crashed is None)
+    assert done == (first.struck is None)
     if not done and again_at:
         second = Points(again_at, mode)
         done = world.run(story.tell, second)
@@ -38,7 +38,7 @@ def tell(story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 
             break
         done = world.run(story.tell)
     assert done, "the story does not end"
-    return Told(world, first.seen, first.crashed)
+    return Told(world, first.seen, first.struck)
 
 
 def rows_of(world: World) -> dict[str, list[dict[str, Any]]]:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from adapters.nats.publishing import JetStreamPublisher
-from adapters.simulated.bus import SimulatedBus
+from adapters.simulated.bus import BusConnection, SimulatedBus
 from amends.ports.bus import Published, Publisher
 
 EVENT, NOTICE = "amends.v1.evt.node.n1.ready", "amends.v1.ntf.account.acme.allocation.active"
@@ -28,6 +28,7 @@ class Bench(Struct):
 @pytest.fixture
 async def simulated() -> Bench:
     bus = SimulatedBus()
+    connection = BusConnection(bus)
 
     async def held() -> list[bytes]:
         return [stored.payload for stored in bus.streams["AMENDS_EVT"]]
@@ -35,7 +36,7 @@ async def simulated() -> Bench:
     async def delete() -> None:
         bus.delete("AMENDS_EVT")
 
-    return Bench(bus, held, delete, bus.create_streams)
+    return Bench(connection, held, delete, connection.create_streams)
 
 
 @pytest.fixture
