@@ -29,7 +29,7 @@ from amends.values.limits import Limits
 from supervisors.api.endpoints import commands, delivery_commands
 from supervisors.bus_admin import BusAdmin
 from supervisors.core import Core
-from supervisors.invariants import Violation
+from supervisors.invariants.records import Violation
 from supervisors.pool import Policy
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
