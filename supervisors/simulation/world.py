@@ -27,7 +27,7 @@ from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from supervisors.api.endpoints import commands, delivery_commands
-from supervisors.bus_admin import BusAdmin
+from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
 from supervisors.pool import Policy
@@ -139,12 +139,11 @@ class Running:
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
         }
+        republishes = Republishes(self._republished)
+        core.kernel.engine.listeners.append(republishes.follow)
         core.wire(runners, bus, bus_is_there=lambda: links.bus)
 
-        async def nothing_republished(request_id: str) -> dict[str, Any]:
-            return {}
-
-        table = [*commands(str, str, {}), *delivery_commands(journal, nothing_republished)]
+        table = [*commands(str, str, {}), *delivery_commands(journal, republishes.outcome)]
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
         await core.kernel.resume()
@@ -162,6 +161,15 @@ class Running:
         self._tree.cancel()
         await asyncio.wait([self._tree, self._beating])
         await self.core.kernel.aclose()
+
+    async def _republished(self, question: str, target: str, request_id: str) -> list[dict[str, Any]]:
+        """How a republish ended that this runtime has not seen end."""
+        rows = [
+            {**row, "details": msgspec.json.decode(row["details"])}
+            for row in self.world.database.tables.rows["audit_log"].values()
+            if row["target_ref"] == target and row["action"].startswith("outbox.republish.")
+        ]
+        return [row for row in rows if row["details"]["request_id"] == request_id][-1:]
 
     async def _beat(self) -> None:
         while True:

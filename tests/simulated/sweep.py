@@ -62,11 +62,11 @@ def records_of(database: Database) -> Records:
 def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
     records = records_of(world.database)
-    found = [*committed(records), *at_rest(records), *hashed(records), *in_order(_published(world))]
+    found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
     return [*found, *world.broken, *_sent_once(world), *_as_told(story, world, records)]
 
 
-def _published(world: World) -> list[tuple[str, int]]:
+def published(world: World) -> list[tuple[str, int]]:
     told = [msgspec.json.decode(stored.payload) for stored in world.bus.streams["AMENDS_EVT"]]
     return [(event["entity"], event["seq"]) for event in told]
 
