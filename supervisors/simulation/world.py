@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from adapters.simulated.agents import AgentSteps
 from adapters.simulated.bus import BusConnection, SimulatedBus
 from adapters.simulated.faults import Links
 from adapters.simulated.journal import Database, SimulatedJournal
@@ -132,10 +133,13 @@ class Running:
         journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
         await core.load(journal, self.lease)
         await core.watch(lambda: links.bus)
+        agents = AgentSteps(
+            world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links
+        )
         bus, steps = BusConnection(world.bus, self._points, links), self.steps
         runners: dict[str, StepRunner] = {
             "ssh": steps,
-            "agent": steps,
+            "agent": agents,
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
         }
