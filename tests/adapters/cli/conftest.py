@@ -15,7 +15,10 @@ from nats.aio.msg import Msg
 
 from adapters.cli.main import main
 from adapters.embedded.nats import EmbeddedNats
+from amends.domain.domain import requests_of
+from supervisors.rental import RENTAL
 
+REQUESTS = requests_of((RENTAL,)).values()
 TRACE = "0123456789abcdef" * 2
 
 
@@ -92,7 +95,7 @@ def amends(
     monkeypatch.setenv("AMENDS_STATE_DIR", str(base))
 
     async def run(*argv: str, local: Any = None) -> Said:
-        status = await asyncio.to_thread(main, argv, local or {})
+        status = await asyncio.to_thread(main, argv, local or {}, REQUESTS)
         captured = capsys.readouterr()
         return Said(status, captured.out, captured.err)
 
