@@ -7,6 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.fast import fast_means_no_server, pytest_itemcollected
+from tests.parallel import (
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_sessionstart,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
+
+__all__ = [
+    "fast_means_no_server",
+    "pytest_cmdline_main",
+    "pytest_collection_modifyitems",
+    "pytest_itemcollected",
+    "pytest_sessionstart",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
+]
+
 
 @pytest.fixture
 def state_dir() -> Iterator[Path]:

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
 
+from adapters.embedded.ports import free_port
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 
 RATE = 249_000_000
@@ -71,6 +72,9 @@ class World:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self.state_dir.mkdir(parents=True, exist_ok=True)
+        if not (nats := self.state_dir / "nats").exists():  # its first port is one of this worker's
+            nats.mkdir()
+            (nats / "port").write_text(str(free_port()))
         file = self.state_dir / "amends.toml"
         head = "" if "profile" in self.config else 'profile = "acceptance"\n'
         top, bracket, tables = self.config.partition("[")  # what stands above the first table stays there
