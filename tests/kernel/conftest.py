@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,10 @@ from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from supervisors.timing import timing
+from tests.adapters.postgres.database import empty, named, server, template
 from tests.kernel.switch import SWITCH, Switch
+
+__all__ = ["empty", "server", "template"]
 
 Running = Callable[[], AbstractAsyncContextManager[Kernel]]
 
@@ -33,11 +35,9 @@ class NoBroker:
 
 
 @pytest.fixture
-async def dsn(state_dir: Path) -> AsyncIterator[str]:
-    postgres = EmbeddedPostgres(state_dir)
-    await postgres.start()
-    yield postgres.dsn
-    await postgres.stop()
+def dsn(server: EmbeddedPostgres, empty: str) -> str:
+    """A database of its own, migrated."""
+    return named(server.dsn, empty)
 
 
 @pytest.fixture

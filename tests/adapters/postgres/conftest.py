@@ -1,5 +1,5 @@
 """A real Postgres for the tests of this folder."""
 
-from tests.adapters.postgres.database import database, server
+from tests.adapters.postgres.database import database, empty, server, template
 
-__all__ = ["database", "server"]
+__all__ = ["database", "empty", "server", "template"]

@@ -1,5 +1,6 @@
-"""One embedded Postgres for a test session, and a fresh migrated database with a journal for each test."""
+"""One embedded Postgres for a test session, and a fresh migrated database for each test, copied from a template."""
 
+import itertools
 import shutil
 import tempfile
 import time
@@ -17,6 +18,8 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import Book, context
+
+_numbers = itertools.count(1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -56,13 +59,42 @@ class Database(SimpleNamespace):
             await connection.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template(server: EmbeddedPostgres) -> str:
+    """A database that the product has migrated and nobody has led yet, to be copied."""
+    await _superuser(server, "CREATE DATABASE migrated OWNER amends")
+    await Lease(named(server.dsn, "migrated"), "template").prepare("template", "0", 0)
+    connection = await asyncpg.connect(named(server.superuser_dsn, "migrated"))
+    await connection.execute("DELETE FROM runtime_epoch")
+    await connection.close()
+    return "migrated"
+
+
 @pytest_asyncio.fixture
-async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
-    superuser = await asyncpg.connect(server.superuser_dsn)
-    name = f"test{await superuser.fetchval('SELECT count(*) FROM pg_database')}"
-    await superuser.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    await superuser.execute(f"CREATE DATABASE {name} OWNER amends")
-    dsn, admin = (each.replace("/amends?", f"/{name}?") for each in (server.dsn, server.superuser_dsn))
+async def empty(server: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+    """The name of a migrated database in which nothing has happened."""
+    name = f"test{next(_numbers)}"
+    await _superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER amends")
+    yield name
+    await _superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def named(dsn: str, name: str) -> str:
+    """The DSN of another database of the server."""
+    return dsn.replace("/amends?", f"/{name}?")
+
+
+async def _superuser(server: EmbeddedPostgres, statement: str) -> None:
+    connection = await asyncpg.connect(server.superuser_dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest_asyncio.fixture
+async def database(server: EmbeddedPostgres, empty: str) -> AsyncIterator[Database]:
+    dsn, admin = named(server.dsn, empty), named(server.superuser_dsn, empty)
     lease = Lease(dsn, "test")
     assert await lease.acquire_now() == 1
     await lease.prepare("instance-1", "0.1.0", time.time_ns() // 1000)
@@ -73,5 +105,3 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     await read.aclose()
     await journal.aclose()
     await lease.aclose()
-    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await superuser.close()
