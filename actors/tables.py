@@ -55,7 +55,7 @@ class DebtRow(Struct):
 class MeterRow(Struct):
     """The usage clock of one allocation (`tables.md`, meter)."""
 
-    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), facets=(
+    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), money=True, facets=(
         Facet(
             name="meter",
             columns=("allocation_id", "account_id", "rate_uminor_per_hour", "policy_version", "policy_sha256",

@@ -31,6 +31,7 @@ from amends.values.limits import Limits
 from benchmarks.lives import BENCH, Begin, BenchRunner, Touch
 from benchmarks.requests import kept_replies, matching
 from benchmarks.stampede import all_due, stampede
+from supervisors.boot.collector import spare_collector
 from supervisors.timing import timing
 
 
@@ -56,6 +57,7 @@ async def kernel(dsn: str) -> AsyncIterator[Kernel]:
     tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
     task = asyncio.create_task(tree.run())
     await tree.started.wait()
+    spare_collector()
     try:
         yield it
     finally:

@@ -10,6 +10,7 @@ from amends.domain.steps import StepSpec
 from amends.ports.steps import Outcome, StepCall
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired
+from amends.turn.recovery import begin_run, failed_step
 
 STEPS = ("bench.one", "bench.two", "bench.three")
 
@@ -18,7 +19,6 @@ class Life(ActorState, frozen=True, kw_only=True):
     """Three steps in a row; `doomed` fails at the third and undoes the two before."""
 
     doomed: bool = False
-    refs: tuple[str, ...] = ()
 
 
 class Begin(Struct, frozen=True):
@@ -33,7 +33,7 @@ class Touch(Struct, frozen=True):
 
 def _begin(s: Life | None, m: Begin, d: Decision) -> None:
     d.create(Life(state="running", doomed=m.doomed))
-    d.step(STEPS[0], d.ref, {})
+    d.step(STEPS[0], d.ref, {}, undo={"of": 0})
 
 
 def _touch(s: Life | None, m: Touch, d: Decision) -> None:
@@ -50,29 +50,21 @@ def _woken(s: Life, m: TimerFired, d: Decision) -> None:
 def _done(s: Life, m: StepDone, d: Decision) -> None:
     if s.state == "running":
         if not m.ok:
-            d.failed_step(m, "B01")
             d.to("undoing")
-            d.step("bench.undo", d.ref, {"of": 2})
+            failed_step(d, m).undo()
         elif m.name == STEPS[2]:
-            d.to("done")
+            d.to("done", owed=())
         else:
-            d.set(refs=(*s.refs, m.ref))
-            d.step(STEPS[STEPS.index(m.name) + 1], d.ref, {"fail": s.doomed and m.name == STEPS[1]})
+            number = STEPS.index(m.name) + 1
+            d.step(STEPS[number], d.ref, {"fail": s.doomed and m.name == STEPS[1]}, undo={"of": number})
         return
-    run = d.open_run("B01")
-    number = m.args["of"]
+    run = begin_run(d, "B01")
+    owed = s.owed[-1]
     run.compensate(
-        "reverse",
-        "side_effect",
-        f"step-{number}",
-        f"{d.ref}/step:{number}",
-        "success",
-        of=s.refs[number - 1],
-        cause=run.id,
+        "reverse", "side_effect", owed.what, f"{d.ref}/step:{owed.args['of']}", "success", of=owed.of, cause=run.id
     )
-    if number > 1:
-        d.step("bench.undo", d.ref, {"of": number - 1}, attempt=2)
-    else:
+    d.set(owed=s.owed[:-1])
+    if not run.undo():
         run.end("recovered")
         d.to("undone")
 
@@ -80,12 +72,13 @@ def _done(s: Life, m: StepDone, d: Decision) -> None:
 ROW = MatrixRow(
     id="B01", name="bench", step="bench", failure_point="bench", detection="bench", action="undo", owner="bench",
     entity="life", covers=(*STEPS, "bench.undo"), compensations=("reverse·side_effect",), budget=(), billing="none",
-    exhaustion="none",
+    failure_types=("error", "timeout"),
+    exhaustion="none", code=__name__,
 )  # fmt: skip
 DELIVERY = MatrixRow(
     id="B02", name="delivery", step="bench", failure_point="bench", detection="bench", action="retry", owner="bench",
     entity="outbox", covers=("outbox.publish", "notification.publish"), compensations=(), budget=(), billing="none",
-    exhaustion="none",
+    exhaustion="none", code=__name__,
 )  # fmt: skip
 
 LIFE = ActorKind(
@@ -118,5 +111,5 @@ class BenchRunner:
     async def run(self, call: StepCall) -> Outcome:
         """Immediately."""
         if call.args.get("fail"):
-            return Outcome("failed", "bench", "it was to fail")
+            return Outcome("failed", "bench", "it was to fail", may_have_run=False)
         return Outcome("done")

@@ -13,16 +13,18 @@ ROWS = (
         detection="outbox lag monitor", action="outbox re-dispatch and retry publish", owner="Orchestrator",
         entity="outbox", covers=("outbox.publish",), compensations=("compensate·external_call",),
         budget=("outbox_backoff_ms",), billing="none", exhaustion="never: retried for ever; poison is parked",
-        cases=("outbox_poison",),
+        cases=("outbox_poison",), code="amends.delivery.streams",
     ),
     MatrixRow(
         id="R02", name="remote user setup",
         step="Remote user setup", failure_point="SSH user/key install fails", detection="worker command exit/error",
         action="mark allocation failed; ensure node remains unassigned", owner="Provisioning Worker",
         entity="allocation", covers=("ssh.user-create", "ssh.key-install"),
-        compensations=("reverse·side_effect", "rollback·state_change"), budget=("ssh_step_tries", "cleanup_tries"),
-        billing="no meter, no ledger entry", exhaustion="as R04", failure_types=("error", "timeout"),
-        cases=("cleanup_exhausted", "host_key_mismatch", "setup_failing"),
+        compensations=("reverse·side_effect", "rollback·state_change"),
+        budget=("ssh_step_tries", "cleanup_tries", "cleanup_backoff_ms"), billing="no meter, no ledger entry",
+        exhaustion="as R04", failure_types=("error", "timeout"),
+        cases=("cleanup_exhausted", "host_key_mismatch", "setup_failing"), exhausts="cleanup_exhausted",
+        owed=("compensate·side_effect", "cancel·side_effect"), code="actors.allocation.r02_setup",
     ),
     MatrixRow(
         id="R03", name="activation",
@@ -30,8 +32,10 @@ ROWS = (
         detection="DB transaction failure",
         action="retry transaction; if repeated fail, enqueue cleanup task on node", owner="Provisioning Worker",
         entity="allocation", covers=("activation",), compensations=("compensate·side_effect", "reverse·side_effect"),
-        budget=("activation_tries", "activation_backoff_ms", "cleanup_tries"), billing="no ledger entry",
-        exhaustion="as R04", cases=("cleanup_exhausted",),
+        budget=("activation_tries", "activation_backoff_ms", "cleanup_tries", "cleanup_backoff_ms"),
+        billing="no ledger entry", exhaustion="as R04",
+        cases=("cleanup_exhausted",), exhausts="cleanup_exhausted", owed=("cancel·side_effect",), books=("meters",),
+        code="actors.allocation.r03_activation",
     ),
     MatrixRow(
         id="R04", name="release cleanup",
@@ -42,7 +46,8 @@ ROWS = (
         compensations=("compensate·side_effect", "reverse·side_effect"),
         budget=("cleanup_tries", "cleanup_backoff_ms"), billing="stays stopped at the accepted time",
         exhaustion="escalate, node quarantined", failure_types=("error", "timeout"),
-        cases=("cleanup_exhausted", "lockout_failed"),
+        cases=("cleanup_exhausted", "lockout_failed"), exhausts="cleanup_exhausted", owed=("cancel·side_effect",),
+        code="actors.allocation.r04_cleanup",
     ),
     MatrixRow(
         id="R05", name="debit replay", step="Billing debit", failure_point="debit posted twice via replay",
@@ -64,6 +69,7 @@ ROWS = (
         action="retry; if max exceeded, persist notification for later dispatch", owner="Notification Worker",
         entity="notification", covers=("notification.publish",), compensations=("compensate·external_call",),
         budget=("notification_tries", "notification_backoff_ms"), billing="none", exhaustion="parked, sent later",
+        code="amends.delivery.notifications",
     ),
     MatrixRow(
         id="R08", name="node_offline", step="Active allocation runtime",
@@ -137,4 +143,4 @@ ROWS = (
     ),
 )  # fmt: skip
 
-MATRIX = Matrix("2026-11-26.1", ROWS)
+MATRIX = Matrix("2026-11-26.2", ROWS)

@@ -23,6 +23,7 @@ from amends.turn.messages import Envelope, StepDone
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 
 OFFER_AGAIN_S = 0.05
+IN_REACH = ("registered", "ready", "draining", "quarantined")
 ACCUSING = (Suspicion, SetupFailed)  # until the node has taken these in, nobody else is sent there
 
 
@@ -107,6 +108,11 @@ class Pool:
         kind, _, node_id = target.partition(":")
         node = self.node(node_id) if kind == "node" else None
         return (node.ssh_host, node.ssh_port) if node is not None else ("", 0)
+
+    def in_reach(self, target: str) -> bool:
+        """Whether the node of a step's target can be worked on; one that is gone is nobody's to wait for."""
+        node = self.node(target.partition(":")[2])
+        return node is None or node.state in IN_REACH
 
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         """(allocation, `reserved` or `active`) of the node."""

@@ -10,14 +10,30 @@ from amends.domain.matrix import CaseKind
 from amends.domain.steps import StepSpec
 from supervisors.matrix import MATRIX
 
+# While a node is suspect or offline its cleanups wait and spend no try (R04).
+CLEANUP = {"cleanup": "node_in_reach"}
+
 STEPS = (
     StepSpec(name="ssh.probe", adapter="ssh", timeout="probe_timeout_ms", effect=False),
     StepSpec(name="ssh.user-create", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
     StepSpec(name="ssh.key-install", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
-    StepSpec(name="ssh.user-lock", adapter="ssh", timeout="ssh_step_timeout_ms", no_undo="locking out is an undo"),
-    StepSpec(name="ssh.user-remove", adapter="ssh", timeout="ssh_step_timeout_ms", no_undo="it is the undo"),
-    StepSpec(name="activation", external=False, undo="ssh.user-remove"),
-    StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False),
+    StepSpec(
+        name="ssh.user-lock",
+        adapter="ssh",
+        timeout="ssh_step_timeout_ms",
+        no_undo="locking out is an undo",
+        needs_if=CLEANUP,
+    ),
+    StepSpec(
+        name="ssh.user-remove",
+        adapter="ssh",
+        timeout="ssh_step_timeout_ms",
+        no_undo="it is the undo",
+        after=("ssh.user-lock",),
+        needs_if=CLEANUP,
+    ),
+    StepSpec(name="activation", external=False, undo="ssh.user-remove", failures=("error",)),
+    StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False, needs=("bus",)),
     *DELIVERY_STEPS,
 )
 

@@ -16,6 +16,8 @@ from tests.parallel import (
     pytest_xdist_make_scheduler,
 )
 
+pytest_plugins = ["tests.adapters.postgres.database"]
+
 __all__ = [
     "fast_means_no_server",
     "pytest_cmdline_main",

@@ -12,7 +12,9 @@ import pytest
 SERVERS = (
     "adapters.embedded",
     "adapters.http",
-    "adapters.simulated",
+    "adapters.simulated.fleet",
+    "adapters.simulated.machine",
+    "adapters.simulated.ssh_node",
     "aiohttp",
     "asyncssh",
     "nats",

@@ -112,8 +112,8 @@ ANNOUNCED_DATA: Final[dict[str, Json]] = {
     },
     "control_plane": {
         "type": "object",
-        "properties": {"stream": TEXT, "age_us": WHOLE, "offset_us": WHOLE},
-        "description": "of a lagging stream its name and the age of its oldest event, of a clock how far it is off",
+        "properties": {"stream": TEXT, "age_us": WHOLE, "offset_us": WHOLE, "peer": TEXT},
+        "description": "a lagging stream's name and the age of its oldest event; how far a clock is off, and whose",
     },
 }
 

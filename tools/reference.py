@@ -21,6 +21,7 @@ from supervisors.api.endpoints import ById
 from supervisors.boot.front import NOT_BUILT
 from supervisors.matrix import MATRIX
 from supervisors.rental import CASES, STEPS
+from supervisors.simulation.stories import STORIES
 from supervisors.timing import TIMING
 from tools import states
 from tools.asyncapi import endpoints
@@ -31,6 +32,7 @@ FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 WIDTH: Final = 118
 PLACES: Final = {"cmd": "api-commands.md", "ops": "api-operators.md", "qry": "api-queries.md"}
+CASE_KINDS: Final = frozenset(case.kind for case in CASES)
 RECORDS: Final = frozenset(
     ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case")
 )  # fmt: skip
@@ -206,6 +208,20 @@ def undo_of(name: str) -> str:
     return "not built"
 
 
+def module_file(module: str) -> str:
+    """The file of a module of ours."""
+    path = f"{module.replace('.', '/')}.py"
+    return f"src/{path}" if module.startswith("amends.") else path
+
+
+def tests_of(row_id: str) -> list[str]:
+    """The tests of a row on real parts, and its story in the simulated world."""
+    root = Path(__file__).parents[1]
+    real = sorted(path.name for path in (root / "tests" / "acceptance").glob(f"test_{row_id.lower()}_*.py"))
+    told = ["supervisors/simulation/stories.py"] if any(story.row == row_id for story in STORIES) else []
+    return [*(f"tests/acceptance/{name}" for name in real), *told]
+
+
 def matrix_row(row: MatrixRow) -> list[str]:
     """The section of one row."""
     steps = "; ".join(f"`{name}` (undo: {undo_of(name)})" for name in row.covers)
@@ -213,7 +229,11 @@ def matrix_row(row: MatrixRow) -> list[str]:
         "status": f"**{row.status}**", "entity": f"`{row.entity}`", "owner": row.owner,
         "failure point": row.failure_point, "detection": row.detection, "action": row.action, "steps": steps,
         "failure types": listed(row.failure_types), "records": listed(row.compensations),
-        "budget": listed(row.budget), "billing": row.billing, "exhaustion": row.exhaustion, "cases": listed(row.cases),
+        "records of what is owed": listed(row.owed), "budget": listed(row.budget), "billing": row.billing,
+        "may book": listed(row.books), "exhaustion": row.exhaustion,
+        "cases": ", ".join(f"[`{kind}`](../runbooks/{kind}.md)" if kind in CASE_KINDS else f"`{kind}`"
+                           for kind in row.cases) or "–",
+        "code": f"`{module_file(row.code)}`" if row.code else "–", "tests": listed(tests_of(row.id)),
     }  # fmt: skip
     rows = table(f"{row.id} | {row.step}", [f"{name} | {text}" for name, text in cells.items()])
     built = "" if row.status == "built" else " · not built"

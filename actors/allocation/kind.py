@@ -8,9 +8,9 @@ from typing import Any
 
 from actors.allocation import r02_setup, r03_activation, r04_cleanup, release
 from actors.allocation.messages import ReleaseAllocation, RequestAllocation, RetryCleanup
-from actors.allocation.state import Allocation, view_allocation
+from actors.allocation.state import Allocation, owes_its_user, view_allocation
 from actors.between import CleanupLost, NodeMoved, Offer, Suspicion
-from amends.domain.kinds import ActorKind
+from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired, TurnRefused
 
@@ -83,6 +83,8 @@ ALLOCATION = ActorKind(
         TurnRefused: _refused,
     },
     creates=frozenset({RequestAllocation}),
+    legal={Offer: Legal(("requested",)), NodeMoved: Legal(("active", "releasing"))},
+    upgrades=(owes_its_user,),
     view=view_allocation,
     owner=lambda s: s.account_id,
     answers_refusal=_answers_refusal,

@@ -4,13 +4,14 @@ from typing import Any
 
 from actors.allocation.messages import RequestAllocation
 from actors.allocation.r04_cleanup import begin_cleanup
-from actors.allocation.state import Allocation, ssh_args, user_ref
+from actors.allocation.state import Allocation, create_ref, ssh_args, user_ref
 from actors.between import Offer, SetupFailed, SetupWorked
+from actors.facts import facts
 from actors.tables import AssignmentRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
-from amends.turn.recovery import Run
+from amends.turn.recovery import Run, begin_run, failed_step
 
 # A failed connection, login or host key check means that the user cannot exist (R02).
 STEP_CODES = frozenset(
@@ -22,15 +23,15 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
     """A request for an allocation is always accepted; without a node it fails at its deadline."""
     if m.rate_uminor_per_hour is None:
         d.refuse("invalid_request", "the request has no rate_uminor_per_hour", field="rate_uminor_per_hour")
-    account = d.facts.account(m.account_id)
+    account = facts(d).account(m.account_id)
     if account is None:
         d.refuse("not_found", f"there is no account {m.account_id!r}", field="account_id")
-    if account.currency != d.facts.policy.currency:
+    if account.currency != facts(d).policy.currency:
         d.refuse(
-            "invalid_request", f"the account is kept in {account.currency}, the policy in {d.facts.policy.currency}",
+            "invalid_request", f"the account is kept in {account.currency}, the policy in {facts(d).policy.currency}",
             field="account_id",
         )  # fmt: skip
-    if m.node_id is not None and d.facts.node(m.node_id) is None:
+    if m.node_id is not None and facts(d).node(m.node_id) is None:
         d.refuse("not_found", f"there is no node {m.node_id!r}", field="node_id")
     d.create(
         Allocation(
@@ -51,8 +52,6 @@ def request(s: Allocation | None, m: RequestAllocation, d: Decision) -> None:
 
 def offer(s: Allocation, m: Offer, d: Decision) -> None:
     """Take an assignable node: the assignment is written here, unique per node (A1)."""
-    if s.state != "requested":
-        return
     d.require("node", m.node_id, ("ready",), m.node_epoch)
     d.cancel("deadline")
     d.to("provisioning", node_id=m.node_id, node_epoch=m.node_epoch, attempt_id=d.mint("task"))
@@ -71,15 +70,11 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     if s.failing:
         _undone(s, m, d)
         return
-    if m.name == "ssh.user-create":
-        d.set(create_ref=m.ref, user_may_exist=m.outcome.may_have_run)
     if not m.ok:
-        run, _ = d.failed_step(m, "R02")
         code = m.outcome.code if m.outcome.code in STEP_CODES else "ssh_step_failed"
-        undo(d, run, code)
+        undo(d, failed_step(d, m), code)
     elif s.leaving:
-        run = d.open_run("R02", trigger_type="policy", trigger_ref=d.ref, original=(s.trace_id, s.span_id))
-        undo(d, run, "cancelled")
+        undo(d, begin_undo(d, d.ref), "cancelled")
     elif m.name == "ssh.user-create":
         _ssh(d, "ssh.key-install", key=s.key_line)
     else:
@@ -89,34 +84,37 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
 
 
 def _worked(s: Allocation, d: Decision) -> None:
-    node = d.facts.node(s.node_id)
+    node = facts(d).node(s.node_id) if s.node_id is not None else None
     if node is not None and node.setup_fails:
         d.tell("node", s.node_id or "", SetupWorked())
 
 
+def begin_undo(d: Decision, trigger_ref: str = "") -> Run:
+    """The run of this row, begun for another reason than a failed step: a release, a node that is lost."""
+    s: Allocation = d.state
+    row = d.context.matrix.row_of("ssh.user-create").id
+    return begin_run(d, row, trigger_type="policy", trigger_ref=trigger_ref, original=(s.trace_id, s.span_id))
+
+
 def undo(d: Decision, run: Run, code: str) -> None:
     """Undo what this attempt may have done: the user inline, once, then the reservation."""
-    s: Allocation = d.state
-    if not s.user_may_exist:
+    if run.undo(key=f"{d.id}:undo"):
+        d.set(failing=code)
+    else:
         rolled_back(d, run, code, owed=False)
-        return
-    action_id, trace = run.plan()
-    d.set(failing=code)
-    d.step(
-        "ssh.user-remove", f"node:{s.node_id}", ssh_args(s, d.id, action_id=action_id), key=f"{d.id}:undo", trace=trace
-    )
 
 
 def _undone(s: Allocation, m: StepDone, d: Decision) -> None:
-    if m.name != "ssh.user-remove":
+    if m.name != d.context.steps["ssh.user-create"].undo:
         return  # a set-up step that ended after the undo began; its tombstone has the last word
+    run = begin_undo(d)
     if m.ok:
-        run = d.open_run("R02")
+        d.undone(m.name, m.target)
     else:
-        run, _ = d.failed_step(m, "R02")
+        failed_step(d, m, run)
     run.compensate(
         "reverse", "side_effect", "user-create", user_ref(s, d.id), "success" if m.ok else "failure",
-        of=s.create_ref, cause=s.attempt_id or "", duration_ms=m.duration_ms, action_id=m.args["action_id"],
+        of=create_ref(s), cause=s.attempt_id or "", duration_ms=m.duration_ms, action_id=m.args["action_id"],
         metadata={"code": m.outcome.code} if m.outcome.code else {},
     )  # fmt: skip
     rolled_back(d, run, s.failing, owed=not m.ok)
@@ -133,7 +131,7 @@ def rolled_back(d: Decision, run: Run, code: str, *, owed: bool) -> None:
     if code in STEP_CODES and s.node_id is not None:
         d.tell("node", s.node_id, SetupFailed(d.id, code))
     if owed:
-        begin_cleanup(d, "R02")
+        begin_cleanup(d, run.row.id)
         run.degrade()
     else:
         run.end("recovered")
@@ -151,4 +149,4 @@ def fail(s: Allocation, d: Decision, code: str) -> None:
 
 def _ssh(d: Decision, name: str, **args: Any) -> None:
     s: Allocation = d.state
-    d.step(name, f"node:{s.node_id}", ssh_args(s, d.id, **args), key=f"{s.attempt_id}:{name}")
+    d.step(name, f"node:{s.node_id}", ssh_args(s, d.id, **args), key=f"{s.attempt_id}:{name}", undo=ssh_args(s, d.id))

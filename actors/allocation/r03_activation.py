@@ -4,13 +4,16 @@ from msgspec import to_builtins
 
 from actors.allocation import r02_setup
 from actors.allocation.r04_cleanup import begin_cleanup
-from actors.allocation.state import Allocation, access_to, user_ref
+from actors.allocation.state import Allocation, access_to, create_ref, user_ref
 from actors.between import NodeMoved
+from actors.facts import facts
 from actors.tables import AssignmentRow, MeterRow
 from amends.turn.decision import Decision
 from amends.turn.messages import TurnRefused
 from amends.turn.notify import notify
+from amends.turn.recovery import begin_run, failure, find_run
 
+STEP = "activation"
 NODE_STATES = ("ready", "suspect", "draining")
 
 
@@ -19,13 +22,13 @@ def activate(s: Allocation, d: Decision) -> None:
     if s.state != "activating" or s.failing or s.node_id is None:
         return
     d.require("node", s.node_id, NODE_STATES, s.node_epoch)
-    node = d.facts.node(s.node_id)
+    node = facts(d).node(s.node_id)
     if node is None:
         _node_lost(s, d)
         return
     d.as_of_commit()  # a meter starts at the commit that opens it
     meter_id = d.mint("meter")
-    policy = d.facts.policy
+    policy = facts(d).policy
     access = access_to(d.id, node.ssh_host, node.ssh_port, node.ssh_host_key)
     d.to(
         "active", activated_us=d.now_us, access=access, billing_state="accruing", meter_id=meter_id,
@@ -33,8 +36,8 @@ def activate(s: Allocation, d: Decision) -> None:
     )  # fmt: skip
     d.row(meter_row(d.state, d.id))
     d.row(AssignmentRow(d.id, s.node_id, "active", d.now_us, None))
-    d.did("activation", s.activation_tries + 1, True, d.now_us)
-    run = d.run("R03")
+    d.did(STEP, s.activation_tries + 1, True, d.now_us)
+    run = find_run(d, d.context.matrix.row_of(STEP).id)
     if run is not None:
         run.retry("activation", d.ref, True, attempt=s.activation_tries + 1)
         run.end("recovered")
@@ -49,7 +52,7 @@ def moved(s: Allocation, m: NodeMoved, d: Decision) -> None:
     Before `active` nobody was told an address, and the activation takes the newest.
     """
     access = access_to(d.id, m.host, m.port, m.host_key)
-    if s.state not in ("active", "releasing") or access == s.access:
+    if access == s.access:
         return
     d.set(access=access)
     d.audit("allocation.access_changed", details={"fingerprint": access.fingerprint})
@@ -69,27 +72,25 @@ def refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
         _node_lost(s, d)
         return
     tries = s.activation_tries + 1
-    span = d.did("activation", tries, False, m.started_us or d.now_us, m.code, m.text)
-    run = d.open_run("R03", original=(d.trace_id, span))
-    failure = d.failure(m.code, m.text, component="activation", span_id=span, run=run, severity="high")
-    run.caused_by(failure)
+    span = d.did(STEP, tries, False, m.started_us or d.now_us, m.code, m.text)
+    run = begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, span))
+    run.caused_by(failure(d, m.code, m.text, component=STEP, span_id=span, run=run, severity="high"))
     run.retry("activation", d.ref, False, attempt=tries, code=m.code)
     d.set(activation_tries=tries)
-    if tries < d.limits("activation_tries"):
-        d.timer("activate", d.now_us + d.limits.delay_us("activation_backoff_ms", tries, d.id))
+    if tries < run.tries("activation_tries"):
+        d.timer("activate", d.now_us + run.wait_us("activation_backoff_ms", tries))
         return
     run.compensate(
-        "compensate", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
+        "compensate", "side_effect", "user-create", user_ref(s, d.id), "success", of=create_ref(s), cause=run.id,
         attempt=0, metadata={"enqueued": "user-remove"},
     )  # fmt: skip
     r02_setup.fail(s, d, "activation_failed")
-    begin_cleanup(d, "R03")
+    begin_cleanup(d, run.row.id)
     run.degrade()
 
 
 def _node_lost(s: Allocation, d: Decision) -> None:
-    run = d.open_run("R02", trigger_type="policy", trigger_ref=f"node:{s.node_id}", original=(s.trace_id, s.span_id))
-    r02_setup.undo(d, run, "node_offline")
+    r02_setup.undo(d, r02_setup.begin_undo(d, f"node:{s.node_id}"), "node_offline")
 
 
 def meter_row(s: Allocation, allocation_id: str, cause: str | None = None) -> MeterRow:

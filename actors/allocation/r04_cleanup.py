@@ -7,15 +7,17 @@ owed, and spends no try of its own.
 from typing import Any
 
 from actors.allocation.messages import RetryCleanup
-from actors.allocation.state import Allocation, ssh_args, user_ref
+from actors.allocation.state import Allocation, create_ref, user_ref
 from actors.between import CleanupLost, DebtSettled, Suspicion
 from actors.tables import DebtRow
+from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
-from amends.turn.recovery import Run
+from amends.turn.recovery import Run, begin_run, failed_step, find_run
 
 CASE = "cleanup_exhausted"
 LOCKOUT = "lockout_failed"
+LOCK = "ssh.user-lock"
 
 
 def begin_cleanup(d: Decision, row: str) -> None:
@@ -32,9 +34,9 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     """A try of the cleanup, or its lock, has ended."""
     if not s.cleanup_pending:
         return
-    if m.ok and m.name == "ssh.user-lock":
+    if m.ok and m.name == LOCK:
         d.set(locked=True)
-        d.resolve_case(LOCKOUT, "the customer is locked out")
+        close_case(d, LOCKOUT, "the customer is locked out")
         _try(d, s.cleanup_attempts + 1)
     elif m.ok:
         _cleaned(s, m, d)
@@ -50,10 +52,10 @@ def retry(s: Allocation, m: RetryCleanup, d: Decision) -> None:
         d.audit("allocation.cleanup_retry", reason=m.reason, details={"tries": s.cleanup_attempts})
         d.hasten(f"node:{s.node_id}")
         return
-    run = d.open_run("R04", trigger_type="policy", trigger_ref=f"case:{s.cases[CASE]}")
-    d.case(CASE, run=run, state="retrying", reason=m.reason)
+    run = _begin(d, f"case:{s.cases[CASE]}")
+    run.case(CASE, state="retrying", reason=m.reason)
     d.audit("allocation.cleanup_retry", reason=m.reason)
-    d.set(cleanup_attempts=0, cleanup_run="R04", cleanup_operator=d.env.actor)
+    d.set(cleanup_attempts=0, cleanup_run=run.row.id, cleanup_operator=d.env.actor)
     _try(d, 1)
 
 
@@ -61,36 +63,45 @@ def lost(s: Allocation, m: CleanupLost, d: Decision) -> None:
     """Settle the debt as cancelled: the node will never be seen again."""
     if not s.cleanup_pending:
         return
-    run = d.run(s.cleanup_run) or d.open_run("R04", trigger_type="policy", trigger_ref=f"node:{s.node_id}")
+    run = find_run(d, s.cleanup_run) or _begin(d, f"node:{s.node_id}")
     run.compensate(
-        "cancel", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
+        "cancel", "side_effect", "user-create", user_ref(s, d.id), "success", of=create_ref(s), cause=run.id,
         attempt=99, metadata={"acknowledged": "node retired"}, supersedes=s.cleanup_superseded,
     )  # fmt: skip
     run.end("recovered")
     _settle(d, m.reason)
 
 
+def _row(d: Decision) -> str:
+    return d.context.matrix.row_of(LOCK).id
+
+
+def _begin(d: Decision, trigger_ref: str) -> Run:
+    return begin_run(d, _row(d), trigger_type="policy", trigger_ref=trigger_ref)
+
+
 def _try(d: Decision, attempt: int, *, after_us: int = 0) -> None:
     s: Allocation = d.state
     locked = s.locked or s.state == "failed"  # a user that never became the customer's is removed at once
-    name = "ssh.user-remove" if locked else "ssh.user-lock"
-    run = d.run(s.cleanup_run)
+    owed = s.owed[-1]
+    name = owed.step if locked else LOCK
+    run = find_run(d, s.cleanup_run)
     args: dict[str, Any] = {"cleanup": True}
     trace = None
     if run is not None:
         args["action_id"], trace = run.plan()
     d.step(
-        name, f"node:{s.node_id}", ssh_args(s, d.id, **args), attempt=attempt, after_us=after_us,
+        name, owed.target, {**owed.args, **args}, attempt=attempt, after_us=after_us,
         key=f"{d.id}:cleanup:{name}", trace=trace,
     )  # fmt: skip
 
 
 def _cleaned(s: Allocation, m: StepDone, d: Decision) -> None:
     d.set(cleanup_attempts=s.cleanup_attempts + 1)
-    run = d.run(s.cleanup_run)
+    run = find_run(d, s.cleanup_run)
     if run is not None:
         run.compensate(
-            "reverse", "side_effect", "user-create", user_ref(s, d.id), "success", of=s.create_ref, cause=run.id,
+            "reverse", "side_effect", "user-create", user_ref(s, d.id), "success", of=create_ref(s), cause=run.id,
             attempt=s.cleanup_attempts + 1, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
             metadata={"operator": s.cleanup_operator} if s.cleanup_operator else {},
             supersedes=s.cleanup_superseded,
@@ -101,30 +112,29 @@ def _cleaned(s: Allocation, m: StepDone, d: Decision) -> None:
 
 def _failed(s: Allocation, m: StepDone, d: Decision) -> None:
     tries = s.cleanup_attempts + 1
-    run, _ = d.failed_step(m, s.cleanup_run)
+    run = failed_step(d, m, find_run(d, s.cleanup_run))
     d.set(cleanup_attempts=tries)
     d.row(_debt(d))
     run.retry(
         m.name.partition(".")[2], user_ref(s, d.id), False, attempt=tries, duration_ms=m.duration_ms,
         code=m.outcome.code, action_id=m.args.get("action_id", ""),
     )  # fmt: skip
-    if s.cleanup_run == "R04" and user_ref(s, d.id) not in d.state.runs["R04"].last:
+    if s.cleanup_run == _row(d) and not run.newest(user_ref(s, d.id)):
         _compensate(s, d, run, "partial", 0, m)
-    if tries < d.limits("cleanup_tries"):
+    if tries < run.tries("cleanup_tries"):
         run.degrade()
-        _try(d, tries + 1, after_us=d.limits.delay_us("cleanup_backoff_ms", tries, d.id))
+        _try(d, tries + 1, after_us=run.wait_us("cleanup_backoff_ms", tries))
         return
     _compensate(s, d, run, "failure", tries, m)
-    run.escalate(CASE, d.ref, {"node_id": s.node_id, "tries": tries, "code": m.outcome.code})
     d.set(cleanup_superseded=run.newest(user_ref(s, d.id)))
-    run.end("failed")
+    run.exhausted(d.ref, {"node_id": s.node_id, "tries": tries, "code": m.outcome.code})
     if s.node_id is not None:
         d.tell("node", s.node_id, Suspicion("cleanup_exhausted"))
 
 
 def _compensate(s: Allocation, d: Decision, run: Run, outcome: Any, attempt: int, m: StepDone) -> None:
     run.compensate(
-        "compensate", "side_effect", "user-create", user_ref(s, d.id), outcome, of=s.create_ref or m.ref, cause=run.id,
+        "compensate", "side_effect", "user-create", user_ref(s, d.id), outcome, of=create_ref(s) or m.ref, cause=run.id,
         attempt=attempt, metadata={"code": m.outcome.code, "tries": d.state.cleanup_attempts},
     )  # fmt: skip
 
@@ -132,11 +142,11 @@ def _compensate(s: Allocation, d: Decision, run: Run, outcome: Any, attempt: int
 def _settle(d: Decision, reason: str) -> None:
     s: Allocation = d.state
     d.row(_debt(d, d.now_us))
-    d.set(cleanup_pending=False, owing=False)
+    d.set(cleanup_pending=False, owing=False, owed=())
     operator = {"operator": s.cleanup_operator} if s.cleanup_operator else {}
     d.audit("allocation.cleanup_settled", reason=reason, details={"attempts": s.cleanup_attempts, **operator})
-    d.resolve_case(CASE, reason)
-    d.resolve_case(LOCKOUT, reason)
+    close_case(d, CASE, reason)
+    close_case(d, LOCKOUT, reason)
     if s.node_id is not None:
         d.tell("node", s.node_id, DebtSettled())
 

@@ -6,12 +6,13 @@ A paused allocation takes a release too: its instant stands in the state, and co
 from actors.allocation.messages import ReleaseAllocation
 from actors.allocation.r02_setup import fail
 from actors.allocation.r03_activation import meter_row
-from actors.allocation.r04_cleanup import LOCKOUT, begin_cleanup
+from actors.allocation.r04_cleanup import LOCK, LOCKOUT, begin_cleanup
 from actors.allocation.state import Allocation, ssh_args, user_ref
 from actors.tables import AssignmentRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
+from amends.turn.recovery import failed_step
 
 
 def release(s: Allocation, m: ReleaseAllocation, d: Decision) -> None:
@@ -57,25 +58,25 @@ def begin_release(s: Allocation, d: Decision, accepted_us: int) -> None:
         billing_state="stopped",
     )  # fmt: skip
     d.row(meter_row(d.state, d.id, "release"))
-    d.step("ssh.user-lock", f"node:{s.node_id}", ssh_args(s, d.id), key=f"{d.id}:lock")
+    d.step(LOCK, f"node:{s.node_id}", ssh_args(s, d.id), key=f"{d.id}:lock")
 
 
 def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
     """The lock has ended, well or not: the release commits either way, the rest of the cleanup follows."""
-    if m.name != "ssh.user-lock" or s.node_id is None:
+    if m.name != LOCK or s.node_id is None:
         return
     d.to("released", ended_us=d.now_us, locked=m.ok)
     d.row(AssignmentRow(d.id, s.node_id, "ended", d.now_us, d.now_us))
     if not m.ok:
-        run, _ = d.failed_step(m, "R04")
+        run = failed_step(d, m)
         run.compensate(
             "compensate", "side_effect", "user-create", user_ref(s, d.id), "partial", of=m.ref, cause=run.id, attempt=0,
             metadata={"owed": "user-lock, user-remove"},
         )  # fmt: skip
         evidence = {"node_id": s.node_id, "code": m.outcome.code, "message": m.outcome.message[:300]}
-        d.case(LOCKOUT, run=run, evidence=evidence)
+        run.case(LOCKOUT, evidence=evidence)
         run.degrade()
-    begin_cleanup(d, "R04")
+    begin_cleanup(d, d.context.matrix.row_of(LOCK).id)
     notify(
         d, "allocation.released", account_id=s.account_id, state="released", cause="release", stopped_us=s.stopped_us
     )

@@ -24,24 +24,19 @@ class Allocation(ActorState, frozen=True, kw_only=True):
     """One rental. Times in microseconds; `key_line` is the customer's key, re-encoded.
 
     `failing` names the failure code while an inline undo runs; `leaving` the cause of a release that came during
-    set-up, or while the allocation was paused; `create_ref` the span that made the user: what compensations
-    compensate; `access` how the customer gets in, from `active` on.
+    set-up, or while the allocation was paused; `access` how the customer gets in, from `active` on.
     """
 
     account_id: str
     rate_uminor_per_hour: int
     key_line: str
     requested_us: int
-    trace_id: str
-    span_id: str
     node_labels: dict[str, str] = {}
     wanted_node: str | None = None
     external_ref: str | None = None
     node_id: str | None = None
     node_epoch: int = 0
     attempt_id: str | None = None
-    create_ref: str = ""
-    user_may_exist: bool = False
     failing: str = ""
     leaving: str = ""
     accepted_us: int | None = None
@@ -89,6 +84,26 @@ def ssh_args(s: Allocation, allocation_id: str, **more: Any) -> dict[str, Any]:
         "node_id": s.node_id, "user": user_of(allocation_id), "allocation": allocation_id, "attempt": s.attempt_id,
         **more,
     }  # fmt: skip
+
+
+def create_ref(s: Allocation) -> str:
+    """The span that may have made the user, "" for none: what compensations compensate."""
+    return s.owed[0].of if s.owed else ""
+
+
+def owes_its_user(body: dict[str, Any], allocation_id: str) -> dict[str, Any]:
+    """Of version 1: `user_may_exist` and `create_ref` become the undo that is owed."""
+    exists, ref = body.pop("user_may_exist", False), body.pop("create_ref", "")
+    if exists or body["state"] == "provisioning":
+        args = {
+            "node_id": body.get("node_id"), "user": user_of(allocation_id), "allocation": allocation_id,
+            "attempt": body.get("attempt_id"),
+        }  # fmt: skip
+        body["owed"] = [{
+            "step": "ssh.user-remove", "target": f"node:{body.get('node_id')}", "args": args, "what": "ssh.user-create",
+            "of": ref or f"{body['trace_id']}:{body['span_id']}",
+        }]  # fmt: skip
+    return body
 
 
 def view_allocation(s: Allocation, identifier: str, d: Any) -> dict[str, Any]:

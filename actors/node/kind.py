@@ -5,6 +5,7 @@ something changes. Verdicts on silence belong to the node-loss rows and are not 
 """
 
 from actors.between import DebtSettled, SetupFailed, SetupWorked, Suspicion
+from actors.facts import facts
 from actors.node import operations, reconcile
 from actors.node.messages import (
     DrainNode,
@@ -20,20 +21,20 @@ from actors.node.messages import (
 )
 from actors.node.reconcile import PROBE, probe
 from actors.node.state import Node, view_node
-from amends.domain.kinds import ActorKind
+from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired
 
+LIVING = ("registered", *operations.IN_SERVICE, "quarantined")
+
 
 def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
-    if s.state == "retired":
-        return
     if "identity_conflict" in s.quarantine_reasons:
         return  # it is known; whose heartbeat this is nobody can tell
     if m.rival:
         _two_machines(s, m, d)
         return
-    held = d.facts.assignment_of(d.id)
+    held = facts(d).assignment_of(d.id)
     rebooted = s.boot_id is not None and m.boot_id != s.boot_id
     if rebooted and held is not None and held[1] == "reserved":
         # The machine under a set-up is a new one: the reservation's epoch no longer fits (R02).
@@ -59,8 +60,6 @@ def _two_machines(s: Node, m: HeartbeatSeen, d: Decision) -> None:
 
 def _setup_failed(s: Node, m: SetupFailed, d: Decision) -> None:
     """Customer after customer fails on it: a bad node must not eat a queue of them."""
-    if s.state == "retired":
-        return
     fails = [*s.setup_fails, m.allocation_id]
     d.set(setup_fails=fails)
     if len(fails) >= d.limits("setup_fail_limit"):
@@ -89,14 +88,11 @@ def _back(d: Decision) -> None:
 
 
 def _silent(s: Node, m: Silent, d: Decision) -> None:
-    if s.state in ("ready", "draining"):
-        last = max(m.last_us, s.last_heartbeat_us or 0)
-        d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
+    last = max(m.last_us, s.last_heartbeat_us or 0)
+    d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
 
 
 def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
-    if s.state == "retired":
-        return
     case = "host_key_mismatch" if m.reason == "host_key_mismatch" else ""
     operations.quarantine(d, m.reason, case=case)
 
@@ -149,7 +145,7 @@ def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
     tries, first_us = s.probe_tries + 1, s.probe_failed_us if s.probe_tries else d.now_us
     d.set(probe_tries=tries, probe_failed_us=first_us)
     limit = d.limits("setup_fail_limit")
-    if tries >= limit and (s.unproven or d.facts.ssh_works_elsewhere(d.id, first_us)):
+    if tries >= limit and (s.unproven or facts(d).ssh_works_elsewhere(d.id, first_us)):
         d.set(probe_tries=0, probe_failed_us=0, unproven=False)
         evidence = {"probes": tries, "code": m.outcome.code, "message": m.outcome.message[:300]}
         operations.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
@@ -159,11 +155,11 @@ def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
 
 def _is_taken(s: Node, d: Decision) -> bool:
     """A customer's node is not looked at by probes, unless nobody has been let in at its new address yet."""
-    return not s.unproven and d.facts.assignment_of(d.id) is not None
+    return not s.unproven and facts(d).assignment_of(d.id) is not None
 
 
 def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
-    if s.state == "ready" and not s.probe_tries and not _is_taken(s, d):
+    if not s.probe_tries and not _is_taken(s, d):
         probe(d)
 
 
@@ -171,7 +167,7 @@ def _timer(s: Node, m: TimerFired, d: Decision) -> None:
     if m.name == "reconcile":
         reconcile.begin_reconcile(d)
     elif s.state == "registered":
-        if d.facts.is_heard(d.id):
+        if facts(d).is_heard(d.id):
             probe(d)
     elif s.state in ("ready", "draining") and s.probe_tries:
         if _is_taken(s, d):
@@ -234,5 +230,18 @@ NODE = ActorKind(
         TimerFired: _timer,
     },
     creates=frozenset({RegisterNode}),
+    legal={
+        HeartbeatSeen: Legal(LIVING),
+        Silent: Legal(("ready", "draining")),
+        Reprobe: Legal(("ready",)),
+        Suspicion: Legal(LIVING),
+        SetupFailed: Legal(LIVING),
+        DrainNode: Legal(operations.IN_SERVICE, "drained"),
+        UndrainNode: Legal(operations.IN_SERVICE, "undrained"),
+        QuarantineNode: Legal(LIVING, "quarantined"),
+        ReturnNode: Legal(("quarantined",), "returned to service"),
+        RetireNode: Legal(("quarantined", "registered"), "retired"),
+        UpdateNode: Legal(LIVING, "updated"),
+    },
     view=view_node,
 )

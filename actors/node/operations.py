@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from actors.between import CleanupLost, NodeMoved
+from actors.facts import facts
 from actors.node.messages import (
     DrainNode,
     QuarantineNode,
@@ -16,6 +17,7 @@ from actors.node.messages import (
 )
 from actors.node.reconcile import begin_reconcile, probe
 from actors.node.state import Node, address
+from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.notify import notify
 
@@ -39,7 +41,7 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
 
 def _claim_key(host_key: str, d: Decision) -> None:
     """One machine is one node: its host key may stand with one only (A1). The database holds it in a race."""
-    other = d.facts.node_with_key(host_key)
+    other = facts(d).node_with_key(host_key)
     if other is not None and other != d.id:
         d.refuse("already_exists", f"the machine with this host key is the node {other!r}", field="ssh.host_key")
 
@@ -51,8 +53,6 @@ def drain(s: Node, m: DrainNode, d: Decision) -> None:
     elif s.state == "suspect":
         d.set(before_suspect="draining")
         d.audit("node.drain", reason=m.reason)
-    elif s.state != "draining":
-        _illegal(s, d, "drained")
 
 
 def undrain(s: Node, m: UndrainNode, d: Decision) -> None:
@@ -62,14 +62,12 @@ def undrain(s: Node, m: UndrainNode, d: Decision) -> None:
         d.audit("node.undrain", reason=m.reason)
     elif s.state == "draining":
         d.to("ready", reason=m.reason)
-    elif s.state != "ready":
-        _illegal(s, d, "undrained")
+    elif s.state == "suspect":
+        d.refuse("illegal_transition", "a node that is suspect and not drained cannot be undrained", state=s.state)
 
 
 def ops_quarantine(s: Node, m: QuarantineNode, d: Decision) -> None:
     """An operator takes the node out of service; a running allocation is not touched."""
-    if s.state == "retired":
-        _illegal(s, d, "quarantined")
     quarantine(d, "operator", reason=m.reason)
 
 
@@ -87,16 +85,14 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
         d.set(**changes)
         d.audit("node.quarantine_reason", reason=reason, details={"cause": why, "was_returning": s.returning})
         d.cancel("reconcile")
-        d.resolve_case("reconcile_stalled", "the node is no longer on its way back")
+        close_case(d, "reconcile_stalled", "the node is no longer on its way back")
     if case and case not in d.state.cases:
-        d.case(case, evidence={**(evidence or {}), **address(d.state)})
+        open_case(d, case, evidence={**(evidence or {}), **address(d.state)})
 
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
     """An operator lets the node out of quarantine; it is probed and reconciled first, now and until that goes well."""
-    if s.state != "quarantined":
-        _illegal(s, d, "returned to service")
-    if d.facts.is_dirty(d.id) and not m.acknowledge_dirty:
+    if facts(d).is_dirty(d.id) and not m.acknowledge_dirty:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
     d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
     d.set(returning=True, dirty_acknowledged=m.acknowledge_dirty)
@@ -106,11 +102,9 @@ def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
 
 def retire(s: Node, m: RetireNode, d: Decision) -> None:
     """Out of the fleet for good; the id may be registered again."""
-    if s.state not in ("quarantined", "registered"):
-        _illegal(s, d, "retired")
-    if d.facts.assignment_of(d.id) is not None:
+    if facts(d).assignment_of(d.id) is not None:
         d.refuse("illegal_transition", "an allocation still lives on this node", field="node_id")
-    debtors = d.facts.debtors(d.id)
+    debtors = facts(d).debtors(d.id)
     if debtors and not m.acknowledge_lost:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")
     d.to(
@@ -119,15 +113,13 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     )  # fmt: skip
     d.cancel("probe", "reconcile")
     for kind in list(s.cases):
-        d.resolve_case(kind, m.reason)
+        close_case(d, kind, m.reason)
     for allocation_id in debtors:
         d.tell("allocation", allocation_id, CleanupLost(m.reason))
 
 
 def update(s: Node, m: UpdateNode, d: Decision) -> None:
     """A re-imaged or moved machine: new address, host key or labels; a new probe follows."""
-    if s.state == "retired":
-        _illegal(s, d, "updated")
     changes: dict[str, Any] = {}
     if m.labels is not None:
         changes["labels"] = m.labels
@@ -140,7 +132,7 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         d.refuse("invalid_request", "nothing to update: give ssh or labels", field="ssh")
     d.set(**changes)
     d.audit("node.update", reason=m.reason, details={"fields": sorted(changes)})
-    held = d.facts.assignment_of(d.id)
+    held = facts(d).assignment_of(d.id)
     if m.ssh is not None and held is not None:
         d.tell("allocation", held[0], NodeMoved(m.ssh.host, m.ssh.port, m.ssh.host_key))
     if m.ssh is not None:  # what was asked of the old machine says nothing about this one
@@ -148,7 +140,3 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
         probe(d)
         if s.reconciling:
             begin_reconcile(d)
-
-
-def _illegal(s: Node, d: Decision, verb: str) -> None:
-    d.refuse("illegal_transition", f"a node that is {s.state} cannot be {verb}", state=s.state)

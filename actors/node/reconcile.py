@@ -9,7 +9,9 @@ whatever else is found is reported, never touched.
 import re
 from typing import Any
 
+from actors.facts import facts
 from actors.node.state import SELF_HEALING, Node, address
+from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.values.canonical import canonical, sha256
@@ -23,7 +25,7 @@ CUSTOMER = re.compile(r"am-([0-9a-z]{26})")
 
 def try_return(d: Decision) -> None:
     """Begin the way out of quarantine where nothing stands against it."""
-    if not d.facts.is_dirty(d.id):
+    if not facts(d).is_dirty(d.id):
         begin_reconcile(d)
 
 
@@ -35,7 +37,7 @@ def begin_reconcile(d: Decision) -> None:
     if s.returning and not s.reachable:
         probe(d)
         return
-    expected = {"mounts": [], "users": d.facts.expected_users(d.id)}
+    expected = {"mounts": [], "users": facts(d).expected_users(d.id)}
     args = {"node_id": d.id, "node_epoch": s.epoch, "expected": expected}
     d.set(reconciling=d.step(RECONCILE, f"agent:{d.id}", args, attempt=s.reconcile_tries + 1))
 
@@ -58,7 +60,7 @@ def probed(m: StepDone, d: Decision) -> None:
     evidence = {"probe": m.outcome.code, "message": m.outcome.message[:300]}
     for kind in OPEN_UNTIL_BACK:
         if kind in d.state.cases:
-            d.case(kind, evidence={**evidence, **address(d.state)}, reason="the probe of its return failed")
+            open_case(d, kind, evidence={**evidence, **address(d.state)}, reason="the probe of its return failed")
     _again(d, evidence)
 
 
@@ -76,7 +78,7 @@ def reconciled(s: Node, m: StepDone, d: Decision) -> None:
         _again(d, {"code": m.outcome.code})
         return
     d.audit("node.reconciled", details={"inventory": _digest(m.outcome.data)})
-    expected = d.facts.expected_users(d.id)
+    expected = facts(d).expected_users(d.id)
     users = [user for user in m.outcome.data["users"] if CUSTOMER.fullmatch(user) and user not in expected]
     if users:
         _remove(d, users[:REMOVED_AT_ONCE], {})
@@ -125,7 +127,7 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
     tries = d.state.reconcile_tries + 1
     d.set(reconciling="", reconcile_tries=tries, reachable=soon and d.state.reachable)
     if tries >= STALLED_AFTER and "reconcile_stalled" not in d.state.cases:
-        d.case("reconcile_stalled", evidence={**evidence, "tries": tries})
+        open_case(d, "reconcile_stalled", evidence={**evidence, "tries": tries})
     if soon and tries < STALLED_AFTER:
         begin_reconcile(d)
     else:
@@ -134,15 +136,15 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
 
 def _clean(s: Node, d: Decision) -> None:
     d.set(reconcile_tries=0)
-    d.resolve_case("reconcile_stalled")
-    if s.dirty_acknowledged or not d.facts.is_dirty(d.id):
+    close_case(d, "reconcile_stalled")
+    if s.dirty_acknowledged or not facts(d).is_dirty(d.id):
         d.to(
             "ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False,
             setup_fails=[], reachable=False, unproven=False, probe_tries=0,
-            boot_id=d.facts.heard_boot(d.id) or s.boot_id,
+            boot_id=facts(d).heard_boot(d.id) or s.boot_id,
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:
-            d.resolve_case(kind)
+            close_case(d, kind)
 
 
 def _digest(inventory: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,9 @@ def _add_field(made: argparse.ArgumentParser, field: Field) -> None:
         options["metavar"] = "NAME=VALUE"
         made.add_argument(field.option, action="append", **options)
         return
+    if field.kind == "paths":
+        made.add_argument(field.option, action="append", type=Path, default=[], **options)
+        return
     kinds: dict[str, Any] = {"int": int, "path": Path}
     made.add_argument(field.option, type=kinds.get(field.kind, str), default=field.default, **options)
 

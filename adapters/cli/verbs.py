@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-Kind = Literal["text", "int", "time", "labels", "flag", "line", "path"]
+Kind = Literal["text", "int", "time", "labels", "flag", "line", "path", "paths"]
 
 
 class Field(Struct, frozen=True):
@@ -203,7 +203,8 @@ LOCAL: Final = (
     )),
     LocalVerb("restore", "mark a restored database; the runtime is stopped", (REASON, _CONFIG)),
     LocalVerb("audit verify", "check the chain of the audit log, and every row against its digest", (
-        Field("anchors", "a file of signed heads that the history must have passed", "--anchors", "path"),
+        Field("anchors", "a file of signed heads that the history must have passed; again for each runtime's",
+              "--anchors", "paths"),
         Field("public_key", "the key to trust, as a line or a file of lines; default: the local runtime's",
               "--public-key"), _CONFIG, _LOCAL_STATE,
     )),

@@ -3,9 +3,11 @@
 Streams are made at start or by an operator, never because one has vanished.
 """
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta, MsgspecError, Struct
 from nats.aio.client import Client
 from nats.errors import BadSubjectError, MaxPayloadError, NoRespondersError
 from nats.errors import Error as NatsError
@@ -13,7 +15,6 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from amends.ports.bus import Published
-from amends.ports.steps import Outcome, StepCall
 from amends.values import ids
 from amends.values.errors import Unavailable
 
@@ -35,8 +36,14 @@ def traceparent(trace: tuple[str, str], message_id: str) -> str:
     return f"00-{trace[0]}-{trace[1] or ids.span_id('message', message_id)}-01"
 
 
+class _Told(Struct):
+    """Of JetStream's answer about a stream: its leader's clock; an older server, or no stream, tells none."""
+
+    ts: Annotated[datetime, Meta(tz=True)] | None = None
+
+
 class JetStreamPublisher:
-    """Implements `amends.ports.bus.Publisher`, and the step runner `bus` for notifications."""
+    """Implements `amends.ports.bus.Publisher`."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -69,6 +76,17 @@ class JetStreamPublisher:
                 made.append(name)
         return made
 
+    async def clock_us(self) -> int | None:
+        """What the broker's clock says; None where it does not tell, or is away. The driver drops it, so we ask."""
+        if not self._client.is_connected:
+            return None
+        try:
+            answer = await self._client.request(f"$JS.API.STREAM.INFO.{EVENTS}", timeout=ACK_S)
+            told = msgspec.json.decode(answer.data, type=_Told).ts
+        except (NatsError, OSError, TimeoutError, MsgspecError):
+            return None
+        return int(told.timestamp() * 1_000_000) if told is not None and told.year > 1 else None  # Go's zero time
+
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """Publish and wait for the acknowledgement; one marked duplicate counts as published (R01)."""
         if not self._client.is_connected:
@@ -79,15 +97,6 @@ class JetStreamPublisher:
         except (NatsError, OSError, TimeoutError, ValueError, TypeError) as error:
             return _not_taken(error)
         return Published("duplicate" if ack.duplicate else "ok")
-
-    async def run(self, call: StepCall) -> Outcome:
-        """The step `notification.publish`."""
-        args: dict[str, Any] = call.args
-        payload = msgspec.json.encode(args["body"])
-        done = await self.publish(args["subject"], payload, args["message_id"], (call.trace_id, call.span_id))
-        if done.kind in ("ok", "duplicate"):
-            return Outcome("done", data={"duplicate": done.kind == "duplicate"})
-        return Outcome("unknown" if done.code == "ack_timeout" else "failed", done.code, done.message)
 
 
 def _not_taken(error: Exception) -> Published:

@@ -44,6 +44,9 @@ async def connect(
         settings["role"] = role
     if read_only:
         settings["default_transaction_read_only"] = "on"
+        settings["plan_cache_mode"] = (
+            "force_custom_plan"  # a plan made for an empty table must not stay when it has grown
+        )
     try:
         return await asyncpg.connect(dsn, timeout=10, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:

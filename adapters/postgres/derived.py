@@ -67,7 +67,7 @@ def _write(row: type[Struct], table: Table) -> str:
 
 
 def _merge(table: Table) -> str:
-    """What a second row of a key does to the first (`amends.values.tables.merged` does the same in memory)."""
+    """What a second row of a key does to the first (the simulated tables do the same in memory)."""
     merges = [part for facet in table.facets for part in _merges(facet)]
     if "jseq = excluded.jseq" not in merges:
         merges.append("jseq = excluded.jseq")

@@ -135,7 +135,7 @@ class PostgresJournal(Stored):
 
     async def closed(self) -> dict[str, str]:
         """See `Journal.closed`."""
-        shut = {row["name"] for row in await self.fetch("closed_tables")}
+        shut = {row["name"] for row in await self._reader.ask("closed_tables")}
         kinds = {kind: table for kind, table in self._tables.items() if table in shut}
         rows = {table_of(row).name for row in self._order} | {table_of(MessageRow).name}
         return kinds | {name: name for name in rows & shut}

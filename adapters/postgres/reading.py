@@ -15,6 +15,7 @@ caller got wrong is `Rejected("invalid_request", …, field=…)`. Identifiers c
 are parameters.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Mapping
@@ -67,6 +68,7 @@ class ReadSide:
         self._places = FairPlaces(CONNECTIONS)
         self._idle: list[asyncpg.Connection[Any]] = []
         self._columns: dict[str, dict[str, str]] = {}
+        self._looking: asyncio.Task[None] | None = None  # the catalog is read once, however many ask first
 
     # --- named reads ---------------------------------------------------------------------------------
 
@@ -86,6 +88,8 @@ class ReadSide:
 
     async def aclose(self) -> None:
         """Close what is open."""
+        if self._looking is not None:
+            self._looking.cancel()
         idle, self._idle = self._idle, []
         for connection in idle:
             await close(connection)
@@ -150,13 +154,24 @@ class ReadSide:
 
     async def _view(self, entity: str) -> tuple[str, dict[str, str]]:
         if not self._columns:
-            columns: dict[str, dict[str, str]] = {}
-            for row in await self.rows("view_columns"):
-                columns.setdefault(row["view"], {})[row["name"]] = row["type"]
-            self._columns = columns
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look(), name="read-catalog")
+                self._looking.add_done_callback(self._looked)
+            await asyncio.shield(self._looking)
         if entity not in ENTITIES or entity not in self._columns:
             raise Rejected("invalid_request", f"there is no entity {entity!r} to ask for", field="entity")
         return ENTITIES[entity], self._columns[entity]
+
+    async def _look(self) -> None:
+        columns: dict[str, dict[str, str]] = {}
+        for row in await self.rows("view_columns"):
+            columns.setdefault(row["view"], {})[row["name"]] = row["type"]
+        self._columns = columns
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looking = None  # what failed is tried again by who asks next
+        if not task.cancelled():
+            task.exception()  # told to those who waited; all may have gone
 
     # --- connections ---------------------------------------------------------------------------------
 
@@ -200,8 +215,6 @@ class ReadSide:
     async def _connect(self) -> "asyncpg.Connection[Any]":
         connection = await connect(self._dsn, name="amends-read", read_only=True, role=self._role)
         try:
-            # A plan made while a table was empty must not stay when it has grown.
-            await connection.execute("SET plan_cache_mode = force_custom_plan")
             await connection.execute(f"SET statement_timeout = {int(self._timeout_s * 1000)}")
             for kind in ("json", "jsonb"):
                 await connection.set_type_codec(

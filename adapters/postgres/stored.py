@@ -14,7 +14,7 @@ from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.derived import columns_of, live_name
 from adapters.postgres.statements import statement
 from amends.ports.journal import KeptReply, RowT, StateWrite, StoredActor, StoredEvent
-from amends.values.errors import Unavailable
+from amends.values.errors import Locked, Unavailable
 from amends.values.records import CaseRow, OutboxRow
 
 PART = 10_000  # rows of a part while a start reads
@@ -24,8 +24,8 @@ FORGET = ("forget_refusals", "forget_replies")
 class Lane:
     """One connection, one question at a time; made anew when it has died."""
 
-    def __init__(self, dsn: str, epoch: int, role: str) -> None:
-        self._dsn, self._epoch, self._role = dsn, epoch, role
+    def __init__(self, dsn: str, epoch: int, role: str, *, read_only: bool = False) -> None:
+        self._dsn, self._epoch, self._role, self._read_only = dsn, epoch, role, read_only
         self._connection: asyncpg.Connection[Any] | None = None
         self._turn = asyncio.Lock()
 
@@ -34,7 +34,9 @@ class Lane:
         """The connection, for the one whose turn it is; what goes wrong there is blamed as in a commit."""
         async with self._turn:
             if self._connection is None or self._connection.is_closed():
-                self._connection = await connect(self._dsn, epoch=self._epoch, role=self._role)
+                self._connection = await connect(
+                    self._dsn, epoch=self._epoch, role=self._role, read_only=self._read_only
+                )
             try:
                 yield self._connection
             except Exception as error:
@@ -44,7 +46,14 @@ class Lane:
                 raise blame from error
 
     async def fetch(self, name: str, *args: Any) -> "list[asyncpg.Record]":
-        """A named statement; raises `Unavailable`, `Locked` and `Refused`."""
+        """A named statement; raises `Unavailable`, also where a foreign session locks the table, and `Refused`."""
+        try:
+            return await self.ask(name, *args)
+        except Locked as error:
+            raise Unavailable(f"Postgres: {error}") from error
+
+    async def ask(self, name: str, *args: Any) -> "list[asyncpg.Record]":
+        """The same for who wants to hear of locks: raises `Locked`."""
         async with self.connection() as connection:
             return await connection.fetch(statement(name), *args)
 
@@ -58,7 +67,8 @@ class Stored:
 
     def __init__(self, dsn: str, epoch: int, tables: Mapping[str, str], role: str) -> None:
         self._dsn, self._epoch, self._tables, self._role = dsn, epoch, tables, role
-        self._reader, self._events, self._replies = (Lane(dsn, epoch, role) for _ in range(3))
+        self._reader = Lane(dsn, epoch, role)
+        self._events, self._replies = (Lane(dsn, epoch, role, read_only=True) for _ in range(2))
 
     async def fetch(self, name: str, *args: Any) -> "list[asyncpg.Record]":
         """A named statement that is no part of the port: cursors, what is set for the installation."""
@@ -79,7 +89,7 @@ class Stored:
         for write in writes:
             by_kind.setdefault(write.kind, []).append(write.id)
         for kind, ids in by_kind.items():
-            free = {row["id"] for row in await self.fetch(f"free_{self._tables[kind]}", *self._of(kind), ids)}
+            free = {row["id"] for row in await self._reader.ask(f"free_{self._tables[kind]}", *self._of(kind), ids)}
             held.update((kind, identifier) for identifier in ids if identifier not in free)
         return held
 
@@ -100,9 +110,12 @@ class Stored:
             yield row(**{name: found[name] for name in names})
 
     async def _parts(self, name: str, *args: Any) -> "AsyncIterator[asyncpg.Record]":
-        async with self._reader.connection() as connection, connection.transaction(readonly=True):
-            async for row in connection.cursor(statement(name), *args, prefetch=PART):
-                yield row
+        try:
+            async with self._reader.connection() as connection, connection.transaction(readonly=True):
+                async for row in connection.cursor(statement(name), *args, prefetch=PART):
+                    yield row
+        except Locked as error:
+            raise Unavailable(f"Postgres: {error}") from error
 
     def _of(self, kind: str) -> tuple[str, ...]:
         """The first parameter of statements on the table that kinds share."""

@@ -14,8 +14,8 @@ from amends.ports.clock import REAL, Sources
 from amends.ports.journal import Journal, KeptReply
 from amends.ports.lease import HeldLease
 from amends.ports.steps import StepRunner
-from amends.runtime.clock import STEP_ALARM_US, Clock
-from amends.runtime.dispatcher import Dispatcher
+from amends.runtime.clock import STEP_ALARM_US, Clock, ahead_of
+from amends.runtime.dispatcher import NO_CONDITIONS, Condition, Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.kept import KeptReplies
 from amends.runtime.loading import NOTHING_LEFT, load_actors, read_left, resume
@@ -23,10 +23,9 @@ from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
 from amends.turn.decision import EVENTS, Context
 from amends.turn.messages import Envelope
-from amends.values.anchors import Anchored
-from amends.values.errors import Fenced, Locked, Unavailable
+from amends.values.anchors import Anchored, Mark
+from amends.values.errors import Fenced, Unavailable
 from amends.values.limits import Limits
-from amends.values.records import StepRow
 
 READ_RETRY_S = 0.2
 READ_PATIENCE_S = 3.0  # how long a request waits for a database that is away before it is told so
@@ -37,6 +36,7 @@ FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 T = TypeVar("T")
+PeerClock = Callable[[], Awaitable[int | None]]  # microseconds since the epoch; None: it does not tell
 
 
 class Notary(Protocol):
@@ -78,6 +78,9 @@ class Kernel:
         self._reads: set[asyncio.Task[None]] = set()
         self._journal: Journal | None = None
         self._left = NOTHING_LEFT
+        self._drained = False
+        self.peer_clocks: dict[str, PeerClock] = {}  # beside Postgres', by name: those that tell
+        self._ahead_of: dict[str, int] = {}  # how far the wall clock was ahead of them
         self.notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
@@ -97,11 +100,8 @@ class Kernel:
         self.clock = Clock(self.sources.wall_us, self.sources.monotonic_us, await journal.newest_us())
         await self._compare_clocks()
         self.context = Context(
-            epoch=lease.epoch, limits=self.limits, matrix=self.matrix, facts=self.facts,
-            policy_sha256=self._policy_sha256,
-        )  # fmt: skip
-        for domain in self.domains:
-            self.context.case_commands |= {case.kind: case.commands for case in domain.cases}
+            self.domains, epoch=lease.epoch, limits=self.limits, facts=self.facts, policy_sha256=self._policy_sha256
+        )
         self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor, self.sources)
         types = rows_of(self.domains)
         self.writer = JournalWriter(journal, head, types, self.engine.holds, self.clock.now_us)
@@ -122,15 +122,16 @@ class Kernel:
         self,
         runners: Mapping[str, StepRunner],
         publisher: Publisher,
-        gate: Callable[[StepRow], bool] = lambda row: True,
+        conditions: Mapping[str, Condition] = NO_CONDITIONS,
         domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
-        """Join the engine to the adapters of this process."""
-        specs = {step.name: step for domain in self.domains for step in domain.steps}
+        """Join the engine to the adapters of this process; `BadDomain` where a step needs a condition nobody tells."""
         may_act = self.lease.may_act
         self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, journal=self.journal, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
-        self.dispatcher = Dispatcher(self.engine, specs, runners, may_act=may_act, gate=gate, domain_of=domain_of)
+        self.dispatcher = Dispatcher(
+            self.engine, self.context.steps, runners, may_act=may_act, conditions=conditions, domain_of=domain_of
+        )
         self.engine.listeners += [self.dispatcher.follow, self.relay.follow, self.parked.follow]
 
     def children(self) -> list[ChildSpec]:
@@ -138,7 +139,7 @@ class Kernel:
         return [
             ChildSpec(name="lease", run=self.lease.run, fatal=True, detail=lambda: {
                 "age_ms": int(self.lease.age_s * 1000)}),
-            ChildSpec(name="journal", run=self._write, fatal=True, detail=lambda: {
+            ChildSpec(name="journal", run=self._write, fatal=True, finish=self._written, detail=lambda: {
                 "waiting": self.writer.waiting, "commits": self.writer.commits, "turns": self.writer.turns,
                 **self.writer.breaker.detail()}),
             ChildSpec(name="timers", run=self.engine.timers.run, detail=lambda: {"armed": len(self.engine.timers)}),
@@ -161,11 +162,17 @@ class Kernel:
             self.lease.fence()
             raise
 
+    async def _written(self) -> None:
+        """What the services that end before the journal have left to commit, such as events just acknowledged."""
+        if self._drained:
+            await self.writer.drained()
+
     async def resume(self) -> None:
         """Take up what a crash or a drain left: once wired, and before the services start.
 
         So it is taken up once, and an entity's older events stand before those of its next turns.
         """
+        await self.anchor("opening")
         self.engine.tell("stream", EVENTS, Envelope(RelayStarts(), priority=True))
         for notification_id, notification in self.engine.store.items("notification"):
             if notification.state == "parked":
@@ -184,7 +191,16 @@ class Kernel:
                 await self.writer.drained()
         except TimeoutError:
             return False
+        self._drained = True
         return True
+
+    async def close_chain(self) -> None:
+        """Once no service runs any more: anchor the heads as the last ones, if it is sure that nothing follows them.
+
+        It is not after a crash, a failed drain, a commit in doubt, or with a lease that another could have.
+        """
+        if self._drained and self.writer.at_rest and self.lease.may_act():
+            await self.anchor("closing")
 
     async def aclose(self) -> None:
         """Give journal and lease up."""
@@ -235,21 +251,42 @@ class Kernel:
     async def _watch_clock(self) -> None:
         """Say when the wall clock has stepped, and when the slewed one has caught up (credit-policy.md, Clock)."""
         clock = asyncio.get_running_loop().time
-        said, compared = False, clock()
+        said: dict[str, str] = {}
+        compared = clock()
+        await self._compare_peers()
         while True:
+            self._say_clocks(said)
             await asyncio.sleep(CLOCK_S)
             self.clock.now_us()
             if clock() - compared >= COMPARE_S or self.clock.offset_us > STEP_ALARM_US:
                 compared = clock()
+                await self._compare_peers()
                 try:
                     await self._compare_clocks()
                 except Unavailable:  # said where it is felt
                     continue
                 self.engine.timers.look()
-            if self.clock.stepped != said:
-                said = self.clock.stepped
-                message = ClockStepped(self.clock.offset_us or self.clock.peer_offset_us, over=not said)
-                self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    def _say_clocks(self, said: dict[str, str]) -> None:
+        """Tell each clock that went astray or came back; `said`: which ones are, with the name they were told by."""
+        clock = self.clock
+        off = abs(clock.peer_offset_us) > STEP_ALARM_US
+        own = ("postgres", clock.peer_offset_us) if off else ("wall", clock.offset_us)
+        for key, (peer, offset_us) in {"own": own, **{name: (name, us) for name, us in self._ahead_of.items()}}.items():
+            if (stepped := abs(offset_us) > STEP_ALARM_US) == (key in said):
+                continue
+            if stepped:
+                said[key] = peer
+            message = ClockStepped(offset_us, over=not stepped, peer=peer if stepped else said.pop(key))
+            self.engine.tell("stream", EVENTS, Envelope(message, priority=True))
+
+    async def _compare_peers(self) -> None:
+        """How far the wall clock is ahead of each peer's; one that does not tell now leaves what was known."""
+        for name, ask in self.peer_clocks.items():
+            before_us = self.sources.wall_us()
+            peer_us = await ask()
+            if peer_us is not None:
+                self._ahead_of[name] = ahead_of(peer_us, before_us, self.sources.wall_us())
 
     async def _compare_clocks(self) -> None:
         """Have the clock know how far it is from Postgres'."""
@@ -262,17 +299,17 @@ class Kernel:
             await asyncio.sleep(ANCHOR_S)
             await self.anchor()
 
-    async def anchor(self, *, publish: bool = True) -> None:
-        """Sign the heads as committed, keep them outside the database, and have them published."""
+    async def anchor(self, mark: Mark = "") -> None:
+        """Sign the heads as committed, keep them outside the database, and have those without a mark published."""
         head = self.writer.head
         heads = Anchored(
             at_us=self.clock.now_us(), epoch=head.epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
-            audit_hash=head.hash, key="",
+            audit_hash=head.hash, key="", mark=mark,
         )  # fmt: skip
         if self.notary is not None:
             heads = self.notary.sign(heads)
             await self.notary.keep(heads)
-        if publish:
+        if not mark:
             self.engine.tell("stream", EVENTS, Envelope(Anchor(heads), priority=True))
 
 
@@ -281,5 +318,5 @@ async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await read()
-        except (Unavailable, Locked):
+        except Unavailable:
             await asyncio.sleep(READ_RETRY_S)

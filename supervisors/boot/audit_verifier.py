@@ -1,38 +1,45 @@
 """`amends audit verify`: both chains, every row, and the anchors of a file, with no more than SELECT on the tables."""
 
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from adapters.postgres.digests import DigestVerdict, verify_digests
 from amends.domain.domain import covered
-from amends.values.anchors import Anchored
+from amends.values.anchors import Anchored, gaps
 from supervisors.boot.anchors import read_anchors, trusted_keys
 from supervisors.boot.verifiers import dsn_of
 from supervisors.rental import RENTAL
 from supervisors.settings import Settings
 
+SHOWN = 50  # lines of one kind
 NO_ANCHORS = "no anchors given: a history cut or rewritten without a seam would not show (--anchors FILE)"
 
 
-async def verify_audit_log(settings: Settings, anchors: Path | None = None, public_key: str = "") -> int:
-    """Verify, tell what is wrong; exit status."""
+async def verify_audit_log(settings: Settings, anchors: Sequence[Path] = (), public_key: str = "") -> int:
+    """Verify, tell what is wrong; exit status. `anchors`: the files of one or more runtimes."""
     good: list[Anchored] = []
     bad: list[str] = []
-    if anchors is not None:
-        for line, anchor, why in read_anchors(anchors, trusted_keys(public_key, Path(settings.state_dir))):
+    trusted = trusted_keys(public_key, Path(settings.state_dir)) if anchors else frozenset()
+    for path in anchors:
+        own = 0
+        for line, anchor, why in read_anchors(path, trusted):
             if anchor is not None:
                 good.append(anchor)
+                own += 1
             else:
-                bad.append(f"{anchors} line {line}: {why}")
-        if not good:
-            bad.append(f"{anchors}: no anchor of a trusted key")
+                bad.append(f"{path} line {line}: {why}")
+        if not own:
+            bad.append(f"{path}: no anchor of a trusted key")
+    notes, slips = _between(good)
+    bad += slips
     verdict = await verify_digests(dsn_of(settings), covered((RENTAL,)), good, _say)
     for text in _told(verdict):
         print(text)
-    print(_anchored(good, anchors))
-    for text in bad:
-        print(f"wrong: {text}")
+    print(_anchored(good, given=bool(anchors)))
+    for text in (*_first("note: ", notes), *_first("wrong: ", bad)):
+        print(text)
     if verdict.valid and not bad:
         print("valid: both chains are gapless and end at the journal's head, and every row is as it was written")
         return 0
@@ -57,8 +64,26 @@ def _told(verdict: DigestVerdict) -> list[str]:
     return lines
 
 
-def _anchored(good: list[Anchored], file: Path | None) -> str:
-    if file is None:
+def _between(good: Iterable[Anchored]) -> tuple[list[str], list[str]]:
+    """What was written between two runtimes: notes, and what is wrong."""
+    notes, wrong = [], []
+    for gap in gaps(good):
+        turns = f"{gap.first}..{gap.last}: {gap.what}"
+        if gap.wrong:
+            wrong.append(f"journal_digest {turns}")
+        else:
+            notes.append(f"turns {turns}")
+    return notes, wrong
+
+
+def _first(kind: str, lines: Sequence[str]) -> Iterator[str]:
+    yield from (f"{kind}{line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"{kind}… and {len(lines) - SHOWN} more"
+
+
+def _anchored(good: list[Anchored], *, given: bool) -> str:
+    if not given:
         return NO_ANCHORS
     if not good:
         return "anchors: none"

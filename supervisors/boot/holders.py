@@ -3,6 +3,9 @@
 A lock on one file of the directory is held by each process that works in it, and falls with the process, also on
 kill -9. The file names the last ones that had the lock; whoever has it now knows that they are gone, and need not
 watch a lease of theirs run out. A runtime elsewhere, or beside us in the same directory, is never on the list.
+
+On a network mount a lock may be of each machine alone. So only what ran under this very boot of this kernel is believed
+to have ended: each name has the boot id beside it, and one of another boot, or none, is no ground.
 """
 
 import fcntl
@@ -10,15 +13,16 @@ import os
 from pathlib import Path
 
 REMEMBERED = 10
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Holders:
-    """The file `holders` of a state directory."""
+    """The file `holders` of a state directory: a holder and its boot id a line."""
 
-    def __init__(self, state_dir: Path, holder: str) -> None:
-        self._path, self._holder = state_dir / "holders", holder
+    def __init__(self, state_dir: Path, holder: str, boot_id: Path = BOOT_ID) -> None:
+        self._path, self._holder, self._boot = state_dir / "holders", holder, _boot_of(boot_id)
         self._descriptor: int | None = None
-        self._ended: tuple[str, ...] = ()
+        self._ended: frozenset[str] = frozenset()
 
     def is_dead(self, holder: str) -> bool:
         """Whether that holder's process has certainly ended."""
@@ -35,8 +39,10 @@ class Holders:
         except OSError:  # somebody works here, or this file system has no locks: the lease has to be watched
             os.close(descriptor)
             return
-        self._ended = tuple(os.pread(descriptor, 4096, 0).decode("ascii", "replace").split())
-        lines = (*self._ended[-REMEMBERED:], self._holder)
+        known = os.pread(descriptor, 4096, 0).decode("ascii", "replace").splitlines()
+        pairs = [line.partition(" ") for line in known]
+        self._ended = frozenset(holder for holder, _, boot in pairs if self._boot and boot == self._boot)
+        lines = (*known[-REMEMBERED:], f"{self._holder} {self._boot}".rstrip())
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, "".join(f"{line}\n" for line in lines).encode(), 0)
         self._descriptor = descriptor
@@ -45,4 +51,12 @@ class Holders:
         """Give the lock back; idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
-            self._descriptor, self._ended = None, ()
+            self._descriptor, self._ended = None, frozenset()
+
+
+def _boot_of(path: Path) -> str:
+    """The id of this boot of the kernel; "" where it does not tell."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

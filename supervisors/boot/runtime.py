@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from actors.node.state import Node, ssh_endpoint
+from actors.node.state import ssh_endpoint
 from adapters.nats import connection
 from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
@@ -29,38 +29,30 @@ from adapters.postgres.reading import ENTITIES, ReadSide
 from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
-from amends.kernel import Kernel
+from amends.delivery.notices import NoticeRunner
 from amends.ports.steps import StepRunner
-from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
-from amends.values.records import StepRow
-from supervisors.api.admission import Admission
 from supervisors.api.endpoints import commands, delivery_commands
 from supervisors.api.replies import data_schema
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
-from supervisors.boot.bus_admin import BusAdmin, Republishes
 from supervisors.boot.client_key import ClientKey
+from supervisors.boot.collector import spare_collector
 from supervisors.boot.counts import Counts
 from supervisors.boot.front import NOT_BUILT, Front
 from supervisors.boot.holders import Holders
 from supervisors.boot.servers import Servers
 from supervisors.boot.standby import Waiting
+from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
-from supervisors.detector import Detector
-from supervisors.loading import load_pool, load_seen
+from supervisors.core import Core
 from supervisors.nats_options import nats_options
-from supervisors.pool import Pool
-from supervisors.rental import RENTAL
-from supervisors.reprobe import Reprobes
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
-AWAY_STATES = ("suspect", "offline", "quarantined")
-CLEANUP_STATES = ("ready", "draining", "quarantined", "registered")
 
 
 class Runtime:
@@ -79,15 +71,11 @@ class Runtime:
         self.policy, self._policy_text = load_policy(settings)
         self.otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
         self._resource = resource_of(os.environ)
-        self.pool = Pool(self.policy)
-        limits = Limits(settings.limits(), seed=secrets.randbits(32))
-        self.kernel = Kernel(
-            (RENTAL,),
-            limits,
-            facts=self.pool,
-            policy_sha256=self.policy.sha256,
-            has_runbook=lambda name: runbook(name) is not None,
-        )
+        self.core = Core(
+            self.policy, Limits(settings.limits(), seed=secrets.randbits(32)),
+            has_runbook=lambda name: runbook(name) is not None, domain_label=settings.detector.domain_label,
+        )  # fmt: skip
+        self.pool, self.kernel = self.core.pool, self.core.kernel
         self._nats_closed = asyncio.Event()
         self._closed_why = ""
         self.parts = Parts()
@@ -118,16 +106,13 @@ class Runtime:
         self.role = lease.role  # what its sessions work as
         self.read = ReadSide(self.servers.dsn, role=lease.role)  # the counts' and the republishes' questions
         self.parts.opened("reads", self.read.aclose)
-        await kernel.open(self.journal, lease)
+        count = await self.core.load(self.journal, lease)
         await self.key.claim(self.journal, kernel.clock.now_us())
         policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
         await kernel.store_document("policy", self.policy.sha256, policy)
-        self.pool.attach(kernel.engine)
-        kernel.context.address_of = self.pool.address_of
-        count = await kernel.load()
-        await load_pool(self.pool, self.journal)
         await self._connect()
         await self._serve()
+        spare_collector()
         log.info("epoch %d: %d actors, resumed %s", lease.epoch, count, kernel.recovered)
 
     async def _stand_by(self, lease: Lease) -> None:
@@ -150,17 +135,10 @@ class Runtime:
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
         self.publisher = publisher
+        self.kernel.peer_clocks["nats"] = publisher.clock_us
         engine = self.kernel.engine
-        self.detector = Detector(engine, monotonic=time.monotonic, linked=lambda: self.nats.is_connected)
-        self.pool.is_heard, self.pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
-        self.pool.heard_boot = self.detector.heard_boot
-        self.pool.on_node = self._on_node
-        seen = await load_seen(self.journal, engine.store)
-        for node_id, node in engine.store.items("node"):
-            if isinstance(node, Node):
-                last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
-                self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
-        self.reprobes = Reprobes(engine, self.pool)
+        await self.core.watch(lambda: self.nats.is_connected)
+        self.detector = self.core.detector
         may_act = self.kernel.lease.may_act
         self.agents = AgentTasks(self.nats, epoch, self.kernel.clock.now_us, self.pool.node_epoch, may_act)
         self.heartbeats = Heartbeats(self.detector.heard)
@@ -181,8 +159,13 @@ class Runtime:
         self.republishes = Republishes(self.read.rows)
         engine.listeners.append(self.republishes.follow)
         admin = BusAdmin(publisher, self.journal, may_act)
-        runners: dict[str, StepRunner] = {"ssh": ssh, "agent": self.agents, "bus": publisher, "bus-admin": admin}
-        self.kernel.wire(runners, publisher, self._gate, self._domain_of)
+        runners: dict[str, StepRunner] = {
+            "ssh": ssh,
+            "agent": self.agents,
+            "bus": NoticeRunner(publisher),
+            "bus-admin": admin,
+        }
+        self.core.wire(runners, publisher, bus_is_there=lambda: self.nats.is_connected)
 
     async def _serve(self) -> None:
         known, self.operator_token = operators(self.settings, self.state_dir)
@@ -197,8 +180,7 @@ class Runtime:
             *delivery_commands(self.journal, self.republishes.outcome),
             *self.front.endpoints(),
         ]  # fmt: skip
-        admission = Admission(self.pool.open_requests)
-        self.requests = Requests(kernel.engine, self.gate, kernel.kept_reply, admission)
+        self.requests = self.core.requests(self.gate)
         self.answers = Answers(
             self.settings.nats.inbox_prefixes, lambda subject: self.gate.count("anonymous", "reply_subject_refused"),
             silent=lambda: not kernel.lease.may_answer(),
@@ -212,6 +194,7 @@ class Runtime:
         await kernel.resume()
         self._tree = Supervisor(SupervisorSpec(name="amends", children=self._children()))
         self._tree_task = asyncio.create_task(self._tree.run(), name="trunk")
+        self.parts.opened("chain", self._close_chain)  # closed right after the tree, when nothing can commit any more
         self.parts.opened("supervision tree", self._end_tree)
         started = asyncio.create_task(self._tree.started.wait())
         await asyncio.wait({started, self._tree_task}, return_when=asyncio.FIRST_COMPLETED)
@@ -235,10 +218,7 @@ class Runtime:
             ChildSpec(name="nats", run=self._until_closed, fatal=True, detail=lambda: {
                 "connected": self.nats.is_connected}),
             ChildSpec(name="canary", run=self._send_canary),
-            ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
-                "watched": self.detector.watched, "blind": self.detector.blind}),
-            ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
-            ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            *self.core.children(),
             ChildSpec(name="violations", run=self.counts.watch_violations),
             ChildSpec(name="refusals", run=lambda: self.gate.audit(engine)),
             *self.front.children(),
@@ -288,7 +268,6 @@ class Runtime:
         await self.kernel.anchor()
         if not await self.kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", self.kernel.writer.waiting)
-        await self.kernel.anchor(publish=False)  # the last word: nothing is published any more
         await self.service.stop(budget_s * 0.1)
         return await self.close()
 
@@ -301,31 +280,15 @@ class Runtime:
         self._tree_task.cancel()
         await asyncio.wait({self._tree_task})
 
+    async def _close_chain(self) -> None:
+        if self._tree_task is not None and self._tree_task.done():
+            await self.kernel.close_chain()
+
     # --- hooks ---------------------------------------------------------------------------------------
 
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self.pool.node(node_id)
         return ssh_endpoint(node) if node is not None else None
-
-    def _domain_of(self, target: str) -> str:
-        """The failure domain of a step's target, "" where none is known."""
-        kind, _, node_id = target.partition(":")
-        node = self.pool.node(node_id) if kind == "node" else None
-        return node.labels.get(self.settings.detector.domain_label, "") if node is not None else ""
-
-    def _gate(self, row: StepRow) -> bool:
-        """While a node is suspect or offline its cleanups wait and spend no try (R04); agents wait for the bus."""
-        if row.name.startswith("agent."):
-            return self.nats.is_connected
-        if '"cleanup":true' not in row.args:
-            return True
-        node = self.pool.node(row.target.partition(":")[2])
-        return node is None or node.state in CLEANUP_STATES
-
-    def _on_node(self, node_id: str, node: Node, before: str) -> None:
-        self.detector.on_node(node_id, node)
-        if before in AWAY_STATES and node.state in CLEANUP_STATES:  # a return, and not a word of an operator (R04)
-            self.kernel.dispatcher.wake(f"node:{node_id}")
 
     async def _until_closed(self) -> None:
         """A runtime whose connection is not sought again hears nothing and keeps the lease: it must end."""

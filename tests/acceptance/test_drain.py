@@ -68,6 +68,10 @@ async def test_an_idle_runtime_ends_at_once(world: World, machine: Machine, idle
     await world.restart()
     await world.node_is(machine.node_id, "ready")
     assert last is not None
+    opening = [anchor for anchor in map(parsed, kept.read_bytes().splitlines()) if anchor and anchor.mark == "opening"][
+        -1
+    ]
+    assert (last.mark, opening.epoch, opening.seq) == ("closing", last.epoch + 1, last.seq)
     ((digest, audit_hash),) = await anchored_heads(world, last.seq)
     assert (digest, audit_hash) == (last.digest, last.audit_hash)
 

@@ -68,8 +68,7 @@ async def test_without_a_good_token_every_subject_is_refused_and_nothing_changes
             if reply["ok"] or (reply["error"]["code"], reply["error"]["http"]) != ("unauthenticated", 401):
                 wrong.append(f"{subject} with {token[:30]!r}: {reply}")
     assert wrong == [], "\n".join(wrong)
-    after = await world.counts()
-    assert {**after, "audit_log": 0} == {**before, "audit_log": 0}
+    assert await world.counts() == before
 
 
 async def test_a_bad_token_is_told_before_what_else_is_wrong(world: World) -> None:
@@ -86,8 +85,7 @@ async def test_a_viewer_may_look_and_change_nothing(world: World) -> None:
             await world.refused(subject, COMMANDS[subject][0], "forbidden", headers=bearer("eye"))
     for subject in ("ops.tree.show", "ops.matrix.show", "ops.audit.verify", "ops.case.list", "qry.node.list"):
         assert (await world.ask(subject, {}, headers=bearer("eye")))["ok"], subject
-    after = await world.counts()
-    assert {**after, "audit_log": 0} == {**before, "audit_log": 0}
+    assert await world.counts() == before
 
 
 async def test_a_caller_is_no_operator_and_a_viewer_changes_nothing(world: World) -> None:

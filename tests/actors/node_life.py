@@ -19,7 +19,7 @@ from amends.turn.decision import Context, Decision
 from amends.turn.messages import Envelope, StepDone, TimerFired
 from amends.values.limits import Limits
 from amends.values.records import StepRow
-from supervisors.matrix import MATRIX
+from supervisors.rental import RENTAL
 from supervisors.timing import timing
 
 SSH = SshAddress(host="127.0.0.1", port=22, host_key="ssh-ed25519 AAAA")
@@ -74,7 +74,7 @@ class Life:
     def __init__(self) -> None:
         self.facts = Facts()
         limits = Limits(timing("acceptance", {}))
-        self.context = Context(epoch=1, limits=limits, matrix=MATRIX, facts=self.facts)
+        self.context = Context((RENTAL,), epoch=1, limits=limits, facts=self.facts)
         self.state: Node | None = None
         self.turn: Decision
         self.asked: list[StepRow] = []
@@ -88,7 +88,8 @@ class Life:
         self.turn = Decision(NODE, "n1", self.state, env, self.context, self.now, self.now.to_bytes(16, "big"))
         if isinstance(message, TimerFired):
             self.turn.cancel(message.name)
-        NODE.handlers[type(message)](self.turn.state, message, self.turn)
+        if self.state is None or NODE.takes(self.state, message, command=actor != "runtime"):
+            NODE.handlers[type(message)](self.turn.state, message, self.turn)
         self.turn.build()
         self.state = self.turn.state
         self.asked = [step for step in self.turn.steps if step.entity == "node:n1"]  # not what notifications ask for

@@ -21,14 +21,7 @@ from actors.node.reconcile import STALLED_AFTER
 from amends.ports.steps import Outcome
 from amends.turn.messages import TimerFired
 from amends.values.errors import Rejected
-from tests.actors.node_life import Life, move, returning
-
-SSH = SshAddress(host="127.0.0.1", port=22, host_key="ssh-ed25519 AAAA")
-ONE, TWO = "am-" + "1" * 26, "am-" + "2" * 26
-EMPTY: dict[str, Any] = {"mounts": [], "users": [], "foreign": []}
-DONE = Outcome("done")
-OTHER_KEY = Outcome("failed", "ssh_host_key_mismatch", may_have_run=False)
-
+from tests.actors.node_life import DONE, EMPTY, ONE, OTHER_KEY, SSH, TWO, Life, move, returning
 
 # --- the way back is stopped -----------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """Probes of nodes in service: what they take out, what they forgive, and whom they leave alone."""
 
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -10,20 +8,12 @@ from actors.node.messages import (
     Reprobe,
     ReturnNode,
     Silent,
-    SshAddress,
     UpdateNode,
 )
 from amends.ports.steps import Outcome
 from amends.turn.messages import TimerFired
 from amends.values.records import CaseRow
-from tests.actors.node_life import Life, move
-
-SSH = SshAddress(host="127.0.0.1", port=22, host_key="ssh-ed25519 AAAA")
-ONE, TWO = "am-" + "1" * 26, "am-" + "2" * 26
-EMPTY: dict[str, Any] = {"mounts": [], "users": [], "foreign": []}
-DONE = Outcome("done")
-OTHER_KEY = Outcome("failed", "ssh_host_key_mismatch", may_have_run=False)
-
+from tests.actors.node_life import DONE, OTHER_KEY, SSH, Life, move
 
 REFUSED = Outcome("failed", "ssh_auth_failed", "Permission denied", may_have_run=False)
 

@@ -1,13 +1,12 @@
 """A decision as data: its ids are derived, unique, and sort as they were made."""
 
 from amends.domain.kinds import ActorKind, ActorState
-from amends.domain.matrix import Matrix
 from amends.turn.decision import Context, Decision
 from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 
 KIND = ActorKind(name="thing", state_type=ActorState, states={}, transitions={}, handlers={})
-CONTEXT = Context(epoch=1, limits=Limits({}), matrix=Matrix("1", ()))
+CONTEXT = Context((), epoch=1, limits=Limits({}))
 
 
 def decision(seed: bytes) -> Decision:

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from amends.domain.steps import StepSpec
 from amends.ports.clock import REAL
 from amends.ports.steps import Outcome, StepCall
 from amends.runtime.dispatcher import Dispatcher
+from amends.values.errors import BadDomain
 from amends.values.limits import Limits
 from amends.values.records import StepRow
 
@@ -20,12 +23,18 @@ class World:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.told: list[tuple[str, str, Any]] = []
+        self.near = True
         context = SimpleNamespace(limits=Limits({}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None))
         engine: Any = SimpleNamespace(
-            context=context, now_us=self.now_us, tell=lambda *args: None, monotonic_us=REAL.monotonic_us
+            context=context,
+            now_us=self.now_us,
+            tell=lambda *args: self.told.append(args),
+            monotonic_us=REAL.monotonic_us,
         )
-        spec = StepSpec(name="work", adapter="any", effect=False)
-        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, gate=lambda row: True)
+        spec = StepSpec(name="work", adapter="any", effect=False, needs_if={"careful": "near"})
+        conditions = {"near": lambda target: self.near}
+        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, conditions=conditions)
 
     def now_us(self) -> int:
         return time.monotonic_ns() // 1000
@@ -34,11 +43,11 @@ class World:
         self.done.append(call.step_id)
         return Outcome("done")
 
-    def intend(self, step_id: str, entity: str, target: str) -> None:
+    def intend(self, step_id: str, entity: str, target: str, args: str = "{}", after_us: int = HOUR_US) -> None:
         self.dispatcher.accept(
             StepRow(
-                step_id, entity, "work", 1, "intended", step_id, target, "{}", "{}", "t", "s", 1, None,
-                self.now_us() + HOUR_US, "", "", 1,
+                step_id, entity, "work", 1, "intended", step_id, target, args, "{}", "t", "s", 1, None,
+                self.now_us() + after_us, "", "", 1,
             )
         )  # fmt: skip
 
@@ -63,3 +72,35 @@ async def test_what_an_operator_asks_for_waits_for_no_next_try_and_others_wait_o
     assert (world.done, world.dispatcher.waiting) == (["a1"], 2)
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_a_step_whose_arguments_cannot_be_made_out_holds_its_own_entity_and_no_other_step() -> None:
+    # given steps that wait for what they need, one whose arguments nobody can read, and one that needs nothing
+    world = World()
+    world.near = False
+    world.intend("waits", "x:a", "node:1", '{"careful":true}', 0)
+    world.intend("spoilt", "x:b", "node:2", '{"careful":', 0)
+    world.intend("goes", "x:c", "node:3", after_us=0)
+    task = asyncio.create_task(world.dispatcher.run())
+    async with asyncio.timeout(10):
+        while len(world.told) < 2:
+            await asyncio.sleep(0.001)
+    assert not task.done()
+    assert world.done == ["goes"]
+    assert sorted((identifier, type(env.message).__name__) for _, identifier, env in world.told) == [
+        ("b", "Pause"), ("c", "StepDone"),
+    ]  # fmt: skip
+    # when what it needs is so, then the first one is done as well
+    world.near = True
+    world.dispatcher.wake("node:1")
+    async with asyncio.timeout(10):
+        while world.done != ["goes", "waits"]:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def test_a_step_that_needs_what_nobody_can_tell_is_refused_at_the_start() -> None:
+    spec = StepSpec(name="work", adapter="any", needs=("the moon",))
+    with pytest.raises(BadDomain, match=r"'work' needs .*the moon"):
+        Dispatcher(cast("Any", None), {"work": spec}, {}, may_act=lambda: True)

@@ -4,9 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
-from amends.runtime.trunk import ChildSpec, Strategy, Supervisor, SupervisorSpec, to_restart, within_budget
+from adapters.simulated.loop import VirtualLoop
+from amends.runtime.trunk import (
+    ChildSpec,
+    Strategy,
+    Supervisor,
+    SupervisorSpec,
+    TrunkFailed,
+    to_restart,
+    within_budget,
+)
 from amends.values.backoff import Backoff
 from amends.values.errors import BadDomain, Fenced
 
@@ -51,6 +61,50 @@ async def test_children_start_in_order_and_stop_in_reverse() -> None:
     async with running(SupervisorSpec(name="t", children=[child(name, log) for name in "abc"])):
         assert log == ["+a", "+b", "+c"]
     assert log[3:] == ["-c", "-b", "-a"]
+
+
+async def test_a_child_finishes_what_those_stopped_before_it_have_left() -> None:
+    log: Log = []
+    left = asyncio.Event()
+
+    async def writes() -> None:
+        await left.wait()
+        log.append("written")
+        await asyncio.Event().wait()
+
+    async def leaves() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async def written() -> None:
+        while "written" not in log:
+            await asyncio.sleep(0)
+
+    journal = ChildSpec(name="journal", run=writes, finish=written)
+    async with running(SupervisorSpec(name="t", children=[journal, ChildSpec(name="relay", run=leaves)])):
+        assert log == []
+    assert log == ["written"]
+
+
+async def test_a_child_that_does_not_finish_is_stopped_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    log: Log = []
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    async def wrong() -> None:
+        raise RuntimeError("no way")
+
+    children = [
+        msgspec.structs.replace(child("a", log), finish=never, shutdown_ms=20),
+        msgspec.structs.replace(child("b", log), finish=wrong),
+    ]
+    async with running(SupervisorSpec(name="t", children=children)):
+        assert log == ["+a", "+b"]
+    assert log[2:] == ["-b", "-a"]
+    assert "t/b could not finish" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -166,3 +220,74 @@ def test_two_children_of_one_name_are_refused() -> None:
     log: Log = []
     with pytest.raises(BadDomain, match="two children share a name"):
         Supervisor(SupervisorSpec(name="t", children=[child("a", log), child("a", log)]))
+
+
+def test_a_restart_that_waits_holds_nobody_up() -> None:
+    """One child waits for its time; meanwhile another ends, is heard at once, and ends the tree."""
+    log: Log = []
+    loop = VirtualLoop()
+    crash, end = asyncio.Event(), asyncio.Event()
+    slow = msgspec.structs.replace(child("slow", log, crash), restart="permanent")
+    fatal = msgspec.structs.replace(child("fatal", log, end), fatal=True)
+
+    async def story() -> float:
+        spec = SupervisorSpec(name="t", children=[slow, fatal], backoff=Backoff(3_600_000, 3_600_000))
+        tree = asyncio.create_task(Supervisor(spec, lambda count: b"\xff" * count).run())
+        await asyncio.sleep(1)
+        crash.set()
+        await asyncio.sleep(1)
+        end.set()
+        with pytest.raises(TrunkFailed, match="fatal has ended"):
+            await tree
+        return loop.time()
+
+    assert loop.run_until_complete(story()) < 3
+    loop.close()
+
+
+def test_a_restart_that_is_never_ready_is_one_more_failure() -> None:
+    loop = VirtualLoop()
+    begun: list[float] = []
+    ready = asyncio.Event()
+    ready.set()
+
+    async def run() -> None:
+        begun.append(loop.time())
+        await asyncio.sleep(1 if len(begun) == 1 else 3600)
+        ready.clear()
+
+    async def is_ready() -> None:
+        await ready.wait()
+
+    async def story() -> None:
+        spec = SupervisorSpec(
+            name="t", children=[ChildSpec(name="a", run=run, ready=is_ready)], backoff=QUICK, ready_timeout_s=5,
+            max_restarts=3, within_s=60,
+        )  # fmt: skip
+        with pytest.raises(TrunkFailed, match="the restart budget is spent, last by a"):
+            await Supervisor(spec).run()
+
+    loop.run_until_complete(story())
+    assert len(begun) == 4
+    loop.close()
+
+
+def test_a_child_that_cannot_even_be_begun_again_ends_the_tree() -> None:
+    """It is heard, and not lost with the restart's own task."""
+    loop = VirtualLoop()
+
+    async def run() -> None:
+        await asyncio.sleep(1)
+
+    async def story() -> None:
+        tree = Supervisor(SupervisorSpec(name="t", children=[ChildSpec(name="a", run=run)], backoff=QUICK))
+        tree._start_again = broken  # type: ignore[method-assign]
+        with pytest.raises(TrunkFailed, match="a cannot be started again"):
+            await tree.run()
+
+    async def broken(name: str, delay_s: float) -> None:
+        raise OSError("no room")
+
+    loop.run_until_complete(story())
+    loop.bury()
+    loop.close()

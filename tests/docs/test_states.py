@@ -5,8 +5,8 @@ import re
 import msgspec
 
 from amends.domain.domain import Domain
+from examples.switch_port import SWITCH
 from supervisors.rental import RENTAL
-from tests.kernel.switch import SWITCH
 from tools import states
 
 ARROW = re.compile(r"^    (\S+) --> (\S+): (.+)$", re.MULTILINE)

@@ -14,11 +14,9 @@ from amends.kernel import Kernel
 from amends.ports.bus import Published
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
+from examples.switch_port import SWITCH, Switch
 from supervisors.timing import timing
-from tests.adapters.postgres.database import empty, named, server, template
-from tests.kernel.switch import SWITCH, Switch
-
-__all__ = ["empty", "server", "template"]
+from tests.adapters.postgres.database import named
 
 Running = Callable[[], AbstractAsyncContextManager[Kernel]]
 

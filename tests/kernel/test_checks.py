@@ -9,8 +9,8 @@ from amends.domain.checks import check_domains, join
 from amends.domain.domain import Domain
 from amends.domain.matrix import CaseKind, Matrix, MatrixRow
 from amends.values.errors import BadDomain
+from examples.switch_port import PORT, SWITCH, row
 from supervisors.rental import RENTAL
-from tests.kernel.switch import PORT, SWITCH, row
 
 
 def with_rows(*rows: MatrixRow) -> Domain:

@@ -13,9 +13,9 @@ from amends.kernel import Kernel
 from amends.turn.decision import Decision
 from amends.turn.messages import CommandInfo, Envelope, ResolveCase
 from amends.values.errors import Rejected
-from tests.kernel import switch as module
+from examples import switch_port as module
+from examples.switch_port import PORT, SWITCH, Bind, Switch
 from tests.kernel.conftest import Running
-from tests.kernel.switch import PORT, SWITCH, Bind, Switch
 from tests.kernel.test_switch_port import port_is, sql
 
 

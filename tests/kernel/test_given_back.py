@@ -12,8 +12,8 @@ from amends.kernel import Kernel
 from amends.turn.decision import Decision
 from amends.turn.messages import CommandInfo, Envelope, ResolveCase, StepDone, TimerFired
 from amends.values.errors import Rejected
+from examples.switch_port import PORT, SWITCH, Bind, Port, Switch, step_done
 from tests.kernel.conftest import Running
-from tests.kernel.switch import PORT, SWITCH, Bind, Port, Switch, step_done
 from tests.kernel.test_entities import Rename, execute, machine_is
 from tests.kernel.test_switch_port import bound, port_is, some, sql
 

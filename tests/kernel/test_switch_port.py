@@ -8,8 +8,8 @@ import asyncpg
 
 from amends.kernel import Kernel
 from amends.turn.messages import Envelope
+from examples.switch_port import Bind, Switch
 from tests.kernel.conftest import Running, served
-from tests.kernel.switch import Bind, Switch
 
 
 async def port_is(kernel: Kernel, port: str, state: str) -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from amends.values.anchors import Anchored
+from amends.ports.journal import Turn
+from amends.turn.seal import seal
+from amends.values.anchors import Anchored, Mark
 from amends.values.errors import BadConfiguration
 from supervisors.boot.anchors import Anchors, trusted_keys
 from supervisors.boot.audit_verifier import verify_audit_log
 from supervisors.settings import AnchorSettings, PostgresSettings, Settings
-from tests.adapters.postgres.database import Database, database, empty, server, template
+from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, whole_story
 
-__all__ = ["database", "empty", "server", "template"]
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 DRILL = re.compile(r"^\| [a-z][^|]* \| `([A-Z][^`]+)` \| `(wrong: [^`]+)` \|$", re.MULTILINE)
@@ -26,16 +27,26 @@ class Auditor:
     def __init__(self, database: Database, state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.settings = Settings(state_dir=str(state_dir), postgres=PostgresSettings(dsn=database.dsn))
         self.anchors, self._book, self._capsys = Anchors(self.settings, state_dir), database.book, capsys
+        self._database = database
 
-    def heads(self) -> Anchored:
+    def heads(self, mark: Mark = "") -> Anchored:
         head = self._book.head
         return Anchored(
             at_us=1, epoch=head.epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
-            audit_hash=head.hash, key="",
+            audit_hash=head.hash, key="", mark=mark,
         )  # fmt: skip
 
+    async def start(self, epoch: int) -> None:
+        """What the next runtime does at its start: anchor the head that it finds."""
+        head = await self._database.journal.head()
+        found = msgspec.structs.replace(
+            self.heads("opening"), epoch=epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
+            audit_hash=head.hash,
+        )  # fmt: skip
+        await self.anchors.keep(self.anchors.sign(found))
+
     async def verify(self, public_key: str = "") -> tuple[int, list[str]]:
-        status = await verify_audit_log(self.settings, self.anchors.path, public_key)
+        status = await verify_audit_log(self.settings, [self.anchors.path], public_key)
         return status, self._capsys.readouterr().out.splitlines()
 
 
@@ -44,7 +55,7 @@ async def auditor(database: Database, tmp_path: Path, capsys: pytest.CaptureFixt
     await whole_story(database.book)
     await exhausted_cleanup(database.book)
     made = Auditor(database, tmp_path, capsys)
-    await made.anchors.keep(made.anchors.sign(made.heads()))
+    await made.anchors.keep(made.anchors.sign(made.heads("closing")))
     return made
 
 
@@ -52,9 +63,11 @@ async def test_each_forgery_of_the_drill_is_told_as_the_page_says(database: Data
     status, before = await auditor.verify()
     assert (status, before[-1][:6]) == (0, "valid:")
     drill = DRILL.findall(SECURITY.read_text(encoding="utf-8"))
-    assert len(drill) == 6
+    assert len(drill) == 7
     for forgery, told in drill:
         await database.force(forgery)
+        if "while no runtime ran" in told:
+            await auditor.start(2)
         status, lines = await auditor.verify()
         assert (status, lines[-1]) == (1, "NOT valid")
         wanted = re.compile(re.escape(told).replace("…", ".*"))
@@ -118,3 +131,28 @@ async def test_an_anchor_that_cannot_be_kept_is_a_word_in_the_tree(tmp_path: Pat
     anchors.path.parent.mkdir()
     await anchors.keep(anchors.sign(heads))
     assert anchors.detail() == {"kept": 7, "trouble": ""}
+
+
+async def test_the_files_of_all_runtimes_are_held_together(
+    database: Database, auditor: Auditor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a second runtime with a file of its own, one turn later
+    before = auditor.heads()
+    commit = seal([Turn()], database.book.head, ())
+    await database.journal.commit(commit)
+    database.book.head = commit.after
+    (tmp_path / "other").mkdir()
+    other = Anchors(auditor.settings, tmp_path / "other")
+    between = msgspec.structs.replace(auditor.heads("closing"), epoch=2)
+    await other.keep(other.sign(msgspec.structs.replace(before, epoch=2, mark="opening")))
+    await other.keep(other.sign(between))
+    await auditor.start(3)
+    # then either file alone is not all there is to say, and both together leave nothing open
+    status, lines = await auditor.verify()
+    missing = "whose anchors are not here: give the files of all runtimes"
+    assert status == 0
+    assert f"note: turns {between.seq}..{between.seq}: of epoch 2, {missing}" in lines
+    files, keys = [auditor.anchors.path, other.path], f"{auditor.anchors.public}\n{other.public}\n"
+    (tmp_path / "keys").write_text(keys)
+    assert await verify_audit_log(auditor.settings, files, str(tmp_path / "keys")) == 0
+    assert "note:" not in capsys.readouterr().out

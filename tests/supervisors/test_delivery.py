@@ -22,9 +22,9 @@ from amends.turn.notify import Notification
 from amends.values.errors import Rejected
 from amends.values.limits import Limits
 from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, OutboxRow, StepEndRow, StepRow
+from supervisors import bus_admin
 from supervisors.api.endpoints import OutboxCommand, delivery_commands
-from supervisors.boot import bus_admin
-from supervisors.boot.bus_admin import BusAdmin, Republishes
+from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}
@@ -41,7 +41,7 @@ class Actor:
 
     def __init__(self, kind: str, identifier: str, state: Any) -> None:
         self.kind, self.id, self.state, self.now_us = KINDS[kind], identifier, state, 1_000_000
-        self.context = Context(epoch=1, limits=LIMITS, matrix=RENTAL.matrix)
+        self.context = Context((RENTAL,), epoch=1, limits=LIMITS)
         self.intended: dict[str, StepRow] = {}
 
     def tell(self, message: Any) -> Decision:
@@ -51,7 +51,8 @@ class Actor:
             self.kind, self.id, self.state, env, self.context, self.now_us, self.now_us.to_bytes(16, "big")
         )
         handler = RUNTIME_HANDLERS.get(type(message)) or self.kind.handlers[type(message)]
-        handler(self.state, message, decision)
+        if self.kind.takes(self.state, message, command=bool(getattr(message, "reason", ""))):
+            handler(self.state, message, decision)
         if decision.changed:
             decision.build()
         self.state = decision.state
@@ -65,9 +66,7 @@ class Actor:
     def end(self, row: StepRow, outcome: Outcome) -> Decision:
         args = msgspec.json.decode(row.args)
         return self.tell(
-            StepDone(
-                row.step_id, row.name, row.attempt, row.target, args, outcome, 1, self.now_us, row.trace_id, SPAN, "R07"
-            )
+            StepDone(row.step_id, row.name, row.attempt, row.target, args, outcome, 1, self.now_us, row.trace_id, SPAN)
         )
 
     def fail(self, row: StepRow, kind: OutcomeKind = "failed") -> Decision:

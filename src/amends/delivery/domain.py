@@ -8,8 +8,8 @@ from amends.turn.notify import PUBLISH_NOTIFICATION
 DELIVERY_KINDS = (NOTIFICATION, STREAM)
 # An operator's acts on the bus need no row: nothing is to be undone, and a failure is his to see in the audit.
 DELIVERY_STEPS = (
-    StepSpec(name=PUBLISH_NOTIFICATION, adapter="bus", no_undo="a repeat has the same message id"),
+    StepSpec(name=PUBLISH_NOTIFICATION, adapter="bus", no_undo="a repeat has the same message id", failures=("error",)),
     StepSpec(name=CREATE_STREAMS, adapter="bus-admin", effect=False),
     StepSpec(name=REPUBLISH, adapter="bus-admin", effect=False),
-    StepSpec(name=PUBLISH_OUTBOX, external=False, no_undo="a repeat has the same message id"),
+    StepSpec(name=PUBLISH_OUTBOX, external=False, no_undo="a repeat has the same message id", failures=("error",)),
 )

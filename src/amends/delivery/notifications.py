@@ -6,17 +6,16 @@ fails of it leaves no record.
 Knows no account rule and no broker: what one says is fixed by its cause, and publishing is an adapter's work.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
-from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.kinds import ActorKind, ActorState, Legal
+from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
-from amends.turn.notify import Notification, _intent, _publish
+from amends.turn.notify import PUBLISH_NOTIFICATION, Notification, _intent, _publish
+from amends.turn.recovery import failed_step, find_run
 from amends.values.records import StepEndRow
-
-if TYPE_CHECKING:
-    from amends.turn.decision import Decision
 
 
 class Probe(Struct, frozen=True):
@@ -35,7 +34,7 @@ class CancelNotification(Struct, frozen=True):
     reason: str
 
 
-def _published(s: Notification, m: StepDone, d: "Decision") -> None:
+def _published(s: Notification, m: StepDone, d: Decision) -> None:
     probe = m.step_id == s.probe_step
     if s.state not in ("pending", "parked"):
         return  # sent or cancelled meanwhile
@@ -51,15 +50,15 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
     if probe:
         d.leave_intended()
         return
-    run, _ = d.failed_step(m, "R07")
+    run = failed_step(d, m)
     run.retry("publish", d.ref, False, attempt=attempts, duration_ms=m.duration_ms, code=m.outcome.code)
     d.set(attempts=attempts, first_ref=s.first_ref or m.ref, parent_span=s.parent_span or d.span_id)
-    if attempts - s.budget_from < d.limits("notification_tries"):
-        wait = d.limits.delay_us("notification_backoff_ms", attempts, d.id)
+    if attempts - s.budget_from < run.tries("notification_tries"):
+        wait = run.wait_us("notification_backoff_ms", attempts)
         _publish(d, d.id, d.state, attempts + 1, after_us=wait)
         return
     d.to("parked", cause=m.outcome.code)
-    if d.ref not in run_last(s, "R07"):
+    if d.ref not in run_last(s, _row(d)):
         run.compensate(
             "compensate", "external_call", "notification", d.ref, "partial", of=d.state.first_ref,
             cause=run.id, metadata={"attempts": attempts, "code": m.outcome.code},
@@ -67,10 +66,8 @@ def _published(s: Notification, m: StepDone, d: "Decision") -> None:
     run.degrade()
 
 
-def _probe(s: Notification, m: Probe, d: "Decision") -> None:
+def _probe(s: Notification, m: Probe, d: Decision) -> None:
     """Have the bus tried under the one intent of this outage, committed by the first probe (B8)."""
-    if s.state != "parked":
-        return
     d.trace_id, _, first = s.first_ref.partition(":")
     d.span_id = s.parent_span or first  # one parked by an older release does not say where it hangs
     row = _intent(d, s.probe_step or d.mint("step"), d.id, s, s.attempts + 1, late=True)
@@ -80,11 +77,15 @@ def _probe(s: Notification, m: Probe, d: "Decision") -> None:
         d.set(probe_step=row.step_id)
 
 
-def _end_probe(s: Notification, d: "Decision") -> None:
+def _end_probe(s: Notification, d: Decision) -> None:
     """What settles the notification by another way ends the intent of its probe with it."""
     if s.probe_step:
         code, text = "superseded", "the notification was settled by another way"
         d.rows.append(StepEndRow(s.probe_step, "failed", d.now_us, d.now_us, code, text, d.context.epoch))
+
+
+def _row(d: Decision) -> str:
+    return d.context.matrix.row_of(PUBLISH_NOTIFICATION).id
 
 
 def run_last(s: ActorState, key: str) -> dict[str, str]:
@@ -92,11 +93,11 @@ def run_last(s: ActorState, key: str) -> dict[str, str]:
     return s.runs[key].last if key in s.runs else {}
 
 
-def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> None:
-    run = d.run("R07")
+def _settle(s: Notification, d: Decision, late: bool, duration_ms: int) -> None:
+    run = find_run(d, _row(d))
     if run is None:
         return
-    if d.ref in run_last(s, "R07"):
+    if d.ref in run_last(s, _row(d)):
         run.compensate(
             "compensate", "external_call", "notification", d.ref, "success", of=s.first_ref, cause=run.id, attempt=2,
             duration_ms=duration_ms, metadata={"late": late, "attempts": d.state.attempts},
@@ -106,28 +107,21 @@ def _settle(s: Notification, d: "Decision", late: bool, duration_ms: int) -> Non
     run.end("recovered")
 
 
-def _redispatch(s: Notification, m: Redispatch, d: "Decision") -> None:
-    if s.state == "pending" and m.reason:  # it is tried by itself: the next try is now
-        d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
-        d.hasten(d.ref)
-        return
-    if s.state != "parked":
-        if m.reason:
-            d.refuse("illegal_transition", f"the notification is {s.state}, not parked")
+def _redispatch(s: Notification, m: Redispatch, d: Decision) -> None:
+    if s.state == "pending":
+        if m.reason:  # it is tried by itself: the next try is now
+            d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
+            d.hasten(d.ref)
         return
     d.to("pending", cause="operator" if m.reason else "bus_healthy", reason=m.reason)
     d.set(budget_from=s.attempts - d.limits("notification_tries") + 1)  # one more try; a failure parks it again
     _publish(d, d.id, s, s.attempts + 1, late=True)
 
 
-def _cancel(s: Notification, m: CancelNotification, d: "Decision") -> None:
-    if s.state == "sent":
-        d.refuse("illegal_transition", "the notification has been sent")
-    if s.state == "cancelled":
-        d.refuse("illegal_transition", "the notification is cancelled already")
+def _cancel(s: Notification, m: CancelNotification, d: Decision) -> None:
     d.to("cancelled", reason=m.reason)
     _end_probe(s, d)
-    run = d.run("R07")
+    run = find_run(d, _row(d))
     if run is not None:
         run.action("fallback", "cancelled by an operator", d.ref, "success")
         run.end("recovered")
@@ -160,6 +154,11 @@ NOTIFICATION = ActorKind(
         Probe: _probe,
         Redispatch: _redispatch,
         CancelNotification: _cancel,
+    },
+    legal={
+        Probe: Legal(("parked",)),
+        Redispatch: Legal(("pending", "parked"), "sent again"),
+        CancelNotification: Legal(("pending", "parked"), "cancelled"),
     },
     view=view_notification,
     events=False,

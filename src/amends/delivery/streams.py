@@ -3,20 +3,16 @@
 The relay tells a stream's actor what happened; the actor writes what it means. Knows no broker.
 """
 
-from typing import TYPE_CHECKING
-
-import msgspec
 from msgspec import Struct
 
 from amends.domain.kinds import ActorKind, ActorState
+from amends.turn.cases import close_case, find_case, open_case
+from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
+from amends.turn.recovery import Run, begin_run, failure, find_run
 from amends.values import ids
 from amends.values.anchors import Anchored
 from amends.values.records import OutboxMarkRow, StepRow
-
-if TYPE_CHECKING:
-    from amends.turn.decision import Decision
-    from amends.turn.recovery import Run
 
 PUBLISH_OUTBOX = "outbox.publish"
 CREATE_STREAMS, REPUBLISH = "streams.create", "outbox.republish"
@@ -89,10 +85,11 @@ class Lag(Struct, frozen=True):
 
 
 class ClockStepped(Struct, frozen=True):
-    """The wall clock and the runtime's differ by more than a second, or (`over`) no longer do."""
+    """The wall clock and a peer's differ by more than a second, or (`over`) no longer do; "wall": and the runtime's."""
 
     offset_us: int
     over: bool = False
+    peer: str = "postgres"
 
 
 class Anchor(Struct, frozen=True):
@@ -122,7 +119,7 @@ class SettleOutbox(Struct, frozen=True):
     skip: bool = False
 
 
-def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, code: str, text: str) -> str:
+def _try_step(d: Decision, m: PublishFailed | PublishRecovered, state: str, code: str, text: str) -> str:
     step_id = d.mint("step")
     d.rows.append(
         StepRow(
@@ -148,17 +145,18 @@ def _try_step(d: "Decision", m: PublishFailed | PublishRecovered, state: str, co
     return ids.span_id("step", step_id)
 
 
-def _relay_starts(s: Stream | None, m: RelayStarts, d: "Decision") -> None:
+def _relay_starts(s: Stream | None, m: RelayStarts, d: Decision) -> None:
     if s is None:
         d.create(Stream(state="flowing"))
 
 
-def _run(d: "Decision", outbox_id: str) -> "Run | None":
+def _run(d: Decision, outbox_id: str) -> Run | None:
     """The row's open run; one that the release before began is named by the matrix row alone."""
-    return d.run(f"R01 {outbox_id}") or d.run("R01")
+    row = d.context.matrix.row_of(PUBLISH_OUTBOX)
+    return find_run(d, f"{row.id} {outbox_id}") or find_run(d, row.id)
 
 
-def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
+def _publish_failed(s: Stream, m: PublishFailed, d: Decision) -> None:
     if m.apart and m.outbox_id not in s.apart:
         return  # an operator has given it up meanwhile
     d.row(OutboxMarkRow(m.outbox_id, "pending", m.attempts, None))
@@ -178,19 +176,21 @@ def _publish_failed(s: Stream, m: PublishFailed, d: "Decision") -> None:
             d.set(first_ref=ref)
 
 
-def _record(m: PublishFailed, d: "Decision") -> "tuple[Run, str]":
+def _record(m: PublishFailed, d: Decision) -> tuple[Run, str]:
     """A failed try in the row's run, which it begins if there is none; also `<trace id>:<span id>` of the try."""
     span = _try_step(d, m, "failed", m.code, m.message)
     target = f"outbox:{m.outbox_id}"
     known = _run(d, m.outbox_id)
-    run = known or d.open_run("R01", key=f"R01 {m.outbox_id}", original=(d.trace_id, span), entity=target)
-    failure = d.failure(m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run)
-    run.caused_by(failure)
+    row = d.context.matrix.row_of(PUBLISH_OUTBOX)
+    run = known or begin_run(d, row.id, key=f"{row.id} {m.outbox_id}", original=(d.trace_id, span), entity=target)
+    run.caused_by(failure(
+        d, m.code, m.message, component=PUBLISH_OUTBOX, span_id=span, ref=target, severity="low", run=run
+    ))  # fmt: skip
     run.retry("publish", target, False, attempt=m.attempts, code=m.code)
     return run, f"{d.trace_id}:{span}"
 
 
-def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
+def _publish_recovered(s: Stream, m: PublishRecovered, d: Decision) -> None:
     if m.apart and m.outbox_id not in s.apart:
         return  # it went out just when it was given up: its readers know it, the row stays skipped
     d.row(OutboxMarkRow(m.outbox_id, "published", m.attempts, m.ended_us))
@@ -217,7 +217,7 @@ def _publish_recovered(s: Stream, m: PublishRecovered, d: "Decision") -> None:
         d.to("flowing", outbox_id="", attempts=0, first_ref="")
 
 
-def _set_apart(s: Stream, m: PublishSetApart, d: "Decision") -> None:
+def _set_apart(s: Stream, m: PublishSetApart, d: Decision) -> None:
     failed = m.failed
     d.row(OutboxMarkRow(failed.outbox_id, "pending", failed.attempts, None))
     target = f"outbox:{failed.outbox_id}"
@@ -234,16 +234,16 @@ def _set_apart(s: Stream, m: PublishSetApart, d: "Decision") -> None:
         d.set(apart=apart, owing=True)
 
 
-def _end_apart(s: Stream, outbox_id: str, d: "Decision", reason: str) -> None:
+def _end_apart(s: Stream, outbox_id: str, d: Decision, reason: str) -> None:
     d.set(apart={each: ref for each, ref in s.apart.items() if each != outbox_id})
-    d.resolve_case(POISON, reason, f"outbox:{outbox_id}")
+    close_case(d, POISON, reason, f"outbox:{outbox_id}")
     d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
 
-def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
+def _poisoned(s: Stream, m: PublishPoisoned, d: Decision) -> None:
     d.row(OutboxMarkRow(m.outbox_id, "parked", m.attempts, None))
     d.audit("outbox.parked", f"outbox:{m.outbox_id}", details={"code": m.code, "message": m.message[:300]})
-    d.case(POISON, f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
+    open_case(d, POISON, f"outbox:{m.outbox_id}", evidence={"code": m.code, "message": m.message[:300]})
     d.set(owing=True, apart={each: ref for each, ref in s.apart.items() if each != m.outbox_id})
     blocked = s.state == "blocked" and s.outbox_id == m.outbox_id
     if not blocked and m.outbox_id not in s.apart:
@@ -256,7 +256,7 @@ def _poisoned(s: Stream, m: PublishPoisoned, d: "Decision") -> None:
         d.to("flowing", outbox_id="", attempts=0, first_ref="")
 
 
-def _lag(s: Stream, m: Lag, d: "Decision") -> None:
+def _lag(s: Stream, m: Lag, d: Decision) -> None:
     if m.over != s.lagging:
         return
     d.set(lagging=not m.over, announced=s.announced + 1)
@@ -266,29 +266,29 @@ def _lag(s: Stream, m: Lag, d: "Decision") -> None:
     d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="outbox_lag", data=data)
 
 
-def _clock(s: Stream, m: ClockStepped, d: "Decision") -> None:
+def _clock(s: Stream, m: ClockStepped, d: Decision) -> None:
     d.set(announced=s.announced + 1)
-    d.audit("clock.in_step" if m.over else "clock.stepped", "control_plane:runtime", details={"offset_us": m.offset_us})
+    data = {"offset_us": m.offset_us, "peer": m.peer}
+    d.audit("clock.in_step" if m.over else "clock.stepped", "control_plane:runtime", details=data)
     name = "recovered" if m.over else "degraded"
-    data = {"offset_us": m.offset_us}
     d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="clock", data=data)
 
 
-def _anchor(s: Stream, m: Anchor, d: "Decision") -> None:
+def _anchor(s: Stream, m: Anchor, d: Decision) -> None:
     d.set(anchored=s.anchored + 1)
-    data = msgspec.structs.asdict(m.heads)
+    data = m.heads.fields()
     data["hash"] = data["audit_hash"]  # as it has been called from the first release on
     d.announce("audit", "head", "anchored", seq=s.anchored + 1, data=data)
 
 
-def _create_streams(s: Stream, m: CreateStreams, d: "Decision") -> None:
+def _create_streams(s: Stream, m: CreateStreams, d: Decision) -> None:
     d.audit("streams.create", reason=m.reason)
     d.step(CREATE_STREAMS, d.ref, {}, attempt=1, key=d.env.request_id)
     d.reply_entity = False
     d.reply(accepted=True)
 
 
-def _republish(s: Stream, m: Republish, d: "Decision") -> None:
+def _republish(s: Stream, m: Republish, d: Decision) -> None:
     """Under message ids of their own: the broker would drop the first ones within its window, purged or not."""
     number = s.republishes + 1
     d.set(republishes=number)
@@ -302,7 +302,7 @@ def _republish(s: Stream, m: Republish, d: "Decision") -> None:
     d.reply(accepted=True)
 
 
-def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
+def _admin_done(s: Stream, m: StepDone, d: Decision) -> None:
     """An operator's step on the bus has ended; what became of it stands in its row and span."""
     if m.name == REPUBLISH and _next_page(m, d):
         return
@@ -313,7 +313,7 @@ def _admin_done(s: Stream, m: StepDone, d: "Decision") -> None:
     d.audit(f"{m.name}.{m.outcome.kind}", details=details)
 
 
-def _next_page(m: StepDone, d: "Decision") -> bool:
+def _next_page(m: StepDone, d: Decision) -> bool:
     """Intend the next page of a republish, or this one's rest again; False when all is sent or its tries are spent.
 
     The place stands in the step's arguments, so a crash, a drain or an outage costs one page at most.
@@ -332,9 +332,9 @@ def _next_page(m: StepDone, d: "Decision") -> bool:
     return True
 
 
-def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
+def _settle_outbox(s: Stream, m: SettleOutbox, d: Decision) -> None:
     target = f"outbox:{m.outbox_id}"
-    waits = not d.open_case(POISON, target)  # it is tried by itself, in the order of its stream: now
+    waits = not find_case(d, POISON, target)  # it is tried by itself, in the order of its stream: now
     if waits and m.skip:
         d.refuse("illegal_transition", "the outbox row is not parked: it goes out by itself")
     d.audit("outbox.skipped" if m.skip else "outbox.redispatch", target, reason=m.reason)
@@ -351,7 +351,7 @@ def _settle_outbox(s: Stream, m: SettleOutbox, d: "Decision") -> None:
             _end_apart(s, m.outbox_id, d, m.reason)
         return
     d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
-    d.resolve_case(POISON, m.reason, target)
+    close_case(d, POISON, m.reason, target)
     d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
 

@@ -1,1 +1,1 @@
-"""What a domain declares. No behaviour here."""
+"""What a domain declares: data, what can be read off it, and the checks at the start."""

@@ -1,10 +1,12 @@
 """The checks at start: a domain whose tables do not hold together is refused, with a message that names the gap."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 
 from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind
-from amends.domain.matrix import Matrix
+from amends.domain.matrix import Matrix, MatrixRow
+from amends.domain.steps import StepSpec
 from amends.values.errors import BadDomain
 from amends.values.tables import table_of
 
@@ -44,6 +46,12 @@ def _kind_faults(kind: ActorKind) -> Iterable[str]:
         yield f"{kind.name}: a transition names the state {state!r}, which is not declared"
     if "" not in sources:
         yield f"{kind.name}: no transition creates it (from '')"
+    for message, legal in kind.legal.items():
+        for state in legal.states:
+            if state not in kind.states:
+                yield f"{kind.name}: {message.__name__} is legal in {state!r}, which is no state"
+        if message not in kind.handlers:
+            yield f"{kind.name}: {message.__name__} is legal, and has no handler"
     for state, bound in kind.states.items():
         if bound == "end" and state in sources:
             yield f"{kind.name}: the terminal state {state!r} has an exit"
@@ -58,20 +66,34 @@ def _kind_faults(kind: ActorKind) -> Iterable[str]:
 def _step_faults(domain: Domain) -> Iterable[str]:
     specs = {step.name: step for step in domain.steps}
     for step in domain.steps:
-        covering = [row.id for row in domain.matrix.rows if step.name in row.covers]
+        covering = [row for row in domain.matrix.rows if step.name in row.covers]
         if step.effect and len(covering) != 1:
-            found = ", ".join(covering) or "none"
+            found = ", ".join(row.id for row in covering) or "none"
             yield f"step {step.name!r} needs exactly one matrix row for its failures; it has: {found}"
+        for row in covering:
+            for kind in step.failures:
+                if step.effect and kind not in row.failure_types:
+                    yield f"step {step.name!r} can fail with {kind!r}, which row {row.id} does not list"
         if step.effect and not step.undo and not step.no_undo:
             yield f"step {step.name!r} has an effect but neither an undo nor a reason for none"
-        if step.undo and step.undo not in specs:
-            yield f"step {step.name!r} names the undo {step.undo!r}, which is not a step"
+        for name in (step.undo, *step.after):
+            if name and name not in specs:
+                yield f"step {step.name!r} names {name!r} for its undo, which is not a step"
         if step.external and not step.adapter:
             yield f"step {step.name!r} names no adapter"
     for row in domain.matrix.rows:
-        for name in row.covers:
-            if row.status == "built" and name not in specs:
-                yield f"row {row.id} covers the step {name!r}, which is not declared"
+        if row.status == "built":
+            yield from _row_faults(row, specs)
+
+
+def _row_faults(row: MatrixRow, steps: Mapping[str, StepSpec]) -> Iterable[str]:
+    for name in row.covers:
+        if name not in steps:
+            yield f"row {row.id} covers the step {name!r}, which is not declared"
+    if row.exhausts and row.exhausts not in row.cases:
+        yield f"row {row.id} ends in the case {row.exhausts!r}, which it does not list"
+    if not row.code or find_spec(row.code) is None:
+        yield f"row {row.id} names the code {row.code!r}, and there is no such module"
 
 
 def join(domains: Sequence[Domain]) -> Matrix:

@@ -1,7 +1,6 @@
 """What a domain is made of, as data: actor kinds, steps with undo, matrix rows, case kinds. No behaviour here."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -11,9 +10,6 @@ from amends.domain.steps import StepSpec
 from amends.values.facets import Covered, Facet
 from amends.values.records import ROWS
 from amends.values.tables import facets_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class Domain(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from amends.values.errors import Rejected
+
+Upgrade = Callable[[dict[str, Any], str], dict[str, Any]]  # (body, id) of one version → of the next
 Handler = Callable[[Any, Any, Any], None]  # (state, message, decision)
 
 
@@ -19,15 +22,35 @@ class OpenRun(Struct, frozen=True, omit_defaults=True):
     last: dict[str, str] = {}
 
 
+class Owed(Struct, frozen=True):
+    """An undo that is owed from the intent of its step on: the step that undoes, where, and with which arguments.
+
+    `what`: the step that is undone; `of`: `<trace id>:<span id>` of its try.
+    """
+
+    step: str
+    target: str
+    args: dict[str, Any]
+    what: str
+    of: str
+
+    def same(self, other: "Owed") -> bool:
+        """Whether one execution is the undo of both."""
+        return (self.step, self.target, self.args) == (other.step, other.target, other.args)
+
+
 class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What every actor's state has; kinds add their fields. Never changed in place: a turn makes a new one.
 
     `timers` holds due times in microseconds by name, `runs` the open recovery runs, `cases` the open cases by kind
     and `retrying` those of them that are being retried; `event_seq` numbers the entity's events; `paused` stops it
-    until a person resolves its case; `owing` keeps a terminal actor in memory while something is still owed.
+    until a person resolves its case; `owing` keeps a terminal actor in memory while something is still owed; `owed` are
+    the undos of what it has begun, in start order. `trace_id` and `span_id` are where its own work hangs, `epoch` what
+    others may hold it to (`Decision.require`), of kinds that have them.
     """
 
     state: str
+    v: int = 1  # of the body's shape: `ActorKind.upgrades` make it the newest
     version: int = 0
     event_seq: int = 0
     paused: bool = False
@@ -36,6 +59,17 @@ class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):
     runs: dict[str, OpenRun] = {}
     cases: dict[str, str] = {}
     retrying: frozenset[str] = frozenset()
+    trace_id: str = ""
+    span_id: str = ""
+    epoch: int = 0
+    owed: tuple[Owed, ...] = ()
+
+
+class Legal(Struct, frozen=True):
+    """The states in which a message is taken; a command elsewhere is refused: the entity cannot be `verb`."""
+
+    states: tuple[str, ...]
+    verb: str = ""
 
 
 class ActorKind(Struct, frozen=True, kw_only=True):
@@ -52,6 +86,8 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     transitions: Mapping[tuple[str, str], str]
     handlers: Mapping[type, Handler]
     creates: frozenset[type] = frozenset()
+    legal: Mapping[type, Legal] = {}  # a message that is not listed is taken in every state
+    upgrades: tuple[Upgrade, ...] = ()  # of stored bodies, the first of version 1
     table: str = "actors"
     view: Callable[[Any, str, Any], dict[str, Any]] | None = None
     owner: Callable[[Any], str] | None = None  # the account whose callers alone may command it
@@ -59,3 +95,18 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     answers_refusal: Callable[[Any], bool] | None = None  # messages whose refused turn the kind wants to hear of
     while_paused: frozenset[type] = frozenset()  # commands a paused actor takes as well: they only note what was said
     lane_cap: int = 1000  # commands waiting for one actor
+
+    @property
+    def v(self) -> int:
+        """The version of the bodies that this release writes."""
+        return len(self.upgrades) + 1
+
+    def takes(self, state: ActorState, message: Any, *, command: bool) -> bool:
+        """Whether a message is legal in this state; raises `Rejected` for a command that is not."""
+        legal = self.legal.get(type(message))
+        if legal is None or state.state in legal.states:
+            return True
+        if command:
+            text = f"a {self.name} that is {state.state} cannot be {legal.verb or 'told this'}"
+            raise Rejected("illegal_transition", text, state=state.state)
+        return False

@@ -1,13 +1,10 @@
 """The compensation matrix as data: its rows, their version and hash, and the kinds of operator case."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from amends.values.canonical import canonical, sha256
-
-if TYPE_CHECKING:
-    pass
 
 
 class CaseKind(Struct, frozen=True):
@@ -37,6 +34,10 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
     failure_types: tuple[str, ...] = ("error",)
     cases: tuple[str, ...] = ()
     status: Literal["built", "not_built"] = "built"
+    owed: tuple[str, ...] = ()  # compensations of what is still owed after the run's own
+    exhausts: str = ""  # the case that a spent budget opens
+    books: tuple[str, ...] = ()  # tables of money that a turn of an open run of this row may write
+    code: str = ""  # the module that is this row
 
 
 class Matrix(Struct, frozen=True):
@@ -61,9 +62,16 @@ class Matrix(Struct, frozen=True):
                 return row
         raise KeyError(row_id)
 
-    def row_for(self, step: str) -> MatrixRow | None:
-        """The built row that covers failures of `step`, if any."""
+    def row_of(self, step: str) -> MatrixRow:
+        """The built row that covers the step; KeyError if there is none."""
+        found = self.row_for(step)
+        if found is None:
+            raise KeyError(step)
+        return found
+
+    def row_for(self, step: str, failure_type: str = "error") -> MatrixRow | None:
+        """The built row that covers failures of `step` of that kind, if any."""
         for row in self.rows:
-            if step in row.covers and row.status == "built":
+            if step in row.covers and failure_type in row.failure_types and row.status == "built":
                 return row
         return None

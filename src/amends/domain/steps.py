@@ -1,11 +1,8 @@
 """Steps as data: which adapter does them, how long a try may take, what undoes them."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    pass
 
 
 class StepSpec(Struct, frozen=True, kw_only=True):
@@ -23,3 +20,7 @@ class StepSpec(Struct, frozen=True, kw_only=True):
     no_undo: str = ""
     external: bool = True
     per_target: int = 1  # tries of a target at once
+    failures: tuple[str, ...] = ("error", "timeout")  # kinds of failure it can have
+    after: tuple[str, ...] = ()  # of an undo: steps that a cleanup does before it
+    needs: tuple[str, ...] = ()  # conditions without which it is held and spends no try
+    needs_if: Mapping[str, str] = {}  # the same, for intents with that argument

@@ -1,4 +1,4 @@
-"""Ports: what the runtime needs of the world, and the data that crosses. Adapters implement these protocols."""
+"""The journal: where turns become true and are read back, and the data that crosses."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, TypeVar
@@ -108,14 +108,14 @@ class Journal(Protocol):
         ...
 
     async def closed(self) -> dict[str, str]:
-        """Actor kinds and tables that a foreign session lets nobody write, each with the table's name."""
+        """Actor kinds and tables that a foreign session lets nobody write, with the table's name; raises `Locked`."""
         ...
 
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
-        """Of these actors, the (kind, id) whose row a foreign session holds right now. Never waits."""
+        """Of these actors, the (kind, id) whose row a foreign session holds right now; raises `Locked`. Never waits."""
         ...
 
-    # --- reading: all raise `Unavailable` -----------------------------------------------------------
+    # --- reading: all raise `Unavailable`, also where a foreign session locks what is read -----------
 
     async def head(self) -> Head:
         """Where the journal stands; raises `Fenced` when it belongs to a higher epoch."""

@@ -1,7 +1,7 @@
 """The step dispatcher: runs intended steps under limits and brings their outcome back as a message.
 
-A step starts only after its intent has committed, while the lease is fresh, while its target's gate is open, can be
-reached and has a free place. A held step spends no try. What a crash leaves `intended` is dispatched again.
+A step starts only after its intent has committed, while the lease is fresh, while what it needs is so, its target can
+be reached and has a free place. A held step spends no try. What a crash leaves `intended` is dispatched again.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from amends.runtime.slices import Slices
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, Pause, StepDone
 from amends.values import ids
+from amends.values.errors import BadDomain
 from amends.values.histogram import Histogram
 from amends.values.records import StepRow
 
@@ -31,6 +32,8 @@ log = logging.getLogger("amends.steps")
 GRACE_S = 5.0
 LEASE_RETRY_S = 0.2
 HELD_RETRY_US = 1_000_000
+Condition = Callable[[str], bool]  # of a step's target
+NO_CONDITIONS: Mapping[str, Condition] = {}
 
 
 class Dispatcher:
@@ -43,11 +46,14 @@ class Dispatcher:
         runners: Mapping[str, StepRunner],
         *,
         may_act: Callable[[], bool],
-        gate: Callable[[StepRow], bool],
+        conditions: Mapping[str, Condition] = NO_CONDITIONS,
         domain_of: Callable[[str], str] = lambda target: "",
     ) -> None:
         self._engine, self._steps, self._runners = engine, steps, runners
-        self._may_act, self._gate, self._domain_of = may_act, gate, domain_of
+        self._may_act, self._conditions, self._domain_of = may_act, conditions, domain_of
+        for step in steps.values():
+            if missing := {*step.needs, *step.needs_if.values()} - conditions.keys():
+                raise BadDomain(f"step {step.name!r} needs {sorted(missing)}, which this runtime cannot tell")
         self.places, self.reach = Places(), Reach()
         self._later: list[tuple[int, str, str]] = []  # (due, target, step); stale entries are dropped when they come up
         self._back_off: dict[str, dict[str, StepRow]] = {}  # by target, what waits for its next try
@@ -154,7 +160,7 @@ class Dispatcher:
         """Gates open without saying so (a link that is back): ask them again, once a second."""
         for target in list(self._held):
             await slices.shared()
-            if target in self._held and self._gate(self._held[target][0]):
+            if target in self._held and self._fits(self._held[target][0]):
                 for row in self._held.pop(target):
                     self._enqueue(row)
 
@@ -197,7 +203,7 @@ class Dispatcher:
             heapq.heappush(self._later, (held_us, target, ""))
             return
         row = queue[0]
-        if not self._gate(row):
+        if not self._fits(row):
             self._held.setdefault(target, deque()).append(queue.popleft())
         else:
             place = (self._steps[row.name].adapter, self._domain_of(target))
@@ -212,6 +218,18 @@ class Dispatcher:
             self._ready.append(target)
         else:
             del self._queues[target]
+
+    def _fits(self, row: StepRow) -> bool:
+        """Whether what the step needs is so now (`StepSpec.needs`, `needs_if`)."""
+        spec = self._steps[row.name]
+        needs = spec.needs
+        if spec.needs_if:
+            try:
+                args = msgspec.json.decode(row.args, type=dict[str, Any])
+            except msgspec.MsgspecError:
+                return True  # its entity is held when it is begun
+            needs += tuple(need for name, need in spec.needs_if.items() if args.get(name))
+        return all(self._conditions[need](row.target) for need in needs)
 
     def _ended(self, target: str, place: tuple[str, str], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -246,10 +264,9 @@ class Dispatcher:
         if row.epoch != call.epoch:
             # An earlier runtime may have begun it: "certainly did not run" is said of this try alone (rule 1, A4).
             outcome = msgspec.structs.replace(outcome, may_have_run=True)
-        covering = self._engine.context.matrix.row_for(row.name)
         done = StepDone(
             row.step_id, row.name, row.attempt, row.target, args, outcome, started, self._engine.now_us(),
-            row.trace_id, call.span_id, covering.id if covering else "",
+            row.trace_id, call.span_id,
         )  # fmt: skip
         kind, identifier = ids.split_ref(row.entity)
         # What follows hangs beside the step, not below it: a life is a list of steps under its command.

@@ -119,7 +119,7 @@ class Engine:
         """Whether a requirement on another actor holds of its committed state."""
         kind, identifier, states, epoch = requirement
         state = self.store.get(kind, identifier)
-        return state is not None and state.state in states and epoch in (None, getattr(state, "epoch", None))
+        return state is not None and state.state in states and epoch in (None, state.epoch)
 
     def waiting(self) -> int:
         """Messages in mailboxes."""
@@ -225,6 +225,8 @@ class Engine:
             if due is None or due > decision.now_us:
                 return
             decision.cancel(message.name)
+        if state is not None and not kind.takes(state, message, command=env.command is not None):
+            return  # what it speaks of is past
         kind_of: type = type(message)
         handler = RUNTIME_HANDLERS.get(kind_of) or kind.handlers[kind_of]
         handler(decision.state, message, decision)

@@ -17,6 +17,7 @@ from amends.domain.kinds import ActorKind, ActorState, Handler
 from amends.ports.journal import Turn
 from amends.runtime.mailbox import Mailbox
 from amends.runtime.writer import Pending
+from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision, text
 from amends.turn.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
 from amends.turn.notify import notify
@@ -41,7 +42,7 @@ PAUSING = frozenset(("actor_quarantined", "unknown_step"))  # kinds of case that
 
 def _pause(state: Any, message: Pause, d: Decision) -> None:
     d.set(paused=True)
-    d.case(message.kind, evidence=message.evidence)
+    open_case(d, message.kind, evidence=message.evidence)
     d.audit("actor.paused", details={"kind": message.kind})
     if message.quarantined is not None:  # one turn, or the entity would be stuck without a case in between (A3)
         d.row(message.quarantined)
@@ -65,7 +66,7 @@ def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
         return
     if state.owing and message.kind not in PAUSING:  # a paused entity can settle nothing before it goes on
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
-    d.resolve_case(message.kind, message.reason, keys[0].partition(" ")[2])
+    close_case(d, message.kind, message.reason, keys[0].partition(" ")[2])
     if message.kind == "unknown_step":
         _give_up(message.row.get("evidence", {}), d)
     if state.paused and message.kind in PAUSING:

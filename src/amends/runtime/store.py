@@ -5,11 +5,20 @@ out (a hand's edit, a later release's) is one entity's trouble: it stands apart 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState
+
+
+class _Version(msgspec.Struct):
+    """Of a body, what says how it is to be read."""
+
+    v: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+
+_version = msgspec.json.Decoder(_Version)
 
 
 class Store:
@@ -41,7 +50,7 @@ class Store:
         """The state that a stored body says; None, and the entity is damaged, when it says none of this kind's."""
         key = (kind, identifier)
         try:
-            state: ActorState = self._decoders[kind].decode(body)
+            state = self._newest(kind, identifier, body)
             if state.state not in self._kinds[kind].states:
                 raise msgspec.ValidationError(f"there is no state {state.state!r}")
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -51,6 +60,24 @@ class Store:
             return None
         self._damaged.pop(key, None)
         return state
+
+    def _newest(self, name: str, identifier: str, body: bytes) -> ActorState:
+        """The state in this release's shape; raises `ValidationError` for what cannot be brought into it."""
+        kind = self._kinds[name]
+        version = _version.decode(body).v if kind.upgrades else kind.v
+        if version > kind.v:
+            raise msgspec.ValidationError(f"it is of version {version}, this release reads up to {kind.v}")
+        if version == kind.v:
+            found: ActorState = self._decoders[name].decode(body)
+            return found
+        try:
+            made: dict[str, Any] = msgspec.json.decode(body)
+            for upgrade in kind.upgrades[version - 1 :]:
+                made = upgrade(made, identifier)
+        except Exception as error:
+            why = f"it cannot be brought up from version {version}: {type(error).__name__}: {error}"
+            raise msgspec.ValidationError(why) from error
+        return msgspec.convert({**made, "v": kind.v}, kind.state_type)
 
     def damage(self, kind: str, identifier: str) -> str:
         """Why the entity's stored state cannot be made out, "" if it can."""

@@ -27,7 +27,8 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     """One service. `run` works until cancelled; `ready`, if given, returns when it can be relied on.
 
     A `fatal` one is not started again: what it held is in memory only, so its crash ends the tree, and the next start
-    takes everything from the database.
+    takes everything from the database. `finish` is waited for, at most `shutdown_ms`, before a running one is
+    cancelled: what others, stopped before it, have left it to do.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     restart: Literal["permanent", "transient", "temporary"] = "permanent"
     fatal: bool = False
     shutdown_ms: int = 2000
+    finish: Callable[[], Awaitable[None]] | None = None
     detail: Callable[[], dict[str, Any]] | None = None
 
 
@@ -82,6 +84,8 @@ class Supervisor:
         self.spec, self._entropy = spec, entropy
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
+        self._waiting: set[str] = set()  # children whose restart waits for its time
+        self._again: dict[str, asyncio.Task[None]] = {}  # restarts, by the child that made them necessary
         self._restarts: dict[str, int] = dict.fromkeys((child.name for child in spec.children), 0)
         self._instants: list[float] = []
         self._children = {child.name: child for child in spec.children}
@@ -96,10 +100,17 @@ class Supervisor:
             self.started.set()
             while True:
                 name = await self._ended.get()
+                again = self._again.get(name)
+                if again is not None and again.done() and (error := again.exception()) is not None:
+                    raise TrunkFailed(f"supervisor {self.spec.name}: {name} cannot be started again") from error
                 task = self._tasks.get(name)
                 if task is not None and task.done():
                     await self._ended_child(name, task)
         finally:
+            for task in self._again.values():
+                task.cancel()
+            if self._again:
+                await asyncio.wait(self._again.values())
             await self._stop(names)
 
     async def _ended_child(self, name: str, task: "asyncio.Task[None]") -> None:
@@ -112,20 +123,30 @@ class Supervisor:
         log.error("%s/%s ended: %r", self.spec.name, name, error, exc_info=error)
         if child.fatal:
             raise TrunkFailed(f"supervisor {self.spec.name}: {name} has ended, and cannot go on by itself") from error
+        names = list(self._children)
+        if any(name in to_restart(self.spec.strategy, names, each) for each in self._waiting):
+            return  # the restart that is to come takes it along
         now = asyncio.get_running_loop().time()
         if not within_budget(self._instants, now, self.spec.max_restarts, self.spec.within_s):
             raise TrunkFailed(f"supervisor {self.spec.name}: the restart budget is spent, last by {name}") from error
         self._instants = [at for at in self._instants if now - at < self.spec.within_s] + [now]
         self._restarts[name] += 1
-        jitter = self._entropy(8).hex()
-        await asyncio.sleep(self.spec.backoff.delay_us(self._restarts[name], name + jitter) / 1e6)
+        delay_us = self.spec.backoff.delay_us(self._restarts[name], name + self._entropy(8).hex())
+        self._waiting.add(name)
+        self._again[name] = asyncio.create_task(self._start_again(name, delay_us / 1e6), name=f"restart.{name}")
+        self._again[name].add_done_callback(lambda done: self._ended.put_nowait(name))
+
+    async def _start_again(self, name: str, delay_s: float) -> None:
+        """Beside the supervisor: what ends meanwhile is heard at once. A failed restart is one more end."""
+        await asyncio.sleep(delay_s)
+        self._waiting.discard(name)
         again = to_restart(self.spec.strategy, list(self._children), name)
         await self._stop(again)
         for each in again:
             try:
                 await self._start(each)
             except TimeoutError:
-                self._ended.put_nowait(each)
+                self._tasks[each].cancel()  # it never was ready: its end is heard like any other
                 return
 
     async def _start(self, name: str) -> None:
@@ -146,10 +167,22 @@ class Supervisor:
             task = self._tasks.pop(name, None)
             if task is None or task.done():
                 continue
+            child = self._children[name]
+            await self._finish(child, task)
             task.cancel()
-            await asyncio.wait({task}, timeout=self._children[name].shutdown_ms / 1000)
+            await asyncio.wait({task}, timeout=child.shutdown_ms / 1000)
             if not task.done():
                 log.error("%s/%s did not stop in time", self.spec.name, name)
+
+    async def _finish(self, child: ChildSpec, task: "asyncio.Task[None]") -> None:
+        if child.finish is None:
+            return
+        finishing = asyncio.ensure_future(_awaited(child.finish))
+        await asyncio.wait({finishing, task}, timeout=child.shutdown_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+        finishing.cancel()
+        await asyncio.wait({finishing})
+        if not finishing.cancelled() and (error := finishing.exception()) is not None:
+            log.error("%s/%s could not finish", self.spec.name, child.name, exc_info=error)
 
     @property
     def restarts(self) -> dict[str, int]:

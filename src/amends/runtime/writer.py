@@ -84,6 +84,7 @@ class JournalWriter:
         self._max_waiting, self._now = max_waiting, now_us
         self.breaker = Breaker("postgres", AWAY, now_us)
         self.commits = self.turns = self.refused = 0
+        self._in_doubt = False  # a commit is under way, or was when we were ended
         self.took = Histogram()
 
     @property
@@ -92,9 +93,19 @@ class JournalWriter:
         return len(self._queue) + len(self._aside)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and nothing is being committed."""
+        return self._idle.is_set()
+
+    @property
     def full(self) -> bool:
         """Whether so much waits that no new request is taken."""
         return self.waiting >= self._max_waiting
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing waits, and of all that was tried is known what became of it."""
+        return not self._in_doubt and not self.waiting
 
     def submit(self, pending: Pending) -> None:
         """Queue a turn; `pending.done` is called when it has committed or failed."""
@@ -124,7 +135,9 @@ class JournalWriter:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
+                    self._in_doubt = True
                     await self._commit(self._next_batch())
+                    self._in_doubt = False
                     if len(self._queue) < ROOM:
                         self._roomy.set()
                 if not self._aside:

@@ -5,34 +5,31 @@ methods below; nothing happens until the turn commits. Ids are derived from the 
 """
 
 import hashlib
-from collections.abc import Callable
-from typing import Any, Literal, NoReturn, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, cast
 
 import msgspec
 from msgspec import Struct
 
-from amends.domain.kinds import ActorKind, ActorState
-from amends.domain.matrix import Matrix
+from amends.domain.checks import join
+from amends.domain.domain import Domain
+from amends.domain.kinds import ActorKind, ActorState, Owed
 from amends.ports.journal import StateWrite, Turn
 from amends.turn.messages import Envelope, StepDone
-from amends.turn.notify import notify
-from amends.turn.recovery import Run, root_span
 from amends.values import ids
 from amends.values.canonical import canonical
 from amends.values.errors import Bug, Rejected
 from amends.values.limits import Limits
 from amends.values.records import (
     AuditDraft,
-    CaseRow,
     CommandRow,
-    FailureRow,
     MessageRow,
     OutboxRow,
     StepEndRow,
     StepRow,
 )
+from amends.values.tables import table_of
 
-FailureType = Literal["error", "timeout", "violation", "resource", "policy"]
 EVENTS = "AMENDS_EVT"
 encode = msgspec.json.Encoder().encode
 
@@ -42,19 +39,24 @@ def text(value: Any) -> str:
     return encode(value).decode()
 
 
+OWN_CASES = ("actor_quarantined", "unknown_step")  # the runtime's own, whatever a domain says of them
+
+
 class Context:
     """What every turn of one runtime shares."""
 
     def __init__(
-        self, *, epoch: int, limits: Limits, matrix: Matrix, facts: Any = None, policy_sha256: str = ""
+        self, domains: Sequence[Domain], *, epoch: int, limits: Limits, facts: Any = None, policy_sha256: str = ""
     ) -> None:
         self.epoch = epoch
         self.limits = limits
-        self.matrix = matrix
-        self.matrix_sha256 = matrix.sha256
+        self.matrix = join(domains)
+        self.matrix_sha256 = self.matrix.sha256
         self.policy_sha256 = policy_sha256
         self.facts = facts
-        self.case_commands: dict[str, tuple[str, ...]] = {}
+        self.steps = {step.name: step for domain in domains for step in domain.steps}
+        self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
+        self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
         self.address_of: Callable[[str], tuple[str, int]] = lambda target: ("", 0)  # what a step's span says of it
 
 
@@ -97,9 +99,11 @@ class Decision:
         # Timers carry no trace of their own: their work belongs to the entity's.
         # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
         self.trace_id = (
-            env.trace_id or getattr(state, "trace_id", "") or hashlib.md5(seed, usedforsecurity=False).hexdigest()
+            env.trace_id
+            or (state.trace_id if state is not None else "")
+            or hashlib.md5(seed, usedforsecurity=False).hexdigest()
         )
-        self.span_id = root_span(state, self.trace_id) or env.span_id or getattr(state, "span_id", "")
+        self.span_id = _root_span(state, self.trace_id) or env.span_id or (state.span_id if state is not None else "")
         self.rows: list[Struct] = []
         self.steps: list[StepRow] = []
         self.sent: list[Sent] = []
@@ -116,6 +120,7 @@ class Decision:
         self.recent = False
         if isinstance(env.message, StepDone):
             self._end_step(env.message)
+            self._certainly_not(env.message)
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -161,7 +166,7 @@ class Decision:
         if self._state is None:
             raise Bug(f"{self.ref} does not exist")
         base = self.before.version if self.before is not None else 0
-        self._state = msgspec.structs.replace(self._state, version=base + 1, **changes)
+        self._state = msgspec.structs.replace(self._state, version=base + 1, v=self.kind.v, **changes)
 
     def timer(self, name: str, due_us: int) -> None:
         """Set or move a durable timer."""
@@ -200,6 +205,12 @@ class Decision:
         """An audit entry that is no state change."""
         self._audit(action, target_ref or self.ref, None, None, reason, details or {}, at_us)
 
+    def audit_change(
+        self, action: str, target_ref: str, source: str | None, to: str, reason: str, details: dict[str, Any]
+    ) -> None:
+        """An audit entry of a change of state of something that is no actor: a case."""
+        self._audit(action, target_ref, source, to, reason, details)
+
     def tell(self, kind: str, identifier: str, message: Struct) -> None:
         """A durable message to another actor, in the same transaction."""
         row = MessageRow(
@@ -226,18 +237,38 @@ class Decision:
         undo: dict[str, Any] | None = None,
         trace: tuple[str, str] | None = None,
     ) -> str:
-        """Intend one try of a step (B8); it runs after the commit, not before `after_us` from now."""
+        """Intend one try of a step (B8); it runs after the commit, not before `after_us` from now.
+
+        `undo`: the arguments of the undo that is declared beside the step; owed with the intent, and committed with it.
+        """
+        spec = self.context.steps.get(name)
+        if spec is None:
+            raise Bug(f"{self.ref}: the step {name!r} is not declared")
+        if (undo is None) != (not spec.undo):
+            raise Bug(f"{self.ref}: {name} {'needs the arguments of' if spec.undo else 'has no'} undo {spec.undo}")
         step_id = self.mint("step")
         trace_id, parent = trace or (self.trace_id, self.span_id)
+        owed = None
+        if undo is not None:
+            owed = Owed(spec.undo, target, undo, name, f"{trace_id}:{ids.span_id('step', step_id)}")
         due = self.now_us + after_us if after_us else None
         row = StepRow(
             step_id, self.ref, name, attempt, "intended", key or f"{self.ref}:{name}:{attempt}", target,
-            text(args), text(undo or {}), trace_id, parent, self.now_us, None, due, "", "", self.context.epoch,
+            text(args), text(owed or {}), trace_id, parent, self.now_us, None, due, "", "", self.context.epoch,
             *self.context.address_of(target),
         )  # fmt: skip
         self.steps.append(row)
         self.rows.append(row)
+        if owed is not None and not any(owed.same(known) for known in self.state.owed):
+            self.set(owed=(*self.state.owed, owed))  # from its intent on (rule 1)
         return step_id
+
+    def undone(self, step: str, target: str) -> Owed | None:
+        """What that undo of that target was owed for; from now on it is owed no more."""
+        found = next((owed for owed in self.state.owed if (owed.step, owed.target) == (step, target)), None)
+        if found is not None:
+            self.set(owed=tuple(owed for owed in self.state.owed if owed is not found))
+        return found
 
     def hasten(self, target: str) -> None:
         """What this actor has waiting for its next try on `target` is due now: an operator has asked for it."""
@@ -254,106 +285,6 @@ class Decision:
             )
         )  # fmt: skip
         return ids.span_id("step", step_id)
-
-    def failure(
-        self,
-        code: str,
-        message: str,
-        *,
-        component: str,
-        span_id: str,
-        trace_id: str = "",
-        failure_type: FailureType = "error",
-        severity: str = "medium",
-        ref: str = "",
-        cause_ref: str = "",
-        hop: int = 0,
-        run: Run | None = None,
-    ) -> str:
-        """A failure record; returns its id."""
-        failure_id = self.mint("fail")
-        row = FailureRow(
-            failure_id, trace_id or self.trace_id, span_id, self.now_us, failure_type, severity, ref or self.ref,
-            message[:1000], code, component, cause_ref, hop, run.trace_id if run else "", self.context.epoch,
-        )  # fmt: skip
-        self.rows.append(row)
-        return failure_id
-
-    def failed_step(self, done: StepDone, row: str, **run_options: Any) -> tuple[Run, str]:
-        """The failure of a step and the run that its matrix row opens (or has open); returns both."""
-        kind: FailureType = "timeout" if done.outcome.code.endswith("timeout") else "error"
-        run = self.open_run(row, original=(done.trace_id, done.span_id), **run_options)
-        failure_id = self.failure(
-            done.outcome.code, done.outcome.message, component=done.name, span_id=done.span_id,
-            trace_id=done.trace_id, failure_type=kind, ref=f"step:{done.step_id}", run=run,
-        )  # fmt: skip
-        run.caused_by(failure_id)
-        return run, failure_id
-
-    def open_run(
-        self, row: str, *, key: str = "", trigger_type: str = "failure", original: tuple[str, str] = ("", ""),
-        trigger_ref: str = "", entity: str = "",
-    ) -> Run:  # fmt: skip
-        """The open recovery run of this row (its `key` if it has several), begun if there is none."""
-        return Run.begin(self, row, key or row, trigger_type, original, trigger_ref, entity or self.ref)
-
-    def run(self, key: str) -> Run | None:
-        """The open run under that key, if any."""
-        return Run.resume(self, key)
-
-    def case(
-        self, kind: str, target_ref: str = "", *, evidence: Any = None, run: Run | None = None, state: str = "open",
-        reason: str = "",
-    ) -> str:  # fmt: skip
-        """Open the case of that kind on this entity, or move the open one to `state`; returns its id."""
-        key = _case_key(kind, target_ref, self.ref)
-        known = self.state.cases.get(key)
-        case_id = known or self.mint("case")
-        commands = self.context.case_commands.get(kind, ())
-        self.rows.append(
-            CaseRow(
-                case_id,
-                kind,
-                target_ref or self.ref,
-                self.ref,
-                state,
-                self.now_us,
-                None,
-                run.trace_id if run else "",
-                text(list(commands)),
-                text(evidence or {}),
-            )
-        )
-        details = {"target_ref": target_ref or self.ref, "kind": kind}
-        before = self._case_state(case_id) if known else None
-        self._audit(f"case.{state}", f"case:{case_id}", before, state, reason or kind, details)
-        rest = self.state.retrying - {case_id}
-        self.set(retrying=rest | {case_id} if state == "retrying" else rest)
-        if known is None:
-            self.set(cases={**self.state.cases, key: case_id})
-            notify(self, "case.opened", entity=target_ref or self.ref, cause=kind, case_id=case_id, state=state)
-        return case_id
-
-    def resolve_case(self, kind: str, reason: str = "", target_ref: str = "") -> None:
-        """Close the open case of that kind (and target, if it is not the entity itself), if there is one."""
-        key = _case_key(kind, target_ref, self.ref)
-        case_id = self.state.cases.get(key)
-        if case_id is None:
-            return
-        self.rows.append(CaseRow(case_id, kind, "", self.ref, "resolved", self.now_us, self.now_us, "", "[]", "{}"))
-        self._audit("case.resolved", f"case:{case_id}", self._case_state(case_id), "resolved", reason or kind, {})
-        self.set(
-            cases={name: cid for name, cid in self.state.cases.items() if name != key},
-            retrying=self.state.retrying - {case_id},
-        )
-
-    def _case_state(self, case_id: str) -> str:
-        return "retrying" if case_id in self.state.retrying else "open"
-
-    def open_case(self, kind: str, target_ref: str = "") -> str:
-        """The id of the open case of that kind (and target), "" if there is none."""
-        found: str = self.state.cases.get(_case_key(kind, target_ref, self.ref), "")
-        return found
 
     def leave_intended(self) -> None:
         """The try that this message reports does not end its step: the same intent is tried again (R07)."""
@@ -389,7 +320,16 @@ class Decision:
         if self.env.command is not None:
             self.rows.append(command_row(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None))
         turn.rows, turn.audits = self.rows, self.audits
+        self._check_books()
         return turn
+
+    def _check_books(self) -> None:
+        """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
+        runs = [run for state in (self.before, self._state) if state is not None for run in state.runs.values()]
+        written = {table.name for row in self.rows if (table := table_of(type(row))).money} if runs else set()
+        for run in runs:
+            if denied := written - set(self.context.matrix.row(run.row).books):
+                raise Bug(f"{self.ref}: a turn of row {run.row} may not write {', '.join(sorted(denied))}")
 
     def reply_data(self) -> dict[str, Any]:
         """The reply's data: the entity's view row under its name, and what the handler added."""
@@ -466,6 +406,14 @@ class Decision:
             OutboxRow(event_id, entity, EVENTS, subject, text(body), self.trace_id, self.span_id, self.now_us)
         )
 
+    def _certainly_not(self, done: StepDone) -> None:
+        """What certainly did not run leaves nothing to undo."""
+        if done.ok or done.outcome.may_have_run or self._state is None:
+            return
+        left = tuple(owed for owed in self._state.owed if owed.of != done.ref)
+        if len(left) < len(self._state.owed):
+            self.set(owed=left)
+
     def _end_step(self, done: StepDone) -> None:
         self.rows.append(
             StepEndRow(
@@ -478,11 +426,6 @@ class Decision:
                 self.context.epoch,
             )
         )
-
-
-def _case_key(kind: str, target_ref: str, own_ref: str) -> str:
-    """One open case per (target, kind): an entity may hold cases of several targets, such as outbox rows."""
-    return kind if target_ref in ("", own_ref) else f"{kind} {target_ref}"
 
 
 def command_row(
@@ -498,3 +441,12 @@ def command_row(
         info.parent_span_id, entity, 200 if error is None else error.http, "" if error is None else error.code,
         text(body), info.received_us, now_us, epoch, info.link,
     )  # fmt: skip
+
+
+def _root_span(state: Any, trace_id: str) -> str:
+    """The root's span id of the open run that has this trace, "" for none.
+
+    What follows the work of an action hangs there: the action covers its own work and nothing that comes after it.
+    """
+    runs = state.runs.values() if state is not None else ()
+    return next((ids.span_id("run", run.recovery_id) for run in runs if run.trace_id == trace_id), "")

@@ -11,7 +11,7 @@ from amends.values.records import QuarantineRow
 
 
 class StepDone(Struct, frozen=True):
-    """A try of a step has ended. `row` is the matrix row that covers its failures ("" if it has no effect)."""
+    """A try of a step has ended."""
 
     step_id: str
     name: str
@@ -23,7 +23,6 @@ class StepDone(Struct, frozen=True):
     ended_us: int
     trace_id: str
     span_id: str
-    row: str = ""
 
     @property
     def ok(self) -> bool:

@@ -1,15 +1,12 @@
 """Notifications as part of a turn: made by what causes them, published by a step (R07). `delivery` runs them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from amends.domain.kinds import ActorState
+from amends.turn.decision import Decision
 from amends.values.records import StepRow
-
-if TYPE_CHECKING:
-    from amends.turn.decision import Decision
-
 
 PUBLISH_NOTIFICATION = "notification.publish"
 
@@ -40,7 +37,7 @@ def subject_of(state: Notification) -> str:
 
 
 def notify(
-    d: "Decision", kind: str, *, account_id: str | None = None, entity: str = "", cause: str = "", **fields: Any
+    d: Decision, kind: str, *, account_id: str | None = None, entity: str = "", cause: str = "", **fields: Any
 ) -> str:
     """A notification as part of this turn, to the account or, without one, to the operators; returns its id."""
     ntf_id = d.mint("ntf")
@@ -60,14 +57,14 @@ def notify(
     return ntf_id
 
 
-def _publish(d: "Decision", ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
+def _publish(d: Decision, ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
              late: bool = False) -> None:  # fmt: skip
     row = _intent(d, d.mint("step"), ntf_id, state, attempt, after_us=after_us, late=late)
     d.steps.append(row)
     d.rows.append(row)
 
 
-def _intent(d: "Decision", step_id: str, ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
+def _intent(d: Decision, step_id: str, ntf_id: str, state: Notification, attempt: int, *, after_us: int = 0,
             late: bool = False) -> StepRow:  # fmt: skip
     body = {**state.body, "late": late}
     args = {"subject": subject_of(state), "body": body, "message_id": ntf_id}

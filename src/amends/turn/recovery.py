@@ -4,18 +4,21 @@ Sequences are gapless per run (C8). A compensation that succeeds after a failed 
 names it in `metadata.supersedes`. A run never ends `recovered` while an undo is failed or missing (C6).
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import msgspec
 
-from amends.domain.kinds import OpenRun
+from amends.domain.kinds import OpenRun, Owed
+from amends.domain.matrix import MatrixRow
+from amends.turn.cases import CaseState, open_case
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone
 from amends.values import ids
 from amends.values.errors import Bug
-from amends.values.records import ActionRow, CompensationRow, RunEndRow, RunRow
+from amends.values.records import ActionRow, CompensationRow, FailureRow, RunEndRow, RunRow
 
-if TYPE_CHECKING:
-    from amends.turn.decision import Decision
-
+FailureType = Literal["error", "timeout", "violation", "resource", "policy"]
 ActionType = Literal["retry", "fallback", "compensation", "self_heal", "escalate"]
 Result = Literal["success", "failure", "partial"]
 CompensationType = Literal["rollback", "cancel", "reverse", "compensate"]
@@ -25,13 +28,13 @@ CompensatedType = Literal["decision", "side_effect", "state_change", "external_c
 class Run:
     """One open recovery run of the deciding entity."""
 
-    def __init__(self, decision: "Decision", key: str, run: OpenRun, begun: RunRow | None = None) -> None:
+    def __init__(self, decision: Decision, key: str, run: OpenRun, begun: RunRow | None = None) -> None:
         self._d, self._key, self._run, self._begun = decision, key, run, begun
         decision.recovery_trace_id = run.trace_id
 
     @classmethod
     def begin(
-        cls, d: "Decision", row: str, key: str, trigger_type: str, original: tuple[str, str], trigger_ref: str,
+        cls, d: Decision, row: str, key: str, trigger_type: str, original: tuple[str, str], trigger_ref: str,
         entity: str,
     ) -> "Run":  # fmt: skip
         """Begin the run, or go on with the open one of that key."""
@@ -51,10 +54,29 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, d: "Decision", key: str) -> "Run | None":
+    def resume(cls, d: Decision, key: str) -> "Run | None":
         """The open run under `key`, if there is one."""
         known = d.state.runs.get(key)
         return cls(d, key, known) if known is not None else None
+
+    @property
+    def row(self) -> MatrixRow:
+        """The matrix row of this run."""
+        return self._d.context.matrix.row(self._run.row)
+
+    def _check(self, what: str, listed: Iterable[str], kind: str) -> None:
+        if what not in listed:
+            raise Bug(f"row {self._run.row} of the matrix lists no {kind} {what!r}")
+
+    def tries(self, key: str) -> int:
+        """A budget of the row; `Bug` for one that the row does not list."""
+        self._check(key, self.row.budget, "budget")
+        return self._d.limits(key)
+
+    def wait_us(self, key: str, tries: int) -> int:
+        """How long to wait before the next try, by a back-off of the row."""
+        self._check(key, self.row.budget, "budget")
+        return self._d.limits.delay_us(key, tries, self._d.id)
 
     @property
     def trace_id(self) -> str:
@@ -146,6 +168,7 @@ class Run:
         if duration_ms is None and (worked or compensation != "cancel"):
             duration_ms = max(0, ended_us - started_us) // 1000 if worked else 0
         comp_id = self._d.mint("comp")
+        self._check(f"{compensation}·{undone}", (*self.row.compensations, *self.row.owed), "compensation")
         earlier = self._run.last.get(target_ref) or supersedes
         metadata = dict(metadata or {})
         if earlier and outcome == "success":
@@ -180,9 +203,36 @@ class Run:
         """The id of the run's newest compensation of that target, "" if there is none."""
         return self._run.last.get(target_ref, "")
 
+    def case(
+        self, kind: str, target_ref: str = "", *, evidence: Any = None, state: CaseState = "open", reason: str = ""
+    ) -> str:
+        """Open or move a case of this run, of a kind that its row lists; returns its id."""
+        self._check(kind, self.row.cases, "case")
+        return open_case(
+            self._d, kind, target_ref, evidence=evidence, recovery_trace_id=self.trace_id, state=state, reason=reason
+        )
+
+    def exhausted(self, target_ref: str, evidence: Any) -> str:
+        """The budget is spent: the row's case opens, the run has failed; returns the case's id."""
+        case_id = self.escalate(self.row.exhausts, target_ref, evidence)
+        self.end("failed")
+        return case_id
+
+    def undo(self, *, attempt: int = 1, after_us: int = 0, key: str = "", **more: Any) -> bool:
+        """Intend the newest undo that is owed (rule 2), as the work of an action of this run; False if none is."""
+        if not self._d.state.owed:
+            return False
+        owed: Owed = self._d.state.owed[-1]
+        action_id, trace = self.plan()
+        self._d.step(
+            owed.step, owed.target, {**owed.args, "action_id": action_id, **more}, attempt=attempt, after_us=after_us,
+            key=key, trace=trace,
+        )  # fmt: skip
+        return True
+
     def escalate(self, case_kind: str, target_ref: str, evidence: Any = None) -> str:
         """A person is needed: open the case; returns its id."""
-        case_id = self._d.case(case_kind, target_ref, evidence=evidence, run=self)
+        case_id = self.case(case_kind, target_ref, evidence=evidence)
         self.action("escalate", case_kind, target_ref, "success", metadata={"case_id": case_id})
         return case_id
 
@@ -204,18 +254,67 @@ class Run:
         self._d.set(runs={**self._d.state.runs, self._key: self._run})
 
 
-def _tried(d: "Decision") -> tuple[int, int]:
+def _tried(d: Decision) -> tuple[int, int]:
     """When the try that this turn takes in began and ended; 0 where it takes none in, or where none has ended."""
     return getattr(d.env.message, "started_us", 0), getattr(d.env.message, "ended_us", 0)
 
 
-def root_span(state: Any, trace_id: str) -> str:
-    """The root's span id of the open run that has this trace, "" for none.
+def begin_run(
+    d: Decision, row: str, *, key: str = "", trigger_type: str = "failure", original: tuple[str, str] = ("", ""),
+    trigger_ref: str = "", entity: str = "",
+) -> Run:  # fmt: skip
+    """The open recovery run of this row (its `key` if it has several), begun if there is none."""
+    return Run.begin(d, row, key or row, trigger_type, original, trigger_ref, entity or d.ref)
 
-    What follows the work of an action hangs there: the action covers its own work and nothing that comes after it.
+
+def find_run(d: Decision, key: str) -> Run | None:
+    """The open run under that key, if any."""
+    return Run.resume(d, key)
+
+
+def failure(
+    d: Decision, code: str, message: str, *, component: str, span_id: str, trace_id: str = "",
+    failure_type: FailureType = "error", severity: str = "medium", ref: str = "", cause_ref: str = "", hop: int = 0,
+    run: Run | None = None,
+) -> str:  # fmt: skip
+    """A failure record; returns its id."""
+    failure_id = d.mint("fail")
+    d.row(FailureRow(
+        failure_id, trace_id or d.trace_id, span_id, d.now_us, failure_type, severity, ref or d.ref, message[:1000],
+        code, component, cause_ref, hop, run.trace_id if run else "", d.context.epoch,
+    ))  # fmt: skip
+    return failure_id
+
+
+def failed_step(d: Decision, done: StepDone, run: Run | None = None, **run_options: Any) -> Run:
+    """The failure of a step in the run of the row that covers it; an undo's in the `run` that it is part of.
+
+    The row comes from the matrix by step and kind of failure. `Bug` where there is none, or where the run's row has
+    nothing to do with the step.
     """
-    runs = state.runs.values() if state is not None else ()
-    return next((ids.span_id("run", run.recovery_id) for run in runs if run.trace_id == trace_id), "")
+    spec = d.context.steps[done.name]
+    kind: FailureType = "error"
+    if done.outcome.code.endswith("timeout") and "timeout" in spec.failures:
+        kind = "timeout"
+    covering = d.context.matrix.row_for(done.name, kind)
+    if covering is None:
+        raise Bug(f"no row of the matrix covers {done.name} ({kind})")
+    if run is None:
+        run = begin_run(d, covering.id, original=(done.trace_id, done.span_id), **run_options)
+    elif run.row is not covering and done.name not in _undoing(d, run.row):
+        raise Bug(f"row {run.row.id} of the matrix does not undo with {done.name}")
+    failure_id = failure(
+        d, done.outcome.code, done.outcome.message, component=done.name, span_id=done.span_id, trace_id=done.trace_id,
+        failure_type=kind, ref=f"step:{done.step_id}", run=run,
+    )  # fmt: skip
+    run.caused_by(failure_id)
+    return run
+
+
+def _undoing(d: Decision, row: MatrixRow) -> set[str]:
+    """The steps that undo what this row covers, and what is done with them in a cleanup."""
+    undo = {d.context.steps[name].undo for name in row.covers if name in d.context.steps}
+    return undo | {name for step in undo if step for name in d.context.steps[step].after}
 
 
 def _json(value: Any) -> str:

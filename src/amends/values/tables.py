@@ -3,7 +3,7 @@
 Statements, reads, the digest chain and the simulated journal are made from this. Pure.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import msgspec
@@ -34,13 +34,15 @@ class Live(Struct, frozen=True):
 class Table(Struct, frozen=True, kw_only=True):
     """A row type's table. `facets`: its columns by who writes them, which says what a second row of one key does.
 
-    `json`: columns that the database keeps as JSON. `final`: values of a column after which nothing closes a row anew.
+    `json`: columns that the database keeps as JSON. `money`: what they hold is billed by. `final`: values of a column
+    after which nothing closes a row anew.
     """
 
     name: str
     key: tuple[str, ...]
     facets: tuple[Facet, ...] = ()
     live: Live | None = None
+    money: bool = False
     json: tuple[str, ...] = ()
     final: Mapping[str, tuple[str, ...]] = {}
 
@@ -72,25 +74,3 @@ def facets_of(row: type[Struct]) -> tuple[Facet, ...]:
 def placed(table: Table) -> tuple[Facet, ...]:
     """The facets of a table, each with its table and key."""
     return tuple(msgspec.structs.replace(facet, table=table.name, key=table.key) for facet in table.facets)
-
-
-Merge = Callable[[Any, Any], Any]
-
-
-def merged(table: Table, known: Struct, new: Struct) -> Struct:
-    """What stands after `new` was written over `known` (`upsert`); what no facet merges stays as it was born."""
-    changes: dict[str, Any] = {}
-    for facet in table.facets:
-        values = {column: getattr(new, column) for column in facet.columns if column not in ("jseq", "begun_jseq")}
-        if facet.wins == "last" and not (facet.keeps and tuple(values.values()) == facet.default):
-            changes |= values
-        elif facet.wins == "least":
-            changes |= {name: _least(getattr(known, name), value) for name, value in values.items()}
-        elif facet.wins == "newest" and getattr(known, facet.by) < getattr(new, facet.by):
-            changes |= values
-    return msgspec.structs.replace(known, **changes)
-
-
-def _least(known: int | None, new: int | None) -> int | None:
-    found = [value for value in (known, new) if value is not None]
-    return min(found, default=None)

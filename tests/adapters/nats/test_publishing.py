@@ -1,13 +1,16 @@
 """What is no acknowledgement is an outage, not an exception."""
 
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nats.errors import BadSubjectError, MaxPayloadError
+from nats.aio.client import Client
+from nats.errors import BadSubjectError, MaxPayloadError, NoRespondersError
 from nats.js.errors import APIError, ServiceUnavailableError
 
+from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.publishing import JetStreamPublisher
 from amends.ports.bus import Published
 
@@ -54,3 +57,35 @@ async def test_only_what_the_broker_says_of_this_very_message_is_poison(err_code
 )
 async def test_what_never_reached_the_broker_is_judged_alike(error: Exception, kind: str) -> None:
     assert (await answered(error)).kind == kind
+
+
+async def test_the_broker_tells_its_clock(client: Client) -> None:
+    publisher = JetStreamPublisher(client)
+    assert await publisher.clock_us() is None  # it does not tell before there is a stream
+    await publisher.create_streams()
+    before_us = time.time_ns() // 1000
+    told = await publisher.clock_us()
+    assert told is not None
+    assert before_us <= told <= time.time_ns() // 1000
+
+
+async def test_a_broker_that_is_away_tells_no_clock(server: EmbeddedNats, client: Client) -> None:
+    await server.stop()
+    assert await JetStreamPublisher(client).clock_us() is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"", b"[]", b'{"ts": 5}', b'{"ts": "2026-01-01T00:00:00"}', b'{"ts": "0001-01-01T00:00:00Z"}',
+        NoRespondersError(),
+    ],
+)  # fmt: skip
+async def test_an_answer_without_a_clock_is_none(answer: bytes | Exception) -> None:
+    async def request(*args: Any, **options: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return SimpleNamespace(data=answer)
+
+    client: Any = SimpleNamespace(is_connected=True, jetstream=lambda timeout: None, request=request)
+    assert await JetStreamPublisher(client).clock_us() is None

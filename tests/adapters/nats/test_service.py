@@ -14,12 +14,13 @@ from nats.aio.client import Client
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.answers import Answers
 from adapters.nats.service import CommandService
+from amends.ports.clock import REAL
 from amends.ports.journal import KeptReply
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Requests
 
-ENGINE = cast("Engine", SimpleNamespace(now_us=lambda: time.time_ns() // 1000))
+ENGINE = cast("Engine", SimpleNamespace(entropy=REAL.entropy, now_us=lambda: time.time_ns() // 1000))
 
 
 class Size(msgspec.Struct):

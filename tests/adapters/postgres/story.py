@@ -42,7 +42,7 @@ LIMITS: dict[str, int | tuple[int, int]] = {
 def context(epoch: int) -> Context:
     """The rental domain's context with tight budgets."""
     facts = Facts()
-    made = Context(epoch=epoch, limits=Limits(LIMITS), matrix=RENTAL.matrix, facts=facts, policy_sha256="ab" * 32)
+    made = Context((RENTAL,), epoch=epoch, limits=Limits(LIMITS), facts=facts, policy_sha256="ab" * 32)
     made.address_of = facts.address_of
     return made
 
@@ -131,7 +131,8 @@ class Book:
         seed = self._count.to_bytes(16, "big")
         decision = Decision(KINDS[kind], identifier, state, env, self._context, self.now_us, seed)
         handler = RUNTIME_HANDLERS.get(type(env.message)) or KINDS[kind].handlers[type(env.message)]
-        handler(state, env.message, decision)
+        if state is None or KINDS[kind].takes(state, env.message, command=env.command is not None):
+            handler(state, env.message, decision)
         turn = decision.build()
         commit = seal([turn], self.head, rows_of((RENTAL,)))
         await self._journal.commit(commit)

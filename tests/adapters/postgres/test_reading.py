@@ -1,5 +1,6 @@
 """The queries behind `qry.<entity>.get` and `.list`: filters, pages, refusals, and a Postgres that goes away."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -130,3 +131,25 @@ async def test_reading_writes_nothing_and_survives_a_lost_connection(database: D
 async def test_without_postgres_it_is_unavailable(tmp_path: Any) -> None:
     with pytest.raises(Unavailable):
         await ReadSide(f"postgresql://amends@/amends?host={tmp_path}").rows("violations")
+
+
+async def test_many_first_questions_read_the_catalog_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a burst before anything is known of the views, and a Postgres that is away at first
+    read, asked = ReadSide(database.dsn), 0
+    rows = read.rows
+
+    async def counted(name: str, *args: Any, **options: Any) -> list[dict[str, Any]]:
+        nonlocal asked
+        asked += name == "view_columns"
+        if asked == 1:
+            raise Unavailable("away")
+        return await rows(name, *args, **options)
+
+    monkeypatch.setattr(read, "rows", counted)
+    burst = await asyncio.gather(*(read.page("node", {}) for _ in range(50)), return_exceptions=True)
+    assert {type(each) for each in burst} == {Unavailable}
+    # then one of them asked for all, and the next burst asks again, once
+    assert asked == 1
+    pages = await asyncio.gather(*(read.page("node", {}) for _ in range(50)))
+    assert (asked, pages[0]) == (2, {"items": [], "cursor": None})
+    await read.aclose()

@@ -1,0 +1,83 @@
+"""The only questions about others that a decision may ask. The fleet's index answers them from committed states.
+
+What a decision relies on at its commit it requires (`Decision.require`); a fact may be older than that.
+"""
+
+from typing import Protocol, cast
+
+from actors.account.kind import Account
+from actors.node.state import Node
+from amends.turn.decision import Decision
+
+
+class Policy(Protocol):
+    """The policy in force, as a meter copies it."""
+
+    @property
+    def version(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Its hash."""
+        ...
+
+    @property
+    def currency(self) -> str:
+        """What it counts in."""
+        ...
+
+
+class Facts(Protocol):
+    """See above."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        ...
+
+    def account(self, account_id: str) -> Account | None:
+        """The committed account."""
+        ...
+
+    def node(self, node_id: str) -> Node | None:
+        """The committed node, if it lives."""
+        ...
+
+    def node_with_key(self, host_key: str) -> str | None:
+        """The living node that shows this SSH host key."""
+        ...
+
+    def assignment_of(self, node_id: str) -> tuple[str, str] | None:
+        """(allocation, `reserved` or `active`) of the node."""
+        ...
+
+    def is_dirty(self, node_id: str) -> bool:
+        """Whether the node owes a cleanup or a mount."""
+        ...
+
+    def debtors(self, node_id: str) -> list[str]:
+        """The allocations whose cleanup the node owes."""
+        ...
+
+    def expected_users(self, node_id: str) -> list[str]:
+        """The users that may be on the node."""
+        ...
+
+    def is_heard(self, node_id: str, /) -> bool:
+        """Whether the node is heard and not silent."""
+        ...
+
+    def heard_boot(self, node_id: str, /) -> str:
+        """The boot id of its last heartbeat, "" if it was not heard since the start."""
+        ...
+
+    def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
+        """Whether a step has gone well on another node since then, so that the trouble is not our own (A7)."""
+        ...
+
+
+def facts(d: Decision) -> Facts:
+    """What this turn may ask."""
+    return cast("Facts", d.facts)

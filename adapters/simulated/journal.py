@@ -1,0 +1,254 @@
+"""The journal of a simulated world: serial commits on one head over tables in memory, with lost replies and refusals.
+
+The database outlives its journals: a `Database` is kept when a runtime dies, and the next one opens it anew.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.tables import Tables
+from amends.domain.domain import Domain, rows_of
+from amends.domain.kinds import ActorKind
+from amends.ports.journal import Commit, Head, KeptReply, RowT, StateWrite, StoredActor, StoredEvent
+from amends.values.canonical import ZERO_HASH
+from amends.values.errors import CONSUMED, Fenced, Locked, Refused, Unavailable
+from amends.values.records import AuditRow, CaseRow, OutboxRow
+
+Refusal = Callable[[Commit], Exception | None]
+OWING = ("owing", "timers", "runs", "cases")
+
+
+class Database:
+    """What is kept. `refuse` is asked about each commit, as triggers would be; `held`: rows foreign sessions lock."""
+
+    def __init__(self, domains: Sequence[Domain]) -> None:
+        self.kinds: Mapping[str, ActorKind] = {kind.name: kind for domain in domains for kind in domain.kinds}
+        self.types = rows_of(domains)
+        self.tables = Tables({name: kind.table for name, kind in self.kinds.items()}, self.types)
+        self.head = Head(0, 0, 0, ZERO_HASH)
+        self.newest_us = 0
+        self.documents: dict[str, tuple[str, str]] = {}
+        self.commits: list[Commit] = []
+        self.away = False
+        self.refuse: Refusal = lambda commit: None
+        self.held: set[tuple[str, str]] = set()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """A runtime takes over the journal: commits of an older epoch fail from here on."""
+        self.head = msgspec.structs.replace(self.head, epoch=max(self.head.epoch, epoch))
+
+    def write(self, commit: Commit) -> None:
+        """All of it or nothing; raises `Fenced`, `Refused`, `Locked`."""
+        if self.head != commit.before:
+            raise Fenced(f"the journal has moved on: {commit.before} is not its head")
+        if any((write.kind, write.id) in self.held for write in commit.states):
+            raise Locked("a foreign session holds a row of the batch")
+        refused = self.refuse(commit)
+        if refused is not None:
+            raise refused
+        try:
+            self._write(commit)
+        except Refused:
+            self.tables.rollback()
+            raise
+        self.tables.commit()
+        self.head = commit.after
+        audits = (row for row, _ in commit.rows.get(AuditRow, ()))
+        self.newest_us = max(self.newest_us, *(row.at_us for row in audits if isinstance(row, AuditRow)), 0)
+        self.commits.append(commit)
+
+    def _write(self, commit: Commit) -> None:
+        for message_id in commit.consumed:
+            if not self.tables.remove("message", (message_id,)):
+                raise Refused(CONSUMED, "a message of the batch was taken in before")
+        for write in commit.states:
+            self.tables.write_state(write)
+        for row in sorted(commit.rows, key=self.types.index):
+            for each, seq in commit.rows[row]:
+                self.tables.write(each, seq)
+
+    def events(self, keep: Callable[[dict[str, Any]], bool]) -> list[StoredEvent]:
+        """Outbox rows that are kept, in the order they were committed."""
+        found = [row for row in self.tables.rows["outbox"].values() if keep(row)]
+        return [_event(row) for row in sorted(found, key=lambda row: (row["jseq"], row["outbox_id"]))]
+
+
+class SimulatedJournal:
+    """Implements `amends.ports.journal.Journal` for the runtime of one epoch. `faults` is passed at every call."""
+
+    def __init__(self, database: Database, epoch: int, now_us: Callable[[], int], faults: Faults = CALM) -> None:
+        self._kept, self._epoch, self._now_us, self._faults = database, epoch, now_us, faults
+
+    # --- writing -------------------------------------------------------------------------------------
+
+    async def commit(self, commit: Commit) -> None:
+        """See `Journal.commit`. Whatever `faults` raises afterwards leaves doubt."""
+        what = f"commit {_named(commit)}"
+        await self._reached(what)
+        try:
+            if self._kept.head != commit.after:  # the reply to it was lost before
+                self._kept.write(commit)
+        finally:
+            await self._faults.after(what)
+
+    async def settled(self, commit: Commit) -> bool:
+        """See `Journal.settled`."""
+        head = await self.head()
+        if head not in (commit.before, commit.after):
+            raise Fenced("the journal's head is neither before nor after the batch in doubt")
+        return head == commit.after
+
+    async def closed(self) -> dict[str, str]:
+        """See `Journal.closed`."""
+        await self._read("closed")
+        return {}
+
+    async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
+        """See `Journal.locked`."""
+        await self._read("locked")
+        return {(write.kind, write.id) for write in writes} & self._kept.held
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    async def head(self) -> Head:
+        """See `Journal.head`."""
+        await self._read("head")
+        if self._kept.head.epoch != self._epoch:
+            raise Fenced(f"the journal belongs to epoch {self._kept.head.epoch}, not to {self._epoch}")
+        return self._kept.head
+
+    async def newest_us(self) -> int:
+        """See `Journal.newest_us`."""
+        await self._read("newest instant")
+        return self._kept.newest_us
+
+    async def server_us(self) -> int:
+        """See `Journal.server_us`."""
+        await self._read("server clock")
+        return self._now_us()
+
+    async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
+        """See `Journal.read_actor`."""
+        await self._read(f"{kind}:{identifier}")
+        found = self._kept.tables.states.get((kind, identifier))
+        return _actor(found) if found is not None else None
+
+    async def live_actors(self, kind: str) -> AsyncIterator[StoredActor]:
+        """See `Journal.live_actors`."""
+        await self._read(f"live {kind}")
+        ends = {state for state, bound in self._kept.kinds[kind].states.items() if bound == "end"}
+        shared = self._kept.kinds[kind].table == "actors"
+        for (of, _), found in sorted(self._kept.tables.states.items()):
+            owes = found.state not in ends or any(name in msgspec.json.decode(found.body) for name in OWING)
+            if of == kind and (shared or owes):
+                yield _actor(found)
+
+    async def live_rows(self, row: type[RowT]) -> AsyncIterator[RowT]:
+        """See `Journal.live_rows`."""
+        await self._read(f"live {row.__name__}")
+        for found in self._kept.tables.live(row):
+            assert isinstance(found, row)
+            yield found
+
+    async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:
+        """See `Journal.kept`."""
+        await self._read("kept replies")
+        asked = set(zip(callers, keys, strict=True))
+        rows = (row for row in self._kept.tables.rows["command"].values() if (row["caller"], row["key"]) in asked)
+        return [_made(KeptReply, row) for row in rows]
+
+    async def case(self, case_id: str) -> CaseRow | None:
+        """See `Journal.case`."""
+        await self._read(case_id)
+        found = self._kept.tables.rows["ops_case"].get((case_id,))
+        return _made(CaseRow, found) if found is not None else None
+
+    # --- events --------------------------------------------------------------------------------------
+
+    async def waiting_events(
+        self, stream: str, up_to: int, limit: int, without: Sequence[str] = ()
+    ) -> list[StoredEvent]:
+        """See `Journal.waiting_events`."""
+        await self._read("waiting events")
+        shut = {*without, *(event.row.entity for event in self._kept.events(lambda row: row["state"] == "parked"))}
+        return self._kept.events(
+            lambda row: row["state"] == "pending" and row["stream"] == stream and row["jseq"] <= up_to
+            and row["entity"] not in shut
+        )[:limit]  # fmt: skip
+
+    async def parked_events(self, stream: str) -> list[tuple[str, str]]:
+        """See `Journal.parked_events`."""
+        await self._read("parked events")
+        found = self._kept.events(lambda row: row["state"] == "parked" and row["stream"] == stream)
+        return [(event.row.outbox_id, event.row.entity) for event in found]
+
+    async def count_events(self, stream: str, entity: str = "") -> int:
+        """See `Journal.count_events`."""
+        await self._read("count of events")
+        pending = self._kept.events(lambda row: row["state"] == "pending" and row["stream"] == stream)
+        return sum(entity in ("", event.row.entity) for event in pending)
+
+    async def events(self, stream: str, ids: Sequence[str]) -> list[StoredEvent]:
+        """See `Journal.events`."""
+        await self._read("events")
+        return self._kept.events(lambda row: row["outbox_id"] in ids and stream in ("", row["stream"]))
+
+    async def published_events(self, stream: str, after: tuple[int, str], until_us: int, limit: int) -> list[OutboxRow]:
+        """See `Journal.published_events`."""
+        await self._read("published events")
+        found = self._kept.events(
+            lambda row: row["state"] == "published" and row["stream"] == stream
+            and after < (row["created_us"], row["outbox_id"]) and row["created_us"] <= until_us
+        )  # fmt: skip
+        return sorted((event.row for event in found), key=lambda row: (row.created_us, row.outbox_id))[:limit]
+
+    # --- beside the chain ----------------------------------------------------------------------------
+
+    async def store_document(self, kind: str, sha256: str, body: str, at_us: int) -> None:
+        """See `Journal.store_document`."""
+        await self._reached(f"document {kind}")
+        self._kept.documents.setdefault(sha256, (kind, body))
+        await self._faults.after(f"document {kind}")
+
+    async def forget(self, before_us: int) -> int:
+        """See `Journal.forget`: replies alone, of refusals too."""
+        await self._reached("forget")
+        old = [
+            row for row in self._kept.tables.rows["command"].values() if row["received_us"] < before_us and row["key"]
+        ]
+        for row in old:
+            row |= {"key": None, "body_hash": "", "reply": ""}
+        return len(old)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def _reached(self, what: str) -> None:
+        await self._faults.before(what)
+        if self._kept.away:
+            raise Unavailable("the simulated database is away")
+
+    async def _read(self, what: str) -> None:
+        await self._reached(f"read {what}")
+        await self._faults.after(f"read {what}")
+
+
+def _named(commit: Commit) -> str:
+    """What the commit says, for people: states, or the kinds of rows."""
+    states: Iterable[str] = (f"{write.kind} {write.state}" for write in commit.states)
+    return ", ".join(sorted(set(states))) or ", ".join(sorted(row.__name__ for row in commit.rows)) or "nothing"
+
+
+def _actor(found: StateWrite) -> StoredActor:
+    return StoredActor(found.id, found.due_us, found.body.encode())
+
+
+def _made(kind: type[RowT], row: dict[str, Any]) -> RowT:
+    return kind(**{name: row[name] for name in kind.__struct_fields__})
+
+
+def _event(row: dict[str, Any]) -> StoredEvent:
+    return StoredEvent(_made(OutboxRow, row), row["state"], row["attempts"])

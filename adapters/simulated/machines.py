@@ -1,0 +1,114 @@
+"""The machines of a simulated world, without sockets: steps over SSH and agents' tasks on tables of users.
+
+The rules are those of `node_users`, which a real machine's scripts keep too; outcomes are those of the SSH adapter.
+"""
+
+import asyncio
+import base64
+
+from msgspec import Struct
+
+from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.node_users import LATE, RETRYABLE, NodeCommand, UserTable
+from amends.ports.steps import Outcome, StepCall
+
+SLOW_S = 1.0
+CODES = {LATE: "ssh_stale_epoch", RETRYABLE: "ssh_retryable"}
+
+
+class Fault(Struct):
+    """What goes wrong with the next `times` calls of an op: fail, lose (done, reply lost), hang, slow, refuse."""
+
+    kind: str
+    times: int = 1
+
+
+class Machine:
+    """One machine; `boot_id` changes with a reboot, `up` is false while it answers nothing."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id, self.boot_id, self.up, self.beats = node_id, f"boot-{node_id}", True, True
+        self.table = UserTable()
+        self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
+        self.faults: dict[str, list[Fault]] = {}
+
+    @property
+    def host_key(self) -> str:
+        """What it shows."""
+        return f"ssh-ed25519 {base64.b64encode(self.node_id.encode()).decode()}"
+
+    def break_next(self, op: str, kind: str, times: int = 1) -> None:
+        """Let something go wrong with the next calls of that op."""
+        self.faults.setdefault(op, []).append(Fault(kind, times))
+
+    def mend(self) -> None:
+        """Nothing goes wrong any more."""
+        self.faults.clear()
+
+    def fault(self, op: str) -> str:
+        """The kind of the fault that meets this call, "" for none."""
+        waiting = self.faults.get(op, [])
+        if not waiting:
+            return ""
+        fault = waiting[0]
+        fault.times -= 1
+        if fault.times == 0:
+            waiting.pop(0)
+        return fault.kind
+
+    def customers(self) -> list[str]:
+        """The accounts that Amends has made."""
+        return sorted(name for name in self.table.users if name.startswith("am-"))
+
+
+class SimulatedMachines:
+    """Implements `amends.ports.steps.StepRunner` for `ssh.*` and `agent.*`. Kept when a runtime dies."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, Machine] = {}
+        self.faults: Faults = CALM
+
+    def add(self, node_id: str) -> Machine:
+        """One more."""
+        machine = self.machines[node_id] = Machine(node_id)
+        return machine
+
+    async def run(self, call: StepCall) -> Outcome:
+        """One try of a step; a lost reply is what nobody knows."""
+        machine = self.machines.get(call.args["node_id"])
+        try:
+            await self.faults.before(call.name)
+            outcome = await self._act(machine, call)
+            await self.faults.after(call.name)
+        except TimeoutError:
+            return Outcome("unknown", "ssh_timeout", "no answer in time")
+        return outcome
+
+    async def _act(self, machine: Machine | None, call: StepCall) -> Outcome:
+        if machine is None or not machine.up:
+            return Outcome("failed", "ssh_connect_failed", "connection refused", may_have_run=False)
+        family, _, op = call.name.partition(".")
+        if family == "agent":
+            return Outcome("done", data={"mounts": [], "users": machine.customers(), "foreign": []})
+        kind = machine.fault(op)
+        if kind == "refuse":
+            return Outcome("failed", "ssh_connect_failed", "connection refused", may_have_run=False)
+        if kind == "fail":
+            return Outcome("failed", "ssh_step_failed", "fault injected", data={"exit_status": 1})
+        if kind == "hang":
+            await asyncio.sleep(call.timeout_ms / 1000)
+            return Outcome("unknown", "ssh_timeout", "no answer in time")
+        if kind == "slow":
+            await asyncio.sleep(SLOW_S)
+        args = call.args
+        command = NodeCommand(
+            op, args.get("user", "-"), args.get("allocation", "-"), args.get("attempt", "-"), call.epoch,
+            args.get("key", ""),
+        )  # fmt: skip
+        status, words = machine.table.apply(command)
+        machine.calls.append((op, command.user))
+        if kind == "lose":
+            return Outcome("unknown", "ssh_step_failed", "the connection was lost")
+        if status == 0:
+            return Outcome("done", data={"exit_status": 0})
+        return Outcome("failed", CODES.get(status, "ssh_step_failed"), words, data={"exit_status": status})

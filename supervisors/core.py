@@ -1,0 +1,103 @@
+"""The rental runtime on ports: kernel, fleet indexes, detector, commands. Real and simulated worlds share it.
+
+Order: `load` under a lease, `watch` the fleet, `wire` the adapters, `resume` what was left, run the `children`, last
+`serve`: only then does anything new come in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from actors.facts import Facts
+from actors.node.state import Node
+from amends.kernel import Kernel, OpenJournal
+from amends.ports.bus import Publisher
+from amends.ports.clock import REAL, Sources
+from amends.ports.lease import HeldLease
+from amends.ports.steps import StepRunner
+from amends.runtime.requests import Limits as CallerLimits
+from amends.runtime.requests import Requests
+from amends.runtime.trunk import ChildSpec
+from amends.values.limits import Limits
+from supervisors.api.admission import Admission
+from supervisors.detector import Detector
+from supervisors.loading import load_pool, load_seen
+from supervisors.pool import IN_REACH, Policy, Pool
+from supervisors.rental import RENTAL
+from supervisors.reprobe import Reprobes
+
+AWAY_STATES = ("suspect", "offline", "quarantined")
+
+
+class Core:
+    """See above. Raises `BadDomain` if the tables do not hold together."""
+
+    def __init__(
+        self, policy: Policy, limits: Limits, *, has_runbook: Callable[[str], bool] = lambda name: True,
+        domain_label: str = "", sources: Sources = REAL,
+    ) -> None:  # fmt: skip
+        self.pool = Pool(policy)
+        answers: Facts = self.pool  # all that decisions may ask
+        self.kernel = Kernel(
+            (RENTAL,), limits, facts=answers, policy_sha256=policy.sha256, has_runbook=has_runbook, sources=sources
+        )
+        self._domain_label = domain_label
+
+    async def load(self, journal: OpenJournal, lease: HeldLease) -> int:
+        """Take over the journal, and have all that lives or owes in memory; returns how many actors."""
+        kernel = self.kernel
+        await kernel.open(journal, lease)
+        self.pool.attach(kernel.engine)
+        kernel.context.address_of = self.pool.address_of
+        count = await kernel.load()
+        await load_pool(self.pool, journal)
+        return count
+
+    async def watch(self, linked: Callable[[], bool]) -> None:
+        """Have the detector know the fleet. `linked`: whether heartbeats could reach us now."""
+        engine, pool = self.kernel.engine, self.pool
+        clock = self.kernel.sources.monotonic_us
+        self.detector = Detector(engine, monotonic=lambda: clock() / 1e6, linked=linked)
+        pool.is_heard, pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
+        pool.heard_boot = self.detector.heard_boot
+        pool.on_node = self._on_node
+        seen = await load_seen(self.kernel.journal, engine.store)
+        for node_id, node in engine.store.items("node"):
+            if isinstance(node, Node):
+                last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
+                self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
+        self.reprobes = Reprobes(engine, pool)
+
+    def wire(
+        self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool]
+    ) -> None:
+        """Join it to the adapters of its world."""
+        conditions = {"bus": lambda target: bus_is_there(), "node_in_reach": self.pool.in_reach}
+        self.kernel.wire(runners, publisher, conditions, self._domain_of)
+
+    def children(self) -> Sequence[ChildSpec]:
+        """The services of the fleet, after the kernel's own."""
+        return [
+            ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
+                "watched": self.detector.watched, "blind": self.detector.blind}),
+            ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
+            ChildSpec(name="last-seen", run=self.detector.checkpoint),
+        ]  # fmt: skip
+
+    def requests(self, authenticate: Callable[..., Any], limits: CallerLimits | None = None) -> Requests:
+        """Who handles commands and questions."""
+        clock = self.kernel.sources.monotonic_us
+        admission = limits or Admission(self.pool.open_requests, lambda: clock() / 1e6)
+        return Requests(self.kernel.engine, authenticate, self.kernel.kept_reply, admission)
+
+    def _domain_of(self, target: str) -> str:
+        """The failure domain of a step's target, "" where none is known."""
+        kind, _, node_id = target.partition(":")
+        node = self.pool.node(node_id) if kind == "node" else None
+        return node.labels.get(self._domain_label, "") if node is not None else ""
+
+    def _on_node(self, node_id: str, node: Node, before: str) -> None:
+        self.detector.on_node(node_id, node)
+        if before in AWAY_STATES and node.state in IN_REACH:  # a return, and not a word of an operator (R04)
+            self.kernel.dispatcher.wake(f"node:{node_id}")

@@ -1,0 +1,52 @@
+"""Points of a run: every durable read, write and outside call, counted and named; and a crash at one of them."""
+
+import asyncio
+from typing import Any, Final
+
+from msgspec import Struct
+
+from adapters.simulated.loop import VirtualLoop
+
+MOMENT_S: Final = 0.001
+MODES: Final = ("before", "lost", "after")  # it did not happen; it did, nobody heard; it did, and was heard
+
+
+class Point(Struct, frozen=True):
+    """The `number`-th call of a run, from 1, and what it was."""
+
+    number: int
+    what: str
+
+
+class Points:
+    """Implements `adapters.simulated.faults.Faults`: counts, takes a moment, and at one point the process dies."""
+
+    def __init__(self, crash_at: int = 0, mode: str = "before") -> None:
+        self.seen: list[Point] = []
+        self.crashed: Point | None = None
+        self._at, self._mode = crash_at, mode
+        self._under_way: dict[asyncio.Task[Any] | None, Point] = {}  # a task calls one thing at a time
+        self.loop: VirtualLoop
+
+    async def before(self, what: str) -> None:
+        """It is about to happen: the call is on its way."""
+        point = Point(len(self.seen) + 1, what)
+        self.seen.append(point)
+        self._under_way[asyncio.current_task()] = point
+        await asyncio.sleep(MOMENT_S)
+        if self._mode == "before":
+            await self._here(point)
+
+    async def after(self, what: str) -> None:
+        """It has happened."""
+        point = self._under_way.pop(asyncio.current_task())
+        if self._mode == "lost":
+            await self._here(point)
+        elif self._mode == "after" and point.number == self._at:
+            self.crashed = point
+            self.loop.crash(after=1)
+
+    async def _here(self, point: Point) -> None:
+        if point.number == self._at:
+            self.crashed = point
+            await self.loop.die()

@@ -1,0 +1,125 @@
+"""One story for each built row of the matrix: what is asked for, what breaks, and how it must end.
+
+A story is told anew after a crash, by the same clients with the same keys; what was broken is broken in the world, and
+stays so. It ends when nothing is owed.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from amends.ports.journal import Commit
+from amends.values.errors import Refused
+from supervisors.simulation.world import Running, World
+
+Tell = Callable[[Running], Awaitable[None]]
+
+
+class Story(Struct, frozen=True, kw_only=True):
+    """`breaks` is done to the world before the first runtime; `ends` says what the allocation and its run come to."""
+
+    row: str
+    breaks: Callable[[World], None]
+    tell: Tell
+    state: str
+    compensations: tuple[tuple[str, str], ...]  # (type·what, outcome) of the row's runs, in their order
+    outcome: str = "recovered"
+    meters: int = 0
+    limits: dict[str, Any] = {}
+
+
+async def _rent(running: Running) -> str:
+    await running.account("acme")
+    await running.node("n1")
+    return await running.rent("acme", "rent")
+
+
+async def _rented(running: Running, *states: str) -> str:
+    allocation = await _rent(running)
+    await running.until(lambda: running.state("allocation", allocation) in states)
+    return allocation
+
+
+# --- R01: the stream of events is gone ----------------------------------------------------------------------
+
+
+async def _r01(running: Running) -> None:
+    await _rented(running, "active", "releasing", "released")
+    bus = running.world.bus
+    await running.until(lambda: "AMENDS_EVT" not in bus.missing or len(bus.tried) > 6)  # it was tried, and refused
+    bus.create("AMENDS_EVT")  # an operator sees to it
+    await running.quiet()
+
+
+# --- R02: the key cannot be installed -------------------------------------------------------------------------
+
+
+async def _r02(running: Running) -> None:
+    await _rented(running, "failed")
+    await running.quiet()
+
+
+# --- R03: the database refuses the activation -------------------------------------------------------------------
+
+
+def _refuse_active(world: World) -> None:
+    def refuse(commit: Commit) -> Exception | None:
+        if any(write.kind == "allocation" and write.state == "active" for write in commit.states):
+            return Refused("P0001", "no")
+        return None
+
+    world.database.refuse = refuse
+
+
+# --- R04: the node does not clean up ----------------------------------------------------------------------------
+
+
+async def _r04(running: Running) -> None:
+    allocation = await _rented(running, "active", "releasing", "released")
+    await running.release(allocation, "release")
+    failures = running.world.database.tables.rows["failure"]
+    await running.until(lambda: any(row["component"] == "ssh.user-remove" for row in failures.values()))
+    running.world.machine("n1").mend()  # it has failed, and that is known; now somebody has freed its disk
+    await running.quiet()
+
+
+# --- R07: the stream of notifications is gone -------------------------------------------------------------------
+
+
+async def _r07(running: Running) -> None:
+    await _rented(running, "active")
+    bus = running.world.bus
+    sent = [name for (kind, name), _ in running.world.database.tables.states.items() if kind == "notification"]
+    await running.until(
+        lambda: "AMENDS_NTF" not in bus.missing or any(running.state("notification", n) == "parked" for n in sent)
+    )
+    bus.create("AMENDS_NTF")
+    await running.quiet()
+    await running.until(lambda: all(running.state("notification", n) == "sent" for n in sent))
+
+
+STORIES = (
+    Story(
+        row="R01", breaks=lambda world: world.bus.delete("AMENDS_EVT"), tell=_r01, state="active", meters=1,
+        compensations=(("compensate·external_call", "success"),),
+    ),
+    Story(
+        row="R02", breaks=lambda world: world.machine("n1").break_next("key-install", "fail", 99), tell=_r02,
+        state="failed", compensations=(("reverse·side_effect", "success"), ("rollback·state_change", "success")),
+    ),
+    Story(
+        row="R03", breaks=_refuse_active, tell=_r02, state="failed",
+        compensations=(("compensate·side_effect", "success"), ("reverse·side_effect", "success")),
+    ),
+    Story(
+        row="R04", breaks=lambda world: world.machine("n1").break_next("user-remove", "fail", 999), tell=_r04,
+        state="released", meters=1,
+        compensations=(("compensate·side_effect", "partial"), ("reverse·side_effect", "success")),
+        limits={"cleanup_tries": 100},
+    ),
+    Story(
+        row="R07", breaks=lambda world: world.bus.delete("AMENDS_NTF"), tell=_r07, state="active", meters=1,
+        compensations=(("compensate·external_call", "partial"), ("compensate·external_call", "success")),
+    ),
+)  # fmt: skip

@@ -1,0 +1,240 @@
+"""A rental runtime in a simulated world: database, bus and machines are kept, runtimes come and go.
+
+    world = World(seed=1)
+    world.run(story)          # a runtime from its start through the story to its end; False: it crashed before
+
+Time goes on from run to run. Clients ask with the idempotency keys they asked with before, as clients do.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from adapters.simulated.bus import SimulatedBus
+from adapters.simulated.journal import Database, SimulatedJournal
+from adapters.simulated.lease import SimulatedLease
+from adapters.simulated.loop import Crashed, VirtualLoop
+from adapters.simulated.machines import Machine, SimulatedMachines
+from amends.delivery.notices import NoticeRunner
+from amends.ports.clock import Sources
+from amends.ports.steps import StepRunner
+from amends.runtime.identity import Identity
+from amends.runtime.requests import Endpoint, Entry
+from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.values.limits import Limits
+from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.bus_admin import BusAdmin
+from supervisors.core import Core
+from supervisors.invariants import Violation
+from supervisors.pool import Policy
+from supervisors.rental import RENTAL
+from supervisors.simulation.points import Points
+from supervisors.timing import timing
+
+START_US = 1_768_478_400_000_000
+BEAT_S = 0.2
+PATIENCE_S = 600.0  # virtual: all is quiet within ten minutes (L1)
+CUSTOMER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEGd9bAiRPwdzoHc9bXh0hUeQZEKrxfD5wyKYs6oFGcW"
+
+
+class Refused(Exception):
+    """A command was refused; `code` says why."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(f"{error['code']}: {error['message']}")
+        self.code: str = error["code"]
+
+
+class NotQuiet(AssertionError):
+    """Something is still owed after all patience."""
+
+
+class World:
+    """What outlives runtimes."""
+
+    def __init__(self, seed: int = 0, **limits: Any) -> None:
+        self.chance = random.Random(seed)  # noqa: S311 - a simulated world's
+        self.database = Database((RENTAL,))
+        self.bus = SimulatedBus()
+        self.machines = SimulatedMachines()
+        self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
+        self.now_s = 0.0
+        self.runs = 0
+        self.told: dict[str, str] = {}  # by idempotency key: the allocation that a client was told of
+        self.broken: list[Violation] = []  # what a client has seen that may not be
+
+    def machine(self, node_id: str) -> Machine:
+        """A machine that is up."""
+        return self.machines.machines.get(node_id) or self.machines.add(node_id)
+
+    def run(self, story: "Callable[[Running], Awaitable[None]]", points: Points | None = None) -> bool:
+        """A runtime from its start through the story to its end; False if it crashed before."""
+        loop = VirtualLoop(self.now_s)
+        points = points or Points()
+        points.loop = loop
+        self.bus.faults = self.machines.faults = points
+        self.runs += 1
+        try:
+            loop.run_until_complete(self._tell(loop, points, story))
+        except Crashed:
+            return False
+        finally:
+            self.now_s = loop.time() + 1.0
+            loop.bury()
+            loop.close()
+        if loop.unheard:
+            raise AssertionError(f"a task failed unheard: {loop.unheard[0]}")
+        return True
+
+    async def _tell(self, loop: VirtualLoop, points: Points, story: "Callable[[Running], Awaitable[None]]") -> None:
+        running = Running(self, loop, points)
+        await running.start()
+        await story(running)
+        await running.stop()
+
+
+class Running:
+    """One runtime of the world."""
+
+    def __init__(self, world: World, loop: VirtualLoop, points: Points) -> None:
+        self.world, self._loop, self._points = world, loop, points
+        sources = Sources(
+            wall_us=lambda: START_US + loop.now_us(), monotonic_us=loop.now_us, entropy=world.chance.randbytes
+        )
+        policy = Policy("2026-01", "ab" * 32, "usd")
+        self.core = Core(policy, world.limits, sources=sources)
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def start(self) -> None:
+        """As `supervisors.boot.runtime.Runtime` does, without servers."""
+        world, core = self.world, self.core
+        lease = SimulatedLease(world.database, self._loop.time)
+        sources = core.kernel.sources
+        journal = SimulatedJournal(world.database, lease.epoch, sources.wall_us, self._points)
+        await core.load(journal, lease)
+        await core.watch(lambda: True)
+        admin = BusAdmin(world.bus, journal, lease.may_act)
+        runners: dict[str, StepRunner] = {
+            "ssh": world.machines,
+            "agent": world.machines,
+            "bus": NoticeRunner(world.bus),
+            "bus-admin": admin,
+        }
+        core.wire(runners, world.bus, bus_is_there=lambda: True)
+
+        async def nothing_republished(request_id: str) -> dict[str, Any]:
+            return {}
+
+        table = [*commands(str, str, {}), *delivery_commands(journal, nothing_republished)]
+        self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
+        self.requests = core.requests(lambda headers, role: Identity(role, role=role))
+        await core.kernel.resume()
+        spec = SupervisorSpec(name="amends", children=[*core.kernel.children(), *core.children()])
+        tree = Supervisor(spec, sources.entropy)
+        self._tree = asyncio.create_task(tree.run(), name="trunk")
+        await tree.started.wait()
+        core.pool.loaded()
+        self._beating = asyncio.create_task(self._beat(), name="heartbeats")
+
+    async def stop(self) -> None:
+        """A clean end."""
+        self._beating.cancel()
+        await self.core.kernel.drain(10)
+        self._tree.cancel()
+        await asyncio.wait([self._tree, self._beating])
+        await self.core.kernel.aclose()
+
+    async def _beat(self) -> None:
+        while True:
+            for machine in self.world.machines.machines.values():
+                if machine.up and machine.beats:
+                    self.core.detector.heard(machine.node_id, machine.boot_id)
+            self.core.detector.canary()
+            await asyncio.sleep(BEAT_S)
+
+    # --- clients -------------------------------------------------------------------------------------
+
+    async def ask(self, subject: str, key: str, **body: Any) -> dict[str, Any]:
+        """A command's data, asked again until it is answered; raises `Refused`."""
+        while True:
+            endpoint = self._endpoints[subject]
+            headers = {"Idempotency-Key": key}
+            entry = self.requests.enter(endpoint, headers)
+            assert isinstance(entry, Entry)
+            reply = await self.requests.handle(endpoint, msgspec.json.encode(body), headers, entry)
+            if reply.body["ok"]:
+                data: dict[str, Any] = reply.body["data"]
+                return data
+            if not reply.body["error"]["retryable"]:
+                raise Refused(reply.body["error"])
+            await asyncio.sleep(0.5)
+
+    async def account(self, account_id: str) -> None:
+        """There is this account."""
+        await self._once("cmd.account.create", account_id, account_id=account_id, currency="usd")
+
+    async def node(self, node_id: str) -> Machine:
+        """There is this node, ready to be rented."""
+        machine = self.world.machine(node_id)
+        ssh = {"host": node_id, "port": 22, "host_key": machine.host_key}
+        await self._once("cmd.node.register", node_id, node_id=node_id, ssh=ssh)
+        await self.until(lambda: self.state("node", node_id) == "ready")
+        return machine
+
+    async def _once(self, subject: str, key: str, **body: Any) -> None:
+        try:
+            await self.ask(subject, key, **body)
+        except Refused as refused:
+            if refused.code != "already_exists":
+                raise
+
+    async def rent(self, account_id: str, key: str) -> str:
+        """The id of an allocation that is asked for."""
+        data = await self.ask("cmd.allocation.request", key, account_id=account_id, ssh_public_key=CUSTOMER_KEY,
+                              rate_uminor_per_hour=5_000_000)  # fmt: skip
+        told = str(data["allocation"]["allocation_id"])
+        known = self.world.told.setdefault(key, told)
+        if known != told or not self.state("allocation", told):
+            self.world.broken.append(Violation("C7", key, f"told of {known}, then of {told}"))
+        return told
+
+    async def release(self, allocation_id: str, key: str) -> None:
+        """The customer gives it back."""
+        await self.ask("cmd.allocation.release", key, allocation_id=allocation_id)
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def state(self, kind: str, identifier: str) -> str:
+        """The committed state, "" for none."""
+        found = self.world.database.tables.states.get((kind, identifier))
+        return found.state if found is not None else ""
+
+    def body(self, kind: str, identifier: str) -> dict[str, Any]:
+        """The committed body."""
+        body: dict[str, Any] = msgspec.json.decode(self.world.database.tables.states[kind, identifier].body)
+        return body
+
+    async def until(self, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+        """Let time pass until it holds."""
+        deadline = self._loop.time() + patience_s
+        while not holds():
+            if self._loop.time() > deadline:
+                raise NotQuiet(f"{holds} does not come true; owed: {self.owed()}")
+            await asyncio.sleep(0.05)
+
+    async def quiet(self) -> None:
+        """Let time pass until nothing is owed any more."""
+        await self.until(lambda: not self.owed())
+
+    def owed(self) -> list[str]:
+        """What is still to be done: intended steps, messages, events, turns under way."""
+        tables = self.world.database.tables
+        steps = [row["name"] for row in tables.rows["step"].values() if row["ended_us"] is None]
+        messages = [row["type"] for row in tables.rows["message"].values()]
+        events = [row["subject"] for row in tables.rows["outbox"].values() if row["state"] == "pending"]
+        kernel = self.core.kernel
+        waiting = ["turns"] if kernel.writer.waiting or kernel.engine.waiting() or not kernel.writer.idle else []
+        return [*steps, *messages, *events, *waiting]

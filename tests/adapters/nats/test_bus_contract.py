@@ -1,0 +1,75 @@
+"""One contract for the bus port, on a real NATS server and on the simulated bus."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from msgspec import Struct
+from nats.aio.client import Client
+
+from adapters.nats.publishing import JetStreamPublisher
+from adapters.simulated.bus import SimulatedBus
+from amends.ports.bus import Published, Publisher
+
+EVENT, NOTICE = "amends.v1.evt.node.n1.ready", "amends.v1.ntf.account.acme.allocation.active"
+
+
+class Bench(Struct):
+    """A publisher, what its stream of events holds, and hands that delete and make streams."""
+
+    publisher: Publisher
+    held: Callable[[], Awaitable[list[bytes]]]
+    delete: Callable[[], Awaitable[object]]
+    create: Callable[[], Awaitable[list[str]]]
+
+    async def publish(self, message_id: str, subject: str = EVENT) -> Published:
+        return await self.publisher.publish(subject, message_id.encode(), message_id, ("t" * 32, "s" * 16))
+
+
+@pytest.fixture
+async def simulated() -> Bench:
+    bus = SimulatedBus()
+
+    async def held() -> list[bytes]:
+        return [stored.payload for stored in bus.streams["AMENDS_EVT"]]
+
+    async def delete() -> None:
+        bus.delete("AMENDS_EVT")
+
+    return Bench(bus, held, delete, bus.create_streams)
+
+
+@pytest.fixture
+async def real(client: Client) -> Bench:
+    publisher, stream = JetStreamPublisher(client), client.jetstream()
+    await publisher.create_streams()
+
+    async def held() -> list[bytes]:
+        last = (await stream.stream_info("AMENDS_EVT")).state.last_seq
+        return [(await stream.get_msg("AMENDS_EVT", number)).data or b"" for number in range(1, last + 1)]
+
+    return Bench(publisher, held, lambda: stream.delete_stream("AMENDS_EVT"), publisher.create_streams)
+
+
+@pytest.fixture(params=["real", "simulated"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    found: Bench = request.getfixturevalue(request.param)
+    return found
+
+
+async def test_what_is_acknowledged_is_held_in_its_order_and_a_repeat_is_known(bench: Bench) -> None:
+    assert [(await bench.publish(name)).kind for name in ("evt_2", "evt_1")] == ["ok", "ok"]
+    assert (await bench.publish("evt_2")).kind == "duplicate"
+    assert (await bench.publish("ntf_1", NOTICE)).kind == "ok"
+    assert await bench.held() == [b"evt_2", b"evt_1"]
+
+
+async def test_a_stream_that_is_gone_takes_nothing_and_made_again_is_empty(bench: Bench) -> None:
+    await bench.publish("evt_1")
+    await bench.delete()
+    refused = await bench.publish("evt_2")
+    assert (refused.kind, refused.code) == ("down", "no_stream")
+    assert (await bench.publish("ntf_1", NOTICE)).kind == "ok"
+    assert await bench.create() == ["AMENDS_EVT"]
+    assert await bench.create() == []
+    assert (await bench.publish("evt_2")).kind == "ok"
+    assert await bench.held() == [b"evt_2"]

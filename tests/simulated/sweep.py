@@ -1,0 +1,97 @@
+"""The crash sweep: a story is told, and the process dies at one point of it; the next runtime tells it to its end."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from supervisors import invariants
+from supervisors.invariants import Violation
+from supervisors.simulation.points import Point, Points
+from supervisors.simulation.stories import Story
+from supervisors.simulation.world import World
+
+TRIES = 5  # runtimes that one crash may take until a story has ended
+
+
+class Told(Struct):
+    """A world after its story, and the point it died at, if any."""
+
+    world: World
+    points: list[Point]
+    crashed: Point | None
+
+
+def tell(story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 0, seed: int = 1) -> Told:
+    """Tell it, dying once at `crash_at` and, if that is given, once more at a point of the recovery."""
+    world = World(seed, **story.limits)
+    story.breaks(world)
+    first = Points(crash_at, mode)
+    done = world.run(story.tell, first)
+    assert done == (first.crashed is None)
+    if not done and again_at:
+        second = Points(again_at, mode)
+        done = world.run(story.tell, second)
+    for _ in range(TRIES):
+        if done:
+            break
+        done = world.run(story.tell)
+    assert done, "the story does not end"
+    return Told(world, first.seen, first.crashed)
+
+
+def rows_of(world: World) -> dict[str, list[dict[str, Any]]]:
+    """All rows of its database, by table."""
+    return {name: list(table.values()) for name, table in world.database.tables.rows.items()}
+
+
+def wrong(story: Story, world: World) -> list[Violation]:
+    """What does not hold of a world after its story."""
+    tables = rows_of(world)
+    found = [
+        *invariants.at_rest(tables), *invariants.runs(tables), *invariants.audit(tables["audit_log"]),
+        *invariants.money(tables), *invariants.events_in_order(_published(world)),
+    ]  # fmt: skip
+    found += [*world.broken, *_sent_once(world), *_as_told(story, world, tables)]
+    return found
+
+
+def _published(world: World) -> list[tuple[str, int]]:
+    told = [msgspec.json.decode(stored.payload) for stored in world.bus.streams["AMENDS_EVT"]]
+    return [(event["entity"], event["seq"]) for event in told]
+
+
+def _sent_once(world: World) -> list[Violation]:
+    """The bus knows a repeat by its id: a notification stands in its stream once."""
+    told = [msgspec.json.decode(stored.payload)["notification_id"] for stored in world.bus.streams["AMENDS_NTF"]]
+    return [Violation("C2", each, "sent twice") for each, count in Counter(told).items() if count > 1]
+
+
+def _as_told(story: Story, world: World, tables: dict[str, list[dict[str, Any]]]) -> list[Violation]:
+    """How this row must end: once, whatever happened on the way."""
+    found = []
+    states = [write for (kind, _), write in world.database.tables.states.items() if kind == "allocation"]
+    if [write.state for write in states] != [story.state]:
+        found.append(Violation("A2", story.row, f"allocations: {[write.state for write in states]}"))
+    own = [row for row in tables["recovery_run"] if row["matrix_row"] == story.row]
+    traces = {row["recovery_trace_id"] for row in own}
+    if not own or {row["final_outcome"] for row in own} != {story.outcome}:
+        found.append(Violation("C6", story.row, f"runs: {[(row['matrix_row'], row['final_outcome']) for row in own]}"))
+    records = sorted((row for row in tables["compensation"] if row["recovery_trace_id"] in traces),
+                     key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
+    seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in records]
+    if story.row in ("R01", "R07"):  # of each event or notification that met the outage
+        seen = [each for each, count in Counter(seen).items() if count]
+    if seen != list(story.compensations):
+        found.append(Violation("C2", story.row, f"compensations: {seen}"))
+    if len(tables["meters"]) != story.meters:
+        found.append(Violation("B1", story.row, f"{len(tables['meters'])} meters"))
+    wanted = [f"am-{write.id.removeprefix('alloc_')}" for write in states if write.state == "active"]
+    for machine in world.machines.machines.values():
+        if machine.customers() != wanted:
+            found.append(Violation("A4", machine.node_id, f"customers {machine.customers()}, wanted {wanted}"))
+        created = [op for op, _ in machine.calls if op == "user-create"]
+        if not created:
+            found.append(Violation("A6", machine.node_id, "nobody ever was there"))
+    return found
