@@ -89,7 +89,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     if getattr(option, "numprocesses", 0) is None and not option.tx:
         cores = len(os.sched_getaffinity(0))
-        wanted = min(cores + 2, _files(config) // FILES_PER_WORKER)
+        most = cores if option.markexpr == "fast" else cores + 2  # the fast ones compute, the others mostly wait
+        wanted = min(most, _files(config) // FILES_PER_WORKER)
         option.numprocesses = wanted if wanted > 1 else 0
     option.loadscopereorder = False
 

@@ -9,7 +9,7 @@ from tests.parallel import first_uid, pytest_cmdline_main, unit, worker_ports
 
 
 def config(*args: str, **more: Any) -> Any:
-    option = SimpleNamespace(numprocesses=None, tx=[], loadscopereorder=True, capture="fd", keyword="")
+    option = SimpleNamespace(numprocesses=None, tx=[], loadscopereorder=True, capture="fd", keyword="", markexpr="")
     return SimpleNamespace(option=option, args=args, getoption=lambda name, *_: getattr(option, name, False), **more)
 
 
