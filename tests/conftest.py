@@ -1,12 +1,12 @@
 """State directories that another account can enter (pytest's own are closed), removed afterwards."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.directories import scratch
 from tests.fast import fast_means_no_server, pytest_itemcollected
 from tests.parallel import (
     pytest_cmdline_main,
@@ -32,7 +32,6 @@ __all__ = [
 @pytest.fixture
 def state_dir() -> Iterator[Path]:
     """An empty state directory below /tmp, its path with a space."""
-    base = Path(tempfile.mkdtemp(prefix="amends test ", dir="/tmp"))
-    base.chmod(0o755)
+    base = scratch("amends test ")
     yield base / "state"
     shutil.rmtree(base)

@@ -22,6 +22,7 @@ from nats.js.api import StreamConfig
 
 from adapters.embedded.ports import free_port
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
+from tests.directories import with_database
 
 RATE = 249_000_000
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
@@ -76,6 +77,8 @@ class World:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self.state_dir.mkdir(parents=True, exist_ok=True)
+        if "[postgres]" not in self.config:
+            await with_database(self.state_dir)
         if not (nats := self.state_dir / "nats").exists():  # its first port is one of this worker's
             nats.mkdir()
             (nats / "port").write_text(str(free_port()))

@@ -16,7 +16,6 @@ from supervisors.settings import AnchorSettings, PostgresSettings, Settings
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, whole_story
 
-
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 DRILL = re.compile(r"^\| [a-z][^|]* \| `([A-Z][^`]+)` \| `(wrong: [^`]+)` \|$", re.MULTILINE)
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from nats.aio.msg import Msg
 
 from adapters.cli.main import main
 from adapters.embedded.nats import EmbeddedNats
+from tests.directories import scratch
 
 TRACE = "0123456789abcdef" * 2
 
@@ -63,7 +63,7 @@ Amends = Callable[..., Awaitable[Said]]
 
 @pytest.fixture
 async def base() -> AsyncIterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="amends-cli-", dir="/tmp"))
+    base = scratch("amends-cli-")
     yield base
     shutil.rmtree(base)
 

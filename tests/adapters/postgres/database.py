@@ -2,10 +2,8 @@
 
 import itertools
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,14 +16,14 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import Book, context
+from tests.directories import scratch
 
 _numbers = itertools.count(1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server() -> AsyncIterator[EmbeddedPostgres]:
-    base = Path(tempfile.mkdtemp(prefix="amends-test-", dir="/tmp"))
-    base.chmod(0o755)
+    base = scratch("amends-test-")
     server = EmbeddedPostgres(base / "state", settings={"max_connections": "60"})
     await server.start()
     yield server
@@ -63,9 +61,13 @@ class Database(SimpleNamespace):
 async def template(server: EmbeddedPostgres) -> str:
     """A database that the product has migrated and nobody has led yet, to be copied."""
     await _superuser(server, "CREATE DATABASE migrated OWNER amends")
-    await Lease(named(server.dsn, "migrated"), "template").prepare("template", "0", 0)
+    lease = Lease(named(server.dsn, "migrated"), "template")
+    await lease.acquire_now()
+    await lease.prepare("template", "0", 0)
+    await lease.aclose()
     connection = await asyncpg.connect(named(server.superuser_dsn, "migrated"))
-    await connection.execute("DELETE FROM runtime_epoch")
+    await connection.execute("SET session_replication_role = replica; DELETE FROM lease; DELETE FROM runtime_epoch; "
+                             "UPDATE journal_head SET epoch = 0")  # fmt: skip
     await connection.close()
     return "migrated"
 
