@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from adapters.cli.main import main
 from adapters.embedded.nats import EmbeddedNats
 from amends.domain.domain import requests_of
 from supervisors.rental import RENTAL
+from tests.directories import scratch
 
 REQUESTS = requests_of((RENTAL,)).values()
 TRACE = "0123456789abcdef" * 2
@@ -66,7 +66,7 @@ Amends = Callable[..., Awaitable[Said]]
 
 @pytest.fixture
 async def base() -> AsyncIterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="amends-cli-", dir="/tmp"))
+    base = scratch("amends-cli-")
     yield base
     shutil.rmtree(base)
 
