@@ -16,7 +16,7 @@ from adapters.nats.agents import Heartbeat, TaskResult
 from adapters.nats.service import PREFIX, reply_schema
 from amends.domain.domain import Domain
 from amends.runtime.requests import Endpoint
-from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.replies import data_schema, row
 from supervisors.boot.front import Front
 from supervisors.rental import RENTAL
@@ -31,7 +31,9 @@ def endpoints() -> list[Endpoint]:
     """All endpoints of the service, without a runtime: their tables are data, only their answers need one."""
     none = cast(Any, None)
     front = object.__new__(Front)  # `endpoints` names its methods and calls none of them
-    return [*commands(str, str, {}), *delivery_commands(none, none), *front.endpoints()]
+    return [
+        *commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *front.endpoints(),
+    ]  # fmt: skip
 
 
 def ref(*path: str) -> Json:
@@ -125,7 +127,7 @@ def add_service(it: Document) -> None:
     it.schemas |= schemas.HEADERS
     replies = {
         f"{title(endpoint.subject)}Reply": {
-            "payload": reply_schema(it.rows(data_schema(endpoint.subject, it.columns))), "summary": schemas.REPLY,
+            "payload": reply_schema(it.rows(data_schema(endpoint, it.columns))), "summary": schemas.REPLY,
         }
         for endpoint in endpoints()
     }  # fmt: skip

@@ -34,7 +34,7 @@ from amends.ports.steps import StepRunner
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
-from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.replies import data_schema
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.auth import Gatekeeper, operators
@@ -175,9 +175,12 @@ class Runtime:
         await self.front.start()
         kernel = self.kernel
         table = [
-            *commands(lambda text: canonical_public_key(text)[0],
-                      lambda text: canonical_host_key(text)[0], self.settings.prices),
-            *delivery_commands(self.journal, self.republishes.outcome),
+            *commands(
+                kernel.domains,
+                checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
+                       self.settings.prices),
+                finders(self.journal), {"republish": self.republishes.outcome},
+            ),
             *self.front.endpoints(),
         ]  # fmt: skip
         self.requests = self.core.requests(self.gate)
@@ -187,7 +190,7 @@ class Runtime:
         )  # fmt: skip
         columns = {each: await self.front.read.columns(each) for each in ENTITIES if each not in NOT_BUILT}
         self.service = CommandService(
-            self.nats, self.requests, table, self.version, self.answers, lambda subject: data_schema(subject, columns),
+            self.nats, self.requests, table, self.version, self.answers, lambda each: data_schema(each, columns),
             queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         await self.agents.start()  # what the steps taken up hear from agents must not pass unheard

@@ -27,7 +27,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
-from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import checks, commands, finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
@@ -147,7 +147,7 @@ class Running:
         core.kernel.engine.listeners.append(republishes.follow)
         core.wire(runners, bus, bus_is_there=lambda: links.bus)
 
-        table = [*commands(str, str, {}), *delivery_commands(journal, republishes.outcome)]
+        table = commands((RENTAL,), checks(str, str, {}), finders(journal), {"republish": republishes.outcome})
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
         await core.kernel.resume()

@@ -1,7 +1,6 @@
 """Runners of steps, real and simulated, each with a machine behind it that can be broken."""
 
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from adapters.ssh.client import SshClient
 from adapters.ssh.runner import SshRunner
 from amends.ports.steps import StepCall, StepRunner
 from tests.adapters.ssh.machines import Machine, OpenSsh, Simulated, new_suffix, why_no_openssh
+from tests.directories import scratch
 
 Stall = Callable[[], Any]  # an async context manager in which the machine does not answer
 
@@ -204,7 +204,7 @@ async def agent_on_nats(base: Path) -> AsyncIterator[Bench]:
 
 @pytest.fixture(params=["ssh in memory", "ssh simulated", "ssh openssh", "agent in memory", "agent on NATS"])
 async def step_bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    base = Path(tempfile.mkdtemp(prefix="amends-steps-", dir="/tmp"))
+    base = scratch("amends-steps-")
     if request.param == "ssh openssh":
         if why := why_no_openssh():
             pytest.skip(why)

@@ -43,6 +43,15 @@ def test_nothing_is_wrong_at_any_committed_instant(story: Story, monkeypatch: py
     assert not any(seen)
 
 
+@pytest.mark.parametrize("story", BY_ROW)
+def test_a_crash_at_some_points_for_those_in_a_hurry(story: Story) -> None:
+    chance = random.Random(11)
+    for point in chance.sample(tell(story).points, 12):
+        told = tell(story, point.number, chance.choice(MODES))
+        assert wrong(story, told.world) == [], f"{story.row}, died at {point}"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("story", BY_ROW)
 def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str) -> None:
@@ -57,6 +66,7 @@ def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str
     assert {"read", "commit", "publish", "ssh.user-create"} <= set(died)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", BY_ROW)
 def test_a_crash_in_the_recovery_from_a_crash_changes_nothing_either(story: Story) -> None:
     chance = random.Random(7)

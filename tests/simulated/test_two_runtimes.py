@@ -54,6 +54,7 @@ def ended(process: Process) -> bool:
     return process.told or process.failed is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", ROWS)
 @pytest.mark.parametrize("mode", MODES)
 def test_who_is_paused_at_any_step_is_replaced_and_does_no_harm_when_it_wakes(story: Story, mode: str) -> None:
@@ -75,6 +76,7 @@ def test_who_is_paused_at_any_step_is_replaced_and_does_no_harm_when_it_wakes(st
     assert refused or mode == "lost"  # what was on its way to a node came there late
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", ROWS)
 def test_who_wakes_while_the_other_one_takes_over_does_no_harm_either(story: Story) -> None:
     fenced = 0
@@ -141,6 +143,7 @@ def cut_at(story: Story, at: int, mode: str, link: str) -> Pair:
     return pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", ROWS)
 def test_who_is_cut_off_from_the_journal_alone_begins_nothing_more_and_is_replaced(story: Story) -> None:
     for number, at in enumerate(steps_of(story)):
@@ -159,6 +162,7 @@ def test_who_is_cut_off_from_the_journal_alone_begins_nothing_more_and_is_replac
         assert wrong(story, pair.world) == [], f"{story.row}, cut off {mode} point {at}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", ROWS)
 def test_who_is_cut_off_from_the_bus_alone_stays_the_leader_and_says_everything_later(story: Story) -> None:
     for at in steps_of(story)[::4]:
