@@ -10,6 +10,7 @@ from adapters.http.jaeger import Shape
 from adapters.http.jaeger_query import TraceSearch
 from adapters.otel.environment import Target
 from adapters.otel.exporter import SpanExporter
+from adapters.otel.http import OtlpHttp
 from adapters.otel.jaeger import jaeger_json
 from adapters.otel.links import with_pointed_at
 from adapters.otel.otlp_json import otlp_json, summaries
@@ -32,8 +33,9 @@ class Traces:
         self._read, self._journal = read, journal
         self._verifying = asyncio.Lock()
         self.spans = SpanReader(read)
+        receiver = OtlpHttp(target) if target.url else None
         self.exporter = SpanExporter(
-            target, read=self.spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
+            receiver, read=self.spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
         )
 
     def follow(self, decision: Decision) -> None:
