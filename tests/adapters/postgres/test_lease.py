@@ -199,4 +199,6 @@ async def test_who_has_another_clock_than_postgres_is_refused_at_once_also_while
             await wanting.acquire()
     await wanting.aclose()
     # then it has taken nothing
-    assert await elsewhere.acquire_now() == (None if held else 1)
+    third = Lease(elsewhere._dsn, "third")
+    assert await third.acquire_now() == (None if held else 1)
+    await third.aclose()
