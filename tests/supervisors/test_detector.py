@@ -13,6 +13,7 @@ from amends.runtime.writer import Pending
 from amends.values.errors import Refused
 from amends.values.limits import Limits
 from supervisors.detector import Detector
+from supervisors.last_seen import LastSeen
 from supervisors.timing import timing
 
 
@@ -47,8 +48,10 @@ class Told:
 class Watch:
     def __init__(self) -> None:
         self.told = Told()
+        self.last_seen = LastSeen()
         self.detector = Detector(
             cast(Any, self.told),
+            self.last_seen,
             monotonic=lambda: self.told.now,
             linked=lambda: self.told.linked,
         )
@@ -94,7 +97,7 @@ def test_two_machines_under_one_name_are_told_as_rivals_and_no_more_than_once_a_
     assert 2 <= len(beats) <= 6
     assert beats[0].rival == ""
     assert all(beat.rival for beat in beats[1:])
-    assert watch.detector.heard_boot("n1") == "b1"
+    assert watch.last_seen.heard_boot("n1") == "b1"
 
 
 def test_a_silent_node_is_suspected_once_and_heard_again_when_it_returns(watch: Watch) -> None:
