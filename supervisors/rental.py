@@ -4,7 +4,7 @@ from actors.account.kind import ACCOUNT
 from actors.allocation.kind import ALLOCATION
 from actors.node.kind import NODE
 from actors.tables import LEDGER, RENTAL_ROWS
-from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_STEPS
+from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_REQUESTS, DELIVERY_STEPS
 from amends.domain.domain import Domain
 from amends.domain.matrix import CaseKind
 from amends.domain.steps import StepSpec
@@ -57,6 +57,7 @@ RENTAL = Domain(
     name="rental",
     kinds=(ACCOUNT, NODE, ALLOCATION, *DELIVERY_KINDS),
     steps=STEPS,
+    requests=DELIVERY_REQUESTS,
     matrix=MATRIX,
     cases=CASES,
     rows=RENTAL_ROWS,

@@ -1,17 +1,37 @@
 """State directories that another account can enter (pytest's own are closed), removed afterwards."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.directories import scratch
+from tests.fast import fast_means_no_server, pytest_itemcollected
+from tests.parallel import (
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_sessionstart,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
+
+pytest_plugins = ["tests.adapters.postgres.database"]
+
+__all__ = [
+    "fast_means_no_server",
+    "pytest_cmdline_main",
+    "pytest_collection_modifyitems",
+    "pytest_itemcollected",
+    "pytest_sessionstart",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
+]
+
 
 @pytest.fixture
 def state_dir() -> Iterator[Path]:
     """An empty state directory below /tmp, its path with a space."""
-    base = Path(tempfile.mkdtemp(prefix="amends test ", dir="/tmp"))
-    base.chmod(0o755)
+    base = scratch("amends test ")
     yield base / "state"
     shutil.rmtree(base)

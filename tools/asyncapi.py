@@ -17,7 +17,7 @@ from adapters.nats.service import PREFIX, reply_schema
 from adapters.postgres.reading import ENTITIES
 from amends.domain.domain import Domain
 from amends.runtime.requests import Endpoint
-from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.questions import Questions
 from supervisors.api.replies import data_schema, row
@@ -35,7 +35,7 @@ def endpoints() -> list[Endpoint]:
     none = cast(Any, None)
     asked = (OperatorQuestions(none, none, none, none), Traces(none, none, none, none), Questions(none, ENTITIES))
     questions = [endpoint for each in asked for endpoint in each.endpoints()]
-    return [*commands(str, str, {}), *delivery_commands(none, none), *questions]
+    return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]
 
 
 def ref(*path: str) -> Json:
@@ -129,7 +129,7 @@ def add_service(it: Document) -> None:
     it.schemas |= schemas.HEADERS
     replies = {
         f"{title(endpoint.subject)}Reply": {
-            "payload": reply_schema(it.rows(data_schema(endpoint.subject, it.columns))), "summary": schemas.REPLY,
+            "payload": reply_schema(it.rows(data_schema(endpoint, it.columns))), "summary": schemas.REPLY,
         }
         for endpoint in endpoints()
     }  # fmt: skip

@@ -1,5 +1,7 @@
 """One example of request and reply data for each subject that the service answers; tools/reference.py prints them.
 
+Those of commands are declared with them; this page has the rows they begin from, and the examples of questions.
+
 A made-up morning: acme rents node-1, gives it back, and the removal of the customer's user fails until an operator
 helps. Ids are of the real shape and derive from their prefix, so that the pages stay as they are.
 """
@@ -11,8 +13,11 @@ import msgspec
 
 from actors.allocation.state import access_to
 from adapters.postgres.reading import ENTITIES
+from amends.domain.api import Request, example_of
+from amends.domain.domain import requests_of
 from amends.values import ids
 from supervisors.matrix import MATRIX
+from supervisors.rental import RENTAL
 
 Json = dict[str, Any]
 T0: Final = 1_768_464_000_000_000  # 2026-01-15 08:00 UTC
@@ -34,7 +39,10 @@ COMMAND_TRACE, RUN_TRACE = _hex("command", 32), _hex("run", 32)
 SPAN = _hex("span", 16)
 HOST_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkGFP6jA35xzb5GpLR0RjjfxvWdGB3K2YxsVvvH5ZcS"
 CUSTOMER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGn2q0yRkD1zVZQ7eF2p8mT4bLqv0sXhW3uJ6cN9tYwE"
-SSH: Final[Json] = {"host": "10.0.0.11", "port": 22, "host_key": HOST_KEY}
+NAMES: Final = {
+    "allocation": ALLOCATION, "notification": NOTIFICATION, "event": EVENT, "case": CASE, "host_key": HOST_KEY,
+    "customer_key": CUSTOMER_KEY,
+}  # fmt: skip
 
 ACCESS: Final[Json] = msgspec.to_builtins(access_to(ALLOCATION, "10.0.0.11", 22, HOST_KEY))
 
@@ -142,80 +150,21 @@ FILTERS: Final[dict[str, str]] = {
 }  # fmt: skip
 
 
-def _node(**changes: Any) -> Json:
-    clean = {"dirty": False, "quarantine_reasons": []}
-    return {"node": {**ROWS["node"], **clean, **changes}}
+def command_example(request: type[Request]) -> tuple[Json, Json]:
+    """Request and reply data of a command, as its declaration says."""
+    command = request.command
+    assert command is not None
+    reply: Json = {}
+    if command.shown:
+        row = {**ROWS[command.shown], **command.then}
+        if command.shown == "notification":
+            del row["version"]
+        reply[command.shown] = row
+    reply |= {key: one.format_map(NAMES) if isinstance(one, str) else one for key, one in command.beside.items()}
+    return example_of(request, NAMES), reply
 
 
-def _allocation(**changes: Any) -> Json:
-    return {"allocation": {**ROWS["allocation"], **changes}}
-
-
-def _notification(**changes: Any) -> Json:
-    row = {**ROWS["notification"], **changes}
-    del row["version"]
-    return {"notification": row}
-
-
-_BEGUN: Final[Json] = {
-    "state": "requested", "node_id": None, "attempt_id": None, "release_cause": None, "cleanup_pending": False,
-    "cleanup_attempts": 0, "billing_state": "none", "access": None, "activated_us": None, "ended_us": None,
-    "version": 1,
-}  # fmt: skip
-_REGISTERED: Final[Json] = {"state": "registered", "boot_id": None, "last_heartbeat_us": None, "version": 1}
-_SENT_AGAIN: Final[Json] = {"notification_id": NOTIFICATION, "reason": "the receiver is back"}
-_ABOUT_NODE: Final[Json] = {"node_id": "node-1", "reason": "a fan is replaced"}
-
-COMMANDS: Final[dict[str, tuple[Json, Json]]] = {
-    "cmd.account.create": ({"account_id": "acme", "currency": "usd"}, {"account": ROWS["account"]}),
-    "cmd.node.register": (
-        {"node_id": "node-1", "ssh": SSH, "labels": {"site": "here"}}, _node(**_REGISTERED),
-    ),
-    "cmd.allocation.request": (
-        {"account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": 249000000,
-         "node_labels": {"site": "here"}, "external_ref": "order-7731"},
-        _allocation(**_BEGUN),
-    ),
-    "cmd.allocation.release": (
-        {"allocation_id": ALLOCATION},
-        {**_allocation(state="releasing", cleanup_pending=False, cleanup_attempts=0, ended_us=None, version=13),
-         "accepted_us": T0 + 3_660_000_000},
-    ),
-    "ops.cleanup.retry": (
-        {"allocation_id": ALLOCATION, "reason": "sshd is back"}, _allocation(cleanup_attempts=0, version=22),
-    ),
-    "ops.node.update": (
-        {"node_id": "node-1", "reason": "moved to another rack", "labels": {"site": "there"}},
-        _node(state="ready", labels={"site": "there"}),
-    ),
-    "ops.node.drain": (_ABOUT_NODE, _node(state="draining")),
-    "ops.node.undrain": (_ABOUT_NODE, _node(state="ready")),
-    "ops.node.quarantine": (_ABOUT_NODE, _node(quarantine_reasons=["operator"])),
-    "ops.node.return_to_service": (
-        {**_ABOUT_NODE, "acknowledge_dirty": False}, _node(quarantine_reasons=["operator"]),
-    ),
-    "ops.node.retire": ({**_ABOUT_NODE, "acknowledge_lost": True}, _node(state="retired", dirty=True)),
-    "ops.notification.redispatch": (_SENT_AGAIN, _notification(state="pending")),
-    "ops.notification.cancel": (
-        {"notification_id": NOTIFICATION, "reason": "told by telephone"}, _notification(state="cancelled"),
-    ),
-    "ops.outbox.redispatch": (
-        {"outbox_id": EVENT, "reason": "the stream takes 2 MiB now"}, {"outbox_id": EVENT, "state": "pending"},
-    ),
-    "ops.outbox.skip": (
-        {"outbox_id": EVENT, "reason": "nobody can take it"}, {"outbox_id": EVENT, "state": "skipped"},
-    ),
-    "ops.streams.create": ({"reason": "JetStream was wiped"}, {"accepted": True}),
-    "ops.outbox.republish": ({"since_us": T0, "reason": "JetStream was wiped"},
-                             {"accepted": True, "complete": True, "stored": 412, "duplicate": 0, "refused": 0}),
-    "ops.case.resolve": (
-        {"case_id": CASE, "reason": "looked at, nothing is owed"},
-        {"ops_case": {**ROWS["ops_case"], "state": "resolved", "resolved_us": T0 + 7_200_000_000}},
-    ),
-    "ops.case.acknowledge": (
-        {"case_id": CASE, "reason": "on my way to the machine"}, {"ops_case": ROWS["ops_case"]},
-    ),
-}  # fmt: skip
+COMMANDS: Final = {subject: command_example(request) for subject, request in requests_of((RENTAL,)).items()}
 
 QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
     "ops.tree.show": ({}, {"tree": {

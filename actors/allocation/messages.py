@@ -1,32 +1,63 @@
 """What callers and operators may ask of an allocation."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from actors.fields import MAX_RATE, AllocationId, KeyText, Labels, Name, Reason, Request, ShortText
+from actors.fields import MAX_RATE, AccountId, AllocationId, KeyText, Labels, NodeId
+from amends.domain.api import Asked, Command, Name, Reason, Request, ShortText
+
+_BEGUN: dict[str, Any] = {
+    "state": "requested", "node_id": None, "attempt_id": None, "release_cause": None, "cleanup_pending": False,
+    "cleanup_attempts": 0, "billing_state": "none", "access": None, "activated_us": None, "ended_us": None,
+    "version": 1,
+}  # fmt: skip
+_RELEASING: dict[str, Any] = {
+    "state": "releasing", "cleanup_pending": False, "cleanup_attempts": 0, "ended_us": None, "version": 13,
+}  # fmt: skip
 
 
 class RequestAllocation(Request, frozen=True):
     """cmd.allocation.request; `rate_uminor_per_hour` in millionths of a minor unit, or the name of a `price`."""
 
-    account_id: Name
-    ssh_public_key: KeyText
-    rate_uminor_per_hour: Annotated[int, Meta(ge=0, le=MAX_RATE)] | None = None
-    price: Name | None = None
-    node_labels: Labels = {}
-    node_id: Name | None = None
-    external_ref: ShortText | None = None
+    command: ClassVar[Command] = Command(
+        subject="cmd.allocation.request", help="rent a node", of="allocation", mints="alloc", account="account_id",
+        checks=("customer_key", "price"), then=_BEGUN,
+        example={"rate_uminor_per_hour": 249000000, "node_labels": {"site": "here"}, "external_ref": "order-7731"},
+    )  # fmt: skip
+    account_id: Annotated[AccountId, Asked("who pays", "--account", example="acme")]
+    ssh_public_key: Annotated[
+        KeyText,
+        Asked("the customer's key: a line or @FILE", "--ssh-public-key", "line", example="{customer_key}"),
+    ]
+    rate_uminor_per_hour: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_RATE)] | None,
+        Asked("millionths of a minor unit per hour; or --price", "--rate"),
+    ] = None
+    price: Annotated[Name | None, Asked("the name of a price of the runtime's [prices]", "--price")] = None
+    node_labels: Annotated[Labels, Asked("a label that the node must have", "--label")] = {}
+    node_id: Annotated[NodeId | None, Asked("this node and no other", "--node")] = None
+    external_ref: Annotated[ShortText | None, Asked("a reference of your own", "--external-ref")] = None
 
 
 class ReleaseAllocation(Request, frozen=True):
     """cmd.allocation.release"""
 
+    command: ClassVar[Command] = Command(
+        subject="cmd.allocation.release", help="end a rental", of="allocation", by="allocation_id",
+        answer={"accepted_us": {"type": "integer"}, "already_terminal": {"type": "boolean"}},
+        then=_RELEASING, beside={"accepted_us": 1_768_467_660_000_000},
+    )  # fmt: skip
     allocation_id: AllocationId
 
 
 class RetryCleanup(Request, frozen=True):
     """ops.cleanup.retry"""
 
+    command: ClassVar[Command] = Command(
+        subject="ops.cleanup.retry", help="try an owed cleanup now", words="retry cleanup", role="operator",
+        of="allocation", by="allocation_id", example={"reason": "sshd is back"},
+        then={"cleanup_attempts": 0, "version": 22},
+    )  # fmt: skip
     allocation_id: AllocationId
     reason: Reason

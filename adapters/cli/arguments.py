@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli.verbs import BOOLEANS, INTEGERS, LOCAL, VERBS, Field, LocalVerb, Verb
+from adapters.cli.verbs import BOOLEANS, INTEGERS, LOCAL, Field, LocalVerb, Verb
 
 EPILOG: Final = """\
 A verb that changes something is sent with a random idempotency key. After a time-out send it again with the
@@ -22,30 +22,31 @@ class Usage(Exception):
     """What was typed cannot be understood; the message says why."""
 
 
-def parser(local: Container[str]) -> argparse.ArgumentParser:
-    """The whole command line, help included. `local`: the words of the verbs that were handed in."""
+def parser(local: Container[str], verbs: Sequence[Verb]) -> argparse.ArgumentParser:
+    """The whole command line, help included. `local`: the words of the local verbs that were handed in."""
     top = argparse.ArgumentParser(
         prog="amends", description="Rent machines, and make amends when they fail.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     top.add_argument("--version", action="version", version=f"amends {version('amends')}")
     top.add_argument("--json", action="store_true", help="the reply's data as JSON")
-    verbs = top.add_subparsers(metavar="VERB", required=True)
+    top.set_defaults(verbs=verbs)
+    first_words = top.add_subparsers(metavar="VERB", required=True)
     groups: dict[str, Any] = {}
     shared = _shared()
-    asked = {verb.words for verb in VERBS}
+    asked = {verb.words for verb in verbs}
     chosen: list[Verb | LocalVerb] = [verb for verb in LOCAL if verb.words in local or verb.words not in asked]
-    chosen += [verb for verb in VERBS if verb.words not in local]
+    chosen += [verb for verb in verbs if verb.words not in local]
     for verb in chosen:
         first, _, second = verb.words.partition(" ")
         parents = [shared] if isinstance(verb, Verb) else []
         if second:
             if first not in groups:
                 words = GROUP_HELP.get(first, f"{first}: list, show and more")
-                groups[first] = verbs.add_parser(first, help=words).add_subparsers(metavar="VERB", required=True)
+                groups[first] = first_words.add_parser(first, help=words).add_subparsers(metavar="VERB", required=True)
             made = groups[first].add_parser(second, help=verb.help, description=verb.help, parents=parents)
         else:
-            made = verbs.add_parser(first, help=verb.help, description=verb.help, parents=parents)
+            made = first_words.add_parser(first, help=verb.help, description=verb.help, parents=parents)
         _add(made, verb)
     return top
 

@@ -10,14 +10,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from adapters.cli import arguments, tables, trace, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
-from adapters.cli.verbs import VERBS, LocalVerb, Verb
+from adapters.cli.verbs import QUESTIONS, LocalVerb, Verb, all_verbs
+from amends.domain.api import Request
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED: Final = 130
@@ -27,13 +28,13 @@ MINTED: Final = {
 LocalVerbs = Mapping[str, Callable[[argparse.Namespace], int]]
 
 
-def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
-    """Do what was typed; returns the exit status."""
+def main(argv: Sequence[str], local_verbs: LocalVerbs, requests: Iterable[type[Request]]) -> int:
+    """Do what was typed; returns the exit status. `requests`: the commands of the runtime that is asked."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no such letter is no reason to fail
     try:
-        typed = arguments.parser(local_verbs).parse_args(list(argv))
+        typed = arguments.parser(local_verbs, all_verbs(requests)).parse_args(list(argv))
     except SystemExit as ended:  # argparse has said what is wrong, or has printed the help
         return int(ended.code or 0)
     verb: Verb | LocalVerb = typed.verb
@@ -47,7 +48,7 @@ def main(argv: Sequence[str], local_verbs: LocalVerbs) -> int:
 
 def ask_runtime(words: str, state_dir: Path) -> int:
     """Ask the local runtime what a local verb of the same words cannot find out by itself; exit status."""
-    verb = next(verb for verb in VERBS if verb.words == words)
+    verb = next(verb for verb in QUESTIONS if verb.words == words)
     typed = argparse.Namespace(verb=verb, nats=None, token=None, state_dir=state_dir, timeout=300.0, json=False)
     return _client_verb(verb, typed)
 
@@ -105,7 +106,8 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
             return await _list(api, verb, typed, data), DONE
         answer = await api.ask(verb.subject, data)
         if verb.show == "case" and not typed.json:
-            answer["row"] = await why.target(api, answer.get("case", {}))
+            case = answer.get("case", {})
+            answer["settle"] = why.settle_lines(case, await why.target(api, case), typed.verbs) if case else []
     status = REFUSED if verb.show == "verdict" and not answer.get("valid") else DONE
     return _json(answer) if typed.json else SHOW[verb.show](verb, answer), status
 
@@ -164,7 +166,7 @@ async def _trace(api: Api, typed: argparse.Namespace) -> str:
 
 
 async def _why(api: Api, typed: argparse.Namespace) -> str:
-    story = await why.tell(api, typed.id)
+    story = await why.tell(api, typed.id, typed.verbs)
     if story is None:
         raise Refused({"code": "not_found", "message": f"nothing is known of {typed.id}"}, "")
     if typed.json:
@@ -220,7 +222,7 @@ def _matrix(verb: Verb, answer: dict[str, Any]) -> str:
 
 def _case(verb: Verb, answer: dict[str, Any]) -> str:
     case = answer.get("case", {})
-    lines = why.settle_lines(case, answer.get("row") or {}) if case else []
+    lines = answer.get("settle", [])
     parts = [tables.record(case)]
     if lines:
         parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in lines)]

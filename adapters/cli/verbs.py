@@ -1,11 +1,16 @@
-"""The verbs of `amends` as literal tables: words → subject, fields, columns shown. Help and parsing follow from them.
+"""The verbs of `amends` as tables: words → subject, fields, columns shown. Help and parsing follow from them.
 
-Client verbs are requests of api.md 3 and 4. Local verbs only have their options here; what they do is handed in.
+Client verbs are requests of api.md 3 and 4; those that change something follow from their declarations. Local verbs
+only have their options here; what they do is handed in.
 """
 
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from msgspec import Struct
+
+from amends.domain.api import Field as RequestField
+from amends.domain.api import Request, fields_of
 
 Kind = Literal["text", "int", "time", "labels", "flag", "line", "path", "paths"]
 
@@ -52,75 +57,8 @@ class LocalVerb(Struct, frozen=True):
 
 
 REASON: Final = Field("reason", "why; it stands in the audit with your name", "--reason", required=True)
-ALLOCATION: Final = Field("allocation_id", "the allocation")
-NODE: Final = Field("node_id", "the node")
-NOTIFICATION: Final = Field("notification_id", "the notification")
-OUTBOX: Final = Field("outbox_id", "the outbox row")
 CASE: Final = Field("case_id", "the case")
 
-
-def _ssh(*, required: bool) -> tuple[Field, ...]:
-    return (
-        Field("ssh.host", "where its SSH server is", "--host", required=required),
-        Field("ssh.port", "its port", "--port", "int", default=22 if required else None),
-        Field("ssh.host_key", "the host key it must show: a line or @FILE", "--host-key", "line", required),
-        Field("ssh.user", "as whom to log in, if not as [ssh].user", "--user"),
-    )
-
-
-def _labels(name: str, text: str) -> Field:
-    return Field(name, text, "--label", "labels")
-
-
-COMMANDS: Final = (
-    Verb("account create", "cmd.account.create", "make an account", (
-        Field("account_id", "its name"),
-        Field("currency", "three letters, as in the policy", "--currency", required=True),
-        Field("stripe_customer_id", "its customer at Stripe", "--stripe-customer"),
-    ), changes=True),
-    Verb("node register", "cmd.node.register", "make a machine known", (
-        NODE, *_ssh(required=True), _labels("labels", "a label of the node"),
-    ), changes=True),
-    Verb("allocation request", "cmd.allocation.request", "rent a node", (
-        Field("account_id", "who pays", "--account", required=True),
-        Field("ssh_public_key", "the customer's key: a line or @FILE", "--ssh-public-key", "line", required=True),
-        Field("rate_uminor_per_hour", "millionths of a minor unit per hour; or --price", "--rate", "int"),
-        Field("price", "the name of a price of the runtime's [prices]", "--price"),
-        _labels("node_labels", "a label that the node must have"),
-        Field("node_id", "this node and no other", "--node"),
-        Field("external_ref", "a reference of your own", "--external-ref"),
-    ), changes=True),
-    Verb("allocation release", "cmd.allocation.release", "end a rental", (ALLOCATION,), changes=True),
-    Verb("retry cleanup", "ops.cleanup.retry", "try an owed cleanup now", (ALLOCATION, REASON), changes=True),
-    Verb("node drain", "ops.node.drain", "no new rentals on it", (NODE, REASON), changes=True),
-    Verb("node undrain", "ops.node.undrain", "rentals on it again", (NODE, REASON), changes=True),
-    Verb("node quarantine", "ops.node.quarantine", "take it out of service", (NODE, REASON), changes=True),
-    Verb("node return-to-service", "ops.node.return_to_service", "out of quarantine, once reconciled", (
-        NODE, REASON,
-        Field("acknowledge_dirty", "even though it owes cleanups", "--acknowledge-dirty", "flag"),
-    ), changes=True),
-    Verb("node retire", "ops.node.retire", "out of the fleet for good", (
-        NODE, REASON,
-        Field("acknowledge_lost", "give up the cleanups it owes", "--acknowledge-lost", "flag"),
-    ), changes=True),
-    Verb("node update", "ops.node.update", "another address, host key or labels", (
-        NODE, REASON, *_ssh(required=False), _labels("labels", "a label; all labels are replaced"),
-    ), changes=True),
-    Verb("notification redispatch", "ops.notification.redispatch", "send a waiting or parked one now", (
-        NOTIFICATION, REASON,
-    ), changes=True),
-    Verb("notification cancel", "ops.notification.cancel", "never send it", (NOTIFICATION, REASON), changes=True),
-    Verb("outbox redispatch", "ops.outbox.redispatch", "publish a waiting or parked event now", (
-        OUTBOX, REASON,
-    ), changes=True),
-    Verb("outbox skip", "ops.outbox.skip", "never publish it", (OUTBOX, REASON), changes=True),
-    Verb("outbox republish", "ops.outbox.republish", "publish events again that a wiped stream lost", (
-        Field("since_us", "from this time on", "--since", "time", required=True), REASON,
-    ), changes=True),
-    Verb("streams create", "ops.streams.create", "make missing streams", (REASON,), changes=True),
-    Verb("case acknowledge", "ops.case.acknowledge", "say that somebody looks after it", (CASE, REASON), changes=True),
-    Verb("case resolve", "ops.case.resolve", "close a case that owes nothing", (CASE, REASON), changes=True),
-)  # fmt: skip
 
 QUESTIONS: Final = (
     Verb("case list", "ops.case.list", "what waits for a person", (),
@@ -219,6 +157,22 @@ LOCAL: Final = (
 )  # fmt: skip
 
 
+def command_verbs(requests: Iterable[type[Request]]) -> tuple[Verb, ...]:
+    """The verbs of commands, as their requests declare them."""
+    return tuple(
+        Verb(command.typed, command.subject, command.help, tuple(map(_field, fields_of(request))), changes=True)
+        for request in requests
+        if (command := request.command) is not None
+    )
+
+
+def _field(field: RequestField) -> Field:
+    asked = field.asked
+    default = None if field.optional else asked.default
+    required = bool(asked.option) and not field.optional and default is None
+    return Field(field.name, asked.help, asked.option, field.kind, required, default)
+
+
 def entity_verbs() -> tuple[Verb, ...]:
     """`list` and `show` of every entity."""
     verbs = []
@@ -230,4 +184,6 @@ def entity_verbs() -> tuple[Verb, ...]:
     return tuple(verbs)
 
 
-VERBS: Final = (*COMMANDS, *QUESTIONS, *entity_verbs())
+def all_verbs(requests: Iterable[type[Request]]) -> tuple[Verb, ...]:
+    """What can be asked of a runtime that takes these commands."""
+    return (*command_verbs(requests), *QUESTIONS, *entity_verbs())

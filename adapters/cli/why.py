@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from adapters.cli import tables
 from adapters.cli.client import PAGE, Api
-from adapters.cli.verbs import VERBS
+from adapters.cli.verbs import Verb
 
 RUNS: Final = 10
 STEPS: Final = 200
@@ -59,8 +59,8 @@ class Story(Struct):
     earlier: dict[str, int] = {}
 
 
-async def tell(api: Api, identifier: str) -> Story | None:
-    """The story of what `identifier` names; None if nothing is known by that name."""
+async def tell(api: Api, identifier: str, verbs: Iterable[Verb]) -> Story | None:
+    """The story of what `identifier` names; None if nothing is known by that name. `verbs` may settle a case."""
     found = await find(api, identifier)
     if found is None:
         return None
@@ -86,7 +86,7 @@ async def tell(api: Api, identifier: str) -> Story | None:
     if kind == "node":
         story.settle = [f"amends why {debt['allocation_id']}" for debt in story.debts if debt.get("allocation_id")]
     story.cases = _by(list(cases.values()), "opened_us")
-    story.settle += [line for case in story.cases for line in settle_lines(case, row)]
+    story.settle += [line for case in story.cases for line in settle_lines(case, row, verbs)]
     return story
 
 
@@ -157,7 +157,7 @@ async def target(api: Api, case: Mapping[str, Any]) -> dict[str, Any]:
     return (await api.row(kind, name) or {}) if kind in FIELD_OF else {}
 
 
-def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
+def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterable[Verb]) -> list[str]:
     """The command lines that may settle an open case, ids filled in as far as they are known."""
     if case.get("state") == "resolved":
         return []
@@ -173,14 +173,15 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
         # Refused until its debts are settled: those say how, and a person may acknowledge them by a word of its own.
         subjects = [subject for subject in subjects if subject != "ops.node.return_to_service"]
     beside = {"ops.node.update": UPDATE, "ops.node.retire": LOST if owes else ""}
-    return [command_line(subject, known, beside.get(subject, "")) for subject in subjects]
+    senders = {verb.subject: verb for verb in verbs}
+    return [
+        command_line(senders[subject], known, beside.get(subject, "")) if subject in senders else subject
+        for subject in subjects
+    ]
 
 
-def command_line(subject: str, known: Mapping[str, str], beside: str = "") -> str:
-    """A subject as the command line that sends it; the subject itself if no verb does."""
-    verb = next((one for one in VERBS if one.subject == subject), None)
-    if verb is None:
-        return subject
+def command_line(verb: Verb, known: Mapping[str, str], beside: str) -> str:
+    """The command line of a verb, with what is known of its fields."""
     words = ["amends", verb.words]
     for field in verb.fields:
         if not field.option:

@@ -32,13 +32,13 @@ class CommandService:
 
     def __init__(
         self, client: Client, requests: Requests, endpoints: Sequence[Endpoint], version: str, answers: Answers,
-        reply_data: Callable[[str], dict[str, Any]] = lambda subject: {"type": "object"}, *,
+        reply_data: Callable[[Endpoint], dict[str, Any]] = lambda endpoint: {"type": "object"}, *,
         queue_group: str = "amends",
     ) -> None:  # fmt: skip
         self._queue_group = queue_group  # of the epoch: a replaced runtime takes nobody's request
         self._client, self._requests, self._endpoints, self._answers = client, requests, endpoints, answers
         self._errors: Counter[str] = Counter()
-        self._reply_data = reply_data  # subject → the JSON Schema of an ok reply's `data`
+        self._reply_data = reply_data  # the JSON Schema of an ok reply's `data`
         self._version = version
         self._service: GuardedService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,7 +55,7 @@ class CommandService:
         for endpoint in self._endpoints:
             await self._service.add_endpoint(
                 name=endpoint.subject.replace(".", "-"), subject=PREFIX + endpoint.subject,
-                handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint.subject)),
+                handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint)),
             )  # fmt: skip
         await self._client.flush()
 

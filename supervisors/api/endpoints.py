@@ -1,77 +1,34 @@
-"""The API as one table: subject → request type, role, actor. Commands and operators' commands of what is built."""
+"""The service's table of subjects: commands as the domains declare them, and the requests of questions."""
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from actors.account.messages import CreateAccount
-from actors.allocation.messages import ReleaseAllocation, RequestAllocation, RetryCleanup
-from actors.fields import CaseId, Name, NotificationId, OutboxId, Reason, Request, ShortText
-from actors.node.messages import (
-    DrainNode,
-    QuarantineNode,
-    RegisterNode,
-    RetireNode,
-    ReturnNode,
-    UndrainNode,
-    UpdateNode,
-)
-from amends.delivery.notifications import CancelNotification, Redispatch
-from amends.delivery.streams import CreateStreams, Republish, SettleOutbox
+from actors.allocation.messages import RequestAllocation
+from actors.fields import AccountId
+from amends.delivery.requests import AcknowledgeCase, RedispatchOutbox, SettleCase
+from amends.domain.api import CaseId, Command, Instant, Request, ShortText
+from amends.domain.domain import Domain, requests_of
 from amends.ports.journal import Journal
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
-from amends.turn.decision import EVENTS
 from amends.turn.messages import ResolveCase
 from amends.values import ids
 from amends.values.errors import Rejected
 
 Outcome = Callable[[str], Awaitable[dict[str, Any]]]
 KeyCheck = Callable[[str], str]
-Instant = Annotated[int, Meta(ge=0, le=2**62, description="microseconds since the Unix epoch, UTC")]
-
-
-class NotificationCommand(Request, frozen=True):
-    """ops.notification.redispatch, ops.notification.cancel"""
-
-    notification_id: NotificationId
-    reason: Reason
-
-
-class OutboxCommand(Request, frozen=True):
-    """ops.outbox.redispatch, ops.outbox.skip"""
-
-    outbox_id: OutboxId
-    reason: Reason
-
-
-class CaseCommand(Request, frozen=True):
-    """ops.case.resolve, ops.case.acknowledge"""
-
-    case_id: CaseId
-    reason: Reason
+Check = Callable[[Any, Identity], Any]  # the request as it may go on; raises `Rejected`
+Finder = Callable[[Any], Awaitable[tuple[str, str, Any]]]  # kind and id of the actor, and its message
 
 
 class CaseShow(Request, frozen=True):
     """ops.case.show"""
 
     case_id: CaseId
-
-
-class ReasonOnly(Request, frozen=True):
-    """A change that needs nothing but its reason."""
-
-    reason: Reason
-
-
-class RepublishSince(Request, frozen=True):
-    """ops.outbox.republish"""
-
-    since_us: Instant
-    reason: Reason
 
 
 class Empty(Request, frozen=True):
@@ -81,7 +38,7 @@ class Empty(Request, frozen=True):
 class Statement(Request, frozen=True):
     """qry.account.statement; times in microseconds."""
 
-    account_id: Name
+    account_id: AccountId
     since_us: Instant | None = None
     until_us: Instant | None = None
 
@@ -97,6 +54,54 @@ class ById(Request, frozen=True):
     """qry.<entity>.get"""
 
     id: ShortText
+
+
+def commands(
+    domains: Sequence[Domain], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome]
+) -> list[Endpoint]:
+    """cmd.* and ops.* that change something. The mappings have what declarations name."""
+    return [_endpoint(request, checks, found, waits) for request in requests_of(domains).values()]
+
+
+def _endpoint(
+    request: type[Request], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome]
+) -> Endpoint:
+    command = request.command
+    assert command is not None
+    looks = [checks[name] for name in command.checks]
+
+    def prepare(asked: Any, identity: Identity) -> Any:
+        for look in looks:
+            asked = look(asked, identity)
+        return asked
+
+    return Endpoint(
+        subject=command.subject, request=request, role=command.role, trusted=command.trusted,
+        target=_target(command), mints=command.mints, kind=command.of if command.mints else "",
+        locate=found[command.found] if command.found else None, prepare=prepare if looks else None,
+        account=(lambda asked: getattr(asked, command.account)) if command.account else None,
+        outcome=waits[command.waits] if command.waits else None,
+    )  # fmt: skip
+
+
+def _target(command: Command) -> Callable[[Any], tuple[str, str]] | None:
+    if command.one:
+        return lambda asked: (command.of, command.one)
+    if command.by:
+        return lambda asked: (command.of, getattr(asked, command.by))
+    return None
+
+
+# --- what the composition looks at before a request becomes a message ----------------------------------
+
+
+def checks(customer_key: KeyCheck, host_key: KeyCheck, prices: Mapping[str, int]) -> Mapping[str, Check]:
+    """What the rental's declarations name. `prices`: name → millionths of a minor unit an hour."""
+    return {
+        "customer_key": lambda request, who: _keys(request, customer_key),
+        "host_key": lambda request, who: _host_key(request, host_key),
+        "price": lambda request, who: _priced(request, prices, who),
+    }
 
 
 def _keys(request: RequestAllocation, check: KeyCheck) -> RequestAllocation:
@@ -142,100 +147,28 @@ def _host_key(request: Any, check: KeyCheck) -> Any:
     return msgspec.structs.replace(request, ssh=ssh)
 
 
-def commands(customer_key: KeyCheck, host_key: KeyCheck, prices: Mapping[str, int]) -> list[Endpoint]:
-    """cmd.* and ops.* that change something. `prices`: name → millionths of a minor unit an hour."""
-
-    def node(request: Any) -> tuple[str, str]:
-        return "node", request.node_id
-
-    def allocation(request: Any) -> tuple[str, str]:
-        return "allocation", request.allocation_id
-
-    table: list[Endpoint] = [
-        Endpoint(
-            subject="cmd.account.create", request=CreateAccount, target=lambda r: ("account", r.account_id),
-            account=lambda r: r.account_id,
-        ),
-        Endpoint(
-            subject="cmd.node.register", request=RegisterNode, target=node, trusted=True,
-            prepare=lambda r, who: _host_key(r, host_key),
-        ),
-        Endpoint(
-            subject="cmd.allocation.request", request=RequestAllocation, mints="alloc", kind="allocation",
-            prepare=lambda r, who: _priced(_keys(r, customer_key), prices, who), account=lambda r: r.account_id,
-        ),
-        Endpoint(
-            subject="cmd.allocation.release", request=ReleaseAllocation, target=allocation
-        ),
-        Endpoint(subject="ops.cleanup.retry", request=RetryCleanup, target=allocation, role="operator"),
-        Endpoint(
-            subject="ops.node.update", request=UpdateNode, target=node, role="operator",
-            prepare=lambda r, who: _host_key(r, host_key),
-        ),
-    ]  # fmt: skip
-    operators = {
-        "drain": DrainNode, "undrain": UndrainNode, "quarantine": QuarantineNode,
-        "return_to_service": ReturnNode, "retire": RetireNode,
-    }  # fmt: skip
-    table += [
-        Endpoint(subject=f"ops.node.{verb}", request=request, target=node, role="operator")
-        for verb, request in operators.items()
-    ]
-    return table
+# --- entities that are found by the id of something they have -------------------------------------------
 
 
-def delivery_commands(journal: Journal, republished: Outcome) -> list[Endpoint]:
-    """Operators' commands on notifications, outbox rows and cases, which are found by their own id.
+def finders(journal: Journal) -> Mapping[str, Finder]:
+    """Who gets a request on an outbox row or a case."""
 
-    `republished` waits for what a republish came to, by its request.
-    """
+    async def outbox(request: RedispatchOutbox) -> tuple[str, str, Any]:
+        event = next(iter(await journal.events("", [request.outbox_id])), None)
+        if event is None:
+            raise Rejected("not_found", f"there is no outbox row {request.outbox_id!r}")
+        if event.state not in ("parked", "pending"):
+            raise Rejected("illegal_transition", f"the outbox row is {event.state}, and waits for nobody")
+        return "stream", event.row.stream, request
 
-    def notification(request: NotificationCommand) -> tuple[str, str]:
-        return "notification", request.notification_id
+    async def case(request: SettleCase) -> tuple[str, str, Any]:
+        found = await journal.case(request.case_id)
+        if found is None:
+            raise Rejected("not_found", f"there is no case {request.case_id!r}")
+        kind, identifier = ids.split_ref(found.entity)
+        row = {**msgspec.structs.asdict(found), "recovery_trace_id": found.recovery_trace_id or None}
+        row |= {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}
+        acknowledge = isinstance(request, AcknowledgeCase)
+        return kind, identifier, ResolveCase(found.kind, request.case_id, request.reason, acknowledge, row)
 
-    def outbox(skip: bool) -> Callable[[OutboxCommand], Awaitable[tuple[str, str, Any]]]:
-        async def locate(request: OutboxCommand) -> tuple[str, str, Any]:
-            event = next(iter(await journal.events("", [request.outbox_id])), None)
-            if event is None:
-                raise Rejected("not_found", f"there is no outbox row {request.outbox_id!r}")
-            if event.state not in ("parked", "pending"):
-                raise Rejected("illegal_transition", f"the outbox row is {event.state}, and waits for nobody")
-            return "stream", event.row.stream, SettleOutbox(request.outbox_id, request.reason, skip)
-
-        return locate
-
-    def case(acknowledge: bool) -> Callable[[CaseCommand], Awaitable[tuple[str, str, Any]]]:
-        async def locate(request: CaseCommand) -> tuple[str, str, Any]:
-            found = await journal.case(request.case_id)
-            if found is None:
-                raise Rejected("not_found", f"there is no case {request.case_id!r}")
-            kind, identifier = ids.split_ref(found.entity)
-            row = {**msgspec.structs.asdict(found), "recovery_trace_id": found.recovery_trace_id or None}
-            row |= {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}
-            return kind, identifier, ResolveCase(found.kind, request.case_id, request.reason, acknowledge, row)
-
-        return locate
-
-    return [
-        Endpoint(
-            subject="ops.notification.redispatch", request=NotificationCommand, role="operator", target=notification,
-            message=lambda r: Redispatch(r.reason),
-        ),
-        Endpoint(
-            subject="ops.notification.cancel", request=NotificationCommand, role="operator", target=notification,
-            message=lambda r: CancelNotification(r.reason),
-        ),
-        Endpoint(subject="ops.outbox.redispatch", request=OutboxCommand, role="operator", locate=outbox(False)),
-        Endpoint(subject="ops.outbox.skip", request=OutboxCommand, role="operator", locate=outbox(True)),
-        Endpoint(
-            subject="ops.streams.create", request=ReasonOnly, role="operator", target=lambda r: ("stream", EVENTS),
-            message=lambda r: CreateStreams(r.reason),
-        ),
-        Endpoint(
-            subject="ops.outbox.republish", request=RepublishSince, role="operator",
-            target=lambda r: ("stream", EVENTS), message=lambda r: Republish(r.since_us, r.reason),
-            outcome=republished,
-        ),
-        Endpoint(subject="ops.case.resolve", request=CaseCommand, role="operator", locate=case(False)),
-        Endpoint(subject="ops.case.acknowledge", request=CaseCommand, role="operator", locate=case(True)),
-    ]  # fmt: skip
+    return {"outbox": outbox, "case": case}

@@ -14,6 +14,7 @@ import uvloop
 
 from adapters.cli.main import ask_runtime
 from adapters.cli.main import main as command_line
+from amends.domain.domain import requests_of
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import agent, fleet
@@ -23,6 +24,7 @@ from supervisors.boot.runtime import Runtime
 from supervisors.boot.verifiers import is_external, verify_traces
 from supervisors.closing import CLOSE_S, HARD, end_hard, watch
 from supervisors.demo import demo
+from supervisors.rental import RENTAL
 from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
@@ -158,4 +160,4 @@ def main() -> int:
         return _say(error, USAGE)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
-    return command_line(sys.argv[1:], _local())
+    return command_line(sys.argv[1:], _local(), requests_of((RENTAL,)).values())

@@ -39,7 +39,7 @@ from amends.runtime.trunk import ChildSpec
 from amends.values.limits import Limits
 from supervisors.api.auth import Gatekeeper, operators
 from supervisors.api.counts import Counts
-from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.questions import Questions
@@ -187,7 +187,7 @@ class Runtime:
         questions = Questions(sides, ENTITIES)
         self._service = CommandService(
             self._links.client, requests, self._table(sides, questions, traces), self._version, answers,
-            lambda subject: data_schema(subject, columns), queue_group=f"amends.{kernel.lease.epoch}",
+            lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         metrics = Metrics(
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
@@ -218,9 +218,12 @@ class Runtime:
         dsn = self._servers.dsn
         asked = OperatorQuestions(sides, self._kernel, self._services, lambda: verify_audit(dsn))
         return [
-            *commands(lambda text: canonical_public_key(text)[0],
-                      lambda text: canonical_host_key(text)[0], self.settings.prices),
-            *delivery_commands(self._journal, self._republishes.outcome),
+            *commands(
+                self._kernel.domains,
+                checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
+                       self.settings.prices),
+                finders(self._journal), {"republish": self._republishes.outcome},
+            ),
             *asked.endpoints(), *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 

@@ -25,7 +25,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
-from supervisors.api.endpoints import commands, delivery_commands
+from supervisors.api.endpoints import checks, commands, finders
 from supervisors.bus_admin import BusAdmin
 from supervisors.core import Core
 from supervisors.invariants import Violation
@@ -128,7 +128,7 @@ class Running:
         async def nothing_republished(request_id: str) -> dict[str, Any]:
             return {}
 
-        table = [*commands(str, str, {}), *delivery_commands(journal, nothing_republished)]
+        table = commands((RENTAL,), checks(str, str, {}), finders(journal), {"republish": nothing_republished})
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
         await core.kernel.resume()

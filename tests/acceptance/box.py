@@ -13,6 +13,7 @@ import asyncssh
 
 from adapters.embedded.ports import free_port
 from tests.adapters.ssh.machines import SSHD
+from tests.parallel import first_uid
 
 DISK_MB = 24  # /etc, /home and /var/lib/amends together
 ENTER = f"""
@@ -22,7 +23,8 @@ for each in etc home var/lib/amends; do
     [ "$each" != etc ] || cp -a /etc/. "$1/etc"
     mount --bind "$1/$each" "/$each"
 done
-shift
+echo "$2" >/var/lib/amends/last-uid
+shift 2
 exec "$@"
 """
 
@@ -46,7 +48,7 @@ class Box:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._log = (directory / "log").open("wb")
         self._enter = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
-                       "--mount-proc", "sh", "-ec", ENTER, "sh", str(directory / "disk")]  # fmt: skip
+                       "--mount-proc", "sh", "-ec", ENTER, "sh", str(directory / "disk"), str(first_uid())]  # fmt: skip
         assert SSHD is not None
         self._sshd = self._start([*self._enter, SSHD, "-D", "-e", "-f", str(config)])
         self._inside: list[subprocess.Popen[bytes]] = []

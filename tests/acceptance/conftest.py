@@ -1,7 +1,6 @@
 """A world per module where its tests can share one, and a machine per test."""
 
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from tests.acceptance.machine import Machine
 from tests.acceptance.pair import Pair
 from tests.acceptance.records import all_is_well
 from tests.acceptance.world import World
+from tests.directories import scratch
 
 
 @pytest.fixture(scope="module")
 def module_dir() -> Iterator[Path]:
     """A state directory that another account can enter (see `state_dir`), for a whole module."""
-    base = Path(tempfile.mkdtemp(prefix="amends acceptance ", dir="/tmp"))
-    base.chmod(0o755)
+    base = scratch("amends acceptance ")
     yield base / "state"
     shutil.rmtree(base)
 

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
+from tests.directories import with_database
 
 
 class Pair:
@@ -25,7 +26,7 @@ class Pair:
         self.nats: Client
 
     async def start(self) -> None:
-        (self.base / "servers").mkdir(parents=True)
+        await with_database(self.base / "servers")
         await self.postgres.start()
         await self.broker.start()
         self.nats = await nats.connect(self.broker.url)

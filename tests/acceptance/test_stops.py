@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from supervisors.closing import CLOSE_S, HARD
 from tests.acceptance.world import World
+from tests.directories import scratch
 
 DRAIN_S = 3.0  # drain_timeout_ms of the acceptance profile
 PARTS = (
@@ -25,8 +25,7 @@ SLACK_S = 4.0  # starts and ends of other processes on the same two cores
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="amends stops ", dir="/tmp"))
-    base.chmod(0o755)
+    base = scratch("amends stops ")
     yield base
     shutil.rmtree(base)
 

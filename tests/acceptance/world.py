@@ -20,7 +20,9 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
 
+from adapters.embedded.ports import free_port
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
+from tests.directories import with_database
 
 RATE = 249_000_000
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
@@ -75,6 +77,11 @@ class World:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         self.state_dir.mkdir(parents=True, exist_ok=True)
+        if "[postgres]" not in self.config:
+            await with_database(self.state_dir)
+        if not (nats := self.state_dir / "nats").exists():  # its first port is one of this worker's
+            nats.mkdir()
+            (nats / "port").write_text(str(free_port()))
         file = self.state_dir / "amends.toml"
         head = "" if "profile" in self.config else 'profile = "acceptance"\n'
         top, bracket, tables = self.config.partition("[")  # what stands above the first table stays there

@@ -11,13 +11,13 @@ import pytest
 
 from amends.delivery import relay as module
 from amends.delivery.relay import Relay
+from amends.delivery.requests import RedispatchOutbox, SkipOutbox
 from amends.delivery.streams import (
     Lag,
     PublishFailed,
     PublishPoisoned,
     PublishRecovered,
     PublishSetApart,
-    SettleOutbox,
     Stream,
 )
 from amends.ports.bus import Published
@@ -71,7 +71,7 @@ class World:
         """An operator's word on a parked row."""
         self.table[outbox_id]["state"] = "skipped" if skip else "pending"
         self.writer.head = Head(1, self.writer.head.seq + 1, 0, "")
-        self.follow([], SettleOutbox(outbox_id, "because", skip))
+        self.follow([], (SkipOutbox if skip else RedispatchOutbox)(outbox_id=outbox_id, reason="because"))
 
     def follow(self, rows: list[Any], message: Any) -> None:
         decision: Any = SimpleNamespace(rows=rows, env=SimpleNamespace(message=message))
@@ -382,7 +382,7 @@ async def test_an_operators_redispatch_is_the_next_try_now(monkeypatch: pytest.M
         # when it is back and an operator says so, then it goes out at once
         world.answer = lambda outbox_id: Published("ok")
         world.relay._try_at_us = world._now() + 3_600_000_000  # whatever the jitter has made of it
-        world.follow([], SettleOutbox("a.0", "the stream is back"))
+        world.follow([], RedispatchOutbox(outbox_id="a.0", reason="the stream is back"))
         await until(lambda: world.acknowledged == ["a.0"])
 
 

@@ -100,7 +100,7 @@ def test_every_subject_has_an_example_that_can_be_sent(endpoint: Endpoint) -> No
 @pytest.mark.parametrize("endpoint", SUBJECTS)
 def test_every_subject_announces_a_reply_of_its_own(endpoint: Endpoint) -> None:
     columns = {entity: dict.fromkeys(names, "any") for entity, names in views().items()}
-    data = data_schema(endpoint.subject, columns)
+    data = data_schema(endpoint, columns)
     assert data["properties"], "name what it answers in supervisors/replies.py"
     announced = json.loads(service_schemas(endpoint, data)["reply_schema"])
     jsonschema.Draft202012Validator.check_schema(announced)

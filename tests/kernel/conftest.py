@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -19,6 +18,7 @@ from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from examples.switch_port import SWITCH, Switch
 from supervisors.timing import timing
+from tests.adapters.postgres.database import named
 
 Running = Callable[..., AbstractAsyncContextManager[Kernel]]
 
@@ -35,11 +35,9 @@ class NoBroker:
 
 
 @pytest.fixture
-async def dsn(state_dir: Path) -> AsyncIterator[str]:
-    postgres = EmbeddedPostgres(state_dir)
-    await postgres.start()
-    yield postgres.dsn
-    await postgres.stop()
+def dsn(server: EmbeddedPostgres, empty: str) -> str:
+    """A database of its own, migrated."""
+    return named(server.dsn, empty)
 
 
 @pytest.fixture

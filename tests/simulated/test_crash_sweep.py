@@ -25,6 +25,15 @@ def test_a_story_without_a_crash_ends_as_its_row_says(story: Story) -> None:
     assert wrong(story, told.world) == []
 
 
+@pytest.mark.parametrize("story", BY_ROW)
+def test_a_crash_at_some_points_for_those_in_a_hurry(story: Story) -> None:
+    chance = random.Random(11)
+    for point in chance.sample(tell(story).points, 12):
+        told = tell(story, point.number, chance.choice(MODES))
+        assert wrong(story, told.world) == [], f"{story.row}, died at {point}"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("story", BY_ROW)
 def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str) -> None:
@@ -39,6 +48,7 @@ def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str
     assert {"read", "commit", "publish", "ssh.user-create"} <= set(died)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", BY_ROW)
 def test_a_crash_in_the_recovery_from_a_crash_changes_nothing_either(story: Story) -> None:
     chance = random.Random(7)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +14,14 @@ import pytest
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.permissions import configuration
+from tests.directories import scratch
 
 USERS = ("runtime", "node-n1")
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedNats]:
-    base = Path(tempfile.mkdtemp(prefix="amends-agent-", dir="/tmp"))
+    base = scratch("amends-agent-")
     server = EmbeddedNats(base, config_extra=configuration({name: f"{name}-password" for name in USERS}))
     await server.start()
     yield server

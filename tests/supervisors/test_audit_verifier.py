@@ -13,10 +13,8 @@ from amends.values.errors import BadConfiguration
 from supervisors.boot.anchors import Anchors, trusted_keys
 from supervisors.boot.audit_verifier import verify_audit_log
 from supervisors.settings import AnchorSettings, PostgresSettings, Settings
-from tests.adapters.postgres.database import Database, database, server
+from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, whole_story
-
-__all__ = ["database", "server"]
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 DRILL = re.compile(r"^\| [a-z][^|]* \| `([A-Z][^`]+)` \| `(wrong: [^`]+)` \|$", re.MULTILINE)

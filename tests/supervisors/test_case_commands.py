@@ -15,10 +15,11 @@ from actors.between import SetupFailed, Suspicion
 from actors.node.messages import HeartbeatSeen, QuarantineNode, ReturnNode, Silent
 from actors.node.state import view_node
 from adapters.cli import arguments
-from adapters.cli.verbs import Verb
+from adapters.cli.verbs import Verb, all_verbs
 from adapters.cli.why import settle_lines
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from amends.delivery.streams import PublishPoisoned, RelayStarts
+from amends.domain.domain import requests_of
 from amends.domain.matrix import CaseKind
 from amends.ports.journal import Head, StoredEvent
 from amends.runtime.identity import Identity
@@ -26,10 +27,11 @@ from amends.runtime.requests import Endpoint, decode
 from amends.turn.messages import Envelope, Pause
 from amends.values import ids
 from amends.values.records import CaseRow, OutboxRow
-from supervisors.api.endpoints import commands, delivery_commands
-from supervisors.rental import CASES
+from supervisors.api.endpoints import checks, commands, finders
+from supervisors.rental import CASES, RENTAL
 from tests.adapters.postgres.story import START_US, Book, context, ready_node, requested
 
+VERBS = all_verbs(requests_of((RENTAL,)).values())
 EVENT = ids.type_id("evt", START_US, b"outbox-row")
 Scene = Callable[[Book], Awaitable[Any]]
 
@@ -144,7 +146,7 @@ def accepted(line: str, endpoints: dict[str, Endpoint]) -> tuple[Endpoint, Any]:
     """The endpoint and request that a printed line comes to; whatever is wrong with it raises."""
     program, *words = shlex.split(line)
     assert program == "amends"
-    typed = arguments.parser([]).parse_args(words)
+    typed = arguments.parser([], VERBS).parse_args(words)
     verb: Verb = typed.verb
     endpoint = endpoints[verb.subject]
     request = decode(endpoint, msgspec.json.encode(arguments.data_of(verb, typed)))
@@ -164,14 +166,12 @@ async def test_every_command_that_a_case_prints_is_accepted_as_printed(case: Cas
         book, kept, found = await scene_of(case.kind)
         kind, name = ids.split_ref(found["target_ref"])
         row = view_node(book.state("node", name), name, book) if kind == "node" else {"node_id": "n1"}
-        lines = settle_lines(found, row)
+        lines = settle_lines(found, row, VERBS)
         assert len(lines) == len(case.commands)
-        table = [
-            *commands(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0], {}),
-            *delivery_commands(cast("Any", kept), nothing_republished),
-        ]
+        keys = checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0], {})
+        table = commands((RENTAL,), keys, finders(cast("Any", kept)), {"republish": nothing_republished})
         endpoint, request = accepted(lines[number], {each.subject: each for each in table})
-        message = endpoint.message(request) if endpoint.message is not None else request
+        message = request
         if endpoint.locate is not None:
             to, identifier, message = await endpoint.locate(request)
         else:

@@ -9,9 +9,16 @@ import pytest
 
 from amends.delivery import parked as parked_module
 from amends.delivery.domain import DELIVERY_KINDS
-from amends.delivery.notifications import CancelNotification, Probe, Redispatch
+from amends.delivery.notifications import BusHealthy, Probe
 from amends.delivery.parked import ParkedNotifications
-from amends.delivery.streams import PublishPoisoned, Republish, SettleOutbox, Stream
+from amends.delivery.requests import (
+    CancelNotification,
+    RedispatchNotification,
+    RedispatchOutbox,
+    Republish,
+    SkipOutbox,
+)
+from amends.delivery.streams import PublishPoisoned, Stream
 from amends.ports.bus import Published
 from amends.ports.journal import StoredEvent
 from amends.ports.steps import Outcome, OutcomeKind, StepCall
@@ -23,7 +30,7 @@ from amends.values.errors import Rejected
 from amends.values.limits import Limits
 from amends.values.records import AuditDraft, CompensationRow, OutboxMarkRow, OutboxRow, StepEndRow, StepRow
 from supervisors import bus_admin
-from supervisors.api.endpoints import OutboxCommand, delivery_commands
+from supervisors.api.endpoints import finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.rental import RENTAL
 
@@ -114,10 +121,10 @@ def test_who_settles_a_notification_by_another_way_ends_the_intent_of_its_probe(
     actor.tell(Probe())
     (probe,) = actor.intended.values()
     if word == "cancel":
-        actor.tell(CancelNotification("told by telephone"))
+        actor.tell(CancelNotification(notification_id="ntf_1", reason="told by telephone"))
     else:
         # an operator's try is another step; the probe's outcome is none of its tries
-        (step,) = actor.tell(Redispatch("customer asks")).steps
+        (step,) = actor.tell(RedispatchNotification(notification_id="ntf_1", reason="customer asks")).steps
         actor.fail(probe)
         assert (actor.state.state, actor.state.attempts) == ("pending", 3)
         actor.end(step, Outcome("done"))
@@ -139,14 +146,16 @@ def test_of_two_operators_only_the_first_settles_a_parked_event() -> None:
     with pytest.raises(Rejected, match="still owed"):
         actor.tell(ResolveCase("outbox_poison", case_id, "never mind"))
     # when both pass the look at the row before either has committed, then the second one gives up nothing that goes out
-    done = actor.tell(SettleOutbox("evt_1", "larger now"))
+    done = actor.tell(RedispatchOutbox(outbox_id="evt_1", reason="larger now"))
     assert [row.state for row in done.rows if type(row) is OutboxMarkRow] == ["pending"]
     with pytest.raises(Rejected, match="not parked"):
-        actor.tell(SettleOutbox("evt_1", "give it up", skip=True))
-    again = actor.tell(SettleOutbox("evt_1", "me too"))  # it waits by itself now: the next try is asked for
+        actor.tell(SkipOutbox(outbox_id="evt_1", reason="give it up"))
+    again = actor.tell(
+        RedispatchOutbox(outbox_id="evt_1", reason="me too")
+    )  # it waits by itself now: the next try is asked for
     assert [type(row) for row in again.rows if type(row) is OutboxMarkRow] == []
     assert actor.state.owing
-    actor.tell(SettleOutbox("evt_2", "agreed", skip=True))
+    actor.tell(SkipOutbox(outbox_id="evt_2", reason="agreed"))
     assert (actor.state.owing, actor.state.cases) == (False, {})
 
 
@@ -201,7 +210,7 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
     broker.table.append(msgspec.structs.replace(broker.table[0], outbox_id="evt_later", created_us=10**12))
     admin = BusAdmin(broker, broker.journal, lambda: broker.fresh)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
-    actor.tell(Republish(102, "disk lost"))
+    actor.tell(Republish(since_us=102, reason="disk lost"))
     # given a first page, then a stream that goes away in the middle of the second
     await ended(actor, admin)
     broker.takes = 14
@@ -247,11 +256,11 @@ async def test_what_the_broker_stored_knew_and_refused_is_counted_apart_and_a_se
     admin = BusAdmin(broker, broker.journal, lambda: True)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
     followed = Republishes(no_rows)
-    actor.tell(Republish(0, "purged"))
+    actor.tell(Republish(since_us=0, reason="purged"))
     decision = await ended(actor, admin)
     followed.follow(decision)
     assert await followed.outcome("req_1") == {"stored": 4, "duplicate": 1, "refused": 1, "complete": True}
-    actor.tell(Republish(0, "purged again"))
+    actor.tell(Republish(since_us=0, reason="purged again"))
     await ended(actor, admin)
     assert broker.sent[6:] == [f"evt_{number:04}.r2" for number in range(6)]
 
@@ -260,7 +269,7 @@ async def test_a_page_that_the_release_before_has_intended_goes_on() -> None:
     # given what 0.1.0 left in the middle: the old arguments
     broker = Broker(5)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
-    actor.tell(Republish(0, "wiped"))
+    actor.tell(Republish(since_us=0, reason="wiped"))
     (row,) = actor.intended.values()
     row.args = msgspec.json.encode(
         {"stream": "AMENDS_EVT", "until_us": 10**9, "place": [100, "evt_0001"], "sent": 2, "request_id": "req_0"}
@@ -272,7 +281,7 @@ async def test_a_page_that_the_release_before_has_intended_goes_on() -> None:
     broker = Broker(5)
     # and a page that failed is tried again with what is known
     broker.takes = 0
-    actor.tell(Republish(0, "wiped"))
+    actor.tell(Republish(since_us=0, reason="wiped"))
     (row,) = actor.intended.values()
     old = {key: value for key, value in msgspec.json.decode(row.args).items() if key not in ("counts", "number")}
     row.args = msgspec.json.encode(old).decode()
@@ -298,7 +307,7 @@ async def test_a_republish_without_progress_gives_up_and_says_where_it_stands() 
     broker.takes = 2
     admin = BusAdmin(broker, broker.journal, lambda: True)
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
-    actor.tell(Republish(0, "disk lost"))
+    actor.tell(Republish(since_us=0, reason="disk lost"))
     decisions = []
     async with asyncio.timeout(5):
         while actor.intended:
@@ -361,7 +370,7 @@ async def test_only_the_oldest_parked_one_probes_one_try_at_a_time_and_the_other
         # when the stream acknowledges one, then the others follow
         service.follow(turn("ntf_1", "sent", done()))
         await told(engine, 5)
-        assert engine.messages[3:] == [("ntf_2", Redispatch()), ("ntf_3", Redispatch())]
+        assert engine.messages[3:] == [("ntf_2", BusHealthy()), ("ntf_3", BusHealthy())]
     finally:
         task.cancel()
         await asyncio.wait({task})
@@ -381,7 +390,7 @@ async def test_when_one_comes_back_parked_the_others_wait_for_the_next_acknowled
         service.follow(turn("ntf_1", "pending"))
         service.follow(turn("ntf_1", "parked"))
         await asyncio.sleep(0.15)
-        assert sum(message == Redispatch() for _, message in engine.messages) <= 3
+        assert sum(message == BusHealthy() for _, message in engine.messages) <= 3
     finally:
         task.cancel()
         await asyncio.wait({task})
@@ -389,14 +398,14 @@ async def test_when_one_comes_back_parked_the_others_wait_for_the_next_acknowled
 
 def test_a_redispatch_of_a_notification_that_is_tried_by_itself_is_the_next_try_now() -> None:
     actor = Actor("notification", "ntf_1", PENDING)
-    turn = actor.tell(Redispatch("customer asks"))
+    turn = actor.tell(RedispatchNotification(notification_id="ntf_1", reason="customer asks"))
     assert (turn.hastened, turn.steps) == (["notification:ntf_1"], [])
     assert [(audit.action, audit.reason) for audit in turn.audits] == [("notification.redispatch", "customer asks")]
     # what has been sent is not sent again, and the bus being healthy is no operator's word
-    assert actor.tell(Redispatch()).hastened == []
+    assert actor.tell(BusHealthy()).hastened == []
     actor.state = msgspec.structs.replace(PENDING, state="sent")
     with pytest.raises(Rejected, match="sent"):
-        actor.tell(Redispatch("once more"))
+        actor.tell(RedispatchNotification(notification_id="ntf_1", reason="once more"))
 
 
 async def test_a_redispatch_of_an_event_that_waits_for_its_stream_is_taken_and_answered() -> None:
@@ -405,17 +414,12 @@ async def test_a_redispatch_of_an_event_that_waits_for_its_stream_is_taken_and_a
         async def events(self, stream: str, ids: list[str]) -> list[StoredEvent]:
             return [StoredEvent(OutboxRow(ids[0], "node:n1", "AMENDS_EVT", "", "{}", "", "", 0), "pending", 0)]
 
-    async def outcome(request_id: str) -> dict[str, Any]:
-        return {}
-
-    table = {endpoint.subject: endpoint for endpoint in delivery_commands(cast("Any", OneEvent()), outcome)}
-    request = OutboxCommand(outbox_id="evt_1", reason="now")
-    locate, skip = table["ops.outbox.redispatch"].locate, table["ops.outbox.skip"].locate
-    assert locate is not None
-    assert skip is not None
-    kind, identifier, message = await locate(request)
+    locate = finders(cast("Any", OneEvent()))["outbox"]
+    kind, identifier, message = await locate(RedispatchOutbox(outbox_id="evt_1", reason="now"))
     turn = Actor(kind, identifier, Stream(state="blocked", outbox_id="evt_1")).tell(message)
     assert turn.reply_data() == {"outbox_id": "evt_1", "state": "pending"}
     assert [(audit.action, audit.target_ref) for audit in turn.audits] == [("outbox.redispatch", "outbox:evt_1")]
     with pytest.raises(Rejected, match="not parked"):
-        Actor(kind, identifier, Stream(state="flowing")).tell((await skip(request))[2])
+        Actor(kind, identifier, Stream(state="flowing")).tell(
+            (await locate(SkipOutbox(outbox_id="evt_1", reason="now")))[2]
+        )

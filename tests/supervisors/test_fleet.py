@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from adapters.simulated.fleet_client import Fleet
 from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
 from amends.values.errors import Unavailable
+from tests.directories import scratch
 
 SUFFIX = "0" * 26
 USER, ALLOCATION = f"am-{SUFFIX}", f"alloc_{SUFFIX}"
@@ -31,7 +31,7 @@ LINE = KEY.export_public_key().decode().strip()
 
 @pytest.fixture
 async def base() -> AsyncIterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="amends-fleet-", dir="/tmp"))
+    base = scratch("amends-fleet-")
     yield base
     shutil.rmtree(base)
 

@@ -7,10 +7,8 @@ from adapters.otel.verify import verify
 from adapters.postgres.spans import SpanReader, snapshot
 from supervisors.boot import verifiers
 from supervisors.boot.verifiers import verify_records
-from tests.adapters.postgres.database import Database, database, server
+from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, failed_setup, ready_node, whole_story
-
-__all__ = ["database", "server"]
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])

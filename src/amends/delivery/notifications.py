@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from amends.delivery.requests import CancelNotification, RedispatchNotification
 from amends.domain.kinds import ActorKind, ActorState, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -22,16 +23,8 @@ class Probe(Struct, frozen=True):
     """Try the bus with this parked notification: whether the stream acknowledges again (R07)."""
 
 
-class Redispatch(Struct, frozen=True):
-    """Try a parked notification again: the bus is healthy, or an operator says so."""
-
-    reason: str = ""
-
-
-class CancelNotification(Struct, frozen=True):
-    """An operator gives a notification up."""
-
-    reason: str
+class BusHealthy(Struct, frozen=True):
+    """Try a parked notification again: the stream acknowledges others."""
 
 
 def _published(s: Notification, m: StepDone, d: Decision) -> None:
@@ -107,13 +100,21 @@ def _settle(s: Notification, d: Decision, late: bool, duration_ms: int) -> None:
     run.end("recovered")
 
 
-def _redispatch(s: Notification, m: Redispatch, d: Decision) -> None:
-    if s.state == "pending":
-        if m.reason:  # it is tried by itself: the next try is now
-            d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
-            d.hasten(d.ref)
+def _redispatch(s: Notification, m: RedispatchNotification, d: Decision) -> None:
+    if s.state == "pending":  # it is tried by itself: the next try is now
+        d.audit("notification.redispatch", reason=m.reason, details={"attempts": s.attempts})
+        d.hasten(d.ref)
         return
-    d.to("pending", cause="operator" if m.reason else "bus_healthy", reason=m.reason)
+    _again(s, d, "operator", m.reason)
+
+
+def _healthy(s: Notification, m: BusHealthy, d: Decision) -> None:
+    if s.state == "parked":
+        _again(s, d, "bus_healthy")
+
+
+def _again(s: Notification, d: Decision, cause: str, reason: str = "") -> None:
+    d.to("pending", cause=cause, reason=reason)
     d.set(budget_from=s.attempts - d.limits("notification_tries") + 1)  # one more try; a failure parks it again
     _publish(d, d.id, s, s.attempts + 1, late=True)
 
@@ -152,12 +153,14 @@ NOTIFICATION = ActorKind(
     handlers={
         StepDone: _published,
         Probe: _probe,
-        Redispatch: _redispatch,
+        BusHealthy: _healthy,
+        RedispatchNotification: _redispatch,
         CancelNotification: _cancel,
     },
     legal={
         Probe: Legal(("parked",)),
-        Redispatch: Legal(("pending", "parked"), "sent again"),
+        BusHealthy: Legal(("pending", "parked")),
+        RedispatchNotification: Legal(("pending", "parked"), "sent again"),
         CancelNotification: Legal(("pending", "parked"), "cancelled"),
     },
     view=view_notification,

@@ -5,7 +5,7 @@ Publishes nothing itself: what it asks for are turns of the notifications, whose
 
 import asyncio
 
-from amends.delivery.notifications import Probe, Redispatch
+from amends.delivery.notifications import BusHealthy, Probe
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone
@@ -66,7 +66,7 @@ class ParkedNotifications:
             for ntf_id in list(self._parked):
                 if self._returned:
                     break
-                self._tell(ntf_id, Redispatch())
+                self._tell(ntf_id, BusHealthy())
                 await asyncio.sleep(1 / PER_SECOND)
 
     def _ask(self) -> None:

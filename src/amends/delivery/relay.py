@@ -13,13 +13,13 @@ from collections.abc import Callable
 import msgspec
 
 from amends.delivery.apart import Apart
+from amends.delivery.requests import RedispatchOutbox, SkipOutbox
 from amends.delivery.streams import (
     Lag,
     PublishFailed,
     PublishPoisoned,
     PublishRecovered,
     PublishSetApart,
-    SettleOutbox,
     Stream,
 )
 from amends.ports.bus import Published, Publisher
@@ -88,8 +88,8 @@ class Relay:
                     self._take(row)
             elif type(row) is OutboxMarkRow and row.state == "published":
                 self._told.discard(row.outbox_id)
-        if isinstance(message, SettleOutbox):
-            if message.skip:
+        if isinstance(message, RedispatchOutbox):
+            if isinstance(message, SkipOutbox):
                 self._apart.remove(message.outbox_id)
             else:
                 self._apart.now(message.outbox_id)

@@ -5,6 +5,7 @@ The relay tells a stream's actor what happened; the actor writes what it means. 
 
 from msgspec import Struct
 
+from amends.delivery.requests import CreateStreams, RedispatchOutbox, Republish, SkipOutbox
 from amends.domain.kinds import ActorKind, ActorState
 from amends.turn.cases import close_case, find_case, open_case
 from amends.turn.decision import Decision
@@ -96,27 +97,6 @@ class Anchor(Struct, frozen=True):
     """Time to publish the heads of both chains, so that a cut tail shows."""
 
     heads: Anchored
-
-
-class CreateStreams(Struct, frozen=True):
-    """An operator lets the missing streams be made; the runtime never does so by itself while it runs (R01)."""
-
-    reason: str
-
-
-class Republish(Struct, frozen=True):
-    """An operator sends again what was published since then, for a stream that was wiped."""
-
-    since_us: int
-    reason: str
-
-
-class SettleOutbox(Struct, frozen=True):
-    """An operator sends a parked row again (`skip` false) or gives it up."""
-
-    outbox_id: str
-    reason: str
-    skip: bool = False
 
 
 def _try_step(d: Decision, m: PublishFailed | PublishRecovered, state: str, code: str, text: str) -> str:
@@ -332,25 +312,25 @@ def _next_page(m: StepDone, d: Decision) -> bool:
     return True
 
 
-def _settle_outbox(s: Stream, m: SettleOutbox, d: Decision) -> None:
-    target = f"outbox:{m.outbox_id}"
+def _settle_outbox(s: Stream, m: RedispatchOutbox, d: Decision) -> None:
+    target, skip = f"outbox:{m.outbox_id}", isinstance(m, SkipOutbox)
     waits = not find_case(d, POISON, target)  # it is tried by itself, in the order of its stream: now
-    if waits and m.skip:
+    if waits and skip:
         d.refuse("illegal_transition", "the outbox row is not parked: it goes out by itself")
-    d.audit("outbox.skipped" if m.skip else "outbox.redispatch", target, reason=m.reason)
+    d.audit("outbox.skipped" if skip else "outbox.redispatch", target, reason=m.reason)
     d.reply_entity = False
-    d.reply(outbox_id=m.outbox_id, state="skipped" if m.skip else "pending")
+    d.reply(outbox_id=m.outbox_id, state="skipped" if skip else "pending")
     if waits:
         return
     if m.outbox_id in s.apart:  # it is tried again and again: now, or no more
-        if m.skip:
+        if skip:
             d.row(OutboxMarkRow(m.outbox_id, "skipped", 0, None))
             run = _run(d, m.outbox_id)
             if run is not None:
                 run.end("failed")
             _end_apart(s, m.outbox_id, d, m.reason)
         return
-    d.row(OutboxMarkRow(m.outbox_id, "skipped" if m.skip else "pending", 0, None))
+    d.row(OutboxMarkRow(m.outbox_id, "skipped" if skip else "pending", 0, None))
     close_case(d, POISON, m.reason, target)
     d.set(owing=any(key.startswith(POISON) for key in d.state.cases))
 
@@ -371,7 +351,8 @@ STREAM = ActorKind(
         PublishPoisoned: _poisoned,
         PublishSetApart: _set_apart,
         Lag: _lag,
-        SettleOutbox: _settle_outbox,
+        RedispatchOutbox: _settle_outbox,
+        SkipOutbox: _settle_outbox,
         ClockStepped: _clock,
         Anchor: _anchor,
         CreateStreams: _create_streams,

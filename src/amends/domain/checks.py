@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
-from amends.domain.domain import Domain
+from amends.domain.api import fields_of
+from amends.domain.domain import Domain, requests_of
 from amends.domain.kinds import ActorKind
 from amends.domain.matrix import Matrix, MatrixRow
 from amends.domain.steps import StepSpec
@@ -24,6 +25,7 @@ def _faults(domain: Domain, has_runbook: Callable[[str], bool]) -> Iterable[str]
     for kind in domain.kinds:
         yield from _kind_faults(kind)
     yield from _step_faults(domain)
+    yield from _command_faults(domain)
     for row_type in domain.rows:
         if not (hasattr(row_type, "table") and table_of(row_type).facets):
             yield f"row {row_type.__name__!r} declares no table with facets: the digest chain would not hold it"
@@ -61,6 +63,25 @@ def _kind_faults(kind: ActorKind) -> Iterable[str]:
             yield f"{kind.name}: the state {state!r} has no deadline"
         if state not in targets:
             yield f"{kind.name}: the state {state!r} cannot be reached"
+
+
+def _command_faults(domain: Domain) -> Iterable[str]:
+    kinds = {kind.name for kind in domain.kinds}
+    for subject, request in requests_of((domain,)).items():
+        command = request.command
+        assert command is not None
+        said = [name for name in ("by", "one", "mints", "found") if getattr(command, name)]
+        if len(said) != 1:
+            yield f"command {subject} says its actor by {' and '.join(said) or 'nothing'}: one of by, one, mints, found"
+        if command.of not in kinds and not command.found:
+            yield f"command {subject} is for a {command.of!r}, which is no kind of actor here"
+        for field in (command.by, command.account):
+            if field and field not in request.__struct_fields__:
+                yield f"command {subject} names the field {field!r}, which its request has not"
+        try:
+            list(fields_of(request))
+        except BadDomain as fault:
+            yield f"command {subject}: {fault}"
 
 
 def _step_faults(domain: Domain) -> Iterable[str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from amends.domain.api import Request, commanded
 from amends.domain.kinds import ActorKind
 from amends.domain.matrix import CaseKind, Matrix
 from amends.domain.steps import StepSpec
@@ -20,8 +21,19 @@ class Domain(Struct, frozen=True, kw_only=True):
     steps: tuple[StepSpec, ...] = ()
     matrix: Matrix
     cases: tuple[CaseKind, ...] = ()
+    requests: tuple[type[Request], ...] = ()  # commands that reach their actor as another message
     rows: tuple[type[Struct], ...] = ()  # row types of its own, in the order in which a commit writes them
     unwritten: tuple[Facet, ...] = ()  # of its tables that no row type writes yet
+
+
+def requests_of(domains: Sequence[Domain]) -> dict[str, type[Request]]:
+    """The commands of a runtime with these domains, by subject: what handlers take, and what is asked otherwise."""
+    return commanded(
+        request
+        for domain in domains
+        for requests in (*(kind.handlers for kind in domain.kinds), domain.requests)
+        for request in requests
+    )
 
 
 def rows_of(domains: Sequence[Domain]) -> tuple[type[Struct], ...]:

@@ -45,7 +45,6 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     mints: str = ""  # prefix of the id of the actor this creates
     kind: str = ""
     prepare: Callable[[Any, Identity], Any] | None = None
-    message: Callable[[Any], Any] | None = None  # the message, where it is not the request itself
     locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
     answer: Callable[[Any, Identity], Awaitable[dict[str, Any]]] | None = None  # a question: read, not done
     account: Callable[[Any], str | None] | None = None
@@ -241,7 +240,6 @@ class Requests:
         if endpoint.prepare is not None:
             request = endpoint.prepare(request, identity)
         self._check_account(endpoint, request, identity)
-        message = endpoint.message(request) if endpoint.message is not None else request
         if endpoint.locate is not None:
             kind, identifier, message = await endpoint.locate(request)
             if kind not in self._engine.kinds:
@@ -249,9 +247,9 @@ class Requests:
             return kind, identifier, False, message
         if endpoint.mints:
             now = self._engine.now_us()
-            return endpoint.kind, ids.type_id(endpoint.mints, now, self._engine.entropy(10)), True, message
+            return endpoint.kind, ids.type_id(endpoint.mints, now, self._engine.entropy(10)), True, request
         assert endpoint.target is not None
-        return (*endpoint.target(request), False, message)
+        return (*endpoint.target(request), False, request)
 
     def _check_account(self, endpoint: Endpoint, request: Any, identity: Identity) -> None:
         if endpoint.account is None or identity.trusted:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,11 @@ from nats.aio.msg import Msg
 
 from adapters.cli.main import main
 from adapters.embedded.nats import EmbeddedNats
+from amends.domain.domain import requests_of
+from supervisors.rental import RENTAL
+from tests.directories import scratch
 
+REQUESTS = requests_of((RENTAL,)).values()
 TRACE = "0123456789abcdef" * 2
 
 
@@ -63,7 +66,7 @@ Amends = Callable[..., Awaitable[Said]]
 
 @pytest.fixture
 async def base() -> AsyncIterator[Path]:
-    base = Path(tempfile.mkdtemp(prefix="amends-cli-", dir="/tmp"))
+    base = scratch("amends-cli-")
     yield base
     shutil.rmtree(base)
 
@@ -92,7 +95,7 @@ def amends(
     monkeypatch.setenv("AMENDS_STATE_DIR", str(base))
 
     async def run(*argv: str, local: Any = None) -> Said:
-        status = await asyncio.to_thread(main, argv, local or {})
+        status = await asyncio.to_thread(main, argv, local or {}, REQUESTS)
         captured = capsys.readouterr()
         return Said(status, captured.out, captured.err)
 

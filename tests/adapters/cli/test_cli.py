@@ -11,9 +11,10 @@ import pytest
 
 from adapters.cli import arguments
 from adapters.cli.main import main
-from adapters.cli.verbs import COMMANDS, LOCAL, VERBS
-from tests.adapters.cli.conftest import TRACE, Amends, FakeRuntime
+from adapters.cli.verbs import LOCAL, all_verbs, command_verbs
+from tests.adapters.cli.conftest import REQUESTS, TRACE, Amends, FakeRuntime
 
+COMMANDS, VERBS = command_verbs(REQUESTS), all_verbs(REQUESTS)
 ALLOCATION = "alloc_" + "0" * 26
 CASE = "case_" + "0" * 26
 
@@ -160,7 +161,7 @@ async def test_an_id_is_accepted_by_its_beginning_where_one_alone_begins_so(
 
 
 def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"], {}) == 0
+    assert main(["--version"], {}, ()) == 0
     assert capsys.readouterr().out == f"amends {version('amends')}\n"
 
 
@@ -436,7 +437,7 @@ async def test_usage_is_two_and_says_why(runtime: FakeRuntime, amends: Amends, a
 def test_every_verb_has_help_and_no_option_means_two_things(capsys: pytest.CaptureFixture[str]) -> None:
     for words in [one.words for one in LOCAL] + [one.words for one in VERBS]:
         with pytest.raises(SystemExit) as ended:
-            arguments.parser([one.words for one in LOCAL]).parse_args([*words.split(), "--help"])
+            arguments.parser([one.words for one in LOCAL], VERBS).parse_args([*words.split(), "--help"])
         assert ended.value.code == 0
     assert capsys.readouterr().out
 

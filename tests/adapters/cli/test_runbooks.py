@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from adapters.cli import arguments
-from adapters.cli.verbs import COMMANDS
+from adapters.cli.verbs import all_verbs, command_verbs
 from amends.domain.matrix import CaseKind
 from supervisors.rental import CASES
+from tests.adapters.cli.conftest import REQUESTS
 
+COMMANDS, VERBS = command_verbs(REQUESTS), all_verbs(REQUESTS)
 RUNBOOKS = Path(__file__).parents[3] / "docs" / "runbooks"
 PAGES = sorted(RUNBOOKS.glob("*.md"))
 
@@ -36,6 +38,6 @@ def test_every_kind_of_case_has_its_page_and_the_page_its_commands(case: CaseKin
 def test_every_command_line_of_a_page_can_be_typed(page: Path) -> None:
     lines = command_lines(page.read_text())
     assert lines
-    parser = arguments.parser([])
+    parser = arguments.parser([], VERBS)
     for line in lines:
         parser.parse_args(shlex.split(line))

@@ -1,21 +1,20 @@
 """A real NATS server for a module's tests, and a plain client on it."""
 
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import nats
 import pytest
 from nats.aio.client import Client
 
 from adapters.embedded.nats import EmbeddedNats
+from tests.directories import scratch
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedNats]:
     """An embedded server in a short directory of its own."""
-    base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
+    base = scratch("amends-nats-")
     server = EmbeddedNats(base)
     await server.start()
     yield server

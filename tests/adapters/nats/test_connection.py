@@ -4,8 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.nats import connection
 from adapters.nats.permissions import configuration
 from amends.values.errors import BadConfiguration
+from tests.directories import scratch
 
 
 async def test_a_server_s_final_word_is_passed_on() -> None:
@@ -64,7 +63,7 @@ async def test_an_outage_is_one_line_when_it_comes_and_one_when_it_ends(
 
 
 async def test_a_server_that_refuses_us_is_not_said_to_be_away() -> None:
-    base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
+    base = scratch("amends-nats-")
     server = EmbeddedNats(base, config_extra=configuration({"runtime": "secret"}))
     await server.start()
     try:

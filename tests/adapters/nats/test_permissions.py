@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from adapters.nats.agent import NodeAgent
 from adapters.nats.answers import Answers
 from adapters.nats.permissions import configuration
 from amends.values.inboxes import inbox_prefix
+from tests.directories import scratch
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 USERS = ("runtime", "node-n1", "provider-p1", "front", "front-2", "operator", "streams")
@@ -35,7 +35,7 @@ def test_a_name_that_is_no_user_is_refused(name: str) -> None:
 
 @pytest.fixture
 async def server() -> AsyncIterator[EmbeddedNats]:
-    base = Path(tempfile.mkdtemp(prefix="amends-nats-", dir="/tmp"))
+    base = scratch("amends-nats-")
     users = configuration({name: name for name in USERS}).replace("  ]\n", f"{WATCH}  ]\n")
     server = EmbeddedNats(base, config_extra=users)
     await server.start()

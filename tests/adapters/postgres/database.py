@@ -1,10 +1,9 @@
-"""One embedded Postgres for a test session, and a fresh migrated database with a journal for each test."""
+"""One embedded Postgres for a test session, and a fresh migrated database for each test, copied from a template."""
 
+import itertools
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +16,14 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import Book, context
+from tests.directories import scratch
+
+_numbers = itertools.count(1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server() -> AsyncIterator[EmbeddedPostgres]:
-    base = Path(tempfile.mkdtemp(prefix="amends-test-", dir="/tmp"))
-    base.chmod(0o755)
+    base = scratch("amends-test-")
     server = EmbeddedPostgres(base / "state", settings={"max_connections": "60"})
     await server.start()
     yield server
@@ -56,13 +57,46 @@ class Database(SimpleNamespace):
             await connection.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def template(server: EmbeddedPostgres) -> str:
+    """A database that the product has migrated and nobody has led yet, to be copied."""
+    await _superuser(server, "CREATE DATABASE migrated OWNER amends")
+    lease = Lease(named(server.dsn, "migrated"), "template")
+    await lease.acquire_now()
+    await lease.prepare("template", "0", 0)
+    await lease.aclose()
+    connection = await asyncpg.connect(named(server.superuser_dsn, "migrated"))
+    await connection.execute("SET session_replication_role = replica; DELETE FROM lease; DELETE FROM runtime_epoch; "
+                             "UPDATE journal_head SET epoch = 0")  # fmt: skip
+    await connection.close()
+    return "migrated"
+
+
 @pytest_asyncio.fixture
-async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
-    superuser = await asyncpg.connect(server.superuser_dsn)
-    name = f"test{await superuser.fetchval('SELECT count(*) FROM pg_database')}"
-    await superuser.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-    await superuser.execute(f"CREATE DATABASE {name} OWNER amends")
-    dsn, admin = (each.replace("/amends?", f"/{name}?") for each in (server.dsn, server.superuser_dsn))
+async def empty(server: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
+    """The name of a migrated database in which nothing has happened."""
+    name = f"test{next(_numbers)}"
+    await _superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER amends")
+    yield name
+    await _superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def named(dsn: str, name: str) -> str:
+    """The DSN of another database of the server."""
+    return dsn.replace("/amends?", f"/{name}?")
+
+
+async def _superuser(server: EmbeddedPostgres, statement: str) -> None:
+    connection = await asyncpg.connect(server.superuser_dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest_asyncio.fixture
+async def database(server: EmbeddedPostgres, empty: str) -> AsyncIterator[Database]:
+    dsn, admin = named(server.dsn, empty), named(server.superuser_dsn, empty)
     lease = Lease(dsn, "test")
     assert await lease.acquire_now() == 1
     await lease.prepare("instance-1", "0.1.0", time.time_ns() // 1000)
@@ -73,5 +107,3 @@ async def database(server: EmbeddedPostgres) -> AsyncIterator[Database]:
     await read.aclose()
     await journal.aclose()
     await lease.aclose()
-    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await superuser.close()

@@ -27,6 +27,7 @@ from adapters.simulated.node_users import User
 from adapters.simulated.ssh_node import Fault, SimulatedNode
 from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
+from tests.parallel import first_uid
 
 HOMES = Path("/home")
 PATIENCE_S = 30.0  # for what happens at once on an idle machine
@@ -207,6 +208,9 @@ class OpenSsh:
         config = directory / "sshd_config"
         self.settings = _Settings(config, directory, port, use_pam=use_pam, for_root=for_root)
         self.settings.write(settings)
+        if not state.exists():  # a memory of its own on the machine of all: its uids are nobody else's
+            state.mkdir(mode=0o700)
+            (state / "last-uid").write_text(f"{first_uid()}\n")
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         assert SSHD is not None
         self._log = (directory / "sshd.log").open("wb")
