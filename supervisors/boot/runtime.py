@@ -172,15 +172,16 @@ class Runtime:
         """Who may ask what; then the services, and last the commands."""
         core, kernel = self._core, self._kernel
         known, token = operators(self.settings, lambda: operator_token(self._state_dir))
-        self._gate = Gatekeeper(self.settings, known)
+        self._gatekeeper = Gatekeeper(self.settings, known)
         reads = Reads(self._servers.dsn, self._role)
         spans = SpanReader(reads.pages)
         export = SpanExport(spans, self._journal, self._otlp)
         kernel.engine.listeners.append(export.follow)
         traces = Traces(spans, Shown(), reads.pages, partial(verify_records, reads.pages))
-        requests = core.requests(self._gate)
+        requests = core.requests(self._gatekeeper)
         answers = Answers(
-            self.settings.nats.inbox_prefixes, lambda subject: self._gate.count("anonymous", "reply_subject_refused"),
+            self.settings.nats.inbox_prefixes,
+            lambda subject: self._gatekeeper.count("anonymous", "reply_subject_refused"),
             silent=lambda: not kernel.lease.may_answer(),
         )  # fmt: skip
         sides = Sides(reads.callers, reads.operators)
@@ -195,7 +196,7 @@ class Runtime:
         )  # fmt: skip
         http = HttpServer(
             self.settings.http.listen, checks=Readiness(kernel, core.detector, self._links.up).checks,
-            metrics=metrics.samples, authorise=self._gate.may_look, guarded=jaeger_routes(traces),
+            metrics=metrics.samples, authorise=self._gatekeeper.may_look, guarded=jaeger_routes(traces),
         )  # fmt: skip
         file = EndpointsFile(self._servers, self._state_dir, token, self._key.public)
         front = Front(http, reads, file, took_over=self._took_over)
@@ -237,7 +238,7 @@ class Runtime:
             ChildSpec(name="canary", run=partial(self._links.send_canary, period_s)),
             *self._core.children(),
             ChildSpec(name="violations", run=self._counts.watch_violations),
-            ChildSpec(name="refusals", run=partial(self._gate.audit, engine)),
+            ChildSpec(name="refusals", run=partial(self._gatekeeper.audit, engine)),
         ]
 
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
@@ -264,7 +265,7 @@ class Runtime:
         kernel = self._kernel
         budget_s = kernel.limits("drain_timeout_ms") / 1000
         kernel.engine.stopping = True
-        self._gate.flush(kernel.engine)
+        self._gatekeeper.flush(kernel.engine)
         self._core.detector.save()
         await kernel.anchor()
         if not await kernel.drain(budget_s * 0.6):
