@@ -65,11 +65,11 @@ class Facts(Protocol):
         """The users that may be on the node."""
         ...
 
-    def is_heard(self, node_id: str, /) -> bool:
+    def is_heard(self, node_id: str) -> bool:
         """Whether the node is heard and not silent."""
         ...
 
-    def heard_boot(self, node_id: str, /) -> str:
+    def heard_boot(self, node_id: str) -> str:
         """The boot id of its last heartbeat, "" if it was not heard since the start."""
         ...
 

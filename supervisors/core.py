@@ -13,15 +13,18 @@ from actors.facts import Facts
 from actors.node.state import Node
 from amends.kernel import Kernel, OpenJournal
 from amends.ports.bus import Publisher
-from amends.ports.clock import REAL, Sources
+from amends.ports.clock import NO_PEERS, REAL, PeerClock, Sources
 from amends.ports.lease import HeldLease
+from amends.ports.notary import Notary
 from amends.ports.steps import StepRunner
 from amends.runtime.requests import Limits as CallerLimits
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec
+from amends.turn.decision import Decision
 from amends.values.limits import Limits
 from supervisors.api.admission import Admission
 from supervisors.detector import Detector
+from supervisors.last_seen import LastSeen
 from supervisors.loading import load_pool, load_seen
 from supervisors.pool import IN_REACH, Policy, Pool
 from supervisors.rental import RENTAL
@@ -37,44 +40,44 @@ class Core:
         self, policy: Policy, limits: Limits, *, has_runbook: Callable[[str], bool] = lambda name: True,
         domain_label: str = "", sources: Sources = REAL,
     ) -> None:  # fmt: skip
-        self.pool = Pool(policy)
+        self._last_seen = LastSeen()
+        self.pool = Pool(policy, self._last_seen)
         answers: Facts = self.pool  # all that decisions may ask
         self.kernel = Kernel(
-            (RENTAL,), limits, facts=answers, policy_sha256=policy.sha256, has_runbook=has_runbook, sources=sources
-        )
+            (RENTAL,), limits, facts=answers, policy_sha256=policy.sha256, has_runbook=has_runbook, sources=sources,
+            address_of=self.pool.address_of,
+        )  # fmt: skip
         self._domain_label = domain_label
 
-    async def load(self, journal: OpenJournal, lease: HeldLease) -> int:
+    async def load(self, journal: OpenJournal, lease: HeldLease, notary: Notary | None = None) -> int:
         """Take over the journal, and have all that lives or owes in memory; returns how many actors."""
         kernel = self.kernel
-        await kernel.open(journal, lease)
+        await kernel.open(journal, lease, notary)
         self.pool.attach(kernel.engine)
-        kernel.context.address_of = self.pool.address_of
         count = await kernel.load()
         await load_pool(self.pool, journal)
         return count
 
     async def watch(self, linked: Callable[[], bool]) -> None:
         """Have the detector know the fleet. `linked`: whether heartbeats could reach us now."""
-        engine, pool = self.kernel.engine, self.pool
+        engine = self.kernel.engine
         clock = self.kernel.sources.monotonic_us
-        self.detector = Detector(engine, monotonic=lambda: clock() / 1e6, linked=linked)
-        pool.is_heard, pool.last_seen_us = self.detector.is_heard, self.detector.last_seen_us
-        pool.heard_boot = self.detector.heard_boot
-        pool.on_node = self._on_node
+        self.detector = Detector(engine, self._last_seen, monotonic=lambda: clock() / 1e6, linked=linked)
+        engine.listeners += [self.detector.follow, self._wake_held]
         seen = await load_seen(self.kernel.journal, engine.store)
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
-        self.reprobes = Reprobes(engine, pool)
+        self.reprobes = Reprobes(engine, self.pool)
 
     def wire(
-        self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool]
-    ) -> None:
+        self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool],
+        peer_clocks: Mapping[str, PeerClock] = NO_PEERS,
+    ) -> None:  # fmt: skip
         """Join it to the adapters of its world."""
         conditions = {"bus": lambda target: bus_is_there(), "node_in_reach": self.pool.in_reach}
-        self.kernel.wire(runners, publisher, conditions, self._domain_of)
+        self.kernel.wire(runners, publisher, conditions, self._domain_of, peer_clocks)
 
     def children(self) -> Sequence[ChildSpec]:
         """The services of the fleet, after the kernel's own."""
@@ -97,7 +100,10 @@ class Core:
         node = self.pool.node(node_id) if kind == "node" else None
         return node.labels.get(self._domain_label, "") if node is not None else ""
 
-    def _on_node(self, node_id: str, node: Node, before: str) -> None:
-        self.detector.on_node(node_id, node)
-        if before in AWAY_STATES and node.state in IN_REACH:  # a return, and not a word of an operator (R04)
-            self.kernel.dispatcher.wake(f"node:{node_id}")
+    def _wake_held(self, decision: Decision) -> None:
+        """A turn has committed: a node that is back has its held steps done; an operator's word is no return (R04)."""
+        node, before = decision.state, decision.before
+        if not isinstance(node, Node) or before is None or before.state == node.state:
+            return
+        if before.state in AWAY_STATES and node.state in IN_REACH:
+            self.kernel.dispatcher.wake(f"node:{decision.id}")

@@ -19,32 +19,30 @@ from amends.ports.journal import Turn
 from amends.runtime.engine import Engine
 from amends.runtime.slices import Slices
 from amends.runtime.writer import Pending
+from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
 from amends.values.errors import TurnFailed
 from supervisors.boots import BootIds
+from supervisors.last_seen import LastSeen, Seen
 
 STALL_S = 0.1
 SAVED_AT_ONCE = 2_000  # nodes whose last-seen times one turn writes
 AGAIN_S = 1.0  # after which a node that took no word (it is held) is told anew
 
 
-class _Seen:
-    __slots__ = ("at", "boot_id", "silent", "us")
-
-    def __init__(self, boot_id: str, at: float, us: int, *, silent: bool) -> None:
-        self.boot_id, self.at, self.us, self.silent = boot_id, at, us, silent
-
-
 class Detector:
-    """Turns the absence and return of heartbeats into messages to node actors. `monotonic` in seconds."""
+    """Turns the absence and return of heartbeats into messages to node actors. `monotonic` in seconds.
+
+    It alone writes `last_seen`. Follows committed turns.
+    """
 
     def __init__(
-        self, engine: Engine, *, monotonic: Callable[[], float], linked: Callable[[], bool],
-    ) -> None:  # fmt: skip
+        self, engine: Engine, last_seen: LastSeen, *, monotonic: Callable[[], float], linked: Callable[[], bool]
+    ) -> None:
         self._engine, self._mono, self._linked = engine, monotonic, linked
         self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
         self._boots = BootIds(engine.context.limits("flap_window_ms") / 1000)
-        self._seen: dict[str, _Seen] = {}
+        self._seen = last_seen.nodes
         self._known: set[str] = set()
         self._heap: list[tuple[float, str]] = []
         self._dirty: dict[str, None] = {}  # as they were heard
@@ -69,7 +67,7 @@ class Detector:
         seen = self._seen.get(node_id)
         again, moved = seen is None or seen.silent, False
         if seen is None:
-            self._seen[node_id] = _Seen(boot_id, now, us, silent=False)
+            self._seen[node_id] = Seen(boot_id, now, us, silent=False)
             heapq.heappush(self._heap, (now + self._suspect_s, node_id))
         else:
             if seen.silent:
@@ -114,21 +112,6 @@ class Detector:
         """Our own heartbeat came back through the broker."""
         self._canary = self._mono()
 
-    def is_heard(self, node_id: str) -> bool:
-        """Whether the node is heard and not silent."""
-        seen = self._seen.get(node_id)
-        return seen is not None and not seen.silent
-
-    def heard_boot(self, node_id: str) -> str:
-        """The boot id of the node's last heartbeat, "" if it was not heard since the start."""
-        seen = self._seen.get(node_id)
-        return seen.boot_id if seen is not None else ""
-
-    def last_seen_us(self, node_id: str) -> int:
-        """When the node was last heard; 0 if never."""
-        seen = self._seen.get(node_id)
-        return seen.us if seen is not None else 0
-
     @property
     def blind(self) -> bool:
         """Whether it judges nobody now."""
@@ -138,6 +121,12 @@ class Detector:
     def watched(self) -> int:
         """How many nodes are known."""
         return len(self._known)
+
+    def follow(self, decision: Decision) -> None:
+        """A turn has committed: of nodes, a new state counts."""
+        node, before = decision.state, decision.before
+        if isinstance(node, Node) and (before is None or before.state != node.state):
+            self.on_node(decision.id, node)
 
     def on_node(self, node_id: str, node: Node) -> None:
         """A node's state has changed, or it was loaded. Whoever may be rented is watched, however it came to that."""
@@ -151,7 +140,7 @@ class Detector:
             return
         now, seen = self._mono(), self._seen.get(node_id)
         if seen is None:  # not heard since the start: a full deadline from now on
-            self._seen[node_id] = _Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=False)
+            self._seen[node_id] = Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=False)
             heapq.heappush(self._heap, (now + self._suspect_s, node_id))
         elif seen.silent:  # known to be silent, and its new state does not say so: it is suspected at the next look
             seen.silent = False

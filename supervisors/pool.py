@@ -6,7 +6,6 @@ assignable if and only if it is `ready`, without assignment and without debt.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, TypeGuard
 
 from msgspec import Struct
@@ -21,6 +20,7 @@ from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
+from supervisors.last_seen import LastSeen
 
 OFFER_AGAIN_S = 0.05
 IN_REACH = ("registered", "ready", "draining", "quarantined")
@@ -38,8 +38,8 @@ class Policy(Struct, frozen=True):
 class Pool:
     """Facts for decisions (`Decision.facts`) and the matching of waiting allocations with free nodes."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: Policy, last_seen: LastSeen) -> None:
+        self.policy, self._last_seen = policy, last_seen
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
@@ -53,10 +53,6 @@ class Pool:
         self._worked: list[tuple[str, int]] = []  # the last two nodes on which a step over SSH went well, and when
         self.not_locked_out: set[str] = set()  # released allocations whose customer may still get in
         self.lockouts_failed = 0
-        self.is_heard: Callable[[str], bool] = lambda node_id: True
-        self.heard_boot: Callable[[str], str] = lambda node_id: ""
-        self.last_seen_us: Callable[[str], int] = lambda node_id: 0
-        self.on_node: Callable[[str, Node, str], None] = lambda node_id, node, before: None
 
     def attach(self, engine: Engine) -> None:
         """Follow this engine's committed turns."""
@@ -84,6 +80,18 @@ class Pool:
         """The committed node's epoch, if it lives."""
         node = self.node(node_id)
         return node.epoch if node is not None else None
+
+    def is_heard(self, node_id: str) -> bool:
+        """Whether the node is heard and not silent."""
+        return self._last_seen.is_heard(node_id)
+
+    def heard_boot(self, node_id: str) -> str:
+        """The boot id of the node's last heartbeat, "" if it was not heard since the start."""
+        return self._last_seen.heard_boot(node_id)
+
+    def last_seen_us(self, node_id: str) -> int:
+        """When the node was last heard; 0 if never."""
+        return self._last_seen.last_seen_us(node_id)
 
     def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
         """Whether a step has gone well on another node since then, so that the trouble is not our own (A7).
@@ -186,8 +194,6 @@ class Pool:
         if isinstance(state, Node):
             self._index_key(decision.id, decision.before, state)
             self._index_node(decision.id, state)
-            if decision.before is None or decision.before.state != state.state:
-                self.on_node(decision.id, state, decision.before.state if decision.before is not None else "")
             touched.add(decision.id)
         elif isinstance(state, Allocation):
             self._follow_allocation(decision.id, decision.before, state)

@@ -14,11 +14,14 @@ import msgspec
 
 from adapters.nats.agents import Heartbeat, TaskResult
 from adapters.nats.service import PREFIX, reply_schema
+from adapters.postgres.reading import ENTITIES
 from amends.domain.domain import Domain
 from amends.runtime.requests import Endpoint
 from supervisors.api.endpoints import checks, commands, finders
+from supervisors.api.operators import OperatorQuestions
+from supervisors.api.questions import Questions
 from supervisors.api.replies import data_schema, row
-from supervisors.boot.front import Front
+from supervisors.api.traces import Traces
 from supervisors.rental import RENTAL
 from tools import asyncapi_schemas as schemas
 from tools.views import column_type, views
@@ -30,10 +33,9 @@ Json = dict[str, Any]
 def endpoints() -> list[Endpoint]:
     """All endpoints of the service, without a runtime: their tables are data, only their answers need one."""
     none = cast(Any, None)
-    front = object.__new__(Front)  # `endpoints` names its methods and calls none of them
-    return [
-        *commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *front.endpoints(),
-    ]  # fmt: skip
+    asked = (OperatorQuestions(none, none, none, none), Traces(none, none, none, none), Questions(none, ENTITIES))
+    questions = [endpoint for each in asked for endpoint in each.endpoints()]
+    return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]
 
 
 def ref(*path: str) -> Json:

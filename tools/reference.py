@@ -18,7 +18,7 @@ from amends.domain.matrix import MatrixRow
 from amends.runtime.requests import Endpoint
 from amends.values.errors import CODES, RETRYABLE
 from supervisors.api.endpoints import ById
-from supervisors.boot.front import NOT_BUILT
+from supervisors.api.questions import NOT_BUILT
 from supervisors.matrix import MATRIX
 from supervisors.rental import CASES, STEPS
 from supervisors.simulation.stories import STORIES

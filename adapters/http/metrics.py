@@ -1,13 +1,9 @@
-"""Prometheus' text format: metrics as (name, type, help, samples) → one text.
+"""Prometheus' text format: metrics (`amends.values.metrics`) → one text."""
 
-A sample is (labels, value), or (suffix, labels, value) for the parts of a histogram.
-"""
+from collections.abc import Iterable
 
-from collections.abc import Iterable, Mapping, Sequence
+from amends.values.metrics import Metric
 
-Number = int | float
-Sample = tuple[Mapping[str, str], Number] | tuple[str, Mapping[str, str], Number]
-Metric = tuple[str, str, str, Sequence[Sample]]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

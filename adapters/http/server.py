@@ -4,7 +4,7 @@
     await server.start()        # server.url says where; port 0 takes a free one
     await server.stop()         # within a second, whatever is still open
 
-`checks()` gives {name: None | "what is wrong"}; `metrics()` the list of `adapters.http.metrics`; `authorise(token)`
+`checks()` gives {name: None | "what is wrong"}; `metrics()` the list of `amends.values.metrics`; `authorise(token)`
 the operator's name or None; `guarded` and `routes` are (method, path, handler), the latter open to anybody. Errors are
 JSON: {"error": {"code", "http", "message"}}, and below /api/ what Jaeger's interfaces read.
 """
@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from aiohttp import web
 
 from adapters.http.answers import Handler, jaeger_error, json_answer
-from adapters.http.metrics import CONTENT_TYPE, Metric, prometheus_text
+from adapters.http.metrics import CONTENT_TYPE, prometheus_text
 from amends.values.errors import BadConfiguration, Rejected, Unavailable
+from amends.values.metrics import Metric
 
 log = logging.getLogger("amends.http")
 OPERATOR = web.RequestKey("operator", str)  # who asks, in a guarded handler

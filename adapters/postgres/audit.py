@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from adapters.postgres.connect import classify, close, connect
+from adapters.postgres.connect import DRIVER_ERRORS, classify, close, connect
 from adapters.postgres.statements import statement
 from amends.turn.seal import audit_fields
 from amends.values.canonical import ZERO_HASH, chain_hash
@@ -44,7 +44,7 @@ async def verify_audit(dsn: str, *, after_seq: int = 0, after_hash: str = ZERO_H
         # One snapshot: the head belongs to exactly the entries that are read.
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             return await verify_chain(connection, after_seq, after_hash)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except DRIVER_ERRORS as error:
         raise classify(error) from error
     finally:
         await close(connection)

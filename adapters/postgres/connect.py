@@ -16,6 +16,7 @@ LOCK_TIMEOUT_MS = 50  # a foreign session's lock delays one attempt of one batch
 _UNAVAILABLE_CLASSES = ("08", "25", "26", "40", "53", "57", "58", "XX")
 _NO_MORE_XIDS = "not accepting commands"  # of 54000, which is otherwise said of a row that is too big
 _UNREACHABLE = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, asyncio.IncompleteReadError)
+DRIVER_ERRORS = (asyncpg.PostgresError, *_UNREACHABLE)  # all that a call may raise when the server or the way is bad
 _LOCKED = ("55P03", "40P01", "40001")
 
 
@@ -49,7 +50,7 @@ async def connect(
         )
     try:
         return await asyncpg.connect(dsn, timeout=10, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+    except DRIVER_ERRORS as error:
         raise Unavailable(f"Postgres cannot be reached: {error}") from error
 
 
@@ -77,5 +78,5 @@ async def close(connection: "asyncpg.Connection[Any] | None") -> None:
         return
     try:
         await connection.close(timeout=1.0)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except DRIVER_ERRORS:
         connection.terminate()

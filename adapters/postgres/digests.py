@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.postgres.audit import AuditVerdict, verify_chain
-from adapters.postgres.connect import close, connect
+from adapters.postgres.connect import DRIVER_ERRORS, close, connect
 from adapters.postgres.leaves import LeafFile
 from adapters.postgres.statements import statement
 from amends.values.anchors import Anchored
@@ -30,7 +30,6 @@ LASTING = frozenset({
     "assignments", "debts", "meters", "ledger_entries", "failure", "recovery_run", "recovery_action", "compensation",
     "ops_case", "step", "outbox", "message_quarantine", "command",
 })  # fmt: skip
-_DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 Say = Callable[[str], None]
 
 
@@ -82,7 +81,7 @@ async def verify_digests(
                 return await _Verification(connection, covered, leaves, say).run(list(anchors))
     except asyncpg.InsufficientPrivilegeError as error:
         raise BadConfiguration(f"the role of the DSN cannot read all tables: {error}; see docs/security.md") from error
-    except _DRIVERS as error:
+    except DRIVER_ERRORS as error:
         raise Unavailable(f"Postgres: {error}") from error
     finally:
         await close(connection)

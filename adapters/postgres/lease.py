@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from adapters.postgres.connect import classify, close, connect
+from adapters.postgres.connect import DRIVER_ERRORS, classify, close, connect
 from adapters.postgres.role import runtime_role
 from adapters.postgres.statements import migrations, statement
 from amends.runtime.clock import WRONG_US, ahead_of
@@ -30,7 +30,6 @@ MIGRATION_S = 6 * 3600.0
 RENEWAL_TIMEOUT_S = 3.0  # one that hangs is given up for a new connection
 NEVER = float("inf")
 ACT_S = 5.0  # older than this: no outside effect is begun
-_DRIVERS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Lease:
@@ -78,7 +77,7 @@ class Lease:
             try:
                 if await self._try():
                     return self.epoch
-            except (Unavailable, *_DRIVERS) as error:
+            except (Unavailable, *DRIVER_ERRORS) as error:
                 if not said:
                     log.warning("the lease cannot be asked for, trying on: %s", error)
                 said = True
@@ -90,7 +89,7 @@ class Lease:
         """One attempt; None while another runtime holds the lease. Raises `Unavailable`, `BadConfiguration`."""
         try:
             return self.epoch if await self._try() else None
-        except _DRIVERS as error:
+        except DRIVER_ERRORS as error:
             raise _blame(error) from error
 
     async def _try(self) -> bool:
@@ -155,7 +154,7 @@ class Lease:
             self.role = await runtime_role(connection)
             said = msgspec.json.encode(dict(resource or {})).decode()
             await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us, said)
-        except _DRIVERS as error:
+        except DRIVER_ERRORS as error:
             raise _blame(error) from error
         finally:
             await close(connection)
@@ -178,7 +177,7 @@ class Lease:
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await connect(self._dsn, name="amends-lease")
                 held = await self._beat(self._connection)
-            except (Unavailable, *_DRIVERS) as error:
+            except (Unavailable, *DRIVER_ERRORS) as error:
                 self._say(error)
                 if self._connection is not None:
                     self._connection.terminate()
@@ -224,7 +223,7 @@ class Lease:
         if connection is not None and not connection.is_closed() and self.epoch:
             try:
                 await connection.execute(statement("give_lease"), self.epoch, timeout=1.0)
-            except _DRIVERS as error:
+            except DRIVER_ERRORS as error:
                 log.info("the lease is not given back, its successor waits: %s", error)
         await close(connection)
 

@@ -24,15 +24,14 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from msgspec import Struct
 
 from adapters.postgres.connect import COMMAND_TIMEOUT_S, classify, close, connect
 from adapters.postgres.filters import check_filters
 from adapters.postgres.statements import statement
+from amends.ports.reading import ANYBODY, CONNECTIONS, Asker
 from amends.runtime.request_places import FairPlaces
 from amends.values.errors import Rejected, TooSlow, TurnFailed, Unavailable
 
-CONNECTIONS = 4
 MAX_LIMIT, DEFAULT_LIMIT = 500, 100
 MAX_TEXT = 1024
 PAGE_BYTES = 512 * 1024  # a message of NATS carries 1 MiB
@@ -45,16 +44,6 @@ ENTITIES: Mapping[str, str] = {
     "failure": "failure_id", "recovery_run": "recovery_id", "recovery_action": "action_id",
     "compensation": "compensation_id", "audit_log": "audit_id", "ops_case": "case_id",
 }  # fmt: skip
-
-
-class Asker(Struct, frozen=True):
-    """Whose turn it is, and how many connections it may have at once."""
-
-    name: str = ""
-    most: int = CONNECTIONS
-
-
-ANYBODY = Asker()
 
 
 class ReadSide:

@@ -20,7 +20,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from adapters.postgres.connect import classify
+from adapters.postgres.connect import DRIVER_ERRORS, classify
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.statements import statement
 
@@ -158,7 +158,7 @@ async def snapshot(read: ReadSide) -> AsyncIterator[Snapshot]:
     try:
         async with read.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield Snapshot(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except DRIVER_ERRORS as error:
         raise classify(error) from error
 
 

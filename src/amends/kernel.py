@@ -10,9 +10,10 @@ from amends.delivery.streams import Anchor, ClockStepped, RelayStarts
 from amends.domain.checks import check_domains, join
 from amends.domain.domain import Domain, rows_of
 from amends.ports.bus import Publisher
-from amends.ports.clock import REAL, Sources
+from amends.ports.clock import NO_PEERS, REAL, PeerClock, Sources
 from amends.ports.journal import Journal, KeptReply
 from amends.ports.lease import HeldLease
+from amends.ports.notary import Notary
 from amends.ports.steps import StepRunner
 from amends.runtime.clock import STEP_ALARM_US, Clock, ahead_of
 from amends.runtime.dispatcher import NO_CONDITIONS, Condition, Dispatcher
@@ -21,7 +22,7 @@ from amends.runtime.kept import KeptReplies
 from amends.runtime.loading import NOTHING_LEFT, load_actors, read_left, resume
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.turn.decision import EVENTS, Context
+from amends.turn.decision import EVENTS, AddressOf, Context, no_address
 from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored, Mark
 from amends.values.errors import Fenced, Unavailable
@@ -36,23 +37,6 @@ FORGET_ROUNDS = 10_000
 KEEP_REPLIES_US = 7 * 86_400_000_000
 
 T = TypeVar("T")
-PeerClock = Callable[[], Awaitable[int | None]]  # microseconds since the epoch; None: it does not tell
-
-
-class Notary(Protocol):
-    """Who signs the heads of the chains, and keeps them where the database's owner cannot write."""
-
-    def sign(self, heads: Anchored) -> Anchored:
-        """The same with key and signature."""
-        ...
-
-    async def keep(self, anchored: Anchored) -> None:
-        """Put it away; it never raises for the world's failures."""
-        ...
-
-    def detail(self) -> dict[str, object]:
-        """For the supervision tree."""
-        ...
 
 
 class OpenJournal(Journal, Protocol):
@@ -69,19 +53,20 @@ class Kernel:
     def __init__(
         self, domains: Sequence[Domain], limits: Limits, *, facts: Any = None, policy_sha256: str = "",
         has_runbook: Callable[[str], bool] = lambda name: True, sources: Sources = REAL,
+        address_of: AddressOf = no_address,
     ) -> None:  # fmt: skip
         check_domains(domains, has_runbook)
         self.sources = sources
         self.domains, self.limits, self.facts = domains, limits, facts
         self.matrix = join(domains)
-        self._policy_sha256 = policy_sha256
+        self._policy_sha256, self._address_of = policy_sha256, address_of
         self._reads: set[asyncio.Task[None]] = set()
         self._journal: Journal | None = None
         self._left = NOTHING_LEFT
         self._drained = False
-        self.peer_clocks: dict[str, PeerClock] = {}  # beside Postgres', by name: those that tell
+        self._peer_clocks: Mapping[str, PeerClock] = NO_PEERS
         self._ahead_of: dict[str, int] = {}  # how far the wall clock was ahead of them
-        self.notary: Notary | None = None
+        self._notary: Notary | None = None
         self.recovered: dict[str, int] = {}
         self.loaded = 0
 
@@ -91,8 +76,9 @@ class Kernel:
         assert self._journal is not None
         return self._journal
 
-    async def open(self, journal: OpenJournal, lease: HeldLease) -> None:
-        """Take over the journal under the lease's epoch; both are given up by `aclose`."""
+    async def open(self, journal: OpenJournal, lease: HeldLease, notary: Notary | None = None) -> None:
+        """Take over the journal under the lease's epoch; both are given up by `aclose`. `notary` signs its heads."""
+        self._notary = notary
         kinds = {kind.name: kind for domain in self.domains for kind in domain.kinds}
         self.lease, self._journal, self._give_up = lease, journal, (journal.aclose, lease.aclose)
         self._kept = KeptReplies(journal.kept)
@@ -100,8 +86,9 @@ class Kernel:
         self.clock = Clock(self.sources.wall_us, self.sources.monotonic_us, await journal.newest_us())
         await self._compare_clocks()
         self.context = Context(
-            self.domains, epoch=lease.epoch, limits=self.limits, facts=self.facts, policy_sha256=self._policy_sha256
-        )
+            self.domains, epoch=lease.epoch, limits=self.limits, facts=self.facts, policy_sha256=self._policy_sha256,
+            address_of=self._address_of,
+        )  # fmt: skip
         self.engine = Engine(kinds, self.context, self.clock.now_us, self._read_actor, self.sources)
         types = rows_of(self.domains)
         self.writer = JournalWriter(journal, head, types, self.engine.holds, self.clock.now_us)
@@ -124,8 +111,13 @@ class Kernel:
         publisher: Publisher,
         conditions: Mapping[str, Condition] = NO_CONDITIONS,
         domain_of: Callable[[str], str] = lambda target: "",
+        peer_clocks: Mapping[str, PeerClock] = NO_PEERS,
     ) -> None:
-        """Join the engine to the adapters of this process; `BadDomain` where a step needs a condition nobody tells."""
+        """Join the engine to the adapters of this process; `BadDomain` where a step needs a condition nobody tells.
+
+        `peer_clocks`: those that tell the time beside Postgres', by name.
+        """
+        self._peer_clocks = peer_clocks
         may_act = self.lease.may_act
         self.relay = Relay(self.engine, publisher, EVENTS, self.clock.now_us, journal=self.journal, may_act=may_act)
         self.parked = ParkedNotifications(self.engine)
@@ -150,7 +142,7 @@ class Kernel:
                 "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
             ChildSpec(name="janitor", run=self._forget_replies),
-            ChildSpec(name="anchor", run=self._anchor, detail=lambda: self.notary.detail() if self.notary else {}),
+            ChildSpec(name="anchor", run=self._anchor, detail=lambda: self._notary.detail() if self._notary else {}),
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
 
@@ -282,7 +274,7 @@ class Kernel:
 
     async def _compare_peers(self) -> None:
         """How far the wall clock is ahead of each peer's; one that does not tell now leaves what was known."""
-        for name, ask in self.peer_clocks.items():
+        for name, ask in self._peer_clocks.items():
             before_us = self.sources.wall_us()
             peer_us = await ask()
             if peer_us is not None:
@@ -306,9 +298,9 @@ class Kernel:
             at_us=self.clock.now_us(), epoch=head.epoch, seq=head.seq, digest=head.digest, audit_seq=head.audit_seq,
             audit_hash=head.hash, key="", mark=mark,
         )  # fmt: skip
-        if self.notary is not None:
-            heads = self.notary.sign(heads)
-            await self.notary.keep(heads)
+        if self._notary is not None:
+            heads = self._notary.sign(heads)
+            await self._notary.keep(heads)
         if not mark:
             self.engine.tell("stream", EVENTS, Envelope(Anchor(heads), priority=True))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from adapters.postgres.installation import installed
 from adapters.postgres.journal import PostgresJournal
 from adapters.ssh.client_key import fingerprint, generate_client_key
-from amends.kernel import Kernel
 from amends.ports.journal import Turn
+from amends.runtime.engine import Engine
 from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import BadConfiguration
@@ -49,20 +49,20 @@ class ClientKey:
             await journal.fetch("change_installation", NAME, self.fingerprint, now_us)
             self._replaced = known
 
-    def audit(self, kernel: Kernel) -> None:
+    def audit(self, engine: Engine) -> None:
         """That the key was changed stands in the audit, once commits are written."""
         if not self._replaced:
             return
-        now_us = kernel.clock.now_us()
+        now_us = engine.now_us()
         turn = Turn()
         turn.audits = [
             AuditDraft(
                 ids.type_id("aud", now_us, secrets.token_bytes(10)), now_us, "runtime", "ssh.client_key_changed",
-                "control_plane:runtime", None, None, "--accept-new-ssh-key", "", "", "", kernel.lease.epoch,
+                "control_plane:runtime", None, None, "--accept-new-ssh-key", "", "", "", engine.context.epoch,
                 {"was": self._replaced, "is": self.fingerprint},
             )
         ]  # fmt: skip
-        kernel.writer.submit(Pending(turn, lambda error: None))
+        engine.writer.submit(Pending(turn, lambda error: None))
 
     def _compare(self, known: str) -> None:
         if known in ("", self.fingerprint) or self._accept_new:

@@ -1,8 +1,11 @@
 """Files that only the runtime's own user reads, written whole or not at all."""
 
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+
+TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 
 
 def write_private(path: Path, text: str) -> None:
@@ -24,3 +27,8 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
         found = make()
         write_private(path, found)
     return found
+
+
+def operator_token(state_dir: Path) -> str:
+    """The token of the operator of this installation, where none is configured."""
+    return kept_secret(state_dir / TOKEN_FILE, lambda: secrets.token_urlsafe(32))

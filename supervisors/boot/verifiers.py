@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-from msgspec import Struct
 
 from adapters.otel.links import Place, missing_traces, places
 from adapters.otel.otlp_file import spans_of_file
@@ -15,10 +12,10 @@ from adapters.otel.verify import spans_from_jaeger, verify
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import snapshot
 from amends.values.errors import BadConfiguration
+from supervisors.api.traces import TraceVerdict
 from supervisors.settings import Settings
 
 TRACES_AT_ONCE = 64  # compared before others get the loop: some 20 ms
-SHOWN = 200
 
 
 def dsn_of(settings: Settings) -> str:
@@ -42,27 +39,6 @@ def is_external(settings: Settings) -> bool:
         return "host=" not in json.loads(file.read_text(encoding="utf-8"))["postgres_dsn"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-class TraceVerdict(Struct):
-    """What was compared and what differs; the first `SHOWN` differences in words."""
-
-    compensations: int = 0
-    spans: int = 0
-    different: int = 0
-    differences: list[str] = []
-
-    @property
-    def valid(self) -> bool:
-        """Whether nothing differs."""
-        return not self.different
-
-    def take(self, compensations: int, spans: int, found: Sequence[str]) -> None:
-        """Add what one comparison came to."""
-        self.compensations += compensations
-        self.spans += spans
-        self.different += len(found)
-        self.differences += found[: SHOWN - len(self.differences)]
 
 
 async def verify_records(read: ReadSide) -> TraceVerdict:

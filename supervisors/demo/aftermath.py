@@ -3,43 +3,43 @@
 Only what the demo itself broke or rented is touched; what the runtime owed, it has already driven by itself.
 """
 
-from supervisors.demo.world import World
+from supervisors.demo.site import Site
 
 DROP_TRIGGER = "DROP TRIGGER IF EXISTS demo_refuse ON allocations; DROP FUNCTION IF EXISTS demo_refuse()"
 REASON = "an earlier demo was killed here"
 
 
-async def drop_trigger(world: World) -> bool:
+async def drop_trigger(site: Site) -> bool:
     """Let the database accept activations again; whether it did not. Called before anything else is asked."""
-    left = await world.value("SELECT count(*) FROM pg_trigger WHERE tgname = 'demo_refuse'")
-    await world.sql.execute(DROP_TRIGGER)
+    left = await site.value("SELECT count(*) FROM pg_trigger WHERE tgname = 'demo_refuse'")
+    await site.sql.execute(DROP_TRIGGER)
     return bool(left)
 
 
-async def give_back(world: World) -> int:
+async def give_back(site: Site) -> int:
     """Release what was rented and settle what was left to an operator; how many of both. The machines must be up."""
-    rented = await world.rows(
+    rented = await site.rows(
         "SELECT allocation_id FROM public_v1.allocation WHERE state NOT IN ('releasing', 'released', 'failed')"
     )
     for row in rented:
-        await world.ask("cmd.allocation.release", {"allocation_id": row["allocation_id"]})
-    await world.until_sql(
+        await site.ask("cmd.allocation.release", {"allocation_id": row["allocation_id"]})
+    await site.until_sql(
         "earlier rentals have ended",
         "SELECT count(*) = 0 FROM public_v1.allocation WHERE state NOT IN ('released', 'failed')",
         timeout_s=30,
     )
-    await world.until_sql(
+    await site.until_sql(
         "what is owed is done or left to an operator",
         """SELECT count(*) = 0 FROM public_v1.allocation a
            WHERE cleanup_pending AND NOT EXISTS (SELECT FROM public_v1.ops_case c
              WHERE c.target_ref = 'allocation:' || a.allocation_id AND c.state = 'open')""",
         timeout_s=30,
     )
-    cases = await world.rows(
+    cases = await site.rows(
         """SELECT allocation_id FROM public_v1.ops_case c
            JOIN public_v1.allocation a ON c.target_ref = 'allocation:' || a.allocation_id
            WHERE c.kind = 'cleanup_exhausted' AND c.state = 'open'"""
     )
     for row in cases:
-        await world.ask("ops.cleanup.retry", {"allocation_id": row["allocation_id"], "reason": REASON})
+        await site.ask("ops.cleanup.retry", {"allocation_id": row["allocation_id"], "reason": REASON})
     return len(rented) + len(cases)

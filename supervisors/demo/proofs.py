@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from supervisors.demo.rows import Result
+from supervisors.demo.site import Site
 from supervisors.demo.teller import Teller
-from supervisors.demo.world import World
 
 TRACE_FILE = "amends-demo-traces.json"
 
 
-async def prove(world: World, tell: Teller, results: Sequence[Result]) -> bool:
+async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
     """Print board, proofs and links; whether every proof holds."""
     tell.scene("The board")
     tell.table(
@@ -19,17 +19,17 @@ async def prove(world: World, tell: Teller, results: Sequence[Result]) -> bool:
         [(r.row, r.broken, r.undone, r.outcome, f"{r.ms:,.0f} ms") for r in results],
     )
     tell.scene("Proofs")
-    audit = await world.ask("ops.audit.verify", {})
+    audit = await site.ask("ops.audit.verify", {})
     tell.tick(f"audit chain: {audit['entries']} entries, head {audit['head_hash'][:12]}…", good=audit["valid"])
-    traces = await world.ask("ops.trace.verify", {})
+    traces = await site.ask("ops.trace.verify", {})
     tell.tick(
         f"traces: {traces['compensations']} compensations ↔ spans, {traces['spans']} spans, every parent exists",
         good=traces["valid"],
     )
-    violations = await world.rows("SELECT * FROM public_v1.invariant_violation")
+    violations = await site.rows("SELECT * FROM public_v1.invariant_violation")
     tell.tick(f"invariants: {len(violations)} violations", good=not violations)
     file = Path(TRACE_FILE).absolute()
-    exported = await world.ask("ops.trace.export", {"limit": 200})
+    exported = await site.ask("ops.trace.export", {"limit": 200})
     tell.scene("Look further")
     try:
         file.write_text(json.dumps(exported["traces"]), encoding="utf-8")

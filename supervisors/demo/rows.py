@@ -9,7 +9,7 @@ from msgspec import Struct
 from nats.js.api import StreamConfig
 
 from supervisors.demo.aftermath import drop_trigger
-from supervisors.demo.world import DemoFailed, World
+from supervisors.demo.site import DemoFailed, Site
 
 Steps = list[tuple[str, str, str]]
 
@@ -24,15 +24,15 @@ class Result(Struct):
     ms: float
 
 
-async def _ended(world: World, entity: str, outcome: str, row: str) -> None:
+async def _ended(site: Site, entity: str, outcome: str, row: str) -> None:
     query = (
         "SELECT count(*) = 1 FROM public_v1.recovery_run WHERE entity = $1 AND final_outcome = $2 AND matrix_row = $3"
     )
-    await world.until_sql(f"{row} of {entity} ends {outcome}", query, entity, outcome, row)
+    await site.until_sql(f"{row} of {entity} ends {outcome}", query, entity, outcome, row)
 
 
-async def _expect(world: World, entity: str, wanted: Steps) -> str:
-    found = await world.compensations(entity)
+async def _expect(site: Site, entity: str, wanted: Steps) -> str:
+    found = await site.compensations(entity)
     if found != wanted:
         raise DemoFailed(f"{entity}: the compensations are {found}, the matrix says {wanted}")
     return ", ".join(f"{kind} {what}" for kind, what, _ in found)
@@ -41,8 +41,8 @@ async def _expect(world: World, entity: str, wanted: Steps) -> str:
 class StreamGone:
     """A JetStream stream that is deleted and later made again as it was."""
 
-    def __init__(self, world: World, name: str) -> None:
-        self._js, self._name = world.admin.jetstream(), name
+    def __init__(self, site: Site, name: str) -> None:
+        self._js, self._name = site.admin.jetstream(), name
         self._config: StreamConfig | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,39 +60,39 @@ class StreamGone:
         await self.back()
 
 
-async def r01(world: World) -> Result:
+async def r01(site: Site) -> Result:
     """Delete the event stream, rent, make it again."""
     began = time.monotonic()
-    async with StreamGone(world, "AMENDS_EVT") as stream:
-        allocation = await world.request()
-        await world.allocation_is(allocation, "active")
-        stuck = await world.until_sql(
+    async with StreamGone(site, "AMENDS_EVT") as stream:
+        allocation = await site.request()
+        await site.allocation_is(allocation, "active")
+        stuck = await site.until_sql(
             "a pending outbox row with two tries",
             "SELECT outbox_id FROM public_v1.outbox WHERE state = 'pending' AND attempts >= 2",
         )
         await stream.back()
-    await world.until_sql("the outbox is empty", "SELECT count(*) = 0 FROM public_v1.outbox WHERE state <> 'published'")
+    await site.until_sql("the outbox is empty", "SELECT count(*) = 0 FROM public_v1.outbox WHERE state <> 'published'")
     entity = f"outbox:{stuck}"
-    await _ended(world, entity, "recovered", "R01")
-    undone = await _expect(world, entity, [("compensate", "external_call", "success")])
-    await _release(world, allocation)
+    await _ended(site, entity, "recovered", "R01")
+    undone = await _expect(site, entity, [("compensate", "external_call", "success")])
+    await _release(site, allocation)
     return Result("R01", "event stream deleted", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
-async def r02(world: World) -> Result:
+async def r02(site: Site) -> Result:
     """The customer's key cannot be installed: the user goes again, the node is free again."""
-    assert world.fleet is not None
+    assert site.fleet is not None
     began = time.monotonic()
-    node = await world.free_node()
-    await world.fleet.fault(node, "key-install", "exit", times=1, exit_status=1)
-    allocation = await world.request(node_id=node)
-    await world.allocation_is(allocation, "failed")
+    node = await site.free_node()
+    await site.fleet.fault(node, "key-install", "exit", times=1, exit_status=1)
+    allocation = await site.request(node_id=node)
+    await site.allocation_is(allocation, "failed")
     entity = f"allocation:{allocation}"
-    await _ended(world, entity, "recovered", "R02")
+    await _ended(site, entity, "recovered", "R02")
     undone = await _expect(
-        world, entity, [("reverse", "side_effect", "success"), ("rollback", "state_change", "success")]
+        site, entity, [("reverse", "side_effect", "success"), ("rollback", "state_change", "success")]
     )
-    if await world.fleet.users(node):
+    if await site.fleet.users(node):
         raise DemoFailed(f"R02: {node} still has users")
     return Result("R02", "key-install exits 1", undone, "recovered", (time.monotonic() - began) * 1000)
 
@@ -104,108 +104,108 @@ CREATE TRIGGER demo_refuse BEFORE INSERT OR UPDATE ON allocations FOR EACH ROW E
 """
 
 
-async def r03(world: World) -> Result:
+async def r03(site: Site) -> Result:
     """The database refuses the activation, again and again."""
     began = time.monotonic()
-    await world.sql.execute(TRIGGER)
+    await site.sql.execute(TRIGGER)
     try:
-        allocation = await world.request()
-        await world.allocation_is(allocation, "failed")
+        allocation = await site.request()
+        await site.allocation_is(allocation, "failed")
     finally:
-        await drop_trigger(world)
+        await drop_trigger(site)
     entity = f"allocation:{allocation}"
-    await _ended(world, entity, "recovered", "R03")
+    await _ended(site, entity, "recovered", "R03")
     undone = await _expect(
-        world, entity, [("compensate", "side_effect", "success"), ("reverse", "side_effect", "success")]
+        site, entity, [("compensate", "side_effect", "success"), ("reverse", "side_effect", "success")]
     )
     return Result("R03", "database refuses activation", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
-async def r04(world: World) -> Result:
+async def r04(site: Site) -> Result:
     """The node's SSH is gone at the release, and comes back."""
-    assert world.fleet is not None
+    assert site.fleet is not None
     began = time.monotonic()
-    allocation = await world.request()
-    await world.allocation_is(allocation, "active")
-    node = await world.value("SELECT node_id FROM public_v1.allocation WHERE allocation_id = $1", allocation)
-    await world.fleet.fault(node, "user-remove", "exit", times=1, exit_status=1)
-    await world.ask("cmd.allocation.release", {"allocation_id": allocation})
+    allocation = await site.request()
+    await site.allocation_is(allocation, "active")
+    node = await site.value("SELECT node_id FROM public_v1.allocation WHERE allocation_id = $1", allocation)
+    await site.fleet.fault(node, "user-remove", "exit", times=1, exit_status=1)
+    await site.ask("cmd.allocation.release", {"allocation_id": allocation})
     entity = f"allocation:{allocation}"
-    await _ended(world, entity, "recovered", "R04")
+    await _ended(site, entity, "recovered", "R04")
     undone = await _expect(
-        world, entity, [("compensate", "side_effect", "partial"), ("reverse", "side_effect", "success")]
+        site, entity, [("compensate", "side_effect", "partial"), ("reverse", "side_effect", "success")]
     )
     return Result("R04", "cleanup exits 1 at release", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
-async def r07(world: World) -> Result:
+async def r07(site: Site) -> Result:
     """The notification stream is gone until the notification is parked."""
     began = time.monotonic()
-    allocation = await world.request()
-    await world.allocation_is(allocation, "active")
-    async with StreamGone(world, "AMENDS_NTF") as stream:
-        await _release(world, allocation)
-        ntf = await world.until_sql(
+    allocation = await site.request()
+    await site.allocation_is(allocation, "active")
+    async with StreamGone(site, "AMENDS_NTF") as stream:
+        await _release(site, allocation)
+        ntf = await site.until_sql(
             "a parked notification",
             "SELECT notification_id FROM public_v1.notification WHERE state = 'parked' AND entity = $1",
             f"allocation:{allocation}",
         )
         await stream.back()
-    await world.until_sql(
+    await site.until_sql(
         "the notification is sent", "SELECT state = 'sent' FROM public_v1.notification WHERE notification_id = $1", ntf
     )
     entity = f"notification:{ntf}"
-    await _ended(world, entity, "recovered", "R07")
+    await _ended(site, entity, "recovered", "R07")
     undone = await _expect(
-        world, entity, [("compensate", "external_call", "partial"), ("compensate", "external_call", "success")]
+        site, entity, [("compensate", "external_call", "partial"), ("compensate", "external_call", "success")]
     )
     return Result("R07", "notification stream deleted", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
-async def _release(world: World, allocation: str) -> None:
-    await world.ask("cmd.allocation.release", {"allocation_id": allocation})
-    await world.allocation_is(allocation, "released")
+async def _release(site: Site, allocation: str) -> None:
+    await site.ask("cmd.allocation.release", {"allocation_id": allocation})
+    await site.allocation_is(allocation, "released")
 
 
-async def crash(world: World, say: Callable[[str, float | None], None]) -> Result:
+async def crash(site: Site, say: Callable[[str, float | None], None]) -> Result:
     """Kill -9 of the runtime in the middle of a compensation, and start it again."""
-    assert world.fleet is not None
+    assert site.fleet is not None
     began = time.monotonic()
-    node = await world.free_node()
-    await world.fleet.fault(node, "key-install", "exit", times=1, exit_status=1)
-    await world.fleet.fault(node, "user-remove", "delay", times=1, seconds=1.5)
-    allocation = await world.request(node_id=node)
+    node = await site.free_node()
+    await site.fleet.fault(node, "key-install", "exit", times=1, exit_status=1)
+    await site.fleet.fault(node, "user-remove", "delay", times=1, seconds=1.5)
+    allocation = await site.request(node_id=node)
     entity = f"allocation:{allocation}"
-    await world.until_sql(
+    await site.until_sql(
         "the undo has begun",
         "SELECT count(*) = 1 FROM public_v1.step WHERE entity = $1 AND name = 'ssh.user-remove' AND state = 'intended'",
         entity,
     )
     await asyncio.sleep(0.2)  # let the command reach the node: the kill shall fall into its middle
-    before = await world.value("SELECT count(*) FROM public_v1.audit_log")
+    before = await site.value("SELECT count(*) FROM public_v1.audit_log")
     dead = time.monotonic()
-    await world.kill()
+    await site.kill()
     say("killed the runtime with -9 while user-remove was running on " + node, None)
-    await world.start_runtime()
-    await world.connect()
+    await site.start_runtime()
+    await site.connect()
     say("started again: the gap", (time.monotonic() - dead) * 1000)
-    await world.allocation_is(allocation, "failed")
-    await _ended(world, entity, "recovered", "R02")
+    await site.allocation_is(allocation, "failed")
+    await _ended(site, entity, "recovered", "R02")
     undone = await _expect(
-        world, entity, [("reverse", "side_effect", "success"), ("rollback", "state_change", "success")]
+        site, entity, [("reverse", "side_effect", "success"), ("rollback", "state_change", "success")]
     )
-    lost = before - await world.value("SELECT count(*) FROM public_v1.audit_log WHERE seq <= $1", before)
-    doubled = await world.value(
+    lost = before - await site.value("SELECT count(*) FROM public_v1.audit_log WHERE seq <= $1", before)
+    doubled = await site.value(
         "SELECT count(*) FROM (SELECT comp_key FROM public_v1.compensation GROUP BY comp_key HAVING count(*) > 1) AS d"
     )
-    users = await world.fleet.users(node)
+    users = await site.fleet.users(node)
     if lost or doubled or users:
         raise DemoFailed(f"after the kill: {lost} records lost, {doubled} doubled, users left: {users}")
     say("lost: nothing; doubled: nothing; the user is gone from the node", None)
     return Result("R02 + kill -9", "runtime killed in mid-undo", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
-ROWS: dict[str, Callable[[World], Awaitable[Result]]] = {"R01": r01, "R02": r02, "R03": r03, "R04": r04, "R07": r07}
+ROWS: dict[str, Callable[[Site], Awaitable[Result]]] = {"R01": r01, "R02": r02, "R03": r03, "R04": r04, "R07": r07}
 STORY: dict[str, str] = {
     "R01": "the event stream vanishes while a rental is requested",
     "R02": "the customer's key cannot be installed",

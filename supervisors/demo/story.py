@@ -16,8 +16,8 @@ from supervisors.closing import HARD, watch
 from supervisors.demo.aftermath import drop_trigger, give_back
 from supervisors.demo.proofs import prove
 from supervisors.demo.rows import ROWS, STORY, Result, crash
+from supervisors.demo.site import CLOSE_WITHIN_S, DemoFailed, Site
 from supervisors.demo.teller import Teller
-from supervisors.demo.world import CLOSE_WITHIN_S, DemoFailed, World
 
 NODES = 20
 
@@ -30,25 +30,25 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
     tell = Teller(slow=slow)
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
     state_dir.mkdir(parents=True, exist_ok=True)
-    world = World(state_dir, nodes)
+    site = Site(state_dir, nodes)
     good = False
     _end_on_signals()
     try:
-        await _start(world, tell, nodes)
+        await _start(site, tell, nodes)
         if not row:
-            await _rental(world, tell)
-        results = await _rows(world, tell, row)
+            await _rental(site, tell)
+        results = await _rows(site, tell, row)
         if not row:
-            results.append(await _crash(world, tell))
-            results.append(await _case(world, tell, stays=keep or bool(state)))
-        good = await prove(world, tell, results)
+            results.append(await _crash(site, tell))
+            results.append(await _case(site, tell, stays=keep or bool(state)))
+        good = await prove(site, tell, results)
         tell.say("")
         tell.tick(f"done in {tell.elapsed_s:.1f} s", good=good)
         if keep:
-            await _keep(world, tell)
+            await _keep(site, tell)
     except (DemoFailed, Unavailable, TimeoutError) as error:
         tell.tick(str(error) or type(error).__name__, good=False)
-        tell.say(f"the runtime's log: {world.log_file}")
+        tell.say(f"the runtime's log: {site.log_file}")
         return 1
     except asyncio.CancelledError:
         return 0 if good else 1  # Ctrl-C: what was shown by then counts
@@ -58,7 +58,7 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         return 0 if good else 1
     finally:
         timer = watch(CLOSE_WITHIN_S, lambda: ["the demo's processes"])
-        await world.close()
+        await site.close()
         timer.cancel()
 
 
@@ -77,103 +77,103 @@ def _end_on_signals() -> None:
         loop.add_signal_handler(number, on_signal)
 
 
-async def _start(world: World, tell: Teller, nodes: int) -> None:
+async def _start(site: Site, tell: Teller, nodes: int) -> None:
     tell.scene("Start")
-    tell.tick("runtime ready: embedded Postgres and NATS, lease taken, schema made", await world.start_runtime())
-    await world.connect()
-    broken = await drop_trigger(world)
+    tell.tick("runtime ready: embedded Postgres and NATS, lease taken, schema made", await site.start_runtime())
+    await site.connect()
+    broken = await drop_trigger(site)
     began = time.monotonic()
-    world.fleet = await Fleet.spawn(
-        nodes=nodes, nats_url=world.nats_url, client_key_line=world.endpoints["ssh_public_key"],
-        state_dir=world.state_dir / "fleet", interval_ms=200, log_file=world.state_dir / "fleet.log",
-        users={f"node-{number}": world.users.of_node(f"node-{number}") for number in range(1, nodes + 1)},
+    site.fleet = await Fleet.spawn(
+        nodes=nodes, nats_url=site.nats_url, client_key_line=site.endpoints["ssh_public_key"],
+        state_dir=site.state_dir / "fleet", interval_ms=200, log_file=site.state_dir / "fleet.log",
+        users={f"node-{number}": site.users.of_node(f"node-{number}") for number in range(1, nodes + 1)},
     )  # fmt: skip
     tell.tick(
         f"{nodes} machines up: SSH servers and agents in a process of their own", (time.monotonic() - began) * 1000
     )
     began = time.monotonic()
-    for node_id, node in world.fleet.nodes.items():
+    for node_id, node in site.fleet.nodes.items():
         ssh = {"host": node["host"], "port": node["port"], "host_key": node["host_key"]}
-        await world.make("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]})
-    await world.make("cmd.account.create", {"account_id": "acme", "currency": "usd"})
-    left = await give_back(world)
+        await site.make("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]})
+    await site.make("cmd.account.create", {"account_id": "acme", "currency": "usd"})
+    left = await give_back(site)
     if broken or left:
         tell.tick(f"an earlier demo was killed here: {left} rentals and cases put right")
-    await world.until_sql(
+    await site.until_sql(
         "all nodes are ready", "SELECT count(*) = $1 FROM public_v1.node WHERE state = 'ready'", nodes, timeout_s=30
     )
     tell.tick(f"{nodes} nodes heard, probed over SSH and ready", (time.monotonic() - began) * 1000)
 
 
-async def _rental(world: World, tell: Teller) -> None:
+async def _rental(site: Site, tell: Teller) -> None:
     tell.scene("One rental, step by step")
     began = time.monotonic()
-    allocation = await world.request()
+    allocation = await site.request()
     tell.tick(f"requested {allocation}", (time.monotonic() - began) * 1000)
-    await world.allocation_is(allocation, "active")
+    await site.allocation_is(allocation, "active")
     tell.tick("active: reserved, user created, key installed, meter running", (time.monotonic() - began) * 1000)
     began = time.monotonic()
-    await world.ask("cmd.allocation.release", {"allocation_id": allocation})
-    await world.until_sql(
+    await site.ask("cmd.allocation.release", {"allocation_id": allocation})
+    await site.until_sql(
         "released and clean",
         "SELECT state = 'released' AND NOT cleanup_pending FROM public_v1.allocation WHERE allocation_id = $1",
         allocation,
     )
     tell.tick("released: clock stopped, customer locked out, node clean", (time.monotonic() - began) * 1000)
-    steps = await world.rows(
+    steps = await site.rows(
         "SELECT name, ended_us - started_us AS us FROM public_v1.step WHERE entity = $1 ORDER BY started_us",
         f"allocation:{allocation}",
     )
     tell.say(" → ".join(f"{step['name']} {step['us'] / 1000:.0f} ms" for step in steps))
 
 
-async def _rows(world: World, tell: Teller, only: str) -> list[Result]:
+async def _rows(site: Site, tell: Teller, only: str) -> list[Result]:
     results = []
     for name, provoke in ROWS.items():
         if only and name != only:
             continue
         tell.scene(f"{name}: {STORY[name]}")
-        result = await provoke(world)
+        result = await provoke(site)
         results.append(result)
         tell.say(f"broken: {result.broken}")
         tell.tick(f"made amends: {result.undone} → {result.outcome}", result.ms)
     return results
 
 
-async def _crash(world: World, tell: Teller) -> Result:
+async def _crash(site: Site, tell: Teller) -> Result:
     tell.scene("kill -9 in the middle of a compensation")
-    result = await crash(world, tell.tick)
+    result = await crash(site, tell.tick)
     tell.tick(f"the same undo went on: {result.undone} → {result.outcome}", result.ms)
     return result
 
 
-async def _case(world: World, tell: Teller, *, stays: bool) -> Result:
+async def _case(site: Site, tell: Teller, *, stays: bool) -> Result:
     """A failure that retries cannot settle, and the command that does; `stays`: somebody may want to repeat it."""
-    assert world.fleet is not None
+    assert site.fleet is not None
     tell.scene("What retries cannot settle: an operator case")
     began = time.monotonic()
-    allocation = await world.request()
-    await world.allocation_is(allocation, "active")
-    node = await world.value("SELECT node_id FROM public_v1.allocation WHERE allocation_id = $1", allocation)
-    await world.fleet.ssh_stop(node)
-    await world.ask("cmd.allocation.release", {"allocation_id": allocation})
-    case = await world.until_sql(
+    allocation = await site.request()
+    await site.allocation_is(allocation, "active")
+    node = await site.value("SELECT node_id FROM public_v1.allocation WHERE allocation_id = $1", allocation)
+    await site.fleet.ssh_stop(node)
+    await site.ask("cmd.allocation.release", {"allocation_id": allocation})
+    case = await site.until_sql(
         "the case", "SELECT case_id FROM public_v1.ops_case WHERE kind = 'cleanup_exhausted' AND state = 'open'"
     )
     tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
     tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")
-    await world.fleet.ssh_start(node)
-    argv, place = ["retry", "cleanup", allocation, "--reason", "SSH is back"], ["--state-dir", str(world.state_dir)]
+    await site.fleet.ssh_start(node)
+    argv, place = ["retry", "cleanup", allocation, "--reason", "SSH is back"], ["--state-dir", str(site.state_dir)]
     tell.command(shlex.join(["amends", *argv, *(place if stays else ())]))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "supervisors.boot", *argv, *place, stdout=asyncio.subprocess.DEVNULL
     )
     if await process.wait() != 0:
         raise DemoFailed("the command that settles the case was refused")
-    await world.until_sql(
+    await site.until_sql(
         "the node is ready again", "SELECT state = 'ready' FROM public_v1.node WHERE node_id = $1", node
     )
-    state = await world.value("SELECT state FROM public_v1.ops_case WHERE case_id = $1", case)
+    state = await site.value("SELECT state FROM public_v1.ops_case WHERE case_id = $1", case)
     if state != "resolved":
         raise DemoFailed(f"the case is {state}, not resolved")
     ms = (time.monotonic() - began) * 1000
@@ -181,8 +181,8 @@ async def _case(world: World, tell: Teller, *, stays: bool) -> Result:
     return Result("R04 + operator", "SSH gone for good", "reverse side_effect", "recovered", ms)
 
 
-async def _keep(world: World, tell: Teller) -> None:
-    tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(world.state_dir)])}")
-    tell.say(f"metrics: {world.endpoints['http_url']}/metrics")
+async def _keep(site: Site, tell: Teller) -> None:
+    tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(site.state_dir)])}")
+    tell.say(f"metrics: {site.endpoints['http_url']}/metrics")
     tell.say("Ctrl-C ends it.")
     await asyncio.Event().wait()

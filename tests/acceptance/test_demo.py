@@ -21,7 +21,7 @@ import pytest
 from adapters.embedded.nats import EmbeddedNats
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
-from supervisors.demo.world import DemoFailed, World
+from supervisors.demo.site import DemoFailed, Site
 from supervisors.matrix import ROWS
 
 log = logging.getLogger(__name__)
@@ -185,13 +185,13 @@ async def test_a_runtime_that_does_not_answer_is_said(state_dir: Path) -> None:
     state_dir.mkdir()
     broker = EmbeddedNats(state_dir)
     await broker.start()
-    world = World(state_dir, 1)
-    world.front = await nats.connect(broker.url)
+    site = Site(state_dir, 1)
+    site.front = await nats.connect(broker.url)
     try:
         with pytest.raises(DemoFailed, match=r"cmd\.account\.create had no answer: nats: no responders"):
-            await world.ask("cmd.account.create", {"account_id": "acme", "currency": "usd"})
+            await site.ask("cmd.account.create", {"account_id": "acme", "currency": "usd"})
     finally:
-        await world.front.close()
+        await site.front.close()
         await broker.stop()
 
 

@@ -17,7 +17,7 @@ from nats.js.errors import NotFoundError
 from adapters.nats.agents import AgentTasks, Heartbeat, Inventory, TaskResult
 from adapters.nats.service import PREFIX
 from amends.ports.steps import StepCall
-from supervisors.demo.world import World
+from supervisors.demo.site import Site
 from tools import asyncapi
 from tools import asyncapi_schemas as schemas
 
@@ -119,11 +119,11 @@ def test_no_reply_or_event_is_a_bare_object_and_no_pattern_looks_ahead() -> None
 
 
 @pytest.mark.slow
-async def asked(world: World, subject: str, data: dict[str, Any]) -> dict[str, Any]:
+async def asked(site: Site, subject: str, data: dict[str, Any]) -> dict[str, Any]:
     """The whole reply."""
-    headers = {"Idempotency-Key": subject, "Authorization": f"Bearer {world.endpoints['operator_token']}"}
-    client = world.operator if subject.startswith("ops.") else world.front
-    if client is world.front:
+    headers = {"Idempotency-Key": subject, "Authorization": f"Bearer {site.endpoints['operator_token']}"}
+    client = site.operator if subject.startswith("ops.") else site.front
+    if client is site.front:
         del headers["Authorization"]
     message = await client.request(PREFIX + subject, json.dumps(data).encode(), timeout=10, headers=headers)
     found: dict[str, Any] = json.loads(message.data)
@@ -142,11 +142,11 @@ async def stored(js: JetStreamContext, subject: str) -> RawStreamMsg:
 
 async def test_a_running_service_announces_exactly_these_endpoints_and_its_event_fits(state_dir: Path) -> None:
     state_dir.mkdir()
-    world = World(state_dir, nodes=0)
+    site = Site(state_dir, nodes=0)
     try:
-        await world.start_runtime()
-        await world.connect()
-        info = json.loads((await world.operator.request("$SRV.INFO.amends", b"", timeout=5)).data)
+        await site.start_runtime()
+        await site.connect()
+        info = json.loads((await site.operator.request("$SRV.INFO.amends", b"", timeout=5)).data)
         announced_replies = {
             each["subject"].removeprefix(PREFIX): json.loads(each["metadata"]["reply_schema"])
             for each in info["endpoints"]
@@ -162,11 +162,11 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
             ("ops.matrix.show", {}),
             ("ops.audit.verify", {}),
         ):
-            reply = await asked(world, subject, data)
+            reply = await asked(site, subject, data)
             jsonschema.validate(reply, announced_replies[subject])
-        event = await stored(world.admin.jetstream(), "amends.v1.evt.account.acme.open")
+        event = await stored(site.admin.jetstream(), "amends.v1.evt.account.acme.open")
     finally:
-        await world.close()
+        await site.close()
     check("Event.account", json.loads(event.data or b""))
     jsonschema.validate(event.headers, schemas.MESSAGE_ID)
     for subject, schema in announced_replies.items():  # the page says of each subject what the service says

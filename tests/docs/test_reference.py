@@ -17,8 +17,8 @@ from adapters.nats.service import reply_schema
 from adapters.nats.service import schemas as service_schemas
 from adapters.postgres.reading import ENTITIES
 from amends.runtime.requests import Endpoint, decode
+from supervisors.api.questions import NOT_BUILT
 from supervisors.api.replies import data_schema
-from supervisors.boot.front import NOT_BUILT
 from supervisors.matrix import ROWS
 from tests.adapters.postgres.database import Database
 from tests.house.test_house import project_files

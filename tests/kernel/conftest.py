@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -12,13 +12,15 @@ from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from amends.kernel import Kernel
 from amends.ports.bus import Published
+from amends.ports.clock import NO_PEERS, PeerClock
+from amends.ports.notary import Notary
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from examples.switch_port import SWITCH, Switch
 from supervisors.timing import timing
 from tests.adapters.postgres.database import named
 
-Running = Callable[[], AbstractAsyncContextManager[Kernel]]
+Running = Callable[..., AbstractAsyncContextManager[Kernel]]
 
 
 class NoBroker:
@@ -48,15 +50,17 @@ def loaded(dsn: str, switch: Switch) -> Running:
     """A kernel that has read the database and is wired; no service of it runs."""
 
     @asynccontextmanager
-    async def start() -> AsyncIterator[Kernel]:
+    async def start(
+        notary: Notary | None = None, peer_clocks: Mapping[str, PeerClock] = NO_PEERS
+    ) -> AsyncIterator[Kernel]:
         lease = Lease(dsn, "test")
         await lease.acquire()
         await lease.prepare("test", "0", time.time_ns() // 1000)
         kernel = Kernel((SWITCH,), Limits(timing("acceptance", {})))
         try:
-            await kernel.open(journal_of(dsn, lease.epoch, kernel.domains, role=lease.role), lease)
+            await kernel.open(journal_of(dsn, lease.epoch, kernel.domains, role=lease.role), lease, notary)
             await kernel.load()
-            kernel.wire({"switch": switch, "bus": switch}, NoBroker())
+            kernel.wire({"switch": switch, "bus": switch}, NoBroker(), peer_clocks=peer_clocks)
             yield kernel
         finally:
             await kernel.aclose()

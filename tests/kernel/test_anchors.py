@@ -41,8 +41,7 @@ def book() -> Notebook:
 
 async def life(loaded: Running, book: Notebook, *, port: str = "", drained: bool = True) -> Kernel:
     """A kernel's whole life on the database; with a port, it binds that one."""
-    async with loaded() as kernel:
-        kernel.notary = book
+    async with loaded(book) as kernel:
         await kernel.resume()
         async with served(kernel):
             if port:
@@ -82,14 +81,12 @@ async def test_a_runtime_that_is_not_sure_of_its_end_writes_no_last_anchor(loade
     await life(loaded, book, port="p1", drained=False)
     assert [anchor.mark for anchor in book.kept] == ["opening"]
     # nor does one that has lost the lease, or that has not committed all it decided
-    async with loaded() as kernel:
-        kernel.notary = book
+    async with loaded(book) as kernel:
         async with served(kernel):
             assert await kernel.drain(10)
         kernel.writer.submit(Pending(Turn(), lambda error: None))
         await kernel.close_chain()
-    async with loaded() as kernel:
-        kernel.notary = book
+    async with loaded(book) as kernel:
         async with served(kernel):
             assert await kernel.drain(10)
         kernel.lease.fence()
@@ -100,8 +97,7 @@ async def test_a_runtime_that_is_not_sure_of_its_end_writes_no_last_anchor(loade
 async def test_a_commit_of_which_nobody_knows_the_end_is_in_doubt(
     loaded: Running, book: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with loaded() as kernel:
-        kernel.notary = book
+    async with loaded(book) as kernel:
         begun = asyncio.Event()
 
         async def commit(*args: object) -> None:

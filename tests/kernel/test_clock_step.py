@@ -55,8 +55,7 @@ async def test_a_broker_with_another_clock_is_audited_once_each_way(
             asked.clear()
             await asked.wait()
 
-    async with loaded() as kernel:
-        kernel.peer_clocks["nats"] = told
+    async with loaded(peer_clocks={"nats": told}) as kernel:
         await kernel.resume()
         async with served(kernel):
             # given a broker that is five seconds ahead, at the start and later

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from actors.node.messages import HeartbeatSeen, Silent
@@ -13,6 +14,7 @@ from amends.runtime.writer import Pending
 from amends.values.errors import Refused
 from amends.values.limits import Limits
 from supervisors.detector import Detector
+from supervisors.last_seen import LastSeen
 from supervisors.timing import timing
 
 
@@ -47,8 +49,10 @@ class Told:
 class Watch:
     def __init__(self) -> None:
         self.told = Told()
+        self.last_seen = LastSeen()
         self.detector = Detector(
             cast(Any, self.told),
+            self.last_seen,
             monotonic=lambda: self.told.now,
             linked=lambda: self.told.linked,
         )
@@ -94,7 +98,7 @@ def test_two_machines_under_one_name_are_told_as_rivals_and_no_more_than_once_a_
     assert 2 <= len(beats) <= 6
     assert beats[0].rival == ""
     assert all(beat.rival for beat in beats[1:])
-    assert watch.detector.heard_boot("n1") == "b1"
+    assert watch.last_seen.heard_boot("n1") == "b1"
 
 
 def test_a_silent_node_is_suspected_once_and_heard_again_when_it_returns(watch: Watch) -> None:
@@ -263,3 +267,20 @@ def test_a_node_that_takes_no_word_since_it_is_held_is_told_again_later(watch: W
     assert watch.told.silent() == ["n1", "n1"]
     watch.run(3)
     assert watch.told.silent() == ["n1", "n1"]
+
+
+def test_a_committed_turn_of_a_node_counts_when_its_state_has_changed(watch: Watch) -> None:
+    registered = Node(state="registered", ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1)
+    ready = msgspec.structs.replace(registered, state="ready")
+    turn = SimpleNamespace(id="n1", before=None, state=registered)
+    watch.detector.follow(cast(Any, turn))
+    assert (watch.detector.watched, "n1" in watch.last_seen.nodes) == (1, False)
+    turn.before, turn.state = registered, ready
+    watch.detector.follow(cast(Any, turn))
+    assert watch.last_seen.is_heard("n1")
+    # when it falls silent, then a turn that leaves its state is no reason to suspect it once more
+    watch.run(1.0)
+    assert not watch.last_seen.is_heard("n1")
+    turn.before = turn.state
+    watch.detector.follow(cast(Any, turn))
+    assert not watch.last_seen.is_heard("n1")

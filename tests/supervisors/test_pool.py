@@ -14,6 +14,7 @@ from actors.between import SetupFailed
 from actors.node.state import Node
 from actors.tables import AssignmentRow
 from amends.turn.messages import Envelope
+from supervisors.last_seen import LastSeen
 from supervisors.pool import Policy, Pool
 
 
@@ -78,7 +79,7 @@ class Engine:
 @pytest.fixture
 def engine() -> Engine:
     engine = Engine()
-    Pool(Policy("1", "0" * 64, "usd")).attach(cast(Any, engine))
+    Pool(Policy("1", "0" * 64, "usd"), LastSeen()).attach(cast(Any, engine))
     return engine
 
 

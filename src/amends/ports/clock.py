@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import Struct
 
@@ -27,3 +27,6 @@ class Sources(Struct, frozen=True):
 
 
 REAL = Sources()
+
+PeerClock = Callable[[], Awaitable[int | None]]  # microseconds since the epoch; None: it does not tell
+NO_PEERS: Mapping[str, PeerClock] = {}

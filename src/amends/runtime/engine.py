@@ -14,7 +14,7 @@ import msgspec
 from amends.domain.kinds import ActorKind, ActorState
 from amends.ports.clock import REAL, Sources
 from amends.ports.journal import Turn
-from amends.runtime.mailbox import Mailbox
+from amends.runtime.mailbox import Key, Mailbox
 from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy, command_refused
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
@@ -24,7 +24,6 @@ from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
 log = logging.getLogger("amends.entities")
-Key = tuple[str, str]
 
 
 class Listener(Protocol):
@@ -56,9 +55,9 @@ class Engine:
     ) -> None:
         self.kinds, self.context, self.now_us = kinds, context, now_us
         self.entropy, self.monotonic_us = sources.entropy, sources.monotonic_us
-        self.store = Store(kinds)
-        self.timers = Timers(now_us, self.fire_due, self._room, sources.monotonic_us)
         self.policy = EntityPolicy(self)
+        self.store = Store(kinds, self.policy.damaged)
+        self.timers = Timers(now_us, self.fire_due, self._room, sources.monotonic_us)
         self.listeners: list[Listener] = []
         self.gone: list[Gone] = []  # hear of messages that were set aside or had been taken in before
         self.turns = 0

@@ -11,6 +11,8 @@ from collections import deque
 from amends.turn.messages import Envelope
 from amends.values.errors import Rejected
 
+Key = tuple[str, str]  # kind and id of an actor
+
 
 class Mailbox:
     """Messages waiting for one actor."""

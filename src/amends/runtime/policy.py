@@ -9,24 +9,23 @@ charged.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState, Handler
 from amends.ports.journal import Turn
-from amends.runtime.mailbox import Mailbox
-from amends.runtime.writer import Pending
+from amends.runtime.mailbox import Key, Mailbox
+from amends.runtime.store import Store
+from amends.runtime.writer import JournalWriter, Pending
 from amends.turn.cases import close_case, open_case
-from amends.turn.decision import Decision, text
+from amends.turn.decision import Context, Decision, text
 from amends.turn.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
 from amends.turn.notify import notify
 from amends.values import ids
 from amends.values.errors import Refused, Rejected, TurnFailed
 from amends.values.records import AuditDraft, CaseRow, QuarantineRow, StepEndRow
-
-if TYPE_CHECKING:
-    from amends.runtime.engine import Engine, Key
 
 log = logging.getLogger("amends.entities")
 CRASH_TRIES = 3  # of one message, before the message is quarantined
@@ -98,21 +97,73 @@ def command_refused(error: TurnFailed) -> Rejected:
 RUNTIME_HANDLERS: dict[type, Handler] = {Pause: _pause, ResolveCase: _resolve}
 
 
+class Actors(Protocol):
+    """The engine, as the policy needs it."""
+
+    kinds: Mapping[str, ActorKind]
+    context: Context
+    store: Store
+
+    @property
+    def writer(self) -> JournalWriter:
+        """Who commits."""
+        ...
+
+    def now_us(self) -> int:
+        """The time, in microseconds."""
+        ...
+
+    def entropy(self, count: int, /) -> bytes:
+        """So many bytes of chance."""
+        ...
+
+    def tell(self, kind: str, identifier: str, env: Envelope) -> None:
+        """Give an actor a message."""
+        ...
+
+    def decide(self, key: Key, box: Mailbox, env: Envelope, state: ActorState | None) -> None:
+        """Decide a message that was held back."""
+        ...
+
+    def reread(self, key: Key, then: Callable[[ActorState | None], None]) -> None:
+        """Read a damaged entity's row again."""
+        ...
+
+    def commit(self, decision: Decision, refused: Callable[[TurnFailed], None]) -> None:
+        """Commit a turn that takes no message and writes no state of its entity."""
+        ...
+
+    def answer(self, env: Envelope, error: Rejected) -> None:
+        """The message comes to nothing: whoever waits for it hears so."""
+        ...
+
+    def drop(self, key: Key, env: Envelope) -> None:
+        """The message is gone without a turn of its actor."""
+        ...
+
+    def proceed(self, key: Key, box: Mailbox) -> None:
+        """On to the actor's next message."""
+        ...
+
+    def fire_due(self, kind: str, identifier: str) -> None:
+        """Tell an actor of its timers that are due."""
+        ...
+
+
 class EntityPolicy:
     """What becomes of messages that fail."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Actors) -> None:
         self._engine = engine
         self._failures: dict[Key, int] = {}
         self._held: dict[Key, list[Envelope]] = {}
         self.crashes = self.quarantined = 0
-        engine.store.on_damage = self._damaged
 
     def passes_pause(self, kind: ActorKind, env: Envelope) -> bool:
         """Whether a paused actor still takes this message."""
         return isinstance(env.message, (Pause, ResolveCase)) or type(env.message) in kind.while_paused
 
-    def hold(self, key: "Key", box: Mailbox, env: Envelope) -> None:
+    def hold(self, key: Key, box: Mailbox, env: Envelope) -> None:
         """Keep a message for a paused actor; commands and offers are refused at once, timers stay in its state."""
         if env.command is not None or env.done is not None:
             error = Rejected("illegal_transition", "this entity is paused until its operator case is resolved")
@@ -121,7 +172,7 @@ class EntityPolicy:
             self._keep(key, env)
         self._engine.proceed(key, box)
 
-    def _keep(self, key: "Key", env: Envelope) -> None:
+    def _keep(self, key: Key, env: Envelope) -> None:
         if isinstance(env.message, TimerFired):
             return  # it stands in the state, and is fired when the entity goes on
         held = self._held.setdefault(key, [])
@@ -132,7 +183,7 @@ class EntityPolicy:
 
     # --- entities whose stored state cannot be made out ----------------------------------------------
 
-    def _damaged(self, kind: str, identifier: str, why: str) -> None:
+    def damaged(self, kind: str, identifier: str, why: str) -> None:
         """Open a case in a turn that writes no state: what is stored stays as it is, for a person to mend."""
         log.error("%s:%s is held: its stored state cannot be made out: %s", kind, identifier, why)
         self.open_case(f"{kind}:{identifier}", {UNREADABLE: why[:300]}, why)
@@ -156,7 +207,7 @@ class EntityPolicy:
 
         engine.commit(d, refused)
 
-    def hold_damaged(self, key: "Key", box: Mailbox, env: Envelope) -> None:
+    def hold_damaged(self, key: Key, box: Mailbox, env: Envelope) -> None:
         """A message for such an entity: kept, refused, or the word of an operator that its row is mended."""
         if isinstance(env.message, ResolveCase) and not env.message.acknowledge:
             self._engine.reread(key, lambda state: self._mended(key, box, env, state))
@@ -168,7 +219,7 @@ class EntityPolicy:
             self._keep(key, env)
         self._engine.proceed(key, box)
 
-    def _mended(self, key: "Key", box: Mailbox, env: Envelope, state: Any) -> None:
+    def _mended(self, key: Key, box: Mailbox, env: Envelope, state: Any) -> None:
         if state is None:
             why = self._engine.store.damage(*key) or "there is no row"
             error = Rejected("illegal_transition", f"its stored state still cannot be made out: {why}")
@@ -181,19 +232,19 @@ class EntityPolicy:
 
     # --- messages that fail --------------------------------------------------------------------------
 
-    def resumed(self, key: "Key") -> None:
+    def resumed(self, key: Key) -> None:
         """Deliver what was held, and what has become due meanwhile."""
         self._failures.pop(key, None)
         for env in self._held.pop(key, []):
             self._engine.tell(*key, env)
         self._engine.fire_due(*key)
 
-    def digested(self, key: "Key") -> None:
+    def digested(self, key: Key) -> None:
         """A turn of this actor has committed: failures count in a row."""
         if self._failures:
             self._failures.pop(key, None)
 
-    def crashed(self, key: "Key", box: Mailbox, env: Envelope, error: Exception) -> None:
+    def crashed(self, key: Key, box: Mailbox, env: Envelope, error: Exception) -> None:
         """`decide` raised: nothing has changed; try again, then set the message aside."""
         self.crashes += 1
         env.tries += 1
@@ -206,7 +257,7 @@ class EntityPolicy:
         else:
             self._quarantine(key, box, env, f"{type(error).__name__}: {error}")
 
-    def refused(self, key: "Key", box: Mailbox, env: Envelope, error: Refused) -> None:
+    def refused(self, key: Key, box: Mailbox, env: Envelope, error: Refused) -> None:
         """The database refuses the turn and the kind has no answer of its own to that."""
         env.tries += 1
         if (
@@ -229,21 +280,21 @@ class EntityPolicy:
             evidence = {"message": type(env.message).__name__, "refused": error.code, "error": error.message[:300]}
             self._hold_back(key, box, env, evidence)
 
-    def _hold_back(self, key: "Key", box: Mailbox, env: Envelope, evidence: dict[str, Any]) -> None:
+    def _hold_back(self, key: Key, box: Mailbox, env: Envelope, evidence: dict[str, Any]) -> None:
         """Pause the entity; resolving its case gives the message back, before all that came after it."""
         env.tries = 0
         self._keep(key, env)
         box.put_back(Envelope(Pause("actor_quarantined", evidence), priority=True))
         self._engine.proceed(key, box)
 
-    def _again(self, key: "Key", box: Mailbox, env: Envelope, delay_s: float) -> None:
+    def _again(self, key: Key, box: Mailbox, env: Envelope, delay_s: float) -> None:
         def retry() -> None:
             box.put_back(env)
             self._engine.proceed(key, box)
 
         asyncio.get_running_loop().call_later(delay_s, retry)
 
-    def _quarantine(self, key: "Key", box: Mailbox, env: Envelope, error: str) -> None:
+    def _quarantine(self, key: Key, box: Mailbox, env: Envelope, error: str) -> None:
         self.quarantined += 1
         engine = self._engine
         name, exists = type(env.message).__name__, engine.store.get(*key) is not None
@@ -280,7 +331,7 @@ class EntityPolicy:
             env.request_id, env.trace_id, "", self._engine.context.epoch, details,
         )  # fmt: skip
 
-    def _is_stuck(self, key: "Key") -> bool:
+    def _is_stuck(self, key: Key) -> bool:
         """Whether the actor may wait for what only the message set aside could have brought (A3)."""
         state = self._engine.store.get(*key)
         if state is not None and state.owing:

@@ -4,8 +4,8 @@ A terminal actor that owes nothing is not kept; it is read back if a message com
 out (a hand's edit, a later release's) is one entity's trouble: it stands apart as damaged, and the rest goes on.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
@@ -21,15 +21,26 @@ class _Version(msgspec.Struct):
 _version = msgspec.json.Decoder(_Version)
 
 
+class Damaged(Protocol):
+    """Hears, once, of an entity whose stored state cannot be made out."""
+
+    def __call__(self, kind: str, identifier: str, why: str, /) -> None:
+        """It is held from now on."""
+        ...
+
+
+def _told_nobody(kind: str, identifier: str, why: str) -> None:
+    """A store that is read apart from an engine."""
+
+
 class Store:
     """The committed states of one process."""
 
-    def __init__(self, kinds: Mapping[str, ActorKind]) -> None:
-        self._kinds = kinds
+    def __init__(self, kinds: Mapping[str, ActorKind], damaged: Damaged = _told_nobody) -> None:
+        self._kinds, self._tell_damaged = kinds, damaged
         self._decoders = {name: msgspec.json.Decoder(kind.state_type) for name, kind in kinds.items()}
         self._states: dict[str, dict[str, Any]] = {name: {} for name in kinds}
         self._damaged: dict[tuple[str, str], str] = {}
-        self.on_damage: Callable[[str, str, str], None] = lambda kind, identifier, why: None
 
     def load(self, kind: str, identifier: str, body: bytes) -> None:
         """Take in a stored actor without decoding it."""
@@ -56,7 +67,7 @@ class Store:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             known, self._damaged[key] = self._damaged.get(key), str(error)
             if known is None:
-                self.on_damage(kind, identifier, str(error))
+                self._tell_damaged(kind, identifier, str(error))
             return None
         self._damaged.pop(key, None)
         return state

@@ -42,12 +42,21 @@ def text(value: Any) -> str:
 OWN_CASES = ("actor_quarantined", "unknown_step")  # the runtime's own, whatever a domain says of them
 
 
+AddressOf = Callable[[str], tuple[str, int]]  # a step's target → host and port, ("", 0) where there are none
+
+
+def no_address(target: str) -> tuple[str, int]:
+    """Of a domain whose steps go to no address."""
+    return "", 0
+
+
 class Context:
     """What every turn of one runtime shares."""
 
     def __init__(
-        self, domains: Sequence[Domain], *, epoch: int, limits: Limits, facts: Any = None, policy_sha256: str = ""
-    ) -> None:
+        self, domains: Sequence[Domain], *, epoch: int, limits: Limits, facts: Any = None, policy_sha256: str = "",
+        address_of: AddressOf = no_address,
+    ) -> None:  # fmt: skip
         self.epoch = epoch
         self.limits = limits
         self.matrix = join(domains)
@@ -57,7 +66,7 @@ class Context:
         self.steps = {step.name: step for domain in domains for step in domain.steps}
         self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
         self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
-        self.address_of: Callable[[str], tuple[str, int]] = lambda target: ("", 0)  # what a step's span says of it
+        self.address_of = address_of  # what a step's span says of its target
 
 
 class Spawn(Struct):

@@ -42,9 +42,9 @@ LIMITS: dict[str, int | tuple[int, int]] = {
 def context(epoch: int) -> Context:
     """The rental domain's context with tight budgets."""
     facts = Facts()
-    made = Context((RENTAL,), epoch=epoch, limits=Limits(LIMITS), facts=facts, policy_sha256="ab" * 32)
-    made.address_of = facts.address_of
-    return made
+    return Context(
+        (RENTAL,), epoch=epoch, limits=Limits(LIMITS), facts=facts, policy_sha256="ab" * 32, address_of=facts.address_of
+    )
 
 
 class Facts:

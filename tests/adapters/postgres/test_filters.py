@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from adapters.postgres.filters import FILTERS, check_filters
-from adapters.postgres.reading import ENTITIES, Asker, ReadSide
+from adapters.postgres.reading import ENTITIES, ReadSide
 from adapters.postgres.statements import statement
+from amends.ports.reading import Asker
 from amends.values.errors import Rejected, TooSlow
 from tests.adapters.postgres.database import Database
 

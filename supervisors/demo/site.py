@@ -43,7 +43,7 @@ class DemoFailed(Exception):
     """Something did not end as the matrix says; the message says what."""
 
 
-class World:
+class Site:
     """One runtime and its fleet below `state_dir`."""
 
     def __init__(self, state_dir: Path, nodes: int) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 
 from amends.ports.journal import Turn
 from amends.runtime.engine import Engine
@@ -17,17 +17,14 @@ from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import Rejected
 from amends.values.records import AuditDraft
-from supervisors.boot.files import kept_secret
 from supervisors.settings import Operator, Settings
 
-TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 
-
-def operators(settings: Settings, state_dir: Path) -> tuple[dict[str, Operator], str]:
-    """The configured operators, or one generated in the state directory; and that one's token."""
+def operators(settings: Settings, own_token: Callable[[], str]) -> tuple[dict[str, Operator], str]:
+    """The configured operators, or one who has the token of this installation; and that token."""
     if settings.operators:
         return settings.operators, ""
-    token = kept_secret(state_dir / TOKEN_FILE, lambda: secrets.token_urlsafe(32))
+    token = own_token()
     return {"local": Operator(token_sha256=_digest(token), role="operator")}, token
 
 

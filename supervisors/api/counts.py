@@ -6,15 +6,13 @@ Read from the database once at start; afterwards an index over committed turns, 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
+from amends.ports.reading import Reader
 from amends.turn.decision import Decision
 from amends.values.errors import Rejected, TurnFailed, Unavailable
 from amends.values.records import CaseRow, FailureRow
 
 log = logging.getLogger("amends.boot")
-Fetch = Callable[..., Awaitable[Sequence[Any]]]
 VIOLATIONS_S = 300.0  # between two looks: the view reads much
 STATED = ("node", "allocation")
 
@@ -22,8 +20,8 @@ STATED = ("node", "allocation")
 class Counts:
     """Gauges of what is, and counters since the start."""
 
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
+    def __init__(self, read: Reader) -> None:
+        self._read = read
         self.states: Counter[tuple[str, str]] = Counter()  # (kind, state) of those that live or have ended since
         self.cases: dict[str, str] = {}  # open case → kind
         self.failures: Counter[tuple[str, str]] = Counter()  # (matrix row, code)
@@ -31,9 +29,9 @@ class Counts:
 
     async def load(self) -> None:
         """As it stands; raises `Unavailable`."""
-        for row in await self._fetch("count_states"):
+        for row in await self._read.rows("count_states"):
             self.states[row["kind"], row["state"]] = row["count"]
-        self.cases = {row["case_id"]: row["kind"] for row in await self._fetch("open_case_kinds")}
+        self.cases = {row["case_id"]: row["kind"] for row in await self._read.rows("open_case_kinds")}
 
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""
@@ -59,7 +57,7 @@ class Counts:
         """Look for violations now and then, until cancelled."""
         while True:
             try:
-                found = Counter(row["name"] for row in await self._fetch("violations"))
+                found = Counter(row["name"] for row in await self._read.rows("violations"))
             except (Unavailable, TurnFailed, Rejected) as error:
                 log.info("violations could not be looked for: %s", error)
             else:
