@@ -71,7 +71,7 @@ def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str
 def test_a_crash_in_the_recovery_from_a_crash_changes_nothing_either(story: Story) -> None:
     chance = random.Random(7)
     points = tell(story).points
-    for _ in range(60):
+    for _ in range(50):
         first, again, mode = chance.choice(points), chance.randrange(1, len(points)), chance.choice(MODES)
         told = tell(story, first.number, mode, again)
         assert wrong(story, told.world) == [], f"{story.row}, died {mode} {first} and at {again} of the recovery"
