@@ -4,7 +4,7 @@
 for their text only: their features are refused at start.
 """
 
-from amends.domain.matrix import Matrix, MatrixRow
+from amends.domain.matrix import CaseKind, Matrix, MatrixRow
 
 ROWS = (
     MatrixRow(
@@ -144,3 +144,20 @@ ROWS = (
 )  # fmt: skip
 
 MATRIX = Matrix("2026-11-26.2", ROWS)
+
+# What a person settles: kind of case, and the commands that may; its page is docs/runbooks/<kind>.md.
+CASES = tuple(
+    CaseKind(kind, commands, f"{kind}.md")
+    for kind, commands in (
+        ("cleanup_exhausted", ("ops.cleanup.retry", "ops.node.retire")),
+        ("lockout_failed", ("ops.cleanup.retry",)),
+        ("outbox_poison", ("ops.outbox.redispatch", "ops.outbox.skip")),
+        ("actor_quarantined", ("ops.case.resolve",)),
+        ("unknown_step", ("ops.case.resolve",)),
+        ("host_key_mismatch", ("ops.node.update", "ops.node.return_to_service", "ops.node.retire")),
+        ("node_flapping", ("ops.node.return_to_service", "ops.node.retire")),
+        ("setup_failing", ("ops.node.return_to_service", "ops.node.update", "ops.node.retire")),
+        ("identity_conflict", ("ops.node.return_to_service", "ops.node.retire")),
+        ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
+    )
+)

@@ -6,9 +6,8 @@ from actors.node.kind import NODE
 from actors.tables import LEDGER, RENTAL_ROWS
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_REQUESTS, DELIVERY_STEPS
 from amends.domain.domain import Domain
-from amends.domain.matrix import CaseKind
 from amends.domain.steps import StepSpec
-from supervisors.matrix import MATRIX
+from supervisors.matrix import CASES, MATRIX
 
 # While a node is suspect or offline its cleanups wait and spend no try (R04).
 CLEANUP = {"cleanup": "node_in_reach"}
@@ -35,22 +34,6 @@ STEPS = (
     StepSpec(name="activation", external=False, undo="ssh.user-remove", failures=("error",)),
     StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False, needs=("bus",)),
     *DELIVERY_STEPS,
-)
-
-CASES = tuple(
-    CaseKind(kind, commands, f"{kind}.md")
-    for kind, commands in (
-        ("cleanup_exhausted", ("ops.cleanup.retry", "ops.node.retire")),
-        ("lockout_failed", ("ops.cleanup.retry",)),
-        ("outbox_poison", ("ops.outbox.redispatch", "ops.outbox.skip")),
-        ("actor_quarantined", ("ops.case.resolve",)),
-        ("unknown_step", ("ops.case.resolve",)),
-        ("host_key_mismatch", ("ops.node.update", "ops.node.return_to_service", "ops.node.retire")),
-        ("node_flapping", ("ops.node.return_to_service", "ops.node.retire")),
-        ("setup_failing", ("ops.node.return_to_service", "ops.node.update", "ops.node.retire")),
-        ("identity_conflict", ("ops.node.return_to_service", "ops.node.retire")),
-        ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
-    )
 )
 
 RENTAL = Domain(

@@ -34,6 +34,7 @@ def _is_fast(item: pytest.Item) -> bool:
     if not isinstance(item, pytest.Function) or item.get_closest_marker("slow"):
         return False
     fixtures = [each for found in item._fixtureinfo.name2fixturedefs.values() for each in found]
+    assert item.module is not None
     modules = {item.module.__name__, *(each.func.__module__ for each in fixtures)}
     return not any(map(starts_servers, modules))
 

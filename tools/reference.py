@@ -19,8 +19,8 @@ from amends.runtime.requests import Endpoint
 from amends.values.errors import CODES, RETRYABLE
 from supervisors.api.endpoints import ById
 from supervisors.api.questions import NOT_BUILT
-from supervisors.matrix import MATRIX
-from supervisors.rental import CASES, STEPS
+from supervisors.matrix import CASES, MATRIX
+from supervisors.rental import STEPS
 from supervisors.simulation.stories import STORIES
 from supervisors.timing import TIMING
 from tools import states

@@ -1,9 +1,12 @@
 """The environment Amends runs in: its four package names must be its own, and its standard streams be there."""
 
+import json
 import os
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 from amends.values.errors import BadConfiguration
+from supervisors.settings import Settings
 
 PACKAGES = ("amends", "actors", "supervisors", "adapters")
 STANDARD_STREAMS = (0, 1, 2)
@@ -31,3 +34,12 @@ def check_environment() -> None:
                 f"the package {package!r} belongs to {', '.join(others)} here too: "
                 "install Amends into an environment of its own"
             )
+
+
+def is_external(settings: Settings) -> bool:
+    """Whether the runtime of that state directory works on a Postgres that is not its own."""
+    file = Path(settings.state_dir) / "endpoints.json"
+    try:
+        return "host=" not in json.loads(file.read_text(encoding="utf-8"))["postgres_dsn"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

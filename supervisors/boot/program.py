@@ -1,10 +1,12 @@
-"""The `amends` program: the command line's client verbs, and the local ones that need more than a NATS client."""
+"""The `amends` program: the command line's client verbs, and the local ones that need more than a NATS client.
+
+What a local verb needs is imported when it is typed: a client and a refusal load no server's library.
+"""
+# ruff: noqa: PLC0415
 
 import argparse
-import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -17,13 +19,7 @@ from adapters.cli.main import main as command_line
 from amends.domain.domain import requests_of
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
-from supervisors import agent, fleet
-from supervisors.boot.audit_verifier import verify_audit_log
-from supervisors.boot.environment import check_environment, open_standard_streams
-from supervisors.boot.runtime import Runtime
-from supervisors.boot.verifiers import is_external, verify_traces
-from supervisors.closing import CLOSE_S, HARD, end_hard, watch
-from supervisors.demo import demo
+from supervisors.boot.environment import check_environment, is_external, open_standard_streams
 from supervisors.rental import RENTAL
 from supervisors.settings import Settings, check_serving, check_variables, load
 
@@ -32,73 +28,53 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
-    """`amends run`: start, print `ready`, serve until a signal; exit status."""
+    """`amends run`; exit status."""
     check_environment()
     settings = load(config, os.environ)
     check_serving(settings)
-    runtime = Runtime(settings, say=lambda line: print(line, flush=True), accept_new_ssh_key=accept_new_ssh_key)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    from supervisors.boot.serving import serve
 
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(HARD)  # the second signal: at once; nothing is lost
-        watch(runtime.stop_s, lambda: runtime.parts.names)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    starting = asyncio.create_task(runtime.start())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting}, timeout=CLOSE_S)
-        return _closed(await runtime.close(), DONE)
-    try:
-        starting.result()
-    except BaseException as error:
-        watch(CLOSE_S * 2, lambda: runtime.parts.names)
-        stuck = await runtime.close()
-        if stuck:
-            print(f"amends: {error}", file=sys.stderr)
-        _closed(stuck, REFUSED)
-        raise
-    print("ready", flush=True)
-    serving = asyncio.create_task(runtime.run())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if serving.done():
-        watch(CLOSE_S * 2, lambda: runtime.parts.names)
-        stuck = await runtime.close()
-        if stuck and (failed := serving.exception()) is not None:
-            print(f"amends: {failed}", file=sys.stderr)
-        _closed(stuck, REFUSED)
-        serving.result()
-        return REFUSED
-    serving.cancel()
-    return _closed(await runtime.stop(), DONE)
+    return await serve(settings, accept_new_ssh_key=accept_new_ssh_key)
 
 
-def _closed(stuck: list[str], status: int) -> int:
-    """The exit status; where something refused to close the process ends here, as its event loop would wait for it."""
-    if stuck:
-        end_hard(stuck)
-    return status
+async def _demo(o: argparse.Namespace) -> int:
+    from supervisors.demo import demo
+
+    return await demo(row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or ""))
+
+
+async def _agent(o: argparse.Namespace) -> int:
+    from supervisors import agent
+
+    return await agent.serve(o.node, o.nats, o.state, o.interval_ms)
+
+
+async def _fleet(o: argparse.Namespace) -> int:
+    from supervisors import fleet
+
+    return await fleet.run(o)
+
+
+async def _audit_verify(o: argparse.Namespace) -> int:
+    from supervisors.boot.audit_verifier import verify_audit_log
+
+    return await verify_audit_log(_settings(o), o.anchors, o.public_key or "")
+
+
+async def _trace_verify(o: argparse.Namespace) -> int:
+    from supervisors.boot.verifiers import verify_traces
+
+    return await verify_traces(_settings(o), o.jaeger, o.otlp_file)
 
 
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
         "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
-        "demo": lambda o: demo(
-            row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or "")
-        ),
-        "agent": lambda o: agent.serve(o.node, o.nats, o.state, o.interval_ms),
-        "fleet": fleet.run,
+        "demo": _demo,
+        "agent": _agent,
+        "fleet": _fleet,
     }
-    verifiers: dict[str, Work] = {
-        "audit verify": lambda o: verify_audit_log(_settings(o), o.anchors, o.public_key or ""),
-        "trace verify": lambda o: verify_traces(_settings(o), o.jaeger, o.otlp_file),
-    }
+    verifiers: dict[str, Work] = {"audit verify": _audit_verify, "trace verify": _trace_verify}
     return {name: _blocking(work) for name, work in table.items()} | {
         name: _verifying(name, work) for name, work in verifiers.items()
     }

@@ -25,6 +25,7 @@ from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
 from adapters.otel.environment import export_target, resource_of
 from adapters.postgres.audit import verify_audit
+from adapters.postgres.installation import open_rows
 from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ENTITIES, ReadSide
@@ -33,9 +34,11 @@ from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
 from amends.delivery.notices import NoticeRunner
+from amends.domain.matrix import broken_promises
 from amends.ports.steps import StepRunner
 from amends.runtime.requests import Endpoint
 from amends.runtime.trunk import ChildSpec
+from amends.values.errors import BadConfiguration
 from amends.values.limits import Limits
 from supervisors.api.auth import Gatekeeper, operators
 from supervisors.api.counts import Counts
@@ -66,6 +69,7 @@ from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
+MOST_SAID = 10  # runs that a refused start names
 
 
 class Runtime:
@@ -103,6 +107,7 @@ class Runtime:
         log.info("using %s", self._servers.said)
         await self._servers.start(self.parts)
         await self._key.look(self._servers.dsn)
+        await self._look_at_runs()
         lease = await self._leased()
         self.parts.opened("journal", kernel.aclose)
         self._journal = journal_of(self._servers.dsn, lease.epoch, kernel.domains, role=lease.role)
@@ -127,8 +132,20 @@ class Runtime:
         self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
             await self._stand_by(lease)
+            await self._look_at_runs()
         await lease.prepare(self._instance_id, self._version, time.time_ns() // 1000, self._resource)
         return lease
+
+    async def _look_at_runs(self) -> None:
+        """What open runs owe must be owed by this release too (matrix.md); raises `BadConfiguration`, `Unavailable`."""
+        matrix = self._kernel.matrix
+        faults = broken_promises(matrix, await open_rows(self._servers.dsn, matrix.sha256))
+        if faults:
+            more = f"\n  and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
+            raise BadConfiguration(
+                f"matrix {matrix.version} changes what open recovery runs owe; let the release before end them first:"
+                "\n  " + "\n  ".join(faults[:MOST_SAID]) + more
+            )
 
     async def _stand_by(self, lease: Lease) -> None:
         self._took_over = True

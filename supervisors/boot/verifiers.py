@@ -32,15 +32,6 @@ def dsn_of(settings: Settings) -> str:
     return f"postgresql://amends@/amends?host={quote(host, safe='/%')}"
 
 
-def is_external(settings: Settings) -> bool:
-    """Whether the runtime of that state directory works on a Postgres that is not its own."""
-    file = Path(settings.state_dir) / "endpoints.json"
-    try:
-        return "host=" not in json.loads(file.read_text(encoding="utf-8"))["postgres_dsn"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 async def verify_records(read: ReadSide) -> TraceVerdict:
     """Compensations against the view's spans, over all that is recorded at this instant.
 

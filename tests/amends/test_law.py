@@ -9,7 +9,7 @@ from msgspec import Struct
 from actors.tables import MeterRow
 from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState, Legal
-from amends.domain.matrix import CaseKind, Matrix, MatrixRow
+from amends.domain.matrix import CaseKind, Matrix, MatrixRow, OpenRow, broken_promises
 from amends.domain.steps import StepSpec
 from amends.ports.steps import Outcome
 from amends.runtime.store import Store
@@ -193,3 +193,21 @@ def test_a_body_of_the_release_before_is_brought_up_and_one_of_a_later_release_i
     store.load("thing", "t2", b'{"state":"on","version":7,"v":3,"colour":"blue"}')
     assert store.get("thing", "t2") is None
     assert store.damage("thing", "t2") == "it is of version 3, this release reads up to 2"
+
+
+def test_a_release_may_extend_a_row_and_not_owe_less_than_open_runs_began_with() -> None:
+    def run(name: str, **row: Any) -> OpenRow:
+        return OpenRow(f"recov_{name}", "thing:t1", "0", {"id": name, "cases": ["stuck"], **row})
+
+    kept = [run("T1", compensations=["reverse·side_effect"]), run("T2", compensations=[])]
+    assert broken_promises(DOMAIN.matrix, kept) == []
+    gone = [
+        run("T1", compensations=["reverse·side_effect", "cancel·decision"]),
+        run("T2", compensations=[], owed=["reverse·external_call"]),
+        run("T9", compensations=[]),
+    ]
+    assert broken_promises(DOMAIN.matrix, gone) == [
+        "run recov_T1 of thing:t1: T1 has no compensations cancel·decision any more",
+        "run recov_T2 of thing:t1: T2 has no owed reverse·external_call any more",
+        "run recov_T9 of thing:t1: T9 is not built in this release",
+    ]

@@ -28,7 +28,8 @@ from amends.turn.messages import Envelope, Pause
 from amends.values import ids
 from amends.values.records import CaseRow, OutboxRow
 from supervisors.api.endpoints import checks, commands, finders
-from supervisors.rental import CASES, RENTAL
+from supervisors.matrix import CASES
+from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import START_US, Book, context, ready_node, requested
 
 VERBS = all_verbs(requests_of((RENTAL,)).values())

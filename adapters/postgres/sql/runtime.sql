@@ -212,6 +212,19 @@ SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text);
 -- Whether the table that follows is there: a standby asks before anything is migrated.
 SELECT to_regclass('installation') IS NOT NULL;
 
+-- name: has_runs
+-- Whether there can be recovery runs yet.
+SELECT to_regclass('recovery_run') IS NOT NULL;
+
+-- name: rows_of_open_runs
+-- The row of the matrix under which each open recovery run began, as it was declared then.
+SELECT r.recovery_id, r.entity, r.matrix_row, r.matrix_version, owed.body::text AS row
+FROM recovery_run r JOIN document d ON d.sha256 = r.matrix_sha256
+CROSS JOIN LATERAL (
+    SELECT each AS body FROM jsonb_array_elements(d.body -> 'rows') each WHERE each ->> 'id' = r.matrix_row
+) owed
+WHERE r.ended_us IS NULL AND r.matrix_sha256 <> $1 ORDER BY r.recovery_id LIMIT $2;
+
 -- name: read_installation
 -- What is set for the whole installation.
 SELECT value FROM installation WHERE name = $1;

@@ -1,6 +1,7 @@
 """The compensation matrix as data: its rows, their version and hash, and the kinds of operator case."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -38,6 +39,36 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
     exhausts: str = ""  # the case that a spent budget opens
     books: tuple[str, ...] = ()  # tables of money that a turn of an open run of this row may write
     code: str = ""  # the module that is this row
+
+
+class OpenRow(Struct, frozen=True):
+    """An open recovery run, and its row as the matrix had it under which the run began."""
+
+    recovery_id: str
+    entity: str
+    version: str
+    row: dict[str, Any]
+
+
+def broken_promises(matrix: "Matrix", runs: Iterable[OpenRow]) -> list[str]:
+    """What this matrix no longer owes of what open runs began with, a line each: a release may extend a row only."""
+    faults = []
+    for run in runs:
+        name = run.row["id"]
+        try:
+            row = matrix.row(name)
+        except KeyError:
+            row = None
+        if row is None or row.status != "built":
+            faults.append(f"run {run.recovery_id} of {run.entity}: {name} is not built in this release")
+            continue
+        kept = {"compensations": row.compensations, "owed": row.owed, "cases": row.cases}
+        for field, now in kept.items():
+            gone = [one for one in run.row.get(field, ()) if one not in now]
+            if gone:
+                said = ", ".join(gone)
+                faults.append(f"run {run.recovery_id} of {run.entity}: {name} has no {field} {said} any more")
+    return faults
 
 
 class Matrix(Struct, frozen=True):

@@ -9,7 +9,7 @@ import pytest
 from adapters.cli import arguments
 from adapters.cli.verbs import all_verbs, command_verbs
 from amends.domain.matrix import CaseKind
-from supervisors.rental import CASES
+from supervisors.matrix import CASES
 from tests.adapters.cli.conftest import REQUESTS
 
 COMMANDS, VERBS = command_verbs(REQUESTS), all_verbs(REQUESTS)

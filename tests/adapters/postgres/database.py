@@ -76,7 +76,7 @@ async def template(server: EmbeddedPostgres) -> str:
 async def empty(server: EmbeddedPostgres, template: str) -> AsyncIterator[str]:
     """The name of a migrated database in which nothing has happened."""
     name = f"test{next(_numbers)}"
-    await _superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER amends")
+    await _superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY OWNER amends")
     yield name
     await _superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,6 +1,8 @@
 """The machines as fixtures: each test that asks for `machine` runs on the simulated one and on OpenSSH."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import fcntl
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,14 @@ from adapters.simulated.ssh_node import SimulatedNode
 from adapters.ssh import commands
 from adapters.ssh.client import SshClient
 from tests.adapters.ssh.machines import Customer, Machine, OpenSsh, Simulated, why_no_openssh
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """No other worker mounts anything below /tmp meanwhile, or looks at what is swept there: a sweep minds both."""
+    with (Path(tempfile.gettempdir()) / "amends-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

@@ -265,6 +265,7 @@ def shared(resident: Customer) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.usefixtures("alone")
 async def test_what_the_customer_left_in_tmp_goes_and_what_others_have_there_stays(
     resident: Customer, shared: Path, victim: Path
 ) -> None:
@@ -286,6 +287,7 @@ async def test_what_the_customer_left_in_tmp_goes_and_what_others_have_there_sta
     assert (victim / "authorized_keys").exists()
 
 
+@pytest.mark.usefixtures("alone")
 async def test_no_shared_place_is_swept_while_something_is_mounted_below_it(
     resident: Customer, shared: Path, victim: Path
 ) -> None:

@@ -366,6 +366,7 @@ def test_the_customers_at_jobs_go_and_nobody_elses(tmp_path: Path, state: Path) 
 
 
 @needs_root
+@pytest.mark.usefixtures("alone")
 def test_a_home_below_names_with_blanks_and_backslashes_is_found_in_the_mount_table(tmp_path: Path) -> None:
     homes = tmp_path / "the homes\\of\ttwo"
     place = homes / GOOD["AMENDS_USER"] / "mnt"
