@@ -36,6 +36,7 @@ def test_nothing_depends_on_the_hash_seed(seed: str) -> None:
     assert said_by(sys.executable, PYTHONHASHSEED=seed) == digests()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", [sys.executable, *prepared()])
 def test_nothing_depends_on_the_interpreter(python: str) -> None:
     assert said_by(python) == digests()

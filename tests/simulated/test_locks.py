@@ -40,6 +40,7 @@ def locked_while_told(story: Story, lock: str) -> World:
     return world
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", ["row", "allocations"])
 @pytest.mark.parametrize("row", ["R02", "R03", "R04"])
 def test_a_turn_whose_row_or_table_is_locked_waits_alone_and_ends_as_its_row_says(row: str, lock: str) -> None:

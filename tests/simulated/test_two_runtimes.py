@@ -92,6 +92,7 @@ def test_who_wakes_while_the_other_one_takes_over_does_no_harm_either(story: Sto
     assert fenced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", ROWS)
 def test_who_wakes_in_time_goes_on_as_if_nothing_had_been(story: Story) -> None:
     for at in steps_of(story)[::3]:
