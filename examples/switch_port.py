@@ -138,6 +138,7 @@ async def told(switch: Switch, database: Database, loop: VirtualLoop) -> dict[st
     sources = Sources(loop.now_us, loop.now_us, random.Random(1).randbytes)  # noqa: S311 - a simulated world's
     kernel = Kernel((SWITCH,), Limits(TIMING), sources=sources)
     lease = SimulatedLease(database, loop.time)
+    await lease.acquire()
     await kernel.open(SimulatedJournal(database, lease.epoch, loop.now_us), lease)
     await kernel.load()
     kernel.wire({"switch": switch, "bus": switch}, Bus())

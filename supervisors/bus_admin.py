@@ -1,7 +1,6 @@
 """Operators' steps on the bus: make missing streams, send again what a wiped stream has lost, a page at a time."""
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
@@ -47,10 +46,11 @@ class BusAdmin:
 
     async def _republish(self, args: dict[str, Any]) -> Outcome:
         """One page from `place` on; the outcome says where the next one begins, and whether there is one."""
-        place, counts, until = args["place"], dict(args.get("counts", NOTHING_SENT)), time.monotonic() + PAGE_S
+        clock = asyncio.get_running_loop().time
+        place, counts, until = args["place"], dict(args.get("counts", NOTHING_SENT)), clock() + PAGE_S
         rows = await self._journal.published_events(args["stream"], tuple(place), args["until_us"], PAGE)
         for row in rows:
-            if time.monotonic() > until or not self._may_act():
+            if clock() > until or not self._may_act():
                 return Outcome("done", data={"complete": False, "place": place, "counts": counts})
             message_id = f"{row.outbox_id}.r{args.get('number', 0)}"
             trace = (row.trace_id, row.span_id)

@@ -45,7 +45,7 @@ class Detector:
         self._seen = last_seen.nodes
         self._known: set[str] = set()
         self._heap: list[tuple[float, str]] = []
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, None] = {}  # as they were heard
         self._saving = 0  # turns with last-seen times on their way
         self._told: set[str] = set()  # nodes that have yet to take in what they were told
         self._owed: dict[str, str] = {}  # of those, who is to be told more: a rival's boot id, or ""
@@ -77,7 +77,7 @@ class Detector:
                 self._boots.changed(node_id, seen.boot_id, boot_id, now)
             again = again or not seen.boot_id
             seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
-        self._dirty.add(node_id)
+        self._dirty[node_id] = None
         if moved:
             self._tell_boots(now, node_id)
         elif again:
@@ -176,7 +176,7 @@ class Detector:
         """Write what was heard since the last time, unless that is still on its way: a row per node, never two."""
         if self._saving:
             return
-        heard, self._dirty = [*self._dirty], set()
+        heard, self._dirty = [*self._dirty], {}
         for start in range(0, len(heard), SAVED_AT_ONCE):
             part = heard[start : start + SAVED_AT_ONCE]
             turn = Turn()
@@ -192,7 +192,7 @@ class Detector:
     def _saved(self, heard: list[str], error: TurnFailed | None) -> None:
         self._saving -= 1
         if error is not None:
-            self._dirty.update(heard)
+            self._dirty |= dict.fromkeys(heard)
 
     def _look(self, now: float) -> Iterator[None]:
         """Find who has fallen silent; others may have the loop after each."""

@@ -11,7 +11,7 @@ from supervisors.simulation.world import World
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
 BLOCK: Final = re.compile(r"(<!-- generated: crash-points -->\n).*?(<!-- /generated -->)", re.DOTALL)
-KINDS: Final = {"read": "reads", "commit": "commits", "document": "commits", "publish": "publishes"}
+KINDS: Final = {"read": "reads", "commit": "commits", "document": "commits", "lease": "commits", "publish": "publishes"}
 
 
 def points_of(number: int) -> list[Point]:

@@ -4,8 +4,7 @@ A row is a mapping with the columns of `public_v1.span`. The same rows give the 
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -16,7 +15,8 @@ from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-SpanRow = Mapping[str, Any]
+from amends.ports.spans import SpanRow
+
 SLICE = 64  # spans encoded before others get the loop: about 2 ms
 
 SCHEMA_URL = Schemas.V1_44_0.value  # the conventions that the view's attributes follow

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.otel.encoding import SpanRow
+from amends.ports.spans import SpanRow
 
 _NO_PARENT = "0" * 16
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from adapters.otel.encoding import SpanRow
+from amends.ports.spans import SpanRow
 
 Place = tuple[str, str]  # (trace id, span id)
 MOST_TRACES = 2_000  # in one answer; links lead on from each to others without end

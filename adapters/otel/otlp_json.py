@@ -15,7 +15,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-from adapters.otel.encoding import SpanRow, slices
+from adapters.otel.encoding import slices
+from amends.ports.spans import SpanRow
 
 _IDS = ("traceId", "spanId", "parentSpanId")
 

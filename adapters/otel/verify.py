@@ -16,9 +16,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapters.otel.encoding import SpanRow
 from adapters.otel.jaeger import spans_of_jaeger
 from adapters.otel.links import Place, places, pointed_at
+from amends.ports.spans import SpanRow
 from amends.values import ids
 from amends.values.errors import Unavailable
 

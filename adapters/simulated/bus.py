@@ -1,10 +1,17 @@
-"""The bus of a simulated world: streams that acknowledge, know a message twice, are full, vanish or are wiped."""
+"""The bus of a simulated world: streams that acknowledge and know a message twice, and all that may happen to them."""
+
+import asyncio
+from collections.abc import Callable
 
 from msgspec import Struct
 
-from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.faults import CALM, Faults, Links
 from amends.ports.bus import Published
 
+DUPLICATE_WINDOW_S = 600.0  # that of the streams which the runtime makes
+LATE = Published("down", "ack_timeout", "no acknowledgement in time")
+FULL = Published("down", "jetstream_10077", "maximum messages exceeded")
+POISON = Published("poison", "jetstream_10054", "message size exceeds maximum allowed")
 PREFIXES = {"amends.v1.evt.": "AMENDS_EVT", "amends.v1.ntf.": "AMENDS_NTF"}
 
 
@@ -16,50 +23,92 @@ class Stored(Struct, frozen=True):
     message_id: str
 
 
+Says = Callable[[Stored], Published | None]
+
+
 class SimulatedBus:
-    """Implements `amends.ports.bus.Publisher`. Kept when a runtime dies; `faults` is set anew for each."""
+    """The broker: what is kept when a runtime dies.
+
+    `refuses` says what is answered instead of taking a message, `unheard` whether its acknowledgement gets lost,
+    `way_s` how long it is on its way.
+    """
 
     def __init__(self) -> None:
         self.streams: dict[str, list[Stored]] = {name: [] for name in PREFIXES.values()}
-        self.faults: Faults = CALM
+        self._known: dict[str, dict[str, float]] = {name: {} for name in PREFIXES.values()}
         self.missing: set[str] = set()
-        self.poison: set[str] = set()  # message ids that the broker refuses for themselves
+        self.full: set[str] = set()
+        self.refuses: Says = lambda message: None
+        self.unheard: Callable[[Stored], bool] = lambda message: False
+        self.way_s: Callable[[str], float] = lambda message_id: 0.0
         self.tried: list[str] = []
 
     def delete(self, stream: str) -> None:
-        """The stream is gone, with all it held."""
+        """The stream is gone, with all it held and knew."""
         self.missing.add(stream)
-        self.streams[stream] = []
+        self.lose(stream, len(self.streams[stream]))
 
     def create(self, stream: str) -> None:
         """It is there again, and empty."""
         self.missing.discard(stream)
 
+    def purge(self, stream: str) -> None:
+        """It is emptied; what it has seen within its window it still knows."""
+        self.streams[stream] = []
+
+    def lose(self, stream: str, count: int) -> None:
+        """Its disk has lost the last ones that it had acknowledged, and it knows nothing of them."""
+        held = self.streams[stream]
+        for message in held[len(held) - count :]:
+            self._known[stream].pop(message.message_id, None)
+        del held[len(held) - count :]
+
+    def take(self, message: Stored, now_s: float) -> Published:
+        """What is said of a message that has come."""
+        self.tried.append(message.message_id)
+        stream = next(name for prefix, name in PREFIXES.items() if message.subject.startswith(prefix))
+        if stream in self.missing:
+            return Published("down", "no_stream", "no stream takes the subject")
+        refused = self.refuses(message)
+        if refused is not None:
+            return refused
+        seen_s = self._known[stream].get(message.message_id)
+        if seen_s is not None and now_s - seen_s < DUPLICATE_WINDOW_S:
+            return Published("duplicate")
+        if stream in self.full:
+            return FULL
+        self._known[stream][message.message_id] = now_s
+        self.streams[stream].append(message)
+        return Published("ok")
+
+
+class BusConnection:
+    """Implements `amends.ports.bus.Publisher` for one process, which passes `faults` at every call."""
+
+    def __init__(self, bus: SimulatedBus, faults: Faults = CALM, links: Links | None = None) -> None:
+        self._bus, self._faults, self._links = bus, faults, links or Links()
+
     async def create_streams(self) -> list[str]:
         """Make those that are missing; returns which."""
-        made, self.missing = sorted(self.missing), set()
+        made = sorted(self._bus.missing)
+        for stream in made:
+            self._bus.create(stream)
         return made
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """Publish; what `faults` raises is an acknowledgement that never came."""
-        what = f"publish {subject.split('.')[2]}"
-        stream = next(name for prefix, name in PREFIXES.items() if subject.startswith(prefix))
-        self.tried.append(message_id)
+        what, message = f"publish {subject.split('.')[2]}", Stored(subject, payload, message_id)
         try:
-            await self.faults.before(what)
-            answer = self._take(stream, Stored(subject, payload, message_id))
-            await self.faults.after(what)
+            await self._faults.before(what)
+            if not self._linked():
+                return Published("down", "bus_unavailable", "not connected to NATS")
+            if on_its_way := self._bus.way_s(message_id):
+                await asyncio.sleep(on_its_way)
+            answer = self._bus.take(message, asyncio.get_running_loop().time())
+            await self._faults.after(what)
         except TimeoutError:
-            return Published("down", "ack_timeout", "no acknowledgement in time")
-        return answer
+            return LATE
+        return answer if self._linked() and not self._bus.unheard(message) else LATE
 
-    def _take(self, stream: str, message: Stored) -> Published:
-        if stream in self.missing:
-            return Published("down", "no_stream", "no stream takes the subject")
-        if message.message_id in self.poison:
-            return Published("poison", "jetstream_10054", "message size exceeds maximum allowed")
-        held = self.streams[stream]
-        if any(stored.message_id == message.message_id for stored in held):
-            return Published("duplicate")
-        held.append(message)
-        return Published("ok")
+    def _linked(self) -> bool:
+        return self._links.bus

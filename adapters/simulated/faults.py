@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from msgspec import Struct
+
 
 class Faults(Protocol):
     """Asked before and after each. `what` names the point, such as ``commit allocation:a1 provisioning``."""
@@ -26,3 +28,10 @@ class NoFaults:
 
 
 CALM = NoFaults()
+
+
+class Links(Struct):
+    """What a process reaches now. What is cut fails for it alone, and goes on for others."""
+
+    journal: bool = True
+    bus: bool = True

@@ -3,49 +3,76 @@
 The database outlives its journals: a `Database` is kept when a runtime dies, and the next one opens it anew.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.faults import CALM, Faults, Links
+from adapters.simulated.locks import Locks
 from adapters.simulated.tables import Tables
 from amends.domain.domain import Domain, rows_of
 from amends.domain.kinds import ActorKind
 from amends.ports.journal import Commit, Head, KeptReply, RowT, StateWrite, StoredActor, StoredEvent
 from amends.values.canonical import ZERO_HASH
 from amends.values.errors import CONSUMED, Fenced, Locked, Refused, Unavailable
-from amends.values.records import AuditRow, CaseRow, OutboxRow
+from amends.values.records import AuditRow, CaseRow, MessageRow, OutboxRow
+from amends.values.tables import table_of
 
 Refusal = Callable[[Commit], Exception | None]
+LOCK_S = 0.05  # a statement waits so long for a lock
 OWING = ("owing", "timers", "runs", "cases")
 
 
+class LeaseRow(Struct, frozen=True):
+    """Who may act, and when that was last said."""
+
+    epoch: int = 0
+    holder: str = ""
+    renewed_s: float = 0.0
+
+
 class Database:
-    """What is kept. `refuse` is asked about each commit, as triggers would be; `held`: rows foreign sessions lock."""
+    """What is kept. `refuse` is asked about each commit, as triggers would be; `locks`: what foreign sessions hold."""
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.kinds: Mapping[str, ActorKind] = {kind.name: kind for domain in domains for kind in domain.kinds}
         self.types = rows_of(domains)
         self.tables = Tables({name: kind.table for name, kind in self.kinds.items()}, self.types)
         self.head = Head(0, 0, 0, ZERO_HASH)
+        self.lease = LeaseRow()
         self.newest_us = 0
         self.documents: dict[str, tuple[str, str]] = {}
         self.commits: list[Commit] = []
         self.away = False
         self.refuse: Refusal = lambda commit: None
-        self.held: set[tuple[str, str]] = set()
+        self.locks = Locks()
 
     def begin_epoch(self, epoch: int) -> None:
         """A runtime takes over the journal: commits of an older epoch fail from here on."""
         self.head = msgspec.structs.replace(self.head, epoch=max(self.head.epoch, epoch))
 
+    def take_lease(self, holder: str, now_s: float) -> None:
+        """It is this one's now, with an epoch of its own."""
+        self.lease = LeaseRow(self.lease.epoch + 1, holder, now_s)
+
+    def renew_lease(self, epoch: int, now_s: float) -> bool:
+        """Whether it is still that epoch's: then it is renewed."""
+        if self.lease.epoch == epoch:
+            self.lease = msgspec.structs.replace(self.lease, renewed_s=now_s)
+        return self.lease.epoch == epoch
+
+    def give_lease(self, epoch: int) -> None:
+        """Nobody holds it any more, if it was that epoch's."""
+        if self.lease.epoch == epoch:
+            self.lease = msgspec.structs.replace(self.lease, holder="")
+
     def write(self, commit: Commit) -> None:
-        """All of it or nothing; raises `Fenced`, `Refused`, `Locked`."""
+        """All of it or nothing; raises `Fenced`, `Refused`."""
         if self.head != commit.before:
             raise Fenced(f"the journal has moved on: {commit.before} is not its head")
-        if any((write.kind, write.id) in self.held for write in commit.states):
-            raise Locked("a foreign session holds a row of the batch")
         refused = self.refuse(commit)
         if refused is not None:
             raise refused
@@ -79,8 +106,12 @@ class Database:
 class SimulatedJournal:
     """Implements `amends.ports.journal.Journal` for the runtime of one epoch. `faults` is passed at every call."""
 
-    def __init__(self, database: Database, epoch: int, now_us: Callable[[], int], faults: Faults = CALM) -> None:
+    def __init__(
+        self, database: Database, epoch: int, now_us: Callable[[], int], faults: Faults = CALM,
+        links: Links | None = None,
+    ) -> None:  # fmt: skip
         self._kept, self._epoch, self._now_us, self._faults = database, epoch, now_us, faults
+        self._links = links or Links()
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -90,12 +121,17 @@ class SimulatedJournal:
         await self._reached(what)
         try:
             if self._kept.head != commit.after:  # the reply to it was lost before
+                await self._at_head()
+                if met := self._met(commit):
+                    await asyncio.sleep(LOCK_S)
+                    raise Locked(f"a foreign session holds {met}")
                 self._kept.write(commit)
         finally:
-            await self._faults.after(what)
+            await self._replied(what)
 
     async def settled(self, commit: Commit) -> bool:
         """See `Journal.settled`."""
+        await self._at_head()
         head = await self.head()
         if head not in (commit.before, commit.after):
             raise Fenced("the journal's head is neither before nor after the batch in doubt")
@@ -104,12 +140,28 @@ class SimulatedJournal:
     async def closed(self) -> dict[str, str]:
         """See `Journal.closed`."""
         await self._read("closed")
-        return {}
+        shut, kinds = self._kept.locks.shut, self._kept.kinds.values()
+        types: list[type[Struct]] = [*self._kept.types, MessageRow]
+        ours = {table_of(row).name for row in types}
+        return {kind.name: kind.table for kind in kinds if kind.table in shut} | {each: each for each in ours & shut}
 
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
         """See `Journal.locked`."""
-        await self._read("locked")
-        return {(write.kind, write.id) for write in writes} & self._kept.held
+        await self._reached("read locked")
+        if barred := {self._kept.kinds[write.kind].table for write in writes} & self._kept.locks.barred:
+            await asyncio.sleep(LOCK_S)
+            raise Locked(f"a foreign session holds {sorted(barred)}")
+        await self._replied("read locked")
+        return {(write.kind, write.id) for write in writes} & self._kept.locks.rows
+
+    def _met(self, commit: Commit) -> str:
+        """What a foreign session holds of all that a commit writes, "" for nothing."""
+        tables = {table_of(row).name for row in commit.rows} | {
+            self._kept.kinds[each.kind].table for each in commit.states
+        }
+        if commit.consumed:
+            tables.add(table_of(MessageRow).name)
+        return self._kept.locks.met(tables, {(write.kind, write.id) for write in commit.states})
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -132,13 +184,13 @@ class SimulatedJournal:
 
     async def read_actor(self, kind: str, identifier: str) -> StoredActor | None:
         """See `Journal.read_actor`."""
-        await self._read(f"{kind}:{identifier}")
+        await self._read(f"{kind}:{identifier}", self._kept.kinds[kind].table)
         found = self._kept.tables.states.get((kind, identifier))
         return _actor(found) if found is not None else None
 
     async def live_actors(self, kind: str) -> AsyncIterator[StoredActor]:
         """See `Journal.live_actors`."""
-        await self._read(f"live {kind}")
+        await self._read(f"live {kind}", self._kept.kinds[kind].table)
         ends = {state for state, bound in self._kept.kinds[kind].states.items() if bound == "end"}
         shared = self._kept.kinds[kind].table == "actors"
         for (of, _), found in sorted(self._kept.tables.states.items()):
@@ -148,21 +200,21 @@ class SimulatedJournal:
 
     async def live_rows(self, row: type[RowT]) -> AsyncIterator[RowT]:
         """See `Journal.live_rows`."""
-        await self._read(f"live {row.__name__}")
+        await self._read(f"live {row.__name__}", table_of(row).name)
         for found in self._kept.tables.live(row):
             assert isinstance(found, row)
             yield found
 
     async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:
         """See `Journal.kept`."""
-        await self._read("kept replies")
+        await self._read("kept replies", "command")
         asked = set(zip(callers, keys, strict=True))
         rows = (row for row in self._kept.tables.rows["command"].values() if (row["caller"], row["key"]) in asked)
         return [_made(KeptReply, row) for row in rows]
 
     async def case(self, case_id: str) -> CaseRow | None:
         """See `Journal.case`."""
-        await self._read(case_id)
+        await self._read(case_id, "ops_case")
         found = self._kept.tables.rows["ops_case"].get((case_id,))
         return _made(CaseRow, found) if found is not None else None
 
@@ -172,7 +224,7 @@ class SimulatedJournal:
         self, stream: str, up_to: int, limit: int, without: Sequence[str] = ()
     ) -> list[StoredEvent]:
         """See `Journal.waiting_events`."""
-        await self._read("waiting events")
+        await self._read("waiting events", "outbox")
         shut = {*without, *(event.row.entity for event in self._kept.events(lambda row: row["state"] == "parked"))}
         return self._kept.events(
             lambda row: row["state"] == "pending" and row["stream"] == stream and row["jseq"] <= up_to
@@ -181,24 +233,24 @@ class SimulatedJournal:
 
     async def parked_events(self, stream: str) -> list[tuple[str, str]]:
         """See `Journal.parked_events`."""
-        await self._read("parked events")
+        await self._read("parked events", "outbox")
         found = self._kept.events(lambda row: row["state"] == "parked" and row["stream"] == stream)
         return [(event.row.outbox_id, event.row.entity) for event in found]
 
     async def count_events(self, stream: str, entity: str = "") -> int:
         """See `Journal.count_events`."""
-        await self._read("count of events")
+        await self._read("count of events", "outbox")
         pending = self._kept.events(lambda row: row["state"] == "pending" and row["stream"] == stream)
         return sum(entity in ("", event.row.entity) for event in pending)
 
     async def events(self, stream: str, ids: Sequence[str]) -> list[StoredEvent]:
         """See `Journal.events`."""
-        await self._read("events")
+        await self._read("events", "outbox")
         return self._kept.events(lambda row: row["outbox_id"] in ids and stream in ("", row["stream"]))
 
     async def published_events(self, stream: str, after: tuple[int, str], until_us: int, limit: int) -> list[OutboxRow]:
         """See `Journal.published_events`."""
-        await self._read("published events")
+        await self._read("published events", "outbox")
         found = self._kept.events(
             lambda row: row["state"] == "published" and row["stream"] == stream
             and after < (row["created_us"], row["outbox_id"]) and row["created_us"] <= until_us
@@ -211,7 +263,7 @@ class SimulatedJournal:
         """See `Journal.store_document`."""
         await self._reached(f"document {kind}")
         self._kept.documents.setdefault(sha256, (kind, body))
-        await self._faults.after(f"document {kind}")
+        await self._replied(f"document {kind}")
 
     async def forget(self, before_us: int) -> int:
         """See `Journal.forget`: replies alone, of refusals too."""
@@ -228,12 +280,25 @@ class SimulatedJournal:
 
     async def _reached(self, what: str) -> None:
         await self._faults.before(what)
-        if self._kept.away:
+        if self._kept.away or not self._links.journal:
             raise Unavailable("the simulated database is away")
 
-    async def _read(self, what: str) -> None:
+    async def _at_head(self) -> None:
+        if self._kept.locks.head:
+            await asyncio.sleep(LOCK_S)
+            raise Unavailable("another session holds the journal's head")
+
+    async def _replied(self, what: str) -> None:
+        await self._faults.after(what)
+        if not self._links.journal:
+            raise Unavailable("the simulated database has not answered")
+
+    async def _read(self, what: str, table: str = "") -> None:
         await self._reached(f"read {what}")
-        await self._faults.after(f"read {what}")
+        if table in self._kept.locks.barred:
+            await asyncio.sleep(LOCK_S)
+            raise Unavailable(f"a foreign session lets nobody read {table}")
+        await self._replied(f"read {what}")
 
 
 def _named(commit: Commit) -> str:

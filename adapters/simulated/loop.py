@@ -5,6 +5,8 @@
     loop.crash()                          # from inside: no callback runs any more; `Crashed` leaves the run
     loop.bury()                           # afterwards: what hung in it is closed, in the order it was begun
 
+Several processes are several loops on one clock (`processes.py`): each is stepped, and may be paused as by SIGSTOP.
+
 Deterministic: callbacks run in the order they were asked for, timers in the order of their time and then of asking.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, NoReturn, cast
 
+NEVER = float("inf")
 STEPS = 2_000_000  # callbacks of one run, before it is taken for a livelock
 
 
@@ -22,8 +25,19 @@ class Crashed(BaseException):
     """The process of this loop is dead. No `except Exception` holds it up."""
 
 
+class Paused(BaseException):
+    """The process of this loop is stopped, and goes on later."""
+
+
 class Livelock(RuntimeError):
     """The step budget is spent."""
+
+
+class Clock:
+    """Virtual seconds, of one loop or of several."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
 
 
 class _Ready(deque[Any]):
@@ -34,7 +48,7 @@ class _Ready(deque[Any]):
         self._check = check
 
     def popleft(self) -> Any:
-        """The next callback; raises `Crashed`, `Livelock`."""
+        """The next callback; raises `Crashed`, `Paused`, `Livelock`."""
         self._check()
         return super().popleft()
 
@@ -55,13 +69,13 @@ class _Selector:
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """See above. `start_s`: what its clock shows at the beginning."""
+    """See above. `start_s`: what its clock shows at the beginning; `clock`: one that others have as well."""
 
-    def __init__(self, start_s: float = 0.0, steps: int = STEPS) -> None:
+    def __init__(self, start_s: float = 0.0, steps: int = STEPS, clock: Clock | None = None) -> None:
         super().__init__()
-        self._now = start_s
+        self._clock = clock or Clock(start_s)
         self._clock_resolution = 1e-9
-        self._left, self._dead, self._callbacks = steps, False, -1
+        self._left, self._dead, self.paused = steps, False, False
         self._ready = _Ready(self._check)
         self._selector = _Selector(self)
         self._begun: list[asyncio.Task[Any]] = []
@@ -73,29 +87,47 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Virtual seconds."""
-        return self._now
+        return self._clock.now
 
     def now_us(self) -> int:
         """The same in microseconds."""
-        return round(self._now * 1e6)
+        return round(self._clock.now * 1e6)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
-        self._now += max(0.0, seconds)
+        self._clock.now += max(0.0, seconds)
 
-    # --- death ---------------------------------------------------------------------------------------
+    # --- death and pauses ----------------------------------------------------------------------------
 
-    def crash(self, after: int = 0) -> None:
-        """The process dies now, or after so many further callbacks."""
-        self._callbacks = after
-        if after == 0:
-            self._dead = True
+    @property
+    def dead(self) -> bool:
+        """Whether nothing runs in it any more."""
+        return self._dead
 
-    async def die(self) -> NoReturn:
-        """Crash, and be the point that is never left."""
-        self.crash()
-        await self.create_future()
-        raise Crashed
+    def crash(self) -> None:
+        """The process dies: the callback that runs is its last."""
+        self._dead = True
+
+    def pause(self) -> None:
+        """The process is stopped: no callback begins, and timers are late, until `go_on`."""
+        self.paused = True
+
+    def go_on(self) -> None:
+        """It goes on where it was."""
+        self.paused = False
+
+    def step(self) -> None:
+        """Run what is ready or due, once; raises `Crashed`, `Livelock`."""
+        self.call_soon(self.stop)
+        with contextlib.suppress(Paused):
+            self.run_forever()
+
+    def next_s(self) -> float:
+        """When it has something to run: now, at its next timer, or never."""
+        if self._ready:
+            return self.time()
+        timers: list[asyncio.TimerHandle] = cast("Any", self)._scheduled  # noqa: SLF001 - no other way is named
+        return max(self.time(), timers[0].when()) if timers else NEVER
 
     def bury(self) -> None:
         """Close what hung in the dead loop, so that nothing of it is found later by the collector."""
@@ -119,10 +151,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Crashed
 
     def _check(self) -> None:
-        if self._callbacks > 0:
-            self._callbacks -= 1
-            self._dead |= self._callbacks == 0
         self.check_alive()
+        if self.paused:
+            raise Paused
         self._left -= 1
         if self._left < 0:
             raise Livelock(f"no rest after so many callbacks; these go on: {self.waiting()}")

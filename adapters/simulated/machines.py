@@ -1,4 +1,4 @@
-"""The machines of a simulated world, without sockets: steps over SSH and agents' tasks on tables of users.
+"""The machines of a simulated world, without sockets: steps over SSH on tables of users.
 
 The rules are those of `node_users`, which a real machine's scripts keep too; outcomes are those of the SSH adapter.
 """
@@ -23,13 +23,22 @@ class Fault(Struct):
     times: int = 1
 
 
+class Agent(Struct):
+    """What a machine's agent remembers: the highest epochs, and its results by task."""
+
+    node_epoch: int = 0
+    runtime_epoch: int = 0
+    results: dict[str, Outcome] = {}
+
+
 class Machine:
     """One machine; `boot_id` changes with a reboot, `up` is false while it answers nothing."""
 
     def __init__(self, node_id: str) -> None:
         self.node_id, self.boot_id, self.up, self.beats = node_id, f"boot-{node_id}", True, True
-        self.table = UserTable()
+        self.table, self.agent = UserTable(), Agent()
         self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
+        self.late: list[tuple[str, str]] = []  # of what came of an older epoch or of an attempt that was undone
         self.faults: dict[str, list[Fault]] = {}
 
     @property
@@ -62,24 +71,33 @@ class Machine:
 
 
 class SimulatedMachines:
-    """Implements `amends.ports.steps.StepRunner` for `ssh.*` and `agent.*`. Kept when a runtime dies."""
+    """The fleet: what is kept when a runtime dies."""
 
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
-        self.faults: Faults = CALM
 
     def add(self, node_id: str) -> Machine:
         """One more."""
         machine = self.machines[node_id] = Machine(node_id)
         return machine
 
+
+class MachineSteps:
+    """Implements `amends.ports.steps.StepRunner` for `ssh.*`, for one process."""
+
+    def __init__(self, fleet: SimulatedMachines, faults: Faults = CALM) -> None:
+        self._fleet, self._faults = fleet, faults
+        self.begun = 0
+
     async def run(self, call: StepCall) -> Outcome:
         """One try of a step; a lost reply is what nobody knows."""
-        machine = self.machines.get(call.args["node_id"])
+        machine = self._fleet.machines.get(call.args["node_id"])
+        self.begun += 1
         try:
-            await self.faults.before(call.name)
-            outcome = await self._act(machine, call)
-            await self.faults.after(call.name)
+            async with asyncio.timeout(call.timeout_ms / 1000):
+                await self._faults.before(call.name)
+                outcome = await self._act(machine, call)
+                await self._faults.after(call.name)
         except TimeoutError:
             return Outcome("unknown", "ssh_timeout", "no answer in time")
         return outcome
@@ -87,17 +105,14 @@ class SimulatedMachines:
     async def _act(self, machine: Machine | None, call: StepCall) -> Outcome:
         if machine is None or not machine.up:
             return Outcome("failed", "ssh_connect_failed", "connection refused", may_have_run=False)
-        family, _, op = call.name.partition(".")
-        if family == "agent":
-            return Outcome("done", data={"mounts": [], "users": machine.customers(), "foreign": []})
+        op = call.name.removeprefix("ssh.")
         kind = machine.fault(op)
         if kind == "refuse":
             return Outcome("failed", "ssh_connect_failed", "connection refused", may_have_run=False)
         if kind == "fail":
             return Outcome("failed", "ssh_step_failed", "fault injected", data={"exit_status": 1})
         if kind == "hang":
-            await asyncio.sleep(call.timeout_ms / 1000)
-            return Outcome("unknown", "ssh_timeout", "no answer in time")
+            await asyncio.get_running_loop().create_future()  # until the call's time is over
         if kind == "slow":
             await asyncio.sleep(SLOW_S)
         args = call.args
@@ -106,7 +121,7 @@ class SimulatedMachines:
             args.get("key", ""),
         )  # fmt: skip
         status, words = machine.table.apply(command)
-        machine.calls.append((op, command.user))
+        (machine.late if status == LATE else machine.calls).append((op, command.user))
         if kind == "lose":
             return Outcome("unknown", "ssh_step_failed", "the connection was lost")
         if status == 0:

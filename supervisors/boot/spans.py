@@ -5,6 +5,7 @@ from typing import Any
 
 from adapters.otel.environment import Target
 from adapters.otel.exporter import SpanExporter
+from adapters.otel.http import OtlpHttp
 from adapters.otel.jaeger import jaeger_json
 from adapters.otel.links import with_pointed_at
 from adapters.otel.otlp_json import otlp_json, summaries
@@ -22,7 +23,10 @@ class SpanExport:
 
     def __init__(self, spans: SpanReader, journal: PostgresJournal, target: Target) -> None:
         self._journal = journal
-        self.exporter = SpanExporter(target, read=spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor)
+        receiver = OtlpHttp(target) if target.url else None
+        self.exporter = SpanExporter(
+            receiver, read=spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
+        )
 
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""

@@ -1,6 +1,7 @@
-"""Points of a run: every durable read, write and outside call, counted and named; and a crash at one of them."""
+"""Points of a run: every durable read, write and outside call, counted and named; and what happens at one of them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec import Struct
@@ -19,12 +20,17 @@ class Point(Struct, frozen=True):
 
 
 class Points:
-    """Implements `adapters.simulated.faults.Faults`: counts, takes a moment, and at one point the process dies."""
+    """Implements `adapters.simulated.faults.Faults`: counts, takes a moment, and at one point something happens.
 
-    def __init__(self, crash_at: int = 0, mode: str = "before") -> None:
+    `strike` is it: the process dies unless something else is said.
+    """
+
+    def __init__(
+        self, at: int = 0, mode: str = "before", strike: Callable[[VirtualLoop], None] = VirtualLoop.crash
+    ) -> None:
         self.seen: list[Point] = []
-        self.crashed: Point | None = None
-        self._at, self._mode = crash_at, mode
+        self.struck: Point | None = None
+        self._at, self._mode, self.strike = at, mode, strike
         self._under_way: dict[asyncio.Task[Any] | None, Point] = {}  # a task calls one thing at a time
         self.loop: VirtualLoop
 
@@ -43,10 +49,13 @@ class Points:
         if self._mode == "lost":
             await self._here(point)
         elif self._mode == "after" and point.number == self._at:
-            self.crashed = point
-            self.loop.crash(after=1)
+            self._meet(point)
 
     async def _here(self, point: Point) -> None:
         if point.number == self._at:
-            self.crashed = point
-            await self.loop.die()
+            self._meet(point)
+            await asyncio.sleep(0)  # who is dead or paused does not come back from here
+
+    def _meet(self, point: Point) -> None:
+        self.struck = point
+        self.strike(self.loop)

@@ -4,16 +4,14 @@ A story is told anew after a crash, by the same clients with the same keys; what
 stays so. It ends when nothing is owed.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
 from amends.ports.journal import Commit
 from amends.values.errors import Refused
-from supervisors.simulation.world import Running, World
-
-Tell = Callable[[Running], Awaitable[None]]
+from supervisors.simulation.world import Running, Tell, World
 
 
 class Story(Struct, frozen=True, kw_only=True):

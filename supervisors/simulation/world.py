@@ -8,16 +8,18 @@ Time goes on from run to run. Clients ask with the idempotency keys they asked w
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from adapters.simulated.bus import SimulatedBus
+from adapters.simulated.agents import AgentSteps
+from adapters.simulated.bus import BusConnection, SimulatedBus
+from adapters.simulated.faults import Links
 from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
 from adapters.simulated.loop import Crashed, VirtualLoop
-from adapters.simulated.machines import Machine, SimulatedMachines
+from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
 from amends.delivery.notices import NoticeRunner
 from amends.ports.clock import Sources
 from amends.ports.steps import StepRunner
@@ -26,9 +28,9 @@ from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.limits import Limits
 from supervisors.api.endpoints import checks, commands, finders
-from supervisors.bus_admin import BusAdmin
+from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
-from supervisors.invariants import Violation
+from supervisors.invariants.records import Violation
 from supervisors.pool import Policy
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
@@ -38,6 +40,7 @@ START_US = 1_768_478_400_000_000
 BEAT_S = 0.2
 PATIENCE_S = 600.0  # virtual: all is quiet within ten minutes (L1)
 CUSTOMER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEGd9bAiRPwdzoHc9bXh0hUeQZEKrxfD5wyKYs6oFGcW"
+Tell = Callable[["Running"], Coroutine[Any, Any, None]]  # what clients do with a runtime, to its end
 
 
 class Refused(Exception):
@@ -70,12 +73,11 @@ class World:
         """A machine that is up."""
         return self.machines.machines.get(node_id) or self.machines.add(node_id)
 
-    def run(self, story: "Callable[[Running], Awaitable[None]]", points: Points | None = None) -> bool:
+    def run(self, story: Tell, points: Points | None = None) -> bool:
         """A runtime from its start through the story to its end; False if it crashed before."""
         loop = VirtualLoop(self.now_s)
         points = points or Points()
         points.loop = loop
-        self.bus.faults = self.machines.faults = points
         self.runs += 1
         try:
             loop.run_until_complete(self._tell(loop, points, story))
@@ -89,18 +91,21 @@ class World:
             raise AssertionError(f"a task failed unheard: {loop.unheard[0]}")
         return True
 
-    async def _tell(self, loop: VirtualLoop, points: Points, story: "Callable[[Running], Awaitable[None]]") -> None:
-        running = Running(self, loop, points)
-        await running.start()
-        await story(running)
-        await running.stop()
+    async def _tell(self, loop: VirtualLoop, points: Points, story: Tell) -> None:
+        await Running(self, loop, points, is_dead=lambda holder: True).live(story)
 
 
 class Running:
-    """One runtime of the world."""
+    """One runtime of the world. It stands by while another one lives that holds the lease."""
 
-    def __init__(self, world: World, loop: VirtualLoop, points: Points) -> None:
+    def __init__(
+        self, world: World, loop: VirtualLoop, points: Points, name: str = "runtime", *,
+        is_dead: Callable[[str], bool] = lambda holder: False,
+    ) -> None:  # fmt: skip
         self.world, self._loop, self._points = world, loop, points
+        self.links = Links()
+        self.steps = MachineSteps(world.machines, points)
+        self.lease = SimulatedLease(world.database, loop.time, name, is_dead=is_dead, faults=points, links=self.links)
         sources = Sources(
             wall_us=lambda: START_US + loop.now_us(), monotonic_us=loop.now_us, entropy=world.chance.randbytes
         )
@@ -108,27 +113,41 @@ class Running:
         self.core = Core(policy, world.limits, sources=sources)
         self._tasks: list[asyncio.Task[Any]] = []
 
+    async def live(self, story: Tell) -> None:
+        """Start, tell the story, stop; raises what ended the tree before, such as `Fenced`."""
+        await self.start()
+        telling = asyncio.create_task(story(self), name="story")
+        await asyncio.wait([telling, self._tree], return_when=asyncio.FIRST_COMPLETED)
+        if self._tree.done():
+            self._beating.cancel()
+            await self.core.kernel.aclose()
+            await self._tree
+        await telling
+        await self.stop()
+
     async def start(self) -> None:
         """As `supervisors.boot.runtime.Runtime` does, without servers."""
-        world, core = self.world, self.core
-        lease = SimulatedLease(world.database, self._loop.time)
+        world, core, links = self.world, self.core, self.links
+        await self.lease.acquire()
         sources = core.kernel.sources
-        journal = SimulatedJournal(world.database, lease.epoch, sources.wall_us, self._points)
-        await core.load(journal, lease)
-        await core.watch(lambda: True)
-        admin = BusAdmin(world.bus, journal, lease.may_act)
+        journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
+        await core.load(journal, self.lease)
+        await core.watch(lambda: links.bus)
+        agents = AgentSteps(
+            world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links
+        )
+        bus, steps = BusConnection(world.bus, self._points, links), self.steps
         runners: dict[str, StepRunner] = {
-            "ssh": world.machines,
-            "agent": world.machines,
-            "bus": NoticeRunner(world.bus),
-            "bus-admin": admin,
+            "ssh": steps,
+            "agent": agents,
+            "bus": NoticeRunner(bus),
+            "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
         }
-        core.wire(runners, world.bus, bus_is_there=lambda: True)
+        republishes = Republishes(self._republished)
+        core.kernel.engine.listeners.append(republishes.follow)
+        core.wire(runners, bus, bus_is_there=lambda: links.bus)
 
-        async def nothing_republished(request_id: str) -> dict[str, Any]:
-            return {}
-
-        table = commands((RENTAL,), checks(str, str, {}), finders(journal), {"republish": nothing_republished})
+        table = commands((RENTAL,), checks(str, str, {}), finders(journal), {"republish": republishes.outcome})
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
         await core.kernel.resume()
@@ -147,12 +166,22 @@ class Running:
         await asyncio.wait([self._tree, self._beating])
         await self.core.kernel.aclose()
 
+    async def _republished(self, question: str, target: str, request_id: str) -> list[dict[str, Any]]:
+        """How a republish ended that this runtime has not seen end."""
+        rows = [
+            {**row, "details": msgspec.json.decode(row["details"])}
+            for row in self.world.database.tables.rows["audit_log"].values()
+            if row["target_ref"] == target and row["action"].startswith("outbox.republish.")
+        ]
+        return [row for row in rows if row["details"]["request_id"] == request_id][-1:]
+
     async def _beat(self) -> None:
         while True:
-            for machine in self.world.machines.machines.values():
-                if machine.up and machine.beats:
-                    self.core.detector.heard(machine.node_id, machine.boot_id)
-            self.core.detector.canary()
+            if self.links.bus:
+                for machine in self.world.machines.machines.values():
+                    if machine.up and machine.beats:
+                        self.core.detector.heard(machine.node_id, machine.boot_id)
+                self.core.detector.canary()
             await asyncio.sleep(BEAT_S)
 
     # --- clients -------------------------------------------------------------------------------------
@@ -165,6 +194,9 @@ class Running:
             entry = self.requests.enter(endpoint, headers)
             assert isinstance(entry, Entry)
             reply = await self.requests.handle(endpoint, msgspec.json.encode(body), headers, entry)
+            if not self.lease.may_answer():
+                await asyncio.sleep(0.5)  # it is silent: another runtime may have answered
+                continue
             if reply.body["ok"]:
                 data: dict[str, Any] = reply.body["data"]
                 return data

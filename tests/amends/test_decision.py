@@ -1,7 +1,7 @@
 """A decision as data: its ids are derived, unique, and sort as they were made."""
 
 from amends.domain.kinds import ActorKind, ActorState
-from amends.turn.decision import Context, Decision
+from amends.turn.decision import Context, Decision, text
 from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 
@@ -27,3 +27,8 @@ def test_the_same_seed_gives_the_same_ids_and_another_one_others() -> None:
     assert mine == [again.mint("evt") for _ in range(2000)]
     assert not set(mine) & {other.mint("evt") for _ in range(2000)}
     assert len(set(mine)) == 2000
+
+
+def test_a_set_is_written_in_one_order_whatever_the_hash_seed() -> None:
+    names = [f"case_{number}" for number in range(50)]
+    assert text(frozenset(names)) == text(sorted(names))

@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from supervisors import invariants
-from supervisors.invariants import Violation
+from adapters.simulated.journal import Database
+from supervisors.invariants import committed
+from supervisors.invariants.records import Records, Violation
+from supervisors.invariants.rest import at_rest, hashed, in_order
 from supervisors.simulation.points import Point, Points
 from supervisors.simulation.stories import Story
 from supervisors.simulation.world import World
@@ -29,7 +31,7 @@ def tell(story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 
     story.breaks(world)
     first = Points(crash_at, mode)
     done = world.run(story.tell, first)
-    assert done == (first.crashed is None)
+    assert done == (first.struck is None)
     if not done and again_at:
         second = Points(again_at, mode)
         done = world.run(story.tell, second)
@@ -38,26 +40,33 @@ def tell(story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 
             break
         done = world.run(story.tell)
     assert done, "the story does not end"
-    return Told(world, first.seen, first.crashed)
+    return Told(world, first.seen, first.struck)
 
 
-def rows_of(world: World) -> dict[str, list[dict[str, Any]]]:
-    """All rows of its database, by table."""
-    return {name: list(table.values()) for name, table in world.database.tables.rows.items()}
+def simulated_rows(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """All its rows by table, those of states as one."""
+    states = [
+        {"kind": write.kind, "id": write.id, "state": write.state, "due_us": write.due_us,
+         "body": msgspec.json.decode(write.body)}
+        for write in database.tables.states.values()
+    ]  # fmt: skip
+    rows = {name: list(table.values()) for name, table in database.tables.rows.items()}
+    return {**rows, "state": states, "journal_head": [msgspec.structs.asdict(database.head)]}
+
+
+def records_of(database: Database) -> Records:
+    """The same, as the checks read them."""
+    return Records(simulated_rows(database))
 
 
 def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
-    tables = rows_of(world)
-    found = [
-        *invariants.at_rest(tables), *invariants.runs(tables), *invariants.audit(tables["audit_log"]),
-        *invariants.money(tables), *invariants.events_in_order(_published(world)),
-    ]  # fmt: skip
-    found += [*world.broken, *_sent_once(world), *_as_told(story, world, tables)]
-    return found
+    records = records_of(world.database)
+    found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
+    return [*found, *world.broken, *_sent_once(world), *_as_told(story, world, records)]
 
 
-def _published(world: World) -> list[tuple[str, int]]:
+def published(world: World) -> list[tuple[str, int]]:
     told = [msgspec.json.decode(stored.payload) for stored in world.bus.streams["AMENDS_EVT"]]
     return [(event["entity"], event["seq"]) for event in told]
 
@@ -68,25 +77,25 @@ def _sent_once(world: World) -> list[Violation]:
     return [Violation("C2", each, "sent twice") for each, count in Counter(told).items() if count > 1]
 
 
-def _as_told(story: Story, world: World, tables: dict[str, list[dict[str, Any]]]) -> list[Violation]:
+def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     """How this row must end: once, whatever happened on the way."""
     found = []
     states = [write for (kind, _), write in world.database.tables.states.items() if kind == "allocation"]
     if [write.state for write in states] != [story.state]:
         found.append(Violation("A2", story.row, f"allocations: {[write.state for write in states]}"))
-    own = [row for row in tables["recovery_run"] if row["matrix_row"] == story.row]
+    own = [row for row in records.of("recovery_run") if row["matrix_row"] == story.row]
     traces = {row["recovery_trace_id"] for row in own}
     if not own or {row["final_outcome"] for row in own} != {story.outcome}:
         found.append(Violation("C6", story.row, f"runs: {[(row['matrix_row'], row['final_outcome']) for row in own]}"))
-    records = sorted((row for row in tables["compensation"] if row["recovery_trace_id"] in traces),
+    undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
                      key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
-    seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in records]
+    seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in undone]
     if story.row in ("R01", "R07"):  # of each event or notification that met the outage
         seen = [each for each, count in Counter(seen).items() if count]
     if seen != list(story.compensations):
         found.append(Violation("C2", story.row, f"compensations: {seen}"))
-    if len(tables["meters"]) != story.meters:
-        found.append(Violation("B1", story.row, f"{len(tables['meters'])} meters"))
+    if len(records.of("meters")) != story.meters:
+        found.append(Violation("B1", story.row, f"{len(records.of('meters'))} meters"))
     wanted = [f"am-{write.id.removeprefix('alloc_')}" for write in states if write.state == "active"]
     for machine in world.machines.machines.values():
         if machine.customers() != wanted:

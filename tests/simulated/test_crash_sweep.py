@@ -5,10 +5,14 @@ from collections import Counter
 
 import pytest
 
+from adapters.simulated.journal import Database
+from amends.ports.journal import Commit
+from supervisors.invariants import committed
+from supervisors.invariants.records import Violation
 from supervisors.matrix import ROWS
 from supervisors.simulation.points import MODES
 from supervisors.simulation.stories import STORIES, Story
-from tests.simulated.sweep import tell, wrong
+from tests.simulated.sweep import records_of, tell, wrong
 from tools import crash_points
 
 BUILT = [row.id for row in ROWS if row.status == "built"]
@@ -23,6 +27,20 @@ def test_every_built_row_has_its_story() -> None:
 def test_a_story_without_a_crash_ends_as_its_row_says(story: Story) -> None:
     told = tell(story)
     assert wrong(story, told.world) == []
+
+
+@pytest.mark.parametrize("story", BY_ROW)
+def test_nothing_is_wrong_at_any_committed_instant(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = Database.write, list[list[Violation]]()
+
+    def write(self: Database, commit: Commit) -> None:
+        real(self, commit)
+        seen.append(committed(records_of(self)))
+
+    monkeypatch.setattr(Database, "write", write)
+    tell(story, 30, "lost")
+    assert seen
+    assert not any(seen)
 
 
 @pytest.mark.parametrize("story", BY_ROW)
@@ -53,7 +71,7 @@ def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str
 def test_a_crash_in_the_recovery_from_a_crash_changes_nothing_either(story: Story) -> None:
     chance = random.Random(7)
     points = tell(story).points
-    for _ in range(60):
+    for _ in range(50):
         first, again, mode = chance.choice(points), chance.randrange(1, len(points)), chance.choice(MODES)
         told = tell(story, first.number, mode, again)
         assert wrong(story, told.world) == [], f"{story.row}, died {mode} {first} and at {again} of the recovery"

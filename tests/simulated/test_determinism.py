@@ -1,4 +1,4 @@
-"""The same seed gives the same turns, bit for bit: twice in one process, and under another hash seed."""
+"""The same seed gives the same turns, bit for bit: twice, under another hash seed, and on other interpreters."""
 
 import os
 import subprocess
@@ -7,20 +7,23 @@ import sys
 import pytest
 
 from supervisors.simulation.stories import STORIES, Story
+from tests.simulated.seeded import digests
 from tests.simulated.sweep import tell
+from tools.interpreters import ASK, prepared
 
-PROGRAM = "from tests.simulated.test_determinism import digests; print(*digests())"
 
-
-def digests(crash_at: int = 20) -> list[str]:
-    """The heads of all stories' digest chains, each with a crash in it."""
-    return [tell(story, crash_at, "lost").world.database.head.digest for story in STORIES]
+def said_by(python: str, **env: str) -> list[str]:
+    """The same as told by another process."""
+    environ = {**os.environ, "PYTHONPATH": "src:.", **env}
+    other = subprocess.run([python, "-c", ASK], capture_output=True, text=True, check=False, env=environ)
+    assert other.returncode == 0, other.stderr
+    return other.stdout.split()
 
 
 def test_a_seed_decides_everything() -> None:
     first = digests()
     assert digests() == first
-    assert len(set(first)) == len(STORIES)
+    assert len(set(first)) == len(first) == len(STORIES) + 2
 
 
 @pytest.mark.parametrize("story", STORIES[:1], ids=lambda story: story.row)
@@ -28,9 +31,11 @@ def test_another_seed_decides_otherwise(story: Story) -> None:
     assert tell(story, seed=2).world.database.head != tell(story, seed=1).world.database.head
 
 
-def test_nothing_depends_on_the_hash_seed() -> None:
-    mine = " ".join(digests())
-    for seed in ("1", "4711"):
-        env = {**os.environ, "PYTHONHASHSEED": seed}
-        other = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, env=env)
-        assert other.stdout.strip() == mine
+@pytest.mark.parametrize("seed", ["1", "4711"])
+def test_nothing_depends_on_the_hash_seed(seed: str) -> None:
+    assert said_by(sys.executable, PYTHONHASHSEED=seed) == digests()
+
+
+@pytest.mark.parametrize("python", [sys.executable, *prepared()])
+def test_nothing_depends_on_the_interpreter(python: str) -> None:
+    assert said_by(python) == digests()

@@ -15,7 +15,7 @@ from amends.runtime.engine import Engine
 from amends.runtime.writer import JournalWriter, Pending
 from amends.turn.decision import Decision
 from amends.turn.recovery import Run
-from supervisors.invariants import Violation
+from supervisors.invariants.records import Violation
 from supervisors.simulation.stories import STORIES, Story
 from supervisors.simulation.world import NotQuiet, Running, World
 from tests.amends.test_law import test_undo_goes_backwards_and_runs_the_step_that_is_declared as undo_goes_backwards

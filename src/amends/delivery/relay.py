@@ -54,7 +54,7 @@ class Relay:
         self._passed: dict[str, int] = {}  # of a row that was refused, how many had gone out by then
         self._ready: deque[str] = deque()
         self._queued: set[str] = set()  # what stands in `_ready`: an entity is there once, or in flight, or neither
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[asyncio.Task[None], None] = {}  # as they were begun
         self._parked: dict[str, str] = {}  # entity → its poisoned row; what follows it waits in Postgres
         self._behind, self._left = True, 0  # whether rows wait in Postgres beyond those in memory, and how many
         self._met: list[OutboxRow] | None = None  # committed while a page is being read; None while none is
@@ -226,7 +226,7 @@ class Relay:
             if entity not in self._entities:
                 continue
             task = asyncio.create_task(self._publish_next(entity), name="relay.publish")
-            self._in_flight.add(task)
+            self._in_flight[task] = None
             task.add_done_callback(self._landed)
 
     def _choose_stuck(self) -> None:
@@ -263,7 +263,7 @@ class Relay:
             self._ready.append(entity)
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
-        self._in_flight.discard(task)
+        self._in_flight.pop(task, None)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a publish could not be taken in", exc_info=error)

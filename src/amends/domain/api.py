@@ -4,7 +4,8 @@ The service's subject, who may send it, the schema of its request and reply, the
 the reference pages: all are read off that declaration. No transport here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import msgspec
@@ -111,14 +112,19 @@ Instant = Annotated[
 ]  # fmt: skip
 
 
-def fields_of(request: type[Request], inside: str = "", *, may_miss: bool = False) -> Iterator[Field]:
+@cache
+def fields_of(request: type[Request]) -> Sequence[Field]:
     """The fields of a request, an object's own instead of itself. Raises `BadDomain` for one that says nothing."""
+    return tuple(_fields(request))
+
+
+def _fields(request: type[Request], inside: str = "", *, may_miss: bool = False) -> Iterator[Field]:
     hints = get_type_hints(request, include_extras=True)
     for field in msgspec.structs.fields(request):
         optional = may_miss or not field.required
         base, said = _parts(hints[field.name])
         if isinstance(base, type) and issubclass(base, Request):
-            yield from fields_of(base, f"{inside}{field.name}.", may_miss=optional)
+            yield from _fields(base, f"{inside}{field.name}.", may_miss=optional)
             continue
         if said is None:
             raise BadDomain(f"{request.__name__}.{field.name} does not say what it is: annotate it with Asked")

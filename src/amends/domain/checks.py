@@ -79,7 +79,7 @@ def _command_faults(domain: Domain) -> Iterable[str]:
             if field and field not in request.__struct_fields__:
                 yield f"command {subject} names the field {field!r}, which its request has not"
         try:
-            list(fields_of(request))
+            fields_of(request)
         except BadDomain as fault:
             yield f"command {subject}: {fault}"
 

@@ -60,7 +60,7 @@ class Dispatcher:
         self._queues: dict[str, deque[StepRow]] = {}
         self._held: dict[str, deque[StepRow]] = {}
         self._running: dict[str, int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # as they were begun
         self._wake = asyncio.Event()
         self._ready: deque[str] = deque()
         self._next_look_us = 0
@@ -168,11 +168,11 @@ class Dispatcher:
         """Start nothing more; let what runs finish, within `timeout_s`. The rest stays intended."""
         self.stopping = True
         if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        for task in set(self._tasks):
+            await asyncio.wait(list(self._tasks), timeout=timeout_s)
+        for task in list(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=1.0)
+            await asyncio.wait(list(self._tasks), timeout=1.0)
 
     def _enqueue(self, row: StepRow) -> None:
         queue = self._queues.get(row.target)
@@ -212,7 +212,7 @@ class Dispatcher:
             queue.popleft()
             self._running[target] = self._running.get(target, 0) + 1
             task = asyncio.create_task(self._do(row), name=f"step.{row.name}")
-            self._tasks.add(task)
+            self._tasks[task] = None
             task.add_done_callback(partial(self._ended, target, place))
         if queue:
             self._ready.append(target)
@@ -232,7 +232,7 @@ class Dispatcher:
         return all(self._conditions[need](row.target) for need in needs)
 
     def _ended(self, target: str, place: tuple[str, str], task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._running[target] -= 1
         if not self._running[target]:
             del self._running[target]

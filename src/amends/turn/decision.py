@@ -31,7 +31,7 @@ from amends.values.records import (
 from amends.values.tables import table_of
 
 EVENTS = "AMENDS_EVT"
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(order="deterministic").encode  # sets in one order, whatever the hash seed
 
 
 def text(value: Any) -> str:

@@ -12,10 +12,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from adapters.otel import exporter
 from adapters.otel.encoding import encode_rows, readable
 from adapters.otel.environment import Target, export_target, traces_url
-from adapters.otel.exporter import SpanExporter, _wait_s
+from adapters.otel.exporter import SpanExporter
+from adapters.otel.http import LONGEST_WAIT_S, OtlpHttp, _wait_s
 from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
 from adapters.postgres.spans import SpanReader
@@ -49,10 +49,10 @@ def exporter_of(database: Database, url: str | Target, batch: int = 512) -> Span
         await database.journal.fetch("write_cursor", "otlp", jseq)
 
     read = SpanReader(database.read).after
+    target = url if isinstance(url, Target) else to(url)
     return SpanExporter(
-        url if isinstance(url, Target) else to(url), read=read, read_cursor=read_cursor, write_cursor=write_cursor,
-        backoff=QUICK, batch=batch,
-    )  # fmt: skip
+        OtlpHttp(target), read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK, batch=batch
+    )
 
 
 @asynccontextmanager
@@ -235,7 +235,7 @@ async def test_postgres_away_is_waited_out(receiver: Receiver) -> None:
         raise AssertionError("nothing was sent")
 
     exporter = SpanExporter(
-        to(receiver.url), read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK
+        OtlpHttp(to(receiver.url)), read=read, read_cursor=read_cursor, write_cursor=write_cursor, backoff=QUICK
     )
     async with running(exporter):
         await until(lambda: exporter.cursor == 5)
@@ -246,7 +246,7 @@ async def test_without_an_endpoint_nothing_is_asked() -> None:
     async def never(*_: object) -> Any:
         raise AssertionError("asked")
 
-    exporter = SpanExporter(to(""), read=never, read_cursor=never, write_cursor=never)
+    exporter = SpanExporter(None, read=never, read_cursor=never, write_cursor=never)
     async with running(exporter):
         exporter.notify()
         await asyncio.sleep(0.1)
@@ -353,7 +353,7 @@ def _otlp_json(row: dict[str, object]) -> bytes:
     "retry_after", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "-5", "soon", "", "1e9", "٣", "Mon, 99 Foo 2026 00:00:00"]
 )
 def test_whatever_a_receiver_asks_to_wait_is_a_bounded_number(retry_after: str) -> None:
-    assert 0.0 <= _wait_s(retry_after) <= exporter.LONGEST_WAIT_S
+    assert 0.0 <= _wait_s(retry_after) <= LONGEST_WAIT_S
 
 
 @pytest.mark.parametrize("pad", [0, 150, 195])
@@ -362,6 +362,6 @@ def test_no_part_of_a_header_that_a_receiver_repeats_is_shown(pad: int) -> None:
     target = SimpleNamespace(headers={"authorization": f"Bearer {token}", "x-key": f"name={token[::-1]}"})
     one = cast(Any, SimpleNamespace(_target=target))
     for text in (f"{'x' * pad} invalid token {token}", f"{'y' * pad}{token[::-1]}"):
-        shown = SpanExporter._safe(one, text)
+        shown = OtlpHttp._safe(one, text)
         assert token[:8] not in shown
         assert token[::-1][:8] not in shown

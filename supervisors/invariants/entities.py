@@ -1,0 +1,116 @@
+"""What must hold of nodes, allocations, meters and notifications at every committed instant."""
+
+from collections.abc import Iterator
+
+from supervisors.invariants.records import Records, Violation, grouped
+
+HOLDING = ("provisioning", "activating", "active", "releasing")
+ON_ITS_WAY = {
+    "allocation": ("requested", "provisioning", "activating", "releasing"),
+    "notification": ("pending",),
+}
+COMES_BACK = {"offline", "cleanup_exhausted"}  # reasons that a clean-up takes away
+OVERDUE_US = 300_000_000
+
+
+def assigned(records: Records) -> Iterator[Violation]:
+    """A node has one live assignment at most, and it fits its allocation (A1)."""
+    for node_id, rows in grouped(records.assignments, lambda row: row["node_id"]).items():
+        if len(rows) > 1:
+            yield Violation("A1", f"node:{node_id}", "several live assignments")
+    for row in records.assignments:
+        allocation = records.allocation(row["allocation_id"])
+        fits = (
+            allocation is not None
+            and allocation["body"].get("node_id") == row["node_id"]
+            and allocation["state"] in HOLDING
+            and (row["state"] == "active") == (allocation["state"] in ("active", "releasing"))
+        )
+        if not fits:
+            yield Violation("A1", f"allocation:{row['allocation_id']}", "a live assignment does not fit its allocation")
+    held = {row["allocation_id"] for row in records.assignments}
+    for allocation in records.actors("allocation", *HOLDING):
+        if allocation["id"] not in held:
+            yield Violation("A1", f"allocation:{allocation['id']}", "it lives without an assignment")
+
+
+def moved(records: Records) -> Iterator[Violation]:
+    """What is not at rest is moved on by a timer, a step or a message, or a case says why not (A3)."""
+    for kind, states in ON_ITS_WAY.items():
+        for row in records.actors(kind, *states):
+            ref = f"{kind}:{row['id']}"
+            if row["due_us"] is None and "cases" not in row["body"] and ref not in records.moving:
+                yield Violation("A3", ref, "nothing moves it on")
+    for debt in records.debts:
+        allocation, ref = records.allocation(debt["allocation_id"]), f"allocation:{debt['allocation_id']}"
+        waits = ref in records.moving or ref in records.with_open_case
+        if debt["kind"] == "user" and allocation is not None and allocation["due_us"] is None and not waits:
+            yield Violation("A3", ref, "nothing moves its cleanup on")
+    for row in records.of("step"):
+        kind, _, identifier = row["entity"].partition(":")
+        if row["state"] == "intended" and (kind, identifier) not in records.states:
+            yield Violation("A3", row["entity"], "a step is intended for nobody")
+
+
+def brought_back(records: Records) -> Iterator[Violation]:
+    """A node whose reasons pass is on its way back (A3)."""
+    owing = {debt["node_id"] for debt in records.debts}
+    for node in records.actors("node", "quarantined"):
+        ref, reasons = f"node:{node['id']}", node["body"].get("quarantine_reasons")
+        comes_back = node["body"].get("returning") is True or (reasons is not None and COMES_BACK.issuperset(reasons))
+        waits = node["id"] in owing or ref in records.moving or ref in records.with_open_case
+        if comes_back and node["due_us"] is None and not waits:
+            yield Violation("A3", ref, "nothing brings it back")
+
+
+def overdue(records: Records, now_us: int, alive_since_us: int) -> Iterator[Violation]:
+    """Under a runtime that has lived for so long, no timer is late by minutes (A3)."""
+    latest_us = now_us - OVERDUE_US
+    for (kind, identifier), row in records.states.items():
+        late = row["due_us"] is not None and row["due_us"] < latest_us and alive_since_us < latest_us
+        if late and f"{kind}:{identifier}" not in records.with_case:
+            yield Violation("A3", f"{kind}:{identifier}", "a timer is overdue and no case says why")
+
+
+def owed(records: Records) -> Iterator[Violation]:
+    """Debts and pending clean-ups are the same thing, said twice (A4)."""
+    users = [debt for debt in records.debts if debt["kind"] == "user"]
+    for debt in users:
+        allocation = records.allocation(debt["allocation_id"])
+        if allocation is None or allocation["body"].get("cleanup_pending") is not True:
+            yield Violation("A4", debt["target_ref"], "a debt whose allocation owes no cleanup")
+    listed = {debt["allocation_id"] for debt in users}
+    for row in records.actors("allocation"):
+        owes = not {"owing", "cases", "runs"}.isdisjoint(row["body"])
+        if owes and row["body"].get("cleanup_pending") is True and row["id"] not in listed:
+            yield Violation("A4", f"allocation:{row['id']}", "a pending cleanup that no debt lists")
+
+
+def metered(records: Records) -> Iterator[Violation]:
+    """The clock runs exactly while the allocation is active (B6); a window is debited once (B3)."""
+    running = {row["allocation_id"] for row in records.of("meters") if row["state"] == "accruing"}
+    for row in records.actors("allocation", "active"):
+        if row["id"] not in running:
+            yield Violation("B6", f"allocation:{row['id']}", "it is active and its clock does not run")
+    for meter in records.of("meters"):
+        allocation, ref = records.allocation(meter["allocation_id"]), f"meter:{meter['meter_id']}"
+        if meter["state"] == "accruing" and (allocation is None or allocation["state"] != "active"):
+            yield Violation("B6", ref, "it runs and its allocation is not active")
+        backwards = meter["stopped_us"] is not None and meter["stopped_us"] < meter["started_us"]
+        if allocation is not None and (backwards or meter["state"] != allocation["body"].get("billing_state")):
+            yield Violation("B6", ref, "it does not say what its allocation says")
+    debits = [row for row in records.of("ledger_entries") if row["entry_type"] == "debit"]
+    for (meter_id, window), rows in grouped(debits, lambda row: (row["meter_id"], row["window_start_us"])).items():
+        if window is not None and len(rows) > 1:
+            yield Violation("B3", f"meter:{meter_id}/window:{window}", "several debits of one window")
+
+
+def audited(records: Records) -> Iterator[Violation]:
+    """No state changes without its entry (U2)."""
+    last: dict[str, str] = {}
+    for entry in sorted(records.of("audit_log"), key=lambda row: row["seq"]):
+        if entry["to_state"] is not None:
+            last[entry["target_ref"]] = entry["to_state"]
+    for (kind, identifier), row in records.states.items():
+        if last.get(f"{kind}:{identifier}") != row["state"]:
+            yield Violation("U2", f"{kind}:{identifier}", "its state is not the one last audited")
