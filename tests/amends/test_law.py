@@ -7,6 +7,7 @@ import pytest
 from msgspec import Struct
 
 from actors.tables import MeterRow
+from amends.delivery.domain import DELIVERY_KINDS
 from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState, Legal
 from amends.domain.matrix import CaseKind, Matrix, MatrixRow, OpenRow, broken_promises
@@ -54,7 +55,7 @@ def row(row_id: str, *covers: str, **more: Any) -> MatrixRow:
 
 
 DOMAIN = Domain(
-    name="things", kinds=(THING,),
+    name="things", kinds=(THING, *DELIVERY_KINDS),
     steps=(
         StepSpec(name="a", adapter="x", undo="undo"), StepSpec(name="b", adapter="x", undo="undo", failures=("error",)),
         StepSpec(name="undo", adapter="x", no_undo="it is the undo"),
@@ -211,3 +212,12 @@ def test_a_release_may_extend_a_row_and_not_owe_less_than_open_runs_began_with()
         "run recov_T2 of thing:t1: T2 has no owed reverse·external_call any more",
         "run recov_T9 of thing:t1: T9 is not built in this release",
     ]
+
+
+def test_an_actor_that_another_creates_is_of_the_shape_that_this_release_writes() -> None:
+    made = turn()
+    made.spawn("thing", "t2", Thing(state="on"))
+    assert [(each.state.version, each.state.v) for each in made.spawned] == [(1, THING.v)]
+    assert THING.v == 2
+    with pytest.raises(Bug, match="no domain has a kind 'ghost'"):
+        made.spawn("ghost", "g1", Thing(state="on"))

@@ -63,6 +63,7 @@ class Context:
         self.matrix_sha256 = self.matrix.sha256
         self.policy_sha256 = policy_sha256
         self.facts = facts
+        self.versions = {kind.name: kind.v for domain in domains for kind in domain.kinds}
         self.steps = {step.name: step for domain in domains for step in domain.steps}
         self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
         self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
@@ -230,8 +231,11 @@ class Decision:
         self.rows.append(row)
 
     def spawn(self, kind: str, identifier: str, state: ActorState) -> None:
-        """Create another actor in the same transaction."""
-        self.spawned.append(Spawn(kind, identifier, msgspec.structs.replace(state, version=1)))
+        """Create another actor in the same transaction, its body of the shape that this release writes."""
+        if kind not in self.context.versions:
+            raise Bug(f"{self.ref}: no domain has a kind {kind!r} to be created")
+        state = msgspec.structs.replace(state, version=1, v=self.context.versions[kind])
+        self.spawned.append(Spawn(kind, identifier, state))
         self._audit(f"{kind}.{state.state}", f"{kind}:{identifier}", None, state.state, "", {"by": self.ref})
 
     def step(
