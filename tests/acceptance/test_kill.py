@@ -50,19 +50,23 @@ class Customer:
             await self._rent_once()
             await self._settle()
 
+    async def _ask(self, subject: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Patient as the whole: on a slow machine several kills pass before anybody has answered."""
+        return await self.world.ask_until(subject, data, key=self.world.new_key(), timeout_s=CONVERGES_WITHIN_S)
+
     async def _rent_once(self) -> None:
         data = {
             "account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": RATE,
             "node_id": self.machine.node_id, "external_ref": f"{self.machine.node_id}-{self.asked}",
         }  # fmt: skip
         self.asked += 1
-        reply = await self.world.ask_until("cmd.allocation.request", data, key=self.world.new_key())
+        reply = await self._ask("cmd.allocation.request", data)
         assert reply["ok"], reply
         allocation_id = reply["data"]["allocation"]["allocation_id"]
         if self.chance.random() < 0.8:
             await self._is(allocation_id, "active", *ENDED)
         leave = {"allocation_id": allocation_id}
-        reply = await self.world.ask_until("cmd.allocation.release", leave, key=self.world.new_key())
+        reply = await self._ask("cmd.allocation.release", leave)
         assert reply["ok"], reply
         if "already_terminal" not in reply["data"]:
             self.accepted[allocation_id] = reply["data"]["accepted_us"]
@@ -71,7 +75,7 @@ class Customer:
     async def _is(self, allocation_id: str, *states: str) -> None:
         async def check() -> bool:
             data = {"id": allocation_id}
-            reply = await self.world.ask_until("qry.allocation.get", data, key=self.world.new_key())
+            reply = await self._ask("qry.allocation.get", data)
             assert reply["ok"], reply
             return reply["data"]["state"] in states
 
@@ -82,7 +86,7 @@ class Customer:
         target = f"node:{self.machine.node_id}"
 
         async def ready() -> bool:
-            node = await self.world.ask_until("qry.node.get", {"id": self.machine.node_id}, key=self.world.new_key())
+            node = await self._ask("qry.node.get", {"id": self.machine.node_id})
             if node["data"]["state"] == "quarantined":
                 await self._retry()
             return node["data"]["state"] == "ready" and not node["data"]["dirty"]
@@ -90,12 +94,10 @@ class Customer:
         await until(ready, f"{target} is ready and clean", CONVERGES_WITHIN_S, pause_s=0.05)
 
     async def _retry(self) -> None:
-        open_cases = await self.world.ask_until(
-            "qry.ops_case.list", {"kind": "cleanup_exhausted", "state": "open"}, key=self.world.new_key()
-        )
+        open_cases = await self._ask("qry.ops_case.list", {"kind": "cleanup_exhausted", "state": "open"})
         for case in open_cases["data"]["items"]:
             data = {"allocation_id": case["target_ref"].partition(":")[2], "reason": "after the crash"}
-            await self.world.ask_until("ops.cleanup.retry", data, key=self.world.new_key())
+            await self._ask("ops.cleanup.retry", data)
 
 
 async def _kill_again_and_again(world: World, chance: random.Random, customers: list["asyncio.Task[None]"]) -> None:
