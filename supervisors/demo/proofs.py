@@ -13,28 +13,28 @@ TRACE_FILE = "amends-demo-traces.json"
 
 async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
     """Print board, proofs and links; whether every proof holds."""
-    tell.scene("The board")
-    tell.table(
+    await tell.scene("The board")
+    await tell.table(
         ("row", "broken", "undone", "outcome", "time"),
         [(r.row, r.broken, r.undone, r.outcome, f"{r.ms:,.0f} ms") for r in results],
     )
-    tell.scene("Proofs")
+    await tell.scene("Proofs")
     audit = await site.ask("ops.audit.verify", {})
-    tell.tick(f"audit chain: {audit['entries']} entries, head {audit['head_hash'][:12]}…", good=audit["valid"])
+    await tell.tick(f"audit chain: {audit['entries']} entries, head {audit['head_hash'][:12]}…", good=audit["valid"])
     traces = await site.ask("ops.trace.verify", {})
-    tell.tick(
+    await tell.tick(
         f"traces: {traces['compensations']} compensations ↔ spans, {traces['spans']} spans, every parent exists",
         good=traces["valid"],
     )
     violations = await site.rows("SELECT * FROM public_v1.invariant_violation")
-    tell.tick(f"invariants: {len(violations)} violations", good=not violations)
+    await tell.tick(f"invariants: {len(violations)} violations", good=not violations)
     file = Path(TRACE_FILE).absolute()
     exported = await site.ask("ops.trace.export", {"limit": 200})
-    tell.scene("Look further")
+    await tell.scene("Look further")
     try:
         file.write_text(json.dumps(exported["traces"]), encoding="utf-8")
-        tell.say(f"open in Jaeger's UI (upload): {file}")
+        await tell.say(f"open in Jaeger's UI (upload): {file}")
     except OSError as error:  # the story has been told and proved; this is only its souvenir
-        tell.say(f"the traces could not be kept for Jaeger's UI: {file}: {error.strerror}")
-    tell.say("keep it running and look around: ./run demo --keep")
+        await tell.say(f"the traces could not be kept for Jaeger's UI: {file}: {error.strerror}")
+    await tell.say("keep it running and look around: ./run demo --keep")
     return bool(audit["valid"] and traces["valid"] and not violations)

@@ -167,7 +167,7 @@ async def _release(site: Site, allocation: str) -> None:
     await site.allocation_is(allocation, "released")
 
 
-async def crash(site: Site, say: Callable[[str, float | None], None]) -> Result:
+async def crash(site: Site, say: Callable[[str, float | None], Awaitable[None]]) -> Result:
     """Kill -9 of the runtime in the middle of a compensation, and start it again."""
     assert site.fleet is not None
     began = time.monotonic()
@@ -185,10 +185,10 @@ async def crash(site: Site, say: Callable[[str, float | None], None]) -> Result:
     before = await site.value("SELECT count(*) FROM public_v1.audit_log")
     dead = time.monotonic()
     await site.kill()
-    say("killed the runtime with -9 while user-remove was running on " + node, None)
+    await say("killed the runtime with -9 while user-remove was running on " + node, None)
     await site.start_runtime()
     await site.connect()
-    say("started again: the gap", (time.monotonic() - dead) * 1000)
+    await say("started again: the gap", (time.monotonic() - dead) * 1000)
     await site.allocation_is(allocation, "failed")
     await _ended(site, entity, "recovered", "R02")
     undone = await _expect(
@@ -201,7 +201,7 @@ async def crash(site: Site, say: Callable[[str, float | None], None]) -> Result:
     users = await site.fleet.users(node)
     if lost or doubled or users:
         raise DemoFailed(f"after the kill: {lost} records lost, {doubled} doubled, users left: {users}")
-    say("lost: nothing; doubled: nothing; the user is gone from the node", None)
+    await say("lost: nothing; doubled: nothing; the user is gone from the node", None)
     return Result("R02 + kill -9", "runtime killed in mid-undo", undone, "recovered", (time.monotonic() - began) * 1000)
 
 

@@ -42,13 +42,13 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
             results.append(await _crash(site, tell))
             results.append(await _case(site, tell, stays=keep or bool(state)))
         good = await prove(site, tell, results)
-        tell.say("")
-        tell.tick(f"done in {tell.elapsed_s:.1f} s", good=good)
+        await tell.say("")
+        await tell.tick(f"done in {tell.elapsed_s:.1f} s", good=good)
         if keep:
             await _keep(site, tell)
     except (DemoFailed, Unavailable, TimeoutError) as error:
-        tell.tick(str(error) or type(error).__name__, good=False)
-        tell.say(f"the runtime's log: {site.log_file}")
+        await tell.tick(str(error) or type(error).__name__, good=False)
+        await tell.say(f"the runtime's log: {site.log_file}")
         return 1
     except asyncio.CancelledError:
         return 0 if good else 1  # Ctrl-C: what was shown by then counts
@@ -78,8 +78,8 @@ def _end_on_signals() -> None:
 
 
 async def _start(site: Site, tell: Teller, nodes: int) -> None:
-    tell.scene("Start")
-    tell.tick("runtime ready: embedded Postgres and NATS, lease taken, schema made", await site.start_runtime())
+    await tell.scene("Start")
+    await tell.tick("runtime ready: embedded Postgres and NATS, lease taken, schema made", await site.start_runtime())
     await site.connect()
     broken = await drop_trigger(site)
     began = time.monotonic()
@@ -88,7 +88,7 @@ async def _start(site: Site, tell: Teller, nodes: int) -> None:
         state_dir=site.state_dir / "fleet", interval_ms=200, log_file=site.state_dir / "fleet.log",
         users={f"node-{number}": site.users.of_node(f"node-{number}") for number in range(1, nodes + 1)},
     )  # fmt: skip
-    tell.tick(
+    await tell.tick(
         f"{nodes} machines up: SSH servers and agents in a process of their own", (time.monotonic() - began) * 1000
     )
     began = time.monotonic()
@@ -98,20 +98,20 @@ async def _start(site: Site, tell: Teller, nodes: int) -> None:
     await site.make("cmd.account.create", {"account_id": "acme", "currency": "usd"})
     left = await give_back(site)
     if broken or left:
-        tell.tick(f"an earlier demo was killed here: {left} rentals and cases put right")
+        await tell.tick(f"an earlier demo was killed here: {left} rentals and cases put right")
     await site.until_sql(
         "all nodes are ready", "SELECT count(*) = $1 FROM public_v1.node WHERE state = 'ready'", nodes, timeout_s=30
     )
-    tell.tick(f"{nodes} nodes heard, probed over SSH and ready", (time.monotonic() - began) * 1000)
+    await tell.tick(f"{nodes} nodes heard, probed over SSH and ready", (time.monotonic() - began) * 1000)
 
 
 async def _rental(site: Site, tell: Teller) -> None:
-    tell.scene("One rental, step by step")
+    await tell.scene("One rental, step by step")
     began = time.monotonic()
     allocation = await site.request()
-    tell.tick(f"requested {allocation}", (time.monotonic() - began) * 1000)
+    await tell.tick(f"requested {allocation}", (time.monotonic() - began) * 1000)
     await site.allocation_is(allocation, "active")
-    tell.tick("active: reserved, user created, key installed, meter running", (time.monotonic() - began) * 1000)
+    await tell.tick("active: reserved, user created, key installed, meter running", (time.monotonic() - began) * 1000)
     began = time.monotonic()
     await site.ask("cmd.allocation.release", {"allocation_id": allocation})
     await site.until_sql(
@@ -119,12 +119,12 @@ async def _rental(site: Site, tell: Teller) -> None:
         "SELECT state = 'released' AND NOT cleanup_pending FROM public_v1.allocation WHERE allocation_id = $1",
         allocation,
     )
-    tell.tick("released: clock stopped, customer locked out, node clean", (time.monotonic() - began) * 1000)
+    await tell.tick("released: clock stopped, customer locked out, node clean", (time.monotonic() - began) * 1000)
     steps = await site.rows(
         "SELECT name, ended_us - started_us AS us FROM public_v1.step WHERE entity = $1 ORDER BY started_us",
         f"allocation:{allocation}",
     )
-    tell.say(" → ".join(f"{step['name']} {step['us'] / 1000:.0f} ms" for step in steps))
+    await tell.say(" → ".join(f"{step['name']} {step['us'] / 1000:.0f} ms" for step in steps))
 
 
 async def _rows(site: Site, tell: Teller, only: str) -> list[Result]:
@@ -132,25 +132,25 @@ async def _rows(site: Site, tell: Teller, only: str) -> list[Result]:
     for name, provoke in ROWS.items():
         if only and name != only:
             continue
-        tell.scene(f"{name}: {STORY[name]}")
+        await tell.scene(f"{name}: {STORY[name]}")
         result = await provoke(site)
         results.append(result)
-        tell.say(f"broken: {result.broken}")
-        tell.tick(f"made amends: {result.undone} → {result.outcome}", result.ms)
+        await tell.say(f"broken: {result.broken}")
+        await tell.tick(f"made amends: {result.undone} → {result.outcome}", result.ms)
     return results
 
 
 async def _crash(site: Site, tell: Teller) -> Result:
-    tell.scene("kill -9 in the middle of a compensation")
+    await tell.scene("kill -9 in the middle of a compensation")
     result = await crash(site, tell.tick)
-    tell.tick(f"the same undo went on: {result.undone} → {result.outcome}", result.ms)
+    await tell.tick(f"the same undo went on: {result.undone} → {result.outcome}", result.ms)
     return result
 
 
 async def _case(site: Site, tell: Teller, *, stays: bool) -> Result:
     """A failure that retries cannot settle, and the command that does; `stays`: somebody may want to repeat it."""
     assert site.fleet is not None
-    tell.scene("What retries cannot settle: an operator case")
+    await tell.scene("What retries cannot settle: an operator case")
     began = time.monotonic()
     allocation = await site.request()
     await site.allocation_is(allocation, "active")
@@ -160,11 +160,11 @@ async def _case(site: Site, tell: Teller, *, stays: bool) -> Result:
     case = await site.until_sql(
         "the case", "SELECT case_id FROM public_v1.ops_case WHERE kind = 'cleanup_exhausted' AND state = 'open'"
     )
-    tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
-    tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")
+    await tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
+    await tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")
     await site.fleet.ssh_start(node)
     argv, place = ["retry", "cleanup", allocation, "--reason", "SSH is back"], ["--state-dir", str(site.state_dir)]
-    tell.command(shlex.join(["amends", *argv, *(place if stays else ())]))
+    await tell.command(shlex.join(["amends", *argv, *(place if stays else ())]))
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "supervisors.boot", *argv, *place, stdout=asyncio.subprocess.DEVNULL
     )
@@ -177,12 +177,12 @@ async def _case(site: Site, tell: Teller, *, stays: bool) -> Result:
     if state != "resolved":
         raise DemoFailed(f"the case is {state}, not resolved")
     ms = (time.monotonic() - began) * 1000
-    tell.tick("cleaned, case resolved, node reconciled and back in service", ms)
+    await tell.tick("cleaned, case resolved, node reconciled and back in service", ms)
     return Result("R04 + operator", "SSH gone for good", "reverse side_effect", "recovered", ms)
 
 
 async def _keep(site: Site, tell: Teller) -> None:
-    tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(site.state_dir)])}")
-    tell.say(f"metrics: {site.endpoints['http_url']}/metrics")
-    tell.say("Ctrl-C ends it.")
+    await tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(site.state_dir)])}")
+    await tell.say(f"metrics: {site.endpoints['http_url']}/metrics")
+    await tell.say("Ctrl-C ends it.")
     await asyncio.Event().wait()
