@@ -17,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 FILES_PER_WORKER = 8  # to start a worker takes seconds: fewer files are sooner done without one
 PORTS = range(10_000, 20_000)  # below those that a runtime chooses from
 PORTS_EACH = 500
+MOST = len(PORTS) // PORTS_EACH  # workers that have ports of their own
 UIDS = range(20_000, 60_000)
 UIDS_EACH = 1_000
 SHARED = re.compile(r'\bscope="module"|loop_scope="module"')
@@ -90,7 +91,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if getattr(option, "numprocesses", 0) is None and not option.tx:
         cores = len(os.sched_getaffinity(0))
         most = cores if option.markexpr == "fast" else cores + 2  # the fast ones compute, the others mostly wait
-        wanted = min(most, _files(config) // FILES_PER_WORKER)
+        wanted = min(most, MOST, _files(config) // FILES_PER_WORKER)
         option.numprocesses = wanted if wanted > 1 else 0
     option.loadscopereorder = False
 
@@ -98,7 +99,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """-n auto: the tests mostly wait."""
-    return len(os.sched_getaffinity(0)) + 2
+    return min(MOST, len(os.sched_getaffinity(0)) + 2)
 
 
 @pytest.hookimpl(optionalhook=True)

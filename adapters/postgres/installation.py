@@ -13,7 +13,7 @@ from amends.values.errors import Unavailable
 
 T = TypeVar("T")
 Session: TypeAlias = "asyncpg.Connection[Any]"
-MOST_RUNS = 1000  # one that is owed otherwise is enough to refuse a start
+MOST_NAMED = 10  # runs of each row
 
 
 async def installed(dsn: str, name: str) -> str:
@@ -28,16 +28,18 @@ async def installed(dsn: str, name: str) -> str:
 
 
 async def open_rows(dsn: str, matrix_sha256: str) -> list[OpenRow]:
-    """The open recovery runs of every other matrix, with their rows as they were. Raises `Unavailable`."""
+    """The rows of other matrices under which recovery runs are open. Raises `Unavailable`."""
 
     async def read(session: Session) -> list[OpenRow]:
         if not await session.fetchval(statement("has_runs")):
             return []
-        rows = await session.fetch(statement("rows_of_open_runs"), matrix_sha256, MOST_RUNS)
         return [
-            OpenRow(row["recovery_id"], row["entity"], row["matrix_version"], msgspec.json.decode(row["row"]))
-            for row in rows
-        ]
+            OpenRow(
+                found["matrix_row"], found["matrix_version"], found["runs"], tuple(found["named"]),
+                msgspec.json.decode(found["row"]) if found["row"] is not None else None,
+            )
+            for found in await session.fetch(statement("rows_of_open_runs"), matrix_sha256, MOST_NAMED)
+        ]  # fmt: skip
 
     return await _looked(dsn, read)
 

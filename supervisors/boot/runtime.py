@@ -69,7 +69,6 @@ from supervisors.runbooks import runbook
 from supervisors.settings import Settings, load_policy
 
 log = logging.getLogger("amends.boot")
-MOST_SAID = 10  # runs that a refused start names
 
 
 class Runtime:
@@ -141,10 +140,9 @@ class Runtime:
         matrix = self._kernel.matrix
         faults = broken_promises(matrix, await open_rows(self._servers.dsn, matrix.sha256))
         if faults:
-            more = f"\n  and {len(faults) - MOST_SAID} more" if len(faults) > MOST_SAID else ""
             raise BadConfiguration(
                 f"matrix {matrix.version} changes what open recovery runs owe; let the release before end them first:"
-                "\n  " + "\n  ".join(faults[:MOST_SAID]) + more
+                "\n  " + "\n  ".join(faults)
             )
 
     async def _stand_by(self, lease: Lease) -> None:

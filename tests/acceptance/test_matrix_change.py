@@ -39,7 +39,7 @@ async def refused_beside(world: World, state_dir: Path) -> None:
         assert await process.wait() == 2
     said = second.log_text()
     assert f"matrix {MATRIX.version} changes what open recovery runs owe" in said
-    assert "run recov_1 of allocation:a: R04 has no compensations cancel·decision any more" in said
+    assert "R04 (matrix 2020-01-01.1) has no compensations cancel·decision any more: recov_1 of allocation:a" in said
     assert "Traceback" not in said
     await world.account("acme")
     # and once the run has ended it waits for the first one, as a standby does

@@ -197,20 +197,22 @@ def test_a_body_of_the_release_before_is_brought_up_and_one_of_a_later_release_i
 
 
 def test_a_release_may_extend_a_row_and_not_owe_less_than_open_runs_began_with() -> None:
-    def run(name: str, **row: Any) -> OpenRow:
-        return OpenRow(f"recov_{name}", "thing:t1", "0", {"id": name, "cases": ["stuck"], **row})
+    def old(name: str, **row: Any) -> OpenRow:
+        return OpenRow(name, "0", 3, (f"recov_{name} of thing:t1",), {"id": name, "cases": ["stuck"], **row})
 
-    kept = [run("T1", compensations=["reverse·side_effect"]), run("T2", compensations=[])]
+    kept = [old("T1", compensations=["reverse·side_effect"]), old("T2", compensations=[])]
     assert broken_promises(DOMAIN.matrix, kept) == []
     gone = [
-        run("T1", compensations=["reverse·side_effect", "cancel·decision"]),
-        run("T2", compensations=[], owed=["reverse·external_call"]),
-        run("T9", compensations=[]),
+        old("T1", compensations=["reverse·side_effect", "cancel·decision"]),
+        old("T2", compensations=[], owed=["reverse·external_call"]),
+        old("T9", compensations=[]),
+        msgspec.structs.replace(old("T1"), row=None, runs=1),
     ]
     assert broken_promises(DOMAIN.matrix, gone) == [
-        "run recov_T1 of thing:t1: T1 has no compensations cancel·decision any more",
-        "run recov_T2 of thing:t1: T2 has no owed reverse·external_call any more",
-        "run recov_T9 of thing:t1: T9 is not built in this release",
+        "T1 (matrix 0) has no compensations cancel·decision any more: recov_T1 of thing:t1 and 2 more",
+        "T2 (matrix 0) has no owed reverse·external_call any more: recov_T2 of thing:t1 and 2 more",
+        "T9 (matrix 0) is not built in this release: recov_T9 of thing:t1 and 2 more",
+        "T1 (matrix 0) is not stored as it was declared: recov_T1 of thing:t1",
     ]
 
 

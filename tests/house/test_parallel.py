@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.parallel import first_uid, pytest_cmdline_main, unit, worker_ports
+from tests.parallel import MOST, first_uid, pytest_cmdline_main, unit, worker_ports
 
 
 def config(*args: str, **more: Any) -> Any:
@@ -31,7 +31,7 @@ def test_few_files_are_run_without_workers_and_all_with_some(few: str) -> None:
 def test_no_worker_has_the_ports_or_the_uids_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
     uids = []
-    for number in range(20):
+    for number in range(MOST):
         monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{number}")
         assert seen.isdisjoint(worker_ports())
         seen.update(worker_ports())

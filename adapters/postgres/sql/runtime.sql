@@ -217,13 +217,15 @@ SELECT to_regclass('installation') IS NOT NULL;
 SELECT to_regclass('recovery_run') IS NOT NULL;
 
 -- name: rows_of_open_runs
--- The row of the matrix under which each open recovery run began, as it was declared then.
-SELECT r.recovery_id, r.entity, r.matrix_row, r.matrix_version, owed.body::text AS row
-FROM recovery_run r JOIN document d ON d.sha256 = r.matrix_sha256
-CROSS JOIN LATERAL (
-    SELECT each AS body FROM jsonb_array_elements(d.body -> 'rows') each WHERE each ->> 'id' = r.matrix_row
-) owed
-WHERE r.ended_us IS NULL AND r.matrix_sha256 <> $1 ORDER BY r.recovery_id LIMIT $2;
+-- Under which rows of other matrices recovery runs are open: the row as it was declared then, how many, and the first.
+SELECT r.matrix_row, r.matrix_version, count(*) AS runs,
+       (array_agg(r.recovery_id || ' of ' || r.entity ORDER BY r.recovery_id))[1:$2] AS named,
+       (SELECT each::text FROM document d CROSS JOIN jsonb_array_elements(d.body -> 'rows') each
+        WHERE d.sha256 = r.matrix_sha256 AND each ->> 'id' = r.matrix_row) AS row
+FROM recovery_run r
+WHERE r.ended_us IS NULL AND r.matrix_sha256 <> $1
+GROUP BY r.matrix_row, r.matrix_version, r.matrix_sha256
+ORDER BY r.matrix_row, r.matrix_version, r.matrix_sha256;
 
 -- name: read_installation
 -- What is set for the whole installation.

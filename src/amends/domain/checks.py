@@ -73,6 +73,8 @@ def _command_faults(domain: Domain) -> Iterable[str]:
         said = [name for name in ("by", "one", "mints", "found") if getattr(command, name)]
         if len(said) != 1:
             yield f"command {subject} says its actor by {' and '.join(said) or 'nothing'}: one of by, one, mints, found"
+        if subject.startswith("ops.") != (command.role == "operator"):
+            yield f"command {subject} is for the role {command.role}: ops.* is for operators, cmd.* for callers"
         if command.of not in kinds and not command.found:
             yield f"command {subject} is for a {command.of!r}, which is no kind of actor here"
         for field in (command.by, command.account):

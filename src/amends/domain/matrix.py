@@ -42,32 +42,38 @@ class MatrixRow(Struct, frozen=True, kw_only=True):
 
 
 class OpenRow(Struct, frozen=True):
-    """An open recovery run, and its row as the matrix had it under which the run began."""
+    """A row under which recovery runs are open, as an earlier matrix had it; None where that is not known any more.
 
-    recovery_id: str
-    entity: str
+    `named`: the first of its `runs`, each with its entity.
+    """
+
+    id: str
     version: str
-    row: dict[str, Any]
+    runs: int
+    named: tuple[str, ...]
+    row: dict[str, Any] | None
+
+    def fault(self, what: str) -> str:
+        """What is wrong with it, and whose."""
+        more = f" and {self.runs - len(self.named)} more" if self.runs > len(self.named) else ""
+        return f"{self.id} (matrix {self.version}) {what}: {', '.join(self.named)}{more}"
 
 
-def broken_promises(matrix: "Matrix", runs: Iterable[OpenRow]) -> list[str]:
+def broken_promises(matrix: "Matrix", rows: Iterable[OpenRow]) -> list[str]:
     """What this matrix no longer owes of what open runs began with, a line each: a release may extend a row only."""
+    built = {row.id: row for row in matrix.rows if row.status == "built"}
     faults = []
-    for run in runs:
-        name = run.row["id"]
-        try:
-            row = matrix.row(name)
-        except KeyError:
-            row = None
-        if row is None or row.status != "built":
-            faults.append(f"run {run.recovery_id} of {run.entity}: {name} is not built in this release")
-            continue
-        kept = {"compensations": row.compensations, "owed": row.owed, "cases": row.cases}
-        for field, now in kept.items():
-            gone = [one for one in run.row.get(field, ()) if one not in now]
-            if gone:
-                said = ", ".join(gone)
-                faults.append(f"run {run.recovery_id} of {run.entity}: {name} has no {field} {said} any more")
+    for old in rows:
+        row = built.get(old.id)
+        if row is None:
+            faults.append(old.fault("is not built in this release"))
+        elif old.row is None:
+            faults.append(old.fault("is not stored as it was declared"))
+        else:
+            kept = {"compensations": row.compensations, "owed": row.owed, "cases": row.cases}
+            for field, now in kept.items():
+                if gone := [one for one in old.row.get(field, ()) if one not in now]:
+                    faults.append(old.fault(f"has no {field} {', '.join(gone)} any more"))
     return faults
 
 

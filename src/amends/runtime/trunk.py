@@ -168,8 +168,10 @@ class Supervisor:
             if task is None or task.done():
                 continue
             child = self._children[name]
-            await self._finish(child, task)
-            task.cancel()
+            try:
+                await self._finish(child, task)
+            finally:
+                task.cancel()
             await asyncio.wait({task}, timeout=child.shutdown_ms / 1000)
             if not task.done():
                 log.error("%s/%s did not stop in time", self.spec.name, name)

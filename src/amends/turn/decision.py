@@ -31,7 +31,7 @@ from amends.values.records import (
 from amends.values.tables import table_of
 
 EVENTS = "AMENDS_EVT"
-encode = msgspec.json.Encoder(order="deterministic").encode  # sets in one order, whatever the hash seed
+encode = msgspec.json.Encoder(order="deterministic").encode  # sets, and dicts with them, in one order
 
 
 def text(value: Any) -> str:
@@ -340,7 +340,7 @@ class Decision:
         """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
         runs = [run for state in (self.before, self._state) if state is not None for run in state.runs.values()]
         written = {table.name for row in self.rows if (table := table_of(type(row))).money} if runs else set()
-        for run in runs:
+        for run in runs if written else ():
             if denied := written - set(self.context.matrix.row(run.row).books):
                 raise Bug(f"{self.ref}: a turn of row {run.row} may not write {', '.join(sorted(denied))}")
 
