@@ -131,7 +131,7 @@ class Runtime:
         self.parts.opened("lease", lease.aclose)
         if await lease.acquire_now() is None:
             await self._stand_by(lease)
-            await self._look_at_runs()
+        await self._look_at_runs()  # again: nobody begins another run now
         await lease.prepare(self._instance_id, self._version, time.time_ns() // 1000, self._resource)
         return lease
 

@@ -196,6 +196,15 @@ def test_a_body_of_the_release_before_is_brought_up_and_one_of_a_later_release_i
     assert store.damage("thing", "t2") == "it is of version 3, this release reads up to 2"
 
 
+def test_a_body_of_a_later_release_holds_its_entity_also_where_there_was_one_shape_only() -> None:
+    store = Store({"thing": msgspec.structs.replace(THING, upgrades=())})
+    store.load("thing", "t1", b'{"state":"on","version":7,"colour":"blue"}')
+    assert store.get("thing", "t1") is not None
+    store.load("thing", "t2", b'{"state":"on","version":7,"v":2,"colour":"blue","size":3}')
+    assert store.get("thing", "t2") is None
+    assert store.damage("thing", "t2") == "it is of version 2, this release reads up to 1"
+
+
 def test_a_release_may_extend_a_row_and_not_owe_less_than_open_runs_began_with() -> None:
     def old(name: str, **row: Any) -> OpenRow:
         return OpenRow(name, "0", 3, (f"recov_{name} of thing:t1",), {"id": name, "cases": ["stuck"], **row})
@@ -207,12 +216,16 @@ def test_a_release_may_extend_a_row_and_not_owe_less_than_open_runs_began_with()
         old("T2", compensations=[], owed=["reverse·external_call"]),
         old("T9", compensations=[]),
         msgspec.structs.replace(old("T1"), row=None, runs=1),
+        old("T1", books=["meters"]),
+        old("T2", exhausts="other"),
     ]
     assert broken_promises(DOMAIN.matrix, gone) == [
         "T1 (matrix 0) has no compensations cancel·decision any more: recov_T1 of thing:t1 and 2 more",
         "T2 (matrix 0) has no owed reverse·external_call any more: recov_T2 of thing:t1 and 2 more",
         "T9 (matrix 0) is not built in this release: recov_T9 of thing:t1 and 2 more",
         "T1 (matrix 0) is not stored as it was declared: recov_T1 of thing:t1",
+        "T1 (matrix 0) has no books meters any more: recov_T1 of thing:t1 and 2 more",
+        "T2 (matrix 0) has no exhausts other any more: recov_T2 of thing:t1 and 2 more",
     ]
 
 

@@ -70,9 +70,13 @@ def broken_promises(matrix: "Matrix", rows: Iterable[OpenRow]) -> list[str]:
         elif old.row is None:
             faults.append(old.fault("is not stored as it was declared"))
         else:
-            kept = {"compensations": row.compensations, "owed": row.owed, "cases": row.cases}
+            kept = {
+                "compensations": row.compensations, "owed": row.owed, "cases": row.cases, "books": row.books,
+                "exhausts": (row.exhausts,),
+            }  # fmt: skip
             for field, now in kept.items():
-                if gone := [one for one in old.row.get(field, ()) if one not in now]:
+                before = old.row.get(field) or ()
+                if gone := [one for one in ((before,) if isinstance(before, str) else before) if one not in now]:
                     faults.append(old.fault(f"has no {field} {', '.join(gone)} any more"))
     return faults
 

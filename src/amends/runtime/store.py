@@ -75,20 +75,14 @@ class Store:
     def _newest(self, name: str, identifier: str, body: bytes) -> ActorState:
         """The state in this release's shape; raises `ValidationError` for what cannot be brought into it."""
         kind = self._kinds[name]
-        version = _version.decode(body).v if kind.upgrades else kind.v
-        if version > kind.v:
-            raise msgspec.ValidationError(f"it is of version {version}, this release reads up to {kind.v}")
-        if version == kind.v:
-            found: ActorState = self._decoders[name].decode(body)
-            return found
-        try:
-            made: dict[str, Any] = msgspec.json.decode(body)
-            for upgrade in kind.upgrades[version - 1 :]:
-                made = upgrade(made, identifier)
-        except Exception as error:
-            why = f"it cannot be brought up from version {version}: {type(error).__name__}: {error}"
-            raise msgspec.ValidationError(why) from error
-        return msgspec.convert({**made, "v": kind.v}, kind.state_type)
+        if kind.upgrades:  # other shapes may not be readable as this one
+            version = _version.decode(body).v
+            _refuse_later(version, kind.v)
+            if version < kind.v:
+                return _brought_up(kind, version, identifier, body)
+        found: ActorState = self._decoders[name].decode(body)
+        _refuse_later(found.v, kind.v)
+        return found
 
     def damage(self, kind: str, identifier: str) -> str:
         """Why the entity's stored state cannot be made out, "" if it can."""
@@ -117,3 +111,19 @@ class Store:
     def counts(self) -> dict[str, int]:
         """How many of each kind are in memory."""
         return {kind: len(states) for kind, states in self._states.items()}
+
+
+def _refuse_later(version: int, newest: int) -> None:
+    if version > newest:
+        raise msgspec.ValidationError(f"it is of version {version}, this release reads up to {newest}")
+
+
+def _brought_up(kind: ActorKind, version: int, identifier: str, body: bytes) -> ActorState:
+    try:
+        made: dict[str, Any] = msgspec.json.decode(body)
+        for upgrade in kind.upgrades[version - 1 :]:
+            made = upgrade(made, identifier)
+    except Exception as error:
+        why = f"it cannot be brought up from version {version}: {type(error).__name__}: {error}"
+        raise msgspec.ValidationError(why) from error
+    return msgspec.convert({**made, "v": kind.v}, kind.state_type)
