@@ -125,7 +125,11 @@ class Detector:
     def follow(self, decision: Decision) -> None:
         """A turn has committed: of nodes, a new state counts."""
         node, before = decision.state, decision.before
-        if isinstance(node, Node) and (before is None or before.state != node.state):
+        if not isinstance(node, Node):
+            return
+        if node.returning and not (isinstance(before, Node) and before.returning):
+            self._boots.forget(decision.id)  # an operator's word counts against what was heard before it
+        if before is None or before.state != node.state:
             self.on_node(decision.id, node)
 
     def on_node(self, node_id: str, node: Node) -> None:

@@ -284,3 +284,28 @@ def test_a_committed_turn_of_a_node_counts_when_its_state_has_changed(watch: Wat
     turn.before = turn.state
     watch.detector.follow(cast(Any, turn))
     assert not watch.last_seen.is_heard("n1")
+
+
+def test_what_was_heard_before_an_operators_word_is_not_told_after_it(watch: Watch) -> None:
+    # given a node in quarantine because a clone beat beside it, whose last beats it has yet to be told of
+    watch.node("n1")
+    watch.run(0.1, "n1")
+    for _ in range(4):
+        watch.detector.heard("n1", "b2")
+        watch.run(0.05, "n1")
+    there = Node(
+        state="quarantined", ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1, boot_id="b1",
+        quarantine_reasons=["identity_conflict"],
+    )  # fmt: skip
+    watch.told.messages.clear()
+    # when the clone is off and an operator lets the node back
+    word = SimpleNamespace(id="n1", before=there, state=msgspec.structs.replace(there, returning=True))
+    watch.detector.follow(cast(Any, word))
+    watch.run(3.0, "n1")
+    # then no rival is told of any more
+    assert [message for _, message in watch.told.messages if message.rival] == []
+    # but one that goes on is found again
+    for _ in range(15):
+        watch.detector.heard("n1", "b2")
+        watch.run(0.1, "n1")
+    assert any(message.rival for _, message in watch.told.messages)
