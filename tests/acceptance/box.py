@@ -12,15 +12,16 @@ from pathlib import Path
 import asyncssh
 
 from adapters.embedded.ports import free_port
-from tests.adapters.ssh.machines import SSHD
+from tests.adapters.ssh.machines import COPY_ETC, SSHD
 from tests.parallel import first_uid
 
 DISK_MB = 24  # /etc, /home and /var/lib/amends together
+ACCOUNTS = COPY_ETC.format(to='"$1/etc"')
 ENTER = f"""
 mount -t tmpfs -o size={DISK_MB}m,mode=755 disk "$1"
 for each in etc home var/lib/amends; do
     mkdir -p "$1/$each" "/$each"
-    [ "$each" != etc ] || cp -a /etc/. "$1/etc"
+    [ "$each" != etc ] || {{ {ACCOUNTS}; }}
     mount --bind "$1/$each" "/$each"
 done
 echo "$2" >/var/lib/amends/last-uid

@@ -8,7 +8,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.adapters.ssh.machines import PATIENCE_S, Customer, OpenSsh, until
+from tests.adapters.ssh.machines import COPY_ETC, PATIENCE_S, Customer, OpenSsh, until
 
 Daemon = Callable[..., Awaitable[OpenSsh]]
 # It fills what there is, and goes on filling: whatever becomes free while it lives is taken in a moment.
@@ -17,10 +17,11 @@ FILL = "(while :; do cat /dev/zero >>room; done) >filling 2>&1 </dev/null & slee
 
 def small_world(disk: Path, state: Path) -> str:
     """Homes, accounts and what a node remembers of steps, all on one small file system that only this daemon sees."""
+    accounts = COPY_ETC.format(to=f"'{disk}/etc'")
     places = f"'{disk}/home' '{disk}/etc' '{disk}/state'"
     return (
         f"mkdir -p '{disk}' '{state}'\nmount -t tmpfs -o size=24m,mode=755 amends-test '{disk}'\nmkdir {places}\n"
-        f"cp -a /etc/. '{disk}/etc'\nmount --bind '{disk}/etc' /etc\nmount --bind '{disk}/home' /home\n"
+        f"{accounts}\nmount --bind '{disk}/etc' /etc\nmount --bind '{disk}/home' /home\n"
         f"mount --bind '{disk}/state' '{state}'"
     )
 
