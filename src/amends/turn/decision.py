@@ -178,6 +178,10 @@ class Decision:
         base = self.before.version if self.before is not None else 0
         self._state = msgspec.structs.replace(self._state, version=base + 1, v=self.kind.v, **changes)
 
+    def part(self, name: str, **changes: Any) -> None:
+        """Change fields of one part of the state, which is a struct of its own."""
+        self.set(**{name: msgspec.structs.replace(getattr(self._state, name), **changes)})
+
     def timer(self, name: str, due_us: int) -> None:
         """Set or move a durable timer."""
         self.set(timers={**self.state.timers, name: due_us})
