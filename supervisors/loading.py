@@ -9,17 +9,20 @@ from supervisors.pool import Pool
 
 async def load_pool(pool: Pool, journal: Journal) -> None:
     """Assignments and debts."""
-    async for tie in journal.live_rows(AssignmentRow):
-        pool.load_assignment(tie.allocation_id, tie.node_id, tie.state)
-    async for debt in journal.live_rows(DebtRow):
-        pool.load_debt(debt.debt_id, debt.node_id, debt.allocation_id or "")
+    async for ties in journal.live_rows(AssignmentRow):
+        for tie in ties:
+            pool.load_assignment(tie.allocation_id, tie.node_id, tie.state)
+    async for debts in journal.live_rows(DebtRow):
+        for debt in debts:
+            pool.load_debt(debt.debt_id, debt.node_id, debt.allocation_id or "")
 
 
 async def load_seen(journal: Journal, store: Store) -> dict[str, int]:
     """When each node was last heard, as checkpointed since it was registered: its state knows the last change only."""
     seen: dict[str, int] = {}
-    async for row in journal.live_rows(NodeSeenRow):
-        node = store.get("node", row.node_id)
-        if isinstance(node, Node) and row.last_heartbeat_us >= node.registered_us:
-            seen[row.node_id] = row.last_heartbeat_us
+    async for part in journal.live_rows(NodeSeenRow):
+        for row in part:
+            node = store.get("node", row.node_id)
+            if isinstance(node, Node) and row.last_heartbeat_us >= node.registered_us:
+                seen[row.node_id] = row.last_heartbeat_us
     return seen

@@ -1,9 +1,9 @@
-"""The outsiders' views as the migrations make them: their columns, and of which type these are, without a database."""
+"""The outsiders' views: their columns, and of which type these are, without a database."""
 
 import re
 from typing import Final
 
-from adapters.postgres.statements import migrations
+from adapters.postgres import statements
 
 BOOLEANS: Final = frozenset(("cleanup_pending", "dirty", "exported", "rw_blocked"))
 INTEGERS: Final = frozenset((
@@ -32,13 +32,9 @@ def _items(text: str) -> list[str]:
 
 
 def views() -> dict[str, list[str]]:
-    """View → its columns in order, as the newest migration that makes it says."""
-    found: dict[str, list[str]] = {}
-    for _, _, migration in migrations():
-        text = re.sub(r"--[^\n]*", "", migration)
-        for name, body in VIEW.findall(text):
-            found[name] = [re.findall(r"\w+", item)[-1] for item in _items(body)]
-    return found
+    """View → its columns in order."""
+    text = re.sub(r"--[^\n]*", "", statements.views())
+    return {name: [re.findall(r"\w+", item)[-1] for item in _items(body)] for name, body in VIEW.findall(text)}
 
 
 def column_type(name: str) -> str:

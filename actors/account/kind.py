@@ -32,6 +32,7 @@ def view_account(s: Account, identifier: str, d: Any) -> dict[str, Any]:
 ACCOUNT = ActorKind(
     name="account",
     table="accounts",
+    columns={"stripe_customer_id": str},
     state_type=Account,
     states={"open": "forever"},
     transitions={("", "open"): "account.create"},

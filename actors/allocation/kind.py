@@ -51,6 +51,7 @@ def _refused(s: Allocation, m: TurnRefused, d: Decision) -> None:
 ALLOCATION = ActorKind(
     name="allocation",
     table="allocations",
+    columns={"account_id": str, "node_id": str, "external_ref": str, "failure_code": str, "cleanup_pending": bool},
     state_type=Allocation,
     states={
         "requested": "timer deadline",

@@ -179,6 +179,7 @@ def _timer(s: Node, m: TimerFired, d: Decision) -> None:
 NODE = ActorKind(
     name="node",
     table="nodes",
+    columns={"ssh_host_key": str},
     state_type=Node,
     states={
         "registered": "rest",

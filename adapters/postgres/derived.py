@@ -3,10 +3,11 @@
 `python -m tools.statements` (`./run pages`) writes them to `sql/derived.sql`, which is what runs; a test compares.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 from msgspec import Struct
 
 from amends.domain.kinds import ActorKind
@@ -15,7 +16,6 @@ from amends.values.tables import Live, Table, table_of
 
 _TYPES = {str: "text", int: "bigint", bool: "boolean"}
 WIDTH = 116
-OWING = ("owing", "timers", "runs", "cases")  # of a body, as `Store.is_over` looks at them
 
 
 def statements_of(rows: Sequence[type[Struct]], kinds: Sequence[ActorKind]) -> Iterator[tuple[str, str, str]]:
@@ -56,14 +56,19 @@ def _write(row: type[Struct], table: Table) -> str:
     if table.writes == "close":
         return _close(table, columns)
     known = " AS known" if table.writes == "upsert" else ""
-    names = _wrapped(columns)
-    if table.json:
-        cast = _wrapped(f"{name}::json" if name in table.json else name for name in columns)
-        source = f"SELECT\n{cast}\nFROM unnest(\n{_parameters(columns)}\n) AS row (\n{names}\n)"
-    else:
-        source = f"SELECT * FROM unnest(\n{_parameters(columns)}\n)"
-    text = f"INSERT INTO {table.name}{known} (\n{names}\n)\n{source}"
+    names, listed = _wrapped(columns), _wrapped([*columns, *_month(row, table)])
+    cast = {name: f"{name}::json" if name in table.json else name for name in columns} | _month(row, table)
+    source = f"SELECT * FROM unnest(\n{_parameters(columns)}\n)"
+    if list(cast.values()) != list(columns):
+        source = f"SELECT\n{_wrapped(cast.values())}\nFROM unnest(\n{_parameters(columns)}\n) AS row (\n{names}\n)"
+    text = f"INSERT INTO {table.name}{known} (\n{listed}\n)\n{source}"
     return text + (_merge(table) if table.writes == "upsert" else "") + ";"
+
+
+def _month(row: type[Struct], table: Table) -> dict[str, str]:
+    """The part of its table in which a row that may be written ended lies; what is open stays in the one of 0."""
+    by = next((facet.by for facet in table.facets if facet.wins == "final"), "")
+    return {"month": f"CASE WHEN {by} IS NULL THEN 0 ELSE amends_month() END"} if by in columns_of(row) else {}
 
 
 def _merge(table: Table) -> str:
@@ -89,18 +94,18 @@ def _merges(facet: Facet) -> Iterator[str]:
 
 
 def _close(table: Table, columns: dict[str, str]) -> str:
-    """An update by key of what is open; of several rows of one key in a commit the last counts."""
+    """An update by key of what is open, which goes to the ended ones with its end; the last of a commit counts."""
     changed = list(dict.fromkeys(column for facet in table.facets for column in facet.columns))
     by = next(facet.by for facet in table.facets if facet.by)
     key = ", ".join(table.key)
     fits = [f"{table.name}.{column} = row.{column}" for column in table.key]
-    if table.final:
-        fits += [f"{table.name}.{column} NOT IN ({_quoted(values)})" for column, values in table.final.items()]
-    else:
-        fits.append(f"{table.name}.{by} IS NULL")
+    fits += [f"{table.name}.{next(iter(columns))} = ANY ($1::text[])", f"{table.name}.month = 0"]
+    ended = [f"row.{column} IN ({_quoted(values)})" for column, values in table.final.items()]
+    month = f"CASE WHEN {' OR '.join(ended) or f'row.{by} IS NOT NULL'} THEN amends_month() ELSE 0 END"
     source = f"unnest(\n{_parameters(columns)}\n) WITH ORDINALITY AS written (\n{_wrapped([*columns, 'place'])}\n)"
+    values = _wrapped([*(f"{column} = row.{column}" for column in changed), f"month = {month}"])
     return (
-        f"UPDATE {table.name} SET\n" + _wrapped(f"{column} = row.{column}" for column in changed) + "\n"
+        f"UPDATE {table.name} SET\n{values}\n"
         f"FROM (SELECT DISTINCT ON ({key}) * FROM {source} ORDER BY {key}, place DESC) AS row\n"
         f"WHERE {' AND '.join(fits)};"
     )  # fmt: skip
@@ -110,7 +115,8 @@ def _live(row: type[Struct], table: Table) -> str:
     assert table.live is not None
     order = ", ".join(("jseq", *table.key))
     where = condition(table.live)
-    return f"SELECT\n{_wrapped(columns_of(row))}\nFROM {table.name}{where and f' WHERE {where}'}\nORDER BY {order};"
+    name = f"{table.name}_open" if any(facet.wins == "final" for facet in table.facets) else table.name
+    return f"SELECT\n{_wrapped(columns_of(row))}\nFROM {name}{where and f' WHERE {where}'}\nORDER BY {order};"
 
 
 def condition(live: Live) -> str:
@@ -124,17 +130,33 @@ def _state(table: str, kind: ActorKind) -> Iterator[tuple[str, str, str]]:
     shared = table == "actors"
     own = "id" if shared else f"{kind.name}_id"
     key = ("kind", own) if shared else (own,)
-    columns = {**dict.fromkeys(key, "text"), "state": "text", "version": "bigint", "due_us": "bigint", "body": "text"}
-    names = ", ".join(columns)
+    given = {
+        **dict.fromkeys(key, "text"), "state": "text", "version": "bigint", "due_us": "bigint", "body": "text",
+        "live": "boolean", "ended_state": "text",
+    }  # fmt: skip
+    written = {**{name: name for name in given}, "body": "body::jsonb", **searched_columns(kind.columns)}
+    changed = _wrapped(f"{name} = excluded.{name}" for name in written if name not in key)
     of_kind, place = ("kind = $1 AND ", 2) if shared else ("", 1)
     yield (
         f"state_{table}",
         "Compare-and-set; a row whose version does not fit is left alone, and the count tells.",
         (
-            f"INSERT INTO {table} AS known ({names})\n"
-            f"SELECT {names.replace('body', 'body::jsonb')}\nFROM unnest(\n{_parameters(columns)}\n) AS row ({names})\n"
-            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET\n    state = excluded.state, version = excluded.version, "
-            "due_us = excluded.due_us, body = excluded.body\nWHERE known.version = excluded.version - 1;"
+            f"INSERT INTO {table} AS known (\n{_wrapped(written)}\n)\n"
+            f"SELECT\n{_wrapped(written.values())}\nFROM unnest(\n{_parameters(given)}\n) AS row (\n"
+            f"{_wrapped(given)}\n)\n"
+            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET\n{changed}\nWHERE known.version = excluded.version - 1;"
+        ),
+    )
+    yield (
+        f"require_{table}",
+        "Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.",
+        (
+            f"SELECT held.{own} AS id\nFROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted "
+            f"(kind, id, states, epoch)\nJOIN {table} AS held ON {'held.kind = wanted.kind AND ' if shared else ''}"
+            f"held.{own} = wanted.id\nWHERE held.{own} = ANY ($2::text[])\n"
+            "  AND held.state = ANY (string_to_array(wanted.states, ','))\n"
+            "  AND (wanted.epoch IS NULL OR wanted.epoch = "
+            f"coalesce((held.body ->> 'epoch')::bigint, {_epoch(kind)}))\nFOR SHARE OF held;"
         ),
     )
     yield (
@@ -150,20 +172,33 @@ def _state(table: str, kind: ActorKind) -> Iterator[tuple[str, str, str]]:
     yield (
         f"live_{table}",
         "Every actor that still lives or owes.",
-        (
-            f"SELECT {own} AS id, due_us, body::text AS body FROM {table}\n"
-            f"WHERE {of_kind}({live_states(kind, shared=shared)})"
-            f"\nORDER BY {own};"
-        ),
+        (f"SELECT {own} AS id, due_us, body::text AS body FROM {table}\nWHERE {of_kind}live ORDER BY {own};"),
     )
 
 
-def live_states(kind: ActorKind, *, shared: bool) -> str:
-    """The states of actors that live, or have ended and owe something; in a table of several kinds all are read."""
-    ends = tuple(state for state, bound in kind.states.items() if bound == "end")
-    if shared or not ends:
-        return "true"
-    return f"state NOT IN ({_quoted(ends)}) OR body ?| array[{_quoted(OWING)}]"
+def searched_columns(columns: Mapping[str, type]) -> dict[str, str]:
+    """The columns of a state table that are made from the body, as SQL."""
+    found = {}
+    for name, of in columns.items():
+        text = f"body::jsonb ->> '{name}'"
+        found[name] = f"coalesce(({text})::boolean, false)" if of is bool else text
+    return found
+
+
+def columns_fit(columns: Mapping[str, type], ends: Iterable[str]) -> str:
+    """Whether the columns of a state's row say what its state and body say, in SQL."""
+    ended = f"state IN ({_quoted(ends)})" if ends else "false"
+    fits = {
+        **searched_columns(columns), "ended_state": f"CASE WHEN {ended} THEN state END",
+        "live": f"NOT {ended} OR body ?| array['timers', 'runs', 'cases', 'owing']",
+    }  # fmt: skip
+    return " AND ".join(f"{name} IS NOT DISTINCT FROM ({said})" for name, said in fits.items())
+
+
+def _epoch(kind: ActorKind) -> int:
+    """What a body that names no epoch means by that."""
+    (field,) = (field for field in msgspec.structs.fields(kind.state_type) if field.name == "epoch")
+    return int(field.default)
 
 
 def _quoted(values: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ class Filters(Struct, frozen=True):
 
 FILTERS: Mapping[str, Filters] = {
     "account": Filters(("account_id", "stripe_customer_id"), (NO_HISTORY,)),
-    "node": Filters(("node_id",), (NO_HISTORY, ("state",))),
+    "node": Filters(("node_id",), (NO_HISTORY,)),
     "allocation": Filters(
         ("allocation_id", "node_id", "external_ref"),
         (("account_id",), ("account_id", "state"), ("state",), ("failure_code",), ("cleanup_pending",),

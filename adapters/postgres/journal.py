@@ -16,7 +16,7 @@ from adapters.postgres.statements import statement
 from adapters.postgres.stored import Stored
 from amends.domain.domain import Domain, rows_of
 from amends.ports.journal import Commit, Head, StateWrite
-from amends.values.errors import CONSUMED, Fenced, Refused, Unavailable
+from amends.values.errors import CONSUMED, REQUIREMENT, Fenced, Refused, Unavailable
 from amends.values.records import AuditRow, MessageRow
 from amends.values.tables import table_of
 
@@ -109,6 +109,7 @@ class PostgresJournal(Stored):
             raise Unavailable("another session holds the journal's head") from error  # no turn is to blame
         if _count(moved) != 1:
             raise Fenced(f"the journal has moved on: epoch {before.epoch}, sequence {before.seq} is not its head")
+        await self._check(connection, commit)
         if commit.consumed:
             gone = await connection.execute(statement("consume"), commit.consumed)
             if _count(gone) != len(commit.consumed):
@@ -121,6 +122,15 @@ class PostgresJournal(Stored):
             written = commit.rows[row]
             name = table_of(row).statement
             await connection.execute(statement(name), *_columns((*astuple(each), seq) for each, seq in written))
+
+    async def _check(self, connection: "asyncpg.Connection[Any]", commit: Commit) -> None:
+        """What the turns require of other entities holds, and stays so until the commit is done."""
+        wanted: dict[str, set[tuple[Any, ...]]] = {}
+        for kind, identifier, states, epoch in commit.requires:
+            wanted.setdefault(self._tables[kind], set()).add((kind, identifier, ",".join(states), epoch))
+        for table, rows in wanted.items():
+            if len(await connection.fetch(statement(f"require_{table}"), *_columns(rows))) != len(rows):
+                raise Refused(REQUIREMENT, f"{table}: what the turn requires of another entity does not hold")
 
     def _by_table(self, states: Iterable[StateWrite]) -> dict[str, list[StateWrite]]:
         grouped: dict[str, list[StateWrite]] = {}
@@ -159,7 +169,7 @@ def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def _state_rows(table: str, writes: list[StateWrite]) -> Iterable[tuple[Any, ...]]:
     if table == "actors":
         return (astuple(write) for write in writes)
-    return ((w.id, w.state, w.version, w.due_us, w.body) for w in writes)
+    return (astuple(write)[1:] for write in writes)
 
 
 def _count(tag: str) -> int:

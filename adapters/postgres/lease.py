@@ -17,7 +17,7 @@ import msgspec
 
 from adapters.postgres.connect import DRIVER_ERRORS, classify, close, connect
 from adapters.postgres.role import runtime_role
-from adapters.postgres.statements import migrations, statement
+from adapters.postgres.statements import migrations, statement, views
 from amends.runtime.clock import WRONG_US, ahead_of
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
@@ -267,3 +267,13 @@ async def _migrate(connection: "asyncpg.Connection[Any]") -> None:
             await connection.execute(statement("unbounded"))
             await connection.execute(text, timeout=MIGRATION_S)  # a large table takes what it takes
             await connection.execute(statement("record_migration"), number, name, digest)
+    await _apply_views(connection)
+
+
+async def _apply_views(connection: "asyncpg.Connection[Any]") -> None:
+    """Bring the views up to this release, if another one has applied its own last."""
+    digest = sha256(views().encode())
+    if await connection.fetchval(statement("applied_views")) != digest:
+        async with connection.transaction():
+            await connection.execute(views())
+            await connection.execute(statement("record_views"), digest)

@@ -15,7 +15,7 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE leaf (facet TEXT, key TEXT, digest TEXT, rank INTEGER, PRIMARY KEY (facet, key)) WITHOUT ROWID;
 CREATE TABLE found (
-    facet TEXT, key TEXT, digest TEXT, free INTEGER, seq INTEGER, PRIMARY KEY (facet, key)
+    facet TEXT, key TEXT, digest TEXT, seq INTEGER, PRIMARY KEY (facet, key)
 ) WITHOUT ROWID;
 """
 _PUT: Final = (
@@ -32,10 +32,10 @@ _WINS: Final = {
 }
 _REWRITTEN: Final = (
     "SELECT key FROM found JOIN leaf USING (facet, key) "
-    "WHERE facet = ? AND NOT found.free AND found.digest <> leaf.digest AND leaf.digest <> ''"
+    "WHERE facet = ? AND found.digest <> leaf.digest AND leaf.digest <> ''"
 )
 _UNWRITTEN: Final = (
-    "SELECT key FROM found WHERE facet = ? AND NOT free AND digest <> ? "
+    "SELECT key FROM found WHERE facet = ? AND digest <> ? "
     "AND NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.facet = found.facet AND leaf.key = found.key) "
     "AND EXISTS (SELECT 1 FROM leaf AS born WHERE born.facet = ? AND born.key = found.key)"
 )
@@ -68,9 +68,9 @@ class LeafFile:
         rows = [(facet.name, key, digest, rank) for key, digest, rank in each_leaf(facet, entry)]
         self._file.executemany(_PUT + _WINS[facet.wins], rows)
 
-    def find(self, rows: list[tuple[str, str, str, bool, int]]) -> None:
-        """Rows as they are: facet, key, digest, whether the runtime itself may have made them so, place or 0."""
-        self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?, ?)", rows)
+    def find(self, rows: list[tuple[str, str, str, int]]) -> None:
+        """Rows as they are: facet, key, digest, place or 0."""
+        self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", rows)
 
     def rewritten(self, facet: str) -> Iterable[str]:
         """Keys of rows that are not what was written."""
@@ -86,7 +86,7 @@ class LeafFile:
 
     def missing(self, birth: Facet) -> Iterable[str]:
         """Keys of rows that a commit wrote and that are not there, though nobody of ours takes them away."""
-        upto = birth.gone_from if birth.ranked else 1
+        upto = birth.gone_from if birth.ranked else int(not birth.fades)
         return (key for (key,) in self._file.execute(_MISSING, (birth.name, upto)))
 
     def put_back(self, birth: str) -> Iterable[str]:

@@ -33,6 +33,8 @@ from amends.runtime.request_places import FairPlaces
 from amends.values.errors import Rejected, TooSlow, TurnFailed, Unavailable
 
 MAX_LIMIT, DEFAULT_LIMIT = 500, 100
+LISTED = frozenset(("allocation", "notification"))  # no index has their state while it may change
+NO_ENDS: Mapping[str, frozenset[str]] = {}
 MAX_TEXT = 1024
 PAGE_BYTES = 512 * 1024  # a message of NATS carries 1 MiB
 
@@ -49,11 +51,15 @@ ENTITIES: Mapping[str, str] = {
 class ReadSide:
     """Read-only connections to one database, made when needed, at most `CONNECTIONS` at once.
 
-    `timeout_s` bounds one statement, and once more the wait for a connection.
+    `timeout_s` bounds one statement, and once more the wait for a connection. `ends`: the states in which entities of a
+    kind have ended.
     """
 
-    def __init__(self, dsn: str, timeout_s: float = COMMAND_TIMEOUT_S, *, role: str = "") -> None:
-        self._dsn, self._timeout_s, self._role = dsn, timeout_s, role
+    def __init__(
+        self, dsn: str, timeout_s: float = COMMAND_TIMEOUT_S, *, role: str = "",
+        ends: Mapping[str, frozenset[str]] = NO_ENDS,
+    ) -> None:  # fmt: skip
+        self._dsn, self._timeout_s, self._role, self._ends = dsn, timeout_s, role, ends
         self._places = FairPlaces(CONNECTIONS)
         self._idle: list[asyncpg.Connection[Any]] = []
         self._columns: dict[str, dict[str, str]] = {}
@@ -114,12 +120,18 @@ class ReadSide:
         prefix = filters.pop("id_prefix", None)
         check_filters(entity, columns, filters)
         conditions, values = [], []
+        view = f'public_v1."{entity}"'
+        if entity in LISTED & self._ends.keys() and isinstance(state := filters.get("state"), str):
+            view, ended = f"listed_{entity}", state in self._ends[entity]
+            conditions.append("ended_state IS NOT NULL" if ended else "live")
+            filters["ended_state" if ended else "state"] = filters.pop("state")
         for field, wanted in filters.items():
             if wanted is None:
                 conditions.append(f'"{field}" IS NULL')
                 continue
-            values.append(_checked(field, columns[field], wanted))
-            cast = "::jsonb" if columns[field] in ("json", "jsonb") else ""
+            kind = columns["state" if field == "ended_state" else field]
+            values.append(_checked(field, kind, wanted))
+            cast = "::jsonb" if kind in ("json", "jsonb") else ""
             conditions.append(f'"{field}"{cast} = ${len(values)}{cast}')
         if cursor is not None:
             values.append(_position(entity, cursor))
@@ -131,7 +143,8 @@ class ReadSide:
         values.append(limit + 1)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         order = f' ORDER BY "{id_column}" {direction} LIMIT ${len(values)}'
-        query = f'SELECT * FROM public_v1."{entity}"{where}{order}'  # noqa: S608 - the catalog's names
+        names = ", ".join(f'"{name}"' for name in columns)
+        query = f"SELECT {names} FROM {view}{where}{order}"  # noqa: S608 - the catalog's names
         found = await self._fetch(query, values, asker)
         items = _fitting(found[:limit])
         more = len(found) > len(items)

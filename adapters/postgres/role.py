@@ -15,7 +15,9 @@ import asyncpg
 from adapters.postgres.statements import statement, statements
 
 log = logging.getLogger("amends.lease")
-OWNER_S = frozenset(("lease", "schema_migration", "runtime_epoch"))  # tables that only the owner's sessions write
+OWNER_S = frozenset(
+    ("lease", "schema_migration", "schema_views", "runtime_epoch")
+)  # tables that only the owner's sessions write
 _WRITES = (
     ("INSERT", re.compile(r"\bINSERT INTO (\w+)")),
     ("UPDATE", re.compile(r"\bUPDATE (\w+) SET\b")),

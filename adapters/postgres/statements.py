@@ -31,3 +31,11 @@ def migrations() -> tuple[tuple[int, str, str], ...]:
     folder = resources.files("adapters.postgres").joinpath("migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return tuple((int(name[:4]), name, folder.joinpath(name).read_text(encoding="utf-8")) for name in names)
+
+
+@cache
+def views() -> str:
+    """All views as one script, which may be applied again and again."""
+    folder = resources.files("adapters.postgres").joinpath("views")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)

@@ -17,8 +17,7 @@ from amends.ports.journal import KeptReply, RowT, StateWrite, StoredActor, Store
 from amends.values.errors import Locked, Unavailable
 from amends.values.records import CaseRow, OutboxRow
 
-PART = 10_000  # rows of a part while a start reads
-FORGET = ("forget_refusals", "forget_replies")
+PART = 1000  # rows of a part while a start reads
 
 
 class Lane:
@@ -98,22 +97,22 @@ class Stored:
         rows = await self.fetch(f"read_{self._tables[kind]}", *self._of(kind), identifier)
         return StoredActor(identifier, rows[0]["due_us"], rows[0]["body"].encode()) if rows else None
 
-    async def live_actors(self, kind: str) -> AsyncIterator[StoredActor]:
+    async def live_actors(self, kind: str) -> AsyncIterator[list[StoredActor]]:
         """See `Journal.live_actors`."""
-        async for row in self._parts(f"live_{self._tables[kind]}", *self._of(kind)):
-            yield StoredActor(row["id"], row["due_us"], row["body"].encode())
+        async for part in self._parts(f"live_{self._tables[kind]}", *self._of(kind)):
+            yield [StoredActor(row["id"], row["due_us"], row["body"].encode()) for row in part]
 
-    async def live_rows(self, row: type[RowT]) -> AsyncIterator[RowT]:
+    async def live_rows(self, row: type[RowT]) -> AsyncIterator[list[RowT]]:
         """See `Journal.live_rows`."""
-        names = list(columns_of(row))
-        async for found in self._parts(live_name(row)):
-            yield row(**{name: found[name] for name in names})
+        async for part in self._parts(live_name(row)):
+            yield [row(*found) for found in part]
 
-    async def _parts(self, name: str, *args: Any) -> "AsyncIterator[asyncpg.Record]":
+    async def _parts(self, name: str, *args: Any) -> "AsyncIterator[list[asyncpg.Record]]":
         try:
             async with self._reader.connection() as connection, connection.transaction(readonly=True):
-                async for row in connection.cursor(statement(name), *args, prefetch=PART):
-                    yield row
+                cursor = await connection.cursor(statement(name), *args)
+                while part := await cursor.fetch(PART):
+                    yield part
         except Locked as error:
             raise Unavailable(f"Postgres: {error}") from error
 
@@ -164,10 +163,7 @@ class Stored:
 
     async def forget(self, before_us: int) -> int:
         """See `Journal.forget`."""
-        for name in FORGET:
-            if gone := await self.fetch(name, before_us):
-                return len(gone)
-        return 0
+        return len(await self.fetch("forget_replies", before_us))
 
     async def aclose(self) -> None:
         """Close what is open."""

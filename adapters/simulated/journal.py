@@ -15,15 +15,14 @@ from adapters.simulated.locks import Locks
 from adapters.simulated.tables import Tables
 from amends.domain.domain import Domain, rows_of
 from amends.domain.kinds import ActorKind
-from amends.ports.journal import Commit, Head, KeptReply, RowT, StateWrite, StoredActor, StoredEvent
+from amends.ports.journal import Commit, Head, KeptReply, Requirement, RowT, StateWrite, StoredActor, StoredEvent
 from amends.values.canonical import ZERO_HASH
-from amends.values.errors import CONSUMED, Fenced, Locked, Refused, Unavailable
+from amends.values.errors import CONSUMED, REQUIREMENT, Fenced, Locked, Refused, Unavailable
 from amends.values.records import AuditRow, CaseRow, MessageRow, OutboxRow
 from amends.values.tables import table_of
 
 Refusal = Callable[[Commit], Exception | None]
 LOCK_S = 0.05  # a statement waits so long for a lock
-OWING = ("owing", "timers", "runs", "cases")
 
 
 class LeaseRow(Struct, frozen=True):
@@ -39,6 +38,7 @@ class Database:
 
     def __init__(self, domains: Sequence[Domain]) -> None:
         self.kinds: Mapping[str, ActorKind] = {kind.name: kind for domain in domains for kind in domain.kinds}
+        self._epochs = {name: msgspec.json.Decoder(kind.state_type) for name, kind in self.kinds.items()}
         self.types = rows_of(domains)
         self.tables = Tables({name: kind.table for name, kind in self.kinds.items()}, self.types)
         self.head = Head(0, 0, 0, ZERO_HASH)
@@ -88,6 +88,8 @@ class Database:
         self.commits.append(commit)
 
     def _write(self, commit: Commit) -> None:
+        if not all(self._holds(requirement) for requirement in commit.requires):
+            raise Refused(REQUIREMENT, "what the turn requires of another entity does not hold")
         for message_id in commit.consumed:
             if not self.tables.remove("message", (message_id,)):
                 raise Refused(CONSUMED, "a message of the batch was taken in before")
@@ -96,6 +98,13 @@ class Database:
         for row in sorted(commit.rows, key=self.types.index):
             for each, seq in commit.rows[row]:
                 self.tables.write(each, seq)
+
+    def _holds(self, requirement: Requirement) -> bool:
+        kind, identifier, states, epoch = requirement
+        found = self.tables.states.get((kind, identifier))
+        if found is None or found.state not in states:
+            return False
+        return epoch is None or self._epochs[kind].decode(found.body).epoch == epoch
 
     def events(self, keep: Callable[[dict[str, Any]], bool]) -> list[StoredEvent]:
         """Outbox rows that are kept, in the order they were committed."""
@@ -156,12 +165,12 @@ class SimulatedJournal:
 
     def _met(self, commit: Commit) -> str:
         """What a foreign session holds of all that a commit writes, "" for nothing."""
-        tables = {table_of(row).name for row in commit.rows} | {
-            self._kept.kinds[each.kind].table for each in commit.states
-        }
+        kinds = {each.kind for each in commit.states} | {kind for kind, _, _, _ in commit.requires}
+        tables = {table_of(row).name for row in commit.rows} | {self._kept.kinds[kind].table for kind in kinds}
         if commit.consumed:
             tables.add(table_of(MessageRow).name)
-        return self._kept.locks.met(tables, {(write.kind, write.id) for write in commit.states})
+        rows = {(write.kind, write.id) for write in commit.states}
+        return self._kept.locks.met(tables, rows | {(kind, identifier) for kind, identifier, _, _ in commit.requires})
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -188,28 +197,24 @@ class SimulatedJournal:
         found = self._kept.tables.states.get((kind, identifier))
         return _actor(found) if found is not None else None
 
-    async def live_actors(self, kind: str) -> AsyncIterator[StoredActor]:
+    async def live_actors(self, kind: str) -> AsyncIterator[list[StoredActor]]:
         """See `Journal.live_actors`."""
         await self._read(f"live {kind}", self._kept.kinds[kind].table)
-        ends = {state for state, bound in self._kept.kinds[kind].states.items() if bound == "end"}
-        shared = self._kept.kinds[kind].table == "actors"
-        for (of, _), found in sorted(self._kept.tables.states.items()):
-            owes = found.state not in ends or any(name in msgspec.json.decode(found.body) for name in OWING)
-            if of == kind and (shared or owes):
-                yield _actor(found)
+        states = sorted(self._kept.tables.states.items())
+        if found := [_actor(write) for (of, _), write in states if of == kind and write.live]:
+            yield found
 
-    async def live_rows(self, row: type[RowT]) -> AsyncIterator[RowT]:
+    async def live_rows(self, row: type[RowT]) -> AsyncIterator[list[RowT]]:
         """See `Journal.live_rows`."""
         await self._read(f"live {row.__name__}", table_of(row).name)
-        for found in self._kept.tables.live(row):
-            assert isinstance(found, row)
+        if found := [each for each in self._kept.tables.live(row) if isinstance(each, row)]:
             yield found
 
     async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:
         """See `Journal.kept`."""
-        await self._read("kept replies", "command")
+        await self._read("kept replies", "command_reply")
         asked = set(zip(callers, keys, strict=True))
-        rows = (row for row in self._kept.tables.rows["command"].values() if (row["caller"], row["key"]) in asked)
+        rows = (row for row in self._kept.tables.rows["command_reply"].values() if (row["caller"], row["key"]) in asked)
         return [_made(KeptReply, row) for row in rows]
 
     async def case(self, case_id: str) -> CaseRow | None:
@@ -266,13 +271,13 @@ class SimulatedJournal:
         await self._replied(f"document {kind}")
 
     async def forget(self, before_us: int) -> int:
-        """See `Journal.forget`: replies alone, of refusals too."""
+        """See `Journal.forget`: replies alone."""
         await self._reached("forget")
-        old = [
-            row for row in self._kept.tables.rows["command"].values() if row["received_us"] < before_us and row["key"]
-        ]
-        for row in old:
-            row |= {"key": None, "body_hash": "", "reply": ""}
+        rows = self._kept.tables.rows["command_reply"]
+        old = [key for key, row in rows.items() if row["received_us"] < before_us]
+        for key in old:
+            self._kept.tables.remove("command_reply", key)
+        self._kept.tables.commit()
         return len(old)
 
     async def aclose(self) -> None:

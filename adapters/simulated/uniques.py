@@ -34,7 +34,7 @@ class Unique(Struct, frozen=True):
 UNIQUES = (
     Unique("notifications_dedupe", "notifications", ("dedupe_key",), state=True),
     Unique("node_host_key", "nodes", ("ssh_host_key",), lambda row: row["state"] != "retired", state=True),
-    Unique("command_key", "command", ("caller", "key")),
+    Unique("command_key", "command_reply", ("caller", "key")),
     Unique("recovery_run_recovery_trace_id_key", "recovery_run", ("recovery_trace_id",)),
     Unique("recovery_action_recovery_trace_id_sequence_key", "recovery_action", ("recovery_trace_id", "sequence")),
     Unique("compensation_action_id_key", "compensation", ("action_id",)),

@@ -4,10 +4,12 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.http.server import HttpServer, InUse
 from adapters.postgres.reading import ReadSide
+from amends.domain.domain import Domain, ends_of
 from amends.runtime.trunk import ChildSpec
 from supervisors.boot.files import write_private
 from supervisors.boot.servers import Servers
@@ -20,10 +22,11 @@ QUESTION_S = 5.0  # for one question in the database, and for its turn there
 class Reads:
     """Read sides of one database: for pages, spans and proofs, for callers, and for operators."""
 
-    def __init__(self, dsn: str, role: str) -> None:
-        self.pages = ReadSide(dsn, role=role)
-        self.callers = ReadSide(dsn, timeout_s=QUESTION_S, role=role)
-        self.operators = ReadSide(dsn, timeout_s=QUESTION_S, role=role)
+    def __init__(self, dsn: str, role: str, domains: Sequence[Domain]) -> None:
+        ends = ends_of(domains)
+        self.pages = ReadSide(dsn, role=role, ends=ends)
+        self.callers = ReadSide(dsn, timeout_s=QUESTION_S, role=role, ends=ends)
+        self.operators = ReadSide(dsn, timeout_s=QUESTION_S, role=role, ends=ends)
 
     async def aclose(self) -> None:
         """Close them."""

@@ -188,7 +188,7 @@ class Runtime:
         core, kernel = self._core, self._kernel
         known, token = operators(self.settings, lambda: operator_token(self._state_dir))
         self._gatekeeper = Gatekeeper(self.settings, known)
-        reads = Reads(self._servers.dsn, self._role)
+        reads = Reads(self._servers.dsn, self._role, self._kernel.domains)
         spans = SpanReader(reads.pages)
         export = SpanExport(spans, self._journal, self._otlp)
         kernel.engine.listeners.append(export.follow)

@@ -64,6 +64,12 @@ async def told(process: asyncio.subprocess.Process, text: str) -> None:
             assert line, f"it ended without a word of {text!r}"
 
 
+def logged(state_dir: Path) -> str:
+    """The end of the runtime's log, to be read where a demo failed."""
+    lines = (state_dir / "runtime.log").read_text(errors="replace").splitlines()
+    return "\n".join(["", "the runtime's log ends:", *lines[-60:]])
+
+
 def left_running(state_dir: Path) -> list[str]:
     """Command lines of processes that work below `state_dir`."""
     found = []
@@ -126,7 +132,7 @@ async def test_killed_in_the_middle_it_starts_again_on_what_is_there(state_dir: 
         os.kill(process.pid, signal.SIGKILL)
         await process.communicate()
     status, said = await demo(state_dir.parent, *arguments)
-    assert status == 0, said
+    assert status == 0, said + logged(state_dir)
     await all_gone(state_dir)
 
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from tests.acceptance.hostile import COMMANDS
 from tests.acceptance.machine import CUSTOMER_KEY
 from tests.acceptance.records import all_is_well
-from tests.acceptance.world import World
+from tests.acceptance.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -189,12 +189,11 @@ async def test_a_tenant_with_thousands_of_slow_questions_takes_no_place_of_anoth
     transaction = holder.transaction()
     await transaction.start()
     await holder.execute("LOCK TABLE ledger_entries IN ACCESS EXCLUSIVE MODE")
-    flood = [
-        asyncio.create_task(world.ask("qry.ledger_entry.list", {"account_id": "acme"}, headers=bearer("corner"),
-                                      timeout_s=30))
-        for _ in range(4096)
-    ]  # fmt: skip
-    await asyncio.sleep(0.5)
+    flood = [asyncio.create_task(_ask_the_ledger(world)) for _ in range(4096)]
+    over = asyncio.Event()
+    going_on = [asyncio.create_task(_keep_asking(world, over)) for _ in range(4)]
+    watcher = await world.superuser()
+    await until(lambda: _waiting_readers(watcher), "the tenant's questions wait for the ledger")
     try:
         # then another's commands and questions, and the operators', are answered as ever
         for _ in range(100):
@@ -202,14 +201,34 @@ async def test_a_tenant_with_thousands_of_slow_questions_takes_no_place_of_anoth
             await world.ok("cmd.account.create", body, headers=bearer("front"))
         assert (await world.ok("qry.account.get", {"id": "acme"}, headers=bearer("front")))["account_id"] == "acme"
         assert await world.ok("ops.tree.show", {}, headers=bearer("eye"))
-        assert not all(task.done() for task in flood), "they were slow"
+        # and the tenant's questions wait there still
+        await until(lambda: _waiting_readers(watcher), "the tenant's questions wait for the ledger")
     finally:
+        over.set()
         await transaction.rollback()
         await holder.close()
+        await watcher.close()
+        await asyncio.gather(*going_on)
     # and the tenant's own were answered, or refused as too many
     codes = {reply["error"]["code"] for reply in await asyncio.gather(*flood) if not reply["ok"]}
     assert codes <= {"throttled", "deadline_exceeded", "db_unavailable"}
     assert "throttled" in codes
+
+
+async def _ask_the_ledger(world: World) -> dict[str, Any]:
+    return await world.ask("qry.ledger_entry.list", {"account_id": "acme"}, headers=bearer("corner"), timeout_s=30)
+
+
+async def _keep_asking(world: World, over: asyncio.Event) -> None:
+    while not over.is_set():
+        await _ask_the_ledger(world)
+
+
+async def _waiting_readers(watcher: Any) -> int:
+    waiting: int = await watcher.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'ledger_entries'::regclass"
+    )
+    return waiting
 
 
 async def test_a_caller_sees_its_own_accounts_only(world: World) -> None:

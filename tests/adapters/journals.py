@@ -20,12 +20,14 @@ from amends.values.records import (
     CommandRow,
     MessageRow,
     OutboxRow,
+    ReplyRow,
     StepRow,
 )
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
 
 TYPES = rows_of((RENTAL,))
+KINDS = {kind.name: kind for kind in RENTAL.kinds}
 STREAM = "AMENDS_EVT"
 
 
@@ -66,7 +68,7 @@ class Bench:
         return commit
 
     async def live(self, row: type[Any]) -> list[Any]:
-        return [each async for each in self.journal.live_rows(row)]
+        return [each async for part in self.journal.live_rows(row) for each in part]
 
 
 class SimulatedForeign:
@@ -161,6 +163,9 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 def state(kind: str, identifier: str, version: int = 1, name: str = "open", **body: Any) -> Turn:
     turn = Turn()
     turn.kind, turn.id, turn.state, turn.version = kind, identifier, name, version
+    ended = KINDS[kind].is_end(name)
+    turn.ended_state = name if ended else None
+    turn.live = not ended or not body.keys().isdisjoint(("timers", "runs", "cases", "owing"))
     turn.body = msgspec.json.encode({"state": name, "version": version, **body}, order="sorted").decode()
     entry = AuditDraft(
         f"aud_{identifier}{version}", 7, "a", "made", f"{kind}:{identifier}", None, name, "", "", "t" * 32, "", 1, {}
@@ -182,9 +187,13 @@ def event(outbox_id: str, entity: str = "node:n1", created_us: int = 1) -> Outbo
     return OutboxRow(outbox_id, entity, STREAM, "s", "{}", "t", "s", created_us)
 
 
-def command(key: str, received_us: int = 1) -> CommandRow:
-    return CommandRow("shop", key, "h", "cmd.account.create", "req_1", key * 32, key * 16, "", "account:a", 200, "",
-                      '{"data":{}}', received_us, 2, 1)  # fmt: skip
+def reply(key: str, received_us: int = 1) -> ReplyRow:
+    return ReplyRow("shop", key, "h", "req_1", key * 32, key * 16, 200, '{"data":{}}', received_us)
+
+
+def command(key: str, code: str = "") -> CommandRow:
+    return CommandRow("shop", "cmd.account.create", "req_1", key * 32, key * 16, "", "account:a", 409 if code else 200,
+                      code, 1, 2, 1)  # fmt: skip
 
 
 def step(step_id: str) -> StepRow:

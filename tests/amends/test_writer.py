@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from amends.ports.journal import Commit, Head, StateWrite, StoredActor, Turn
-from amends.runtime.writer import JournalWriter, Pending, Requirement
+from amends.ports.journal import Commit, Head, Requirement, StateWrite, StoredActor, Turn
+from amends.runtime.writer import JournalWriter, Pending
 from amends.values.canonical import ZERO_HASH
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
 from amends.values.records import AuditDraft, AuditRow
@@ -72,7 +72,8 @@ class Bench:
         if details is not None:
             turn.audits = [AuditDraft("aud_1", 1, "me", "x", name, None, None, "", "", "", "", 1, details)]
         turn.kind, turn.id, turn.state, turn.version = "thing", name, "on", 2
-        self.writer.submit(Pending(turn, lambda error: self.ended.__setitem__(name, error), requires))
+        turn.requires = requires or []
+        self.writer.submit(Pending(turn, lambda error: self.ended.__setitem__(name, error)))
 
     async def wait(self, *names: str) -> None:
         async with asyncio.timeout(5):

@@ -52,7 +52,7 @@ class Auditor:
 @pytest.fixture
 async def auditor(database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Auditor:
     await whole_story(database.book)
-    await exhausted_cleanup(database.book)
+    await exhausted_cleanup(database.book, "n3")
     made = Auditor(database, tmp_path, capsys)
     await made.anchors.keep(made.anchors.sign(made.heads("closing")))
     return made

@@ -1,26 +1,43 @@
 -- Made by `./run pages` from what row types (`Table`) and actor kinds declare: change those, not this.
 
 -- name: write_command
--- One handled command and its kept reply; unique by (caller, key).
+-- One handled command: what its span is derived from.
 INSERT INTO command (
-    caller, key, body_hash, subject, request_id, trace_id, span_id, parent_span_id, entity, http, error_code, reply,
-    received_us, replied_us, epoch, link, jseq
+    caller, subject, request_id, trace_id, span_id, parent_span_id, entity, http, error_code, received_us,
+    replied_us, epoch, link, jseq
 )
 SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], $17::bigint[]
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[],
+    $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::bigint[]
+);
+
+-- name: write_command_reply
+-- What a command was answered, kept for 7 days; unique by (caller, key).
+INSERT INTO command_reply (
+    caller, key, body_hash, request_id, trace_id, span_id, http, reply, received_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::bigint[],
+    $10::bigint[]
 );
 
 -- name: write_step
 -- The intent of one try of one step (B8: committed before the step runs), or a try already ended.
 INSERT INTO step (
     step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
-    ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq
+    ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq, month
 )
-SELECT * FROM unnest(
+SELECT
+    step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
+    ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq,
+    CASE WHEN ended_us IS NULL THEN 0 ELSE amends_month() END
+FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
     $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[], $17::bigint[],
     $18::text[], $19::bigint[], $20::bigint[]
+) AS row (
+    step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
+    ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq
 );
 
 -- name: live_step
@@ -28,20 +45,20 @@ SELECT * FROM unnest(
 SELECT
     step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
     ended_us, next_attempt_us, code, message, epoch, server_address, server_port
-FROM step WHERE state IN ('intended')
+FROM step_open WHERE state IN ('intended')
 ORDER BY jseq, step_id;
 
 -- name: write_step_end
 -- The outcome of a try.
 UPDATE step SET
     state = row.state, started_us = row.started_us, ended_us = row.ended_us, code = row.code, message = row.message,
-    epoch = row.epoch, jseq = row.jseq
+    epoch = row.epoch, jseq = row.jseq, month = CASE WHEN row.ended_us IS NOT NULL THEN amends_month() ELSE 0 END
 FROM (SELECT DISTINCT ON (step_id) * FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
 ) WITH ORDINALITY AS written (
     step_id, state, started_us, ended_us, code, message, epoch, jseq, place
 ) ORDER BY step_id, place DESC) AS row
-WHERE step.step_id = row.step_id AND step.ended_us IS NULL;
+WHERE step.step_id = row.step_id AND step.step_id = ANY ($1::text[]) AND step.month = 0;
 
 -- name: write_message
 -- A durable message to another actor; deleted by the turn that consumes it.
@@ -72,13 +89,14 @@ SELECT * FROM unnest(
 -- name: write_outbox_mark
 -- What publishing an outbox row came to.
 UPDATE outbox SET
-    state = row.state, attempts = row.attempts, published_us = row.published_us
+    state = row.state, attempts = row.attempts, published_us = row.published_us,
+    month = CASE WHEN row.state IN ('published', 'skipped') THEN amends_month() ELSE 0 END
 FROM (SELECT DISTINCT ON (outbox_id) * FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]
 ) WITH ORDINALITY AS written (
     outbox_id, state, attempts, published_us, jseq, place
 ) ORDER BY outbox_id, place DESC) AS row
-WHERE outbox.outbox_id = row.outbox_id AND outbox.state NOT IN ('published', 'skipped');
+WHERE outbox.outbox_id = row.outbox_id AND outbox.outbox_id = ANY ($1::text[]) AND outbox.month = 0;
 
 -- name: write_failure
 -- `traces.md`: Failure.
@@ -105,13 +123,14 @@ SELECT * FROM unnest(
 -- name: write_run_end
 -- A run's outcome; `degraded` is no end, so its `ended_us` stays null.
 UPDATE recovery_run SET
-    final_outcome = row.final_outcome, ended_us = row.ended_us, net = row.net, jseq = row.jseq
+    final_outcome = row.final_outcome, ended_us = row.ended_us, net = row.net, jseq = row.jseq,
+    month = CASE WHEN row.ended_us IS NOT NULL THEN amends_month() ELSE 0 END
 FROM (SELECT DISTINCT ON (recovery_id) * FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[]
 ) WITH ORDINALITY AS written (
     recovery_id, final_outcome, ended_us, net, jseq, place
 ) ORDER BY recovery_id, place DESC) AS row
-WHERE recovery_run.recovery_id = row.recovery_id AND recovery_run.ended_us IS NULL;
+WHERE recovery_run.recovery_id = row.recovery_id AND recovery_run.recovery_id = ANY ($1::text[]) AND recovery_run.month = 0;
 
 -- name: write_action
 -- `traces.md`: Recovery action.
@@ -247,14 +266,30 @@ ORDER BY jseq, node_id;
 
 -- name: state_accounts
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
-INSERT INTO accounts AS known (account_id, state, version, due_us, body)
-SELECT account_id, state, version, due_us, body::jsonb
+INSERT INTO accounts AS known (
+    account_id, state, version, due_us, body, live, ended_state, stripe_customer_id
+)
+SELECT
+    account_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'stripe_customer_id'
 FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
-) AS row (account_id, state, version, due_us, body)
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    account_id, state, version, due_us, body, live, ended_state
+)
 ON CONFLICT (account_id) DO UPDATE SET
-    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state, stripe_customer_id = excluded.stripe_customer_id
 WHERE known.version = excluded.version - 1;
+
+-- name: require_accounts
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.account_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN accounts AS held ON held.account_id = wanted.id
+WHERE held.account_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
 
 -- name: free_accounts
 -- Of these, the rows nobody else holds right now.
@@ -267,19 +302,34 @@ SELECT due_us, body::text AS body FROM accounts WHERE account_id = $1;
 -- name: live_accounts
 -- Every actor that still lives or owes.
 SELECT account_id AS id, due_us, body::text AS body FROM accounts
-WHERE (true)
-ORDER BY account_id;
+WHERE live ORDER BY account_id;
 
 -- name: state_nodes
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
-INSERT INTO nodes AS known (node_id, state, version, due_us, body)
-SELECT node_id, state, version, due_us, body::jsonb
+INSERT INTO nodes AS known (
+    node_id, state, version, due_us, body, live, ended_state, ssh_host_key
+)
+SELECT
+    node_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'ssh_host_key'
 FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
-) AS row (node_id, state, version, due_us, body)
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    node_id, state, version, due_us, body, live, ended_state
+)
 ON CONFLICT (node_id) DO UPDATE SET
-    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state, ssh_host_key = excluded.ssh_host_key
 WHERE known.version = excluded.version - 1;
+
+-- name: require_nodes
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.node_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN nodes AS held ON held.node_id = wanted.id
+WHERE held.node_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 1))
+FOR SHARE OF held;
 
 -- name: free_nodes
 -- Of these, the rows nobody else holds right now.
@@ -292,19 +342,39 @@ SELECT due_us, body::text AS body FROM nodes WHERE node_id = $1;
 -- name: live_nodes
 -- Every actor that still lives or owes.
 SELECT node_id AS id, due_us, body::text AS body FROM nodes
-WHERE (state NOT IN ('retired') OR body ?| array['owing', 'timers', 'runs', 'cases'])
-ORDER BY node_id;
+WHERE live ORDER BY node_id;
 
 -- name: state_allocations
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
-INSERT INTO allocations AS known (allocation_id, state, version, due_us, body)
-SELECT allocation_id, state, version, due_us, body::jsonb
+INSERT INTO allocations AS known (
+    allocation_id, state, version, due_us, body, live, ended_state, account_id, node_id, external_ref, failure_code,
+    cleanup_pending
+)
+SELECT
+    allocation_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
+    body::jsonb ->> 'node_id', body::jsonb ->> 'external_ref', body::jsonb ->> 'failure_code',
+    coalesce((body::jsonb ->> 'cleanup_pending')::boolean, false)
 FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
-) AS row (allocation_id, state, version, due_us, body)
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    allocation_id, state, version, due_us, body, live, ended_state
+)
 ON CONFLICT (allocation_id) DO UPDATE SET
-    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state, account_id = excluded.account_id,
+    node_id = excluded.node_id, external_ref = excluded.external_ref, failure_code = excluded.failure_code,
+    cleanup_pending = excluded.cleanup_pending
 WHERE known.version = excluded.version - 1;
+
+-- name: require_allocations
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.allocation_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN allocations AS held ON held.allocation_id = wanted.id
+WHERE held.allocation_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
 
 -- name: free_allocations
 -- Of these, the rows nobody else holds right now.
@@ -317,19 +387,36 @@ SELECT due_us, body::text AS body FROM allocations WHERE allocation_id = $1;
 -- name: live_allocations
 -- Every actor that still lives or owes.
 SELECT allocation_id AS id, due_us, body::text AS body FROM allocations
-WHERE (state NOT IN ('released', 'failed') OR body ?| array['owing', 'timers', 'runs', 'cases'])
-ORDER BY allocation_id;
+WHERE live ORDER BY allocation_id;
 
 -- name: state_notifications
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
-INSERT INTO notifications AS known (notification_id, state, version, due_us, body)
-SELECT notification_id, state, version, due_us, body::jsonb
+INSERT INTO notifications AS known (
+    notification_id, state, version, due_us, body, live, ended_state, account_id, kind, entity, dedupe_key
+)
+SELECT
+    notification_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
+    body::jsonb ->> 'kind', body::jsonb ->> 'entity', body::jsonb ->> 'dedupe_key'
 FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[]
-) AS row (notification_id, state, version, due_us, body)
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    notification_id, state, version, due_us, body, live, ended_state
+)
 ON CONFLICT (notification_id) DO UPDATE SET
-    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state, account_id = excluded.account_id, kind = excluded.kind,
+    entity = excluded.entity, dedupe_key = excluded.dedupe_key
 WHERE known.version = excluded.version - 1;
+
+-- name: require_notifications
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.notification_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN notifications AS held ON held.notification_id = wanted.id
+WHERE held.notification_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
 
 -- name: free_notifications
 -- Of these, the rows nobody else holds right now.
@@ -342,19 +429,34 @@ SELECT due_us, body::text AS body FROM notifications WHERE notification_id = $1;
 -- name: live_notifications
 -- Every actor that still lives or owes.
 SELECT notification_id AS id, due_us, body::text AS body FROM notifications
-WHERE (state NOT IN ('sent', 'cancelled') OR body ?| array['owing', 'timers', 'runs', 'cases'])
-ORDER BY notification_id;
+WHERE live ORDER BY notification_id;
 
 -- name: state_actors
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
-INSERT INTO actors AS known (kind, id, state, version, due_us, body)
-SELECT kind, id, state, version, due_us, body::jsonb
+INSERT INTO actors AS known (
+    kind, id, state, version, due_us, body, live, ended_state
+)
+SELECT
+    kind, id, state, version, due_us, body::jsonb, live, ended_state
 FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[]
-) AS row (kind, id, state, version, due_us, body)
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[], $8::text[]
+) AS row (
+    kind, id, state, version, due_us, body, live, ended_state
+)
 ON CONFLICT (kind, id) DO UPDATE SET
-    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state
 WHERE known.version = excluded.version - 1;
+
+-- name: require_actors
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN actors AS held ON held.kind = wanted.kind AND held.id = wanted.id
+WHERE held.id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
 
 -- name: free_actors
 -- Of these, the rows nobody else holds right now.
@@ -367,5 +469,4 @@ SELECT due_us, body::text AS body FROM actors WHERE kind = $1 AND id = $2;
 -- name: live_actors
 -- Every actor that still lives or owes.
 SELECT id AS id, due_us, body::text AS body FROM actors
-WHERE kind = $1 AND (true)
-ORDER BY id;
+WHERE kind = $1 AND live ORDER BY id;

@@ -51,15 +51,15 @@ GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $2;
 -- The turn of the last audit entry that is not younger than $1, by halving: the log is in the order of time but for the
 -- moments between a decision and its commit.
 WITH RECURSIVE halving AS (
-    SELECT 0::bigint AS low, audit_seq + 1 AS high FROM journal_head
+    SELECT 0::bigint AS low, audit_seq + 1 AS high FROM journal_head WHERE shard = 0
     UNION ALL
     SELECT
         CASE WHEN entry.at_us <= $1 THEN entry.seq ELSE low END, CASE WHEN entry.at_us <= $1 THEN high ELSE entry.seq END
     FROM halving
-    CROSS JOIN LATERAL (SELECT seq, at_us FROM audit_log WHERE seq = (low + high) / 2) AS entry
+    CROSS JOIN LATERAL (SELECT seq, at_us FROM audit_log WHERE shard = 0 AND seq = (low + high) / 2) AS entry
     WHERE high - low > 1
 )
-SELECT coalesce((SELECT jseq FROM audit_log WHERE seq = (SELECT max(low) FROM halving)), 0) AS jseq;
+SELECT coalesce((SELECT jseq FROM audit_log WHERE shard = 0 AND seq = (SELECT max(low) FROM halving)), 0) AS jseq;
 
 -- name: span_services
 -- The names under which runtimes record spans.
@@ -84,22 +84,22 @@ ON CONFLICT (name) DO UPDATE SET jseq = greatest(known.jseq, excluded.jseq);
 SELECT
     audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
     recovery_trace_id, epoch, details::text AS details, prev_hash, hash
-FROM audit_log WHERE seq >= $1 ORDER BY seq;
+FROM audit_log WHERE shard = 0 AND seq >= $1 ORDER BY seq;
 
 -- name: digest_chain
 -- The digest chain in its order.
-SELECT seq, epoch, audit_seq, audit_hash, prev_hash, hash, leaves FROM journal_digest ORDER BY seq;
+SELECT seq, epoch, audit_seq, audit_hash, prev_hash, hash, leaves FROM journal_digest WHERE shard = 0 ORDER BY seq;
 
 -- name: audit_untied
 -- Audit entries that are not of the commit in which the digest chain has them, each by its number.
 SELECT entry.seq
 FROM audit_log AS entry
-CROSS JOIN (SELECT seq, audit_seq FROM journal_digest ORDER BY seq LIMIT 1) AS began
+CROSS JOIN (SELECT seq, audit_seq FROM journal_digest WHERE shard = 0 ORDER BY seq LIMIT 1) AS began
 LEFT JOIN LATERAL (
-    SELECT audit_seq, audit_hash FROM journal_digest WHERE seq >= entry.jseq ORDER BY seq LIMIT 1
+    SELECT audit_seq, audit_hash FROM journal_digest WHERE shard = 0 AND seq >= entry.jseq ORDER BY seq LIMIT 1
 ) AS own ON true
 LEFT JOIN LATERAL (
-    SELECT audit_seq FROM journal_digest WHERE seq < entry.jseq ORDER BY seq DESC LIMIT 1
+    SELECT audit_seq FROM journal_digest WHERE shard = 0 AND seq < entry.jseq ORDER BY seq DESC LIMIT 1
 ) AS before ON true
 WHERE entry.seq > began.audit_seq AND (
     own.audit_seq IS NULL OR before.audit_seq IS NULL OR entry.seq > own.audit_seq OR entry.seq <= before.audit_seq
@@ -145,10 +145,10 @@ SELECT * FROM public_v1.compensation WHERE recovery_trace_id = ANY ($1::text[]) 
 
 -- name: ended_steps_of
 -- How the tries of some traces ended.
-SELECT step_id, state FROM step WHERE state <> 'intended' AND trace_id = ANY ($1::text[])
+SELECT step_id, state FROM step WHERE month > 0 AND trace_id = ANY ($1::text[])
 UNION ALL
 SELECT step_id, state FROM step
-WHERE state <> 'intended' AND trace_id = '' AND md5('step/' || step_id) = ANY ($1::text[]);
+WHERE month > 0 AND trace_id = '' AND md5('step/' || step_id) = ANY ($1::text[]);
 
 -- name: all_compensations
 -- Every compensation as outsiders see it.
@@ -156,12 +156,12 @@ SELECT * FROM public_v1.compensation ORDER BY recovery_trace_id, sequence;
 
 -- name: ended_steps
 -- How every try ended: what the status of its span is held to.
-SELECT step_id, state FROM step WHERE state <> 'intended';
+SELECT step_id, state FROM step WHERE month > 0;
 
 -- name: count_states
 -- How many nodes and allocations are in each state; of those that have ended none are counted.
-SELECT 'node' AS kind, state, count(*) AS count FROM nodes WHERE state <> 'retired' GROUP BY state
-UNION ALL SELECT 'allocation', state, count(*) FROM allocations WHERE state NOT IN ('released', 'failed') GROUP BY state;
+SELECT 'node' AS kind, state, count(*) AS count FROM nodes WHERE live AND ended_state IS NULL GROUP BY state
+UNION ALL SELECT 'allocation', state, count(*) FROM allocations WHERE live AND ended_state IS NULL GROUP BY state;
 
 -- name: open_case_kinds
 -- Every case that waits for a person.

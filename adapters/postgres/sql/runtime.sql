@@ -4,23 +4,23 @@
 -- The next events to publish, up to a place in the journal, in the order they were committed. What stands behind a
 -- parked one waits for it, and so does what is of one of the entities $4.
 SELECT outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, state, attempts
-FROM outbox
+FROM outbox_open AS waiting
 WHERE state = 'pending' AND stream = $1 AND jseq <= $2 AND entity <> ALL ($4::text[]) AND NOT EXISTS (
-    SELECT FROM outbox AS parked WHERE parked.state = 'parked' AND parked.entity = outbox.entity
+    SELECT FROM outbox_open AS parked WHERE parked.state = 'parked' AND parked.entity = waiting.entity
 )
 ORDER BY jseq, outbox_id LIMIT $3;
 
 -- name: parked_outbox
 -- Events the broker refuses, which wait for a person.
-SELECT outbox_id, entity FROM outbox WHERE state = 'parked' AND stream = $1;
+SELECT outbox_id, entity FROM outbox_open WHERE state = 'parked' AND stream = $1;
 
 -- name: count_waiting_outbox
 -- How many events are not yet acknowledged.
-SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1;
+SELECT count(*) AS waiting FROM outbox_open WHERE state = 'pending' AND stream = $1;
 
 -- name: count_waiting_entity
 -- How many events of one entity are not yet acknowledged.
-SELECT count(*) AS waiting FROM outbox WHERE state = 'pending' AND stream = $1 AND entity = $2;
+SELECT count(*) AS waiting FROM outbox_open WHERE state = 'pending' AND stream = $1 AND entity = $2;
 
 -- name: read_events
 -- Events by their ids, of one stream or of any.
@@ -32,26 +32,24 @@ FROM outbox WHERE outbox_id = ANY($2::text[]) AND $1 IN (stream, '');
 SELECT asked.caller, asked.key, kept.body_hash, kept.request_id, kept.trace_id, kept.http, kept.reply
 FROM unnest($1::text[], $2::text[]) AS asked (caller, key)
 CROSS JOIN LATERAL (
-    SELECT body_hash, request_id, trace_id, http, reply FROM command
-    WHERE command.caller = asked.caller AND command.key = asked.key LIMIT 1
+    SELECT body_hash, request_id, trace_id, http, reply FROM command_reply
+    WHERE command_reply.caller = asked.caller AND command_reply.key = asked.key LIMIT 1
 ) AS kept;
 
--- name: forget_refusals
--- Kept refusals of more than 7 days ago, a few at a time: they changed nothing, and nothing points at their spans.
-DELETE FROM command WHERE (trace_id, span_id) IN (
-    SELECT trace_id, span_id FROM command
-    WHERE received_us < $1 AND key IS NOT NULL AND error_code <> ''
-      AND NOT EXISTS (SELECT FROM failure WHERE failure.span_id = command.span_id)
-    ORDER BY received_us LIMIT 1000
-)
-RETURNING 1;
-
 -- name: forget_replies
--- Replies are kept 7 days; a few at a time. What spans are derived from stays.
-UPDATE command SET key = NULL, body_hash = '', reply = '' WHERE (trace_id, span_id) IN (
-    SELECT trace_id, span_id FROM command WHERE received_us < $1 AND key IS NOT NULL ORDER BY received_us LIMIT 1000
+-- Replies are kept 7 days; a few at a time. With a refusal's goes its command: it changed nothing, and nothing points at
+-- its span. What other spans are derived from stays.
+WITH gone AS (
+    DELETE FROM command_reply WHERE (caller, key) IN (
+        SELECT caller, key FROM command_reply WHERE received_us < $1 ORDER BY received_us LIMIT 1000
+    )
+    RETURNING trace_id, span_id
+), refused AS (
+    DELETE FROM command USING gone
+    WHERE command.trace_id = gone.trace_id AND command.span_id = gone.span_id AND command.error_code <> ''
+      AND NOT EXISTS (SELECT FROM failure WHERE failure.span_id = gone.span_id)
 )
-RETURNING 1;
+SELECT 1 FROM gone;
 
 -- name: store_document
 -- A matrix or policy, whole, under its hash.
@@ -59,7 +57,8 @@ INSERT INTO document (sha256, kind, body, stored_us) VALUES ($1, $2, $3::text::j
 
 -- name: begin_epoch
 -- A runtime takes over the journal: from here on, commits of an older epoch fail.
-UPDATE journal_head SET epoch = $1 WHERE epoch < $1;
+-- The shard has no column before the migration that gives it one.
+UPDATE journal_head SET epoch = $1 WHERE epoch < $1 AND coalesce((to_jsonb(journal_head) ->> 'shard')::integer, 0) = 0;
 
 -- name: record_epoch
 -- Which runtime an epoch was, and what its environment said of it.
@@ -72,22 +71,29 @@ SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commi
 
 -- name: create_lease
 -- The lease's own table; the only one that exists before the lease is held.
+DO $$ BEGIN
 CREATE TABLE IF NOT EXISTS lease (
-    id            integer PRIMARY KEY CHECK (id = 1),
+    shard         integer PRIMARY KEY,
     epoch         bigint NOT NULL,
     holder        text NOT NULL,
     backend_pid   integer NOT NULL,
     backend_start timestamptz,
     renewed_at    timestamptz NOT NULL
 );
+IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'lease'::regclass AND attname = 'id') THEN  -- up to 0.2
+    ALTER TABLE lease DROP CONSTRAINT IF EXISTS lease_id_check;
+    ALTER TABLE lease RENAME COLUMN id TO shard;
+    UPDATE lease SET shard = 0;
+END IF;
+END $$;
 
 -- name: seed_lease
 -- Nobody holds it yet.
-INSERT INTO lease VALUES (1, 0, '', 0, NULL, '-infinity') ON CONFLICT DO NOTHING;
+INSERT INTO lease VALUES (0, 0, '', 0, NULL, '-infinity') ON CONFLICT DO NOTHING;
 
 -- name: see_lease
 -- The lease as it stands; nobody renews it before this transaction ends.
-SELECT epoch, holder, renewed_at FROM lease FOR UPDATE;
+SELECT epoch, holder, renewed_at FROM lease WHERE shard = 0 FOR UPDATE;
 
 -- name: take_lease
 -- Take the lease as it was seen.
@@ -95,15 +101,15 @@ UPDATE lease SET
     epoch = lease.epoch + 1, holder = $1, backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
     renewed_at = clock_timestamp()
-RETURNING epoch;
+WHERE shard = 0 RETURNING epoch;
 
 -- name: give_lease
 -- Its holder has stopped: the next one need not wait.
-UPDATE lease SET holder = '' WHERE epoch = $1;
+UPDATE lease SET holder = '' WHERE shard = 0 AND epoch = $1;
 
 -- name: read_lease
 -- Whose it is, said by a server that is nobody's replica.
-SELECT epoch FROM lease WHERE NOT pg_is_in_recovery();
+SELECT epoch FROM lease WHERE shard = 0 AND NOT pg_is_in_recovery();
 
 -- name: set_epoch
 -- This session is the runtime's.
@@ -118,7 +124,7 @@ SELECT to_regclass('journal_head') IS NOT NULL;
 UPDATE lease SET
     renewed_at = clock_timestamp(), backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
-WHERE epoch = $1 RETURNING epoch;
+WHERE shard = 0 AND epoch = $1 RETURNING epoch;
 
 -- name: end_sessions
 -- End what is left of older runtimes' sessions.
@@ -133,8 +139,9 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at_us;
 -- name: closed_tables
 -- Tables of ours on which another session has, or waits for, a lock that lets nobody write them: who comes after one
 -- that waits waits as well.
-SELECT DISTINCT class.relname AS name
+SELECT DISTINCT coalesce(whole.relname, class.relname) AS name
 FROM pg_locks AS held JOIN pg_class AS class ON class.oid = held.relation
+LEFT JOIN pg_inherits AS part ON part.inhrelid = class.oid LEFT JOIN pg_class AS whole ON whole.oid = part.inhparent
 WHERE held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')
   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
@@ -155,6 +162,14 @@ SELECT number, sha256 FROM schema_migration ORDER BY number;
 -- name: unbounded
 -- For the transaction of a migration.
 SET LOCAL statement_timeout = 0;
+
+-- name: applied_views
+-- The views that were applied last.
+SELECT sha256 FROM schema_views WHERE shard = 0;
+
+-- name: record_views
+-- These were.
+INSERT INTO schema_views (shard, sha256) VALUES (0, $1) ON CONFLICT (shard) DO UPDATE SET sha256 = excluded.sha256;
 
 -- name: record_migration
 -- One more has run.

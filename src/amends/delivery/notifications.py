@@ -140,6 +140,7 @@ def view_notification(s: Notification, identifier: str, d: Any) -> dict[str, Any
 NOTIFICATION = ActorKind(
     name="notification",
     table="notifications",
+    columns={"account_id": str, "kind": str, "entity": str, "dedupe_key": str},
     state_type=Notification,
     states={"pending": "step notification.publish", "parked": "rest", "sent": "end", "cancelled": "end"},
     transitions={

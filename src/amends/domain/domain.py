@@ -41,8 +41,18 @@ def rows_of(domains: Sequence[Domain]) -> tuple[type[Struct], ...]:
     return (*ROWS, *(row for domain in domains for row in domain.rows))
 
 
+def ends_of(domains: Sequence[Domain]) -> dict[str, frozenset[str]]:
+    """By kind with a table of its own, the states in which an actor has ended."""
+    return {kind.name: kind.ends for domain in domains for kind in domain.kinds if kind.table != "actors"}
+
+
 def covered(domains: Sequence[Domain]) -> Covered:
     """What the digest chain of a runtime with these domains holds."""
-    states = {kind.name: kind.table for domain in domains for kind in domain.kinds}
+    kinds = [kind for domain in domains for kind in domain.kinds]
     facets = [facet for row in rows_of(domains) for facet in facets_of(row)]
-    return Covered(states, [*facets, *(facet for domain in domains for facet in domain.unwritten)])
+    return Covered(
+        {kind.name: kind.table for kind in kinds},
+        [*facets, *(facet for domain in domains for facet in domain.unwritten)],
+        {kind.name: kind.columns for kind in kinds},
+        {kind.name: kind.ends for kind in kinds},
+    )

@@ -89,6 +89,7 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     legal: Mapping[type, Legal] = {}  # a message that is not listed is taken in every state
     upgrades: tuple[Upgrade, ...] = ()  # of stored bodies, the first of version 1
     table: str = "actors"
+    columns: Mapping[str, type] = {}  # fields of the body that its own table is searched by, each a column: str or bool
     view: Callable[[Any, str, Any], dict[str, Any]] | None = None
     owner: Callable[[Any], str] | None = None  # the account whose callers alone may command it
     events: bool = True
@@ -100,6 +101,19 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     def v(self) -> int:
         """The version of the bodies that this release writes."""
         return len(self.upgrades) + 1
+
+    @property
+    def ends(self) -> frozenset[str]:
+        """The states in which an actor has ended."""
+        return frozenset(state for state, bound in self.states.items() if bound == "end")
+
+    def is_end(self, state: str) -> bool:
+        """Whether an actor in this state has ended."""
+        return self.states[state] == "end"
+
+    def is_live(self, state: ActorState) -> bool:
+        """Whether the actor is kept: it has not ended, or there is a timer, a run, a case, or something owed."""
+        return not self.is_end(state.state) or bool(state.timers or state.runs or state.cases or state.owing)
 
     def takes(self, state: ActorState, message: Any, *, command: bool) -> bool:
         """Whether a message is legal in this state; raises `Rejected` for a command that is not."""

@@ -11,11 +11,16 @@ from amends.values.records import AuditDraft, CaseRow, OutboxRow
 RowT = TypeVar("RowT", bound=Struct)
 
 
+# Of another entity, as it stands when the turn commits: kind, id, the states it may be in, and its epoch or None.
+Requirement = tuple[str, str, tuple[str, ...], int | None]
+
+
 class Turn:
     """One actor's turn as rows: what one transaction writes or does not write at all."""
 
     __slots__ = (
-        "audits", "body", "consumed", "due_us", "id", "kind", "rows", "set_aside", "spawned", "state", "version",
+        "audits", "body", "consumed", "due_us", "ended_state", "id", "kind", "live", "requires", "rows", "set_aside",
+        "spawned", "state", "version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -25,6 +30,9 @@ class Turn:
         self.version = 0  # the version being written; 1 for a new actor
         self.body = ""
         self.due_us: int | None = None
+        self.live = True  # see `StateWrite`, as the next
+        self.ended_state: str | None = None
+        self.requires: list[Requirement] = []
         self.rows: list[Struct] = []
         self.audits: list[AuditDraft] = []
         self.consumed = ""  # the durable message this turn takes in
@@ -33,7 +41,10 @@ class Turn:
 
 
 class StateWrite(Struct):
-    """One actor's committed state as a row: compare-and-set on `version` - 1."""
+    """One actor's committed state as a row: compare-and-set on `version` - 1.
+
+    `live`: a start reads it, for it has not ended or still owes something; `ended_state`: the state it has ended in.
+    """
 
     kind: str
     id: str
@@ -41,6 +52,8 @@ class StateWrite(Struct):
     version: int
     due_us: int | None
     body: str
+    live: bool = True
+    ended_state: str | None = None
 
 
 class Head(Struct, frozen=True):
@@ -54,7 +67,10 @@ class Head(Struct, frozen=True):
 
 
 class Commit(Struct):
-    """A sealed batch: rows by type, each row with the sequence number of its turn, and the digests of all."""
+    """A sealed batch: rows by type, each row with the sequence number of its turn, and the digests of all.
+
+    `requires`: what must hold of other entities before any of it is written.
+    """
 
     before: Head
     after: Head
@@ -62,6 +78,7 @@ class Commit(Struct):
     consumed: list[str]
     rows: dict[type[Struct], list[tuple[Struct, int]]]
     leaves: str = "{}"
+    requires: list[Requirement] = []
 
 
 class StoredActor(Struct, frozen=True):
@@ -133,12 +150,12 @@ class Journal(Protocol):
         """One actor's committed state."""
         ...
 
-    def live_actors(self, kind: str) -> AsyncIterator[StoredActor]:
-        """All actors of a kind that live or owe, a part at a time."""
+    def live_actors(self, kind: str) -> AsyncIterator[list[StoredActor]]:
+        """All actors of a kind that live or owe, in parts small enough to be gone through at once."""
         ...
 
-    def live_rows(self, row: type[RowT]) -> AsyncIterator[RowT]:
-        """The live rows of a type that declares which are, as they were committed, a part at a time."""
+    def live_rows(self, row: type[RowT]) -> AsyncIterator[list[RowT]]:
+        """The live rows of a type that declares which are, in parts, as they were committed."""
         ...
 
     async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:

@@ -13,13 +13,13 @@ import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState
 from amends.ports.clock import REAL, Sources
-from amends.ports.journal import Turn
+from amends.ports.journal import Requirement, Turn
 from amends.runtime.mailbox import Key, Mailbox
 from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy, command_refused
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
-from amends.runtime.writer import JournalWriter, Pending, Requirement
-from amends.turn.decision import Context, Decision, Sent, command_row
+from amends.runtime.writer import JournalWriter, Pending
+from amends.turn.decision import Context, Decision, Sent, command_rows
 from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
@@ -198,7 +198,7 @@ class Engine:
         else:
             if turn is not None:
                 return Pending(
-                    turn, lambda error: self._settled(key, box, env, decision, error), decision.requires,
+                    turn, lambda error: self._settled(key, box, env, decision, error),
                     again=lambda: self._decided(key, box, env, state), recent=decision.recent,
                     decided_us=decision.now_us,
                 )  # fmt: skip
@@ -288,7 +288,7 @@ class Engine:
             return
         turn = Turn()
         ref = f"{key[0]}:{key[1]}"
-        turn.rows = [command_row(env, ref, self.now_us(), self.context.epoch, None, error)]
+        turn.rows = command_rows(env, ref, self.now_us(), self.context.epoch, None, error)
 
         def settled(failed: TurnFailed | None) -> None:
             self.answer(env, error if failed is None else command_refused(failed))

@@ -19,10 +19,11 @@ async def load_actors(engine: Engine, domains: Sequence[Domain], journal: Journa
     count, slices = 0, Slices(engine.monotonic_us)
     for domain in domains:
         for kind in domain.kinds:
-            async for actor in journal.live_actors(kind.name):
-                engine.store.load(kind.name, actor.id, actor.body)
-                engine.timers.arm(kind.name, actor.id, actor.due_us)
-                count += 1
+            async for part in journal.live_actors(kind.name):
+                for actor in part:
+                    engine.store.load(kind.name, actor.id, actor.body)
+                    engine.timers.arm(kind.name, actor.id, actor.due_us)
+                count += len(part)
                 await slices.shared()  # the lease must be renewed meanwhile
     return count
 
@@ -39,8 +40,8 @@ NOTHING_LEFT = Left([], [])
 
 async def read_left(journal: Journal) -> Left:
     """To be read while nothing commits: whatever a turn of ours adds is delivered by that turn, and only once."""
-    steps = [row async for row in journal.live_rows(StepRow)]
-    return Left(steps, [row async for row in journal.live_rows(MessageRow)])
+    steps = [row async for part in journal.live_rows(StepRow) for row in part]
+    return Left(steps, [row async for part in journal.live_rows(MessageRow) for row in part])
 
 
 async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str, int]:

@@ -90,16 +90,10 @@ class Store:
 
     def put(self, kind: str, identifier: str, state: ActorState) -> None:
         """Take in a newly committed state; one that is over and owes nothing is let go."""
-        if self.is_over(kind, state):
-            self._states[kind].pop(identifier, None)
-        else:
+        if self._kinds[kind].is_live(state):
             self._states[kind][identifier] = state
-
-    def is_over(self, kind: str, state: ActorState) -> bool:
-        """Whether the actor is terminal and owes nothing: no timer, no run, no case, nothing pending."""
-        return self._kinds[kind].states[state.state] == "end" and not (
-            state.timers or state.runs or state.cases or state.owing
-        )
+        else:
+            self._states[kind].pop(identifier, None)
 
     def items(self, kind: str) -> Iterator[tuple[str, ActorState]]:
         """All of a kind in memory, decoded."""

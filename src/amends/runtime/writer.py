@@ -18,17 +18,16 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from amends.ports.journal import Commit, Head, Journal, StateWrite, Turn
+from amends.ports.journal import Commit, Head, Journal, Requirement, StateWrite, Turn
 from amends.runtime.breaker import Breaker
 from amends.turn.seal import seal
 from amends.values.backoff import Backoff
-from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+from amends.values.errors import REQUIREMENT, Locked, Refused, TurnFailed, Unavailable
 from amends.values.histogram import Histogram
 from amends.values.records import AuditRow, MessageRow
 from amends.values.tables import table_of
 
 log = logging.getLogger("amends.journal")
-Requirement = tuple[str, str, tuple[str, ...], int | None]
 MAX_BATCH = 512
 ROOM = 4 * MAX_BATCH  # so many may wait before what can come later (timers) waits for room
 RECENT_US = 50_000
@@ -53,13 +52,13 @@ class Pending:
     very moment. `alone`: it waits for a lock that no row of a state explains, and goes into no batch with others.
     """
 
-    __slots__ = ("again", "alone", "decided_us", "done", "recent", "requires", "tries", "turn")
+    __slots__ = ("again", "alone", "decided_us", "done", "recent", "tries", "turn")
 
     def __init__(
-        self, turn: Turn, done: Callable[[TurnFailed | None], None], requires: list[Requirement] | None = None, *,
+        self, turn: Turn, done: Callable[[TurnFailed | None], None], *,
         again: "Callable[[], Pending | None] | None" = None, recent: bool = False, decided_us: int = 0,
     ) -> None:  # fmt: skip
-        self.turn, self.done, self.requires, self.tries = turn, done, requires or [], 0
+        self.turn, self.done, self.tries = turn, done, 0
         self.again, self.recent, self.decided_us, self.alone = again, recent, decided_us, False
 
 
@@ -232,19 +231,19 @@ class JournalWriter:
 
     def _still_valid(self, batch: list[Pending]) -> list[Pending]:
         """Without the turns whose requirements do not hold; those that depend on one before them wait one batch."""
-        if not any(pending.requires for pending in batch):
+        if not any(pending.turn.requires for pending in batch):
             return batch
         touched: set[tuple[str, str]] = set()
         valid = []
         for pending in batch:
-            if any((kind, identifier) in touched for kind, identifier, _, _ in pending.requires):
+            if any((kind, identifier) in touched for kind, identifier, _, _ in pending.turn.requires):
                 self._queue.appendleft(pending)
                 self._wake.set()
-            elif all(self._holds(requirement) for requirement in pending.requires):
+            elif all(self._holds(requirement) for requirement in pending.turn.requires):
                 valid.append(pending)
                 touched.add((pending.turn.kind, pending.turn.id))
             else:
-                pending.done(Refused("requirement", "what the turn requires of another entity no longer holds"))
+                pending.done(Refused(REQUIREMENT, "what the turn requires of another entity no longer holds"))
         return valid
 
     async def _divide_locked(self, batch: list[Pending]) -> None:
@@ -267,6 +266,8 @@ class JournalWriter:
             for p in batch
             if p.turn.kind and p.turn.version > 1
         ]
+        required = {(kind, identifier) for p in batch for kind, identifier, _, _ in p.turn.requires}
+        writes += [StateWrite(kind, identifier, "", 2, None, "") for kind, identifier in sorted(required)]
         for again in range(LOCKED_ASKS, -1, -1):
             try:
                 closed = await self._journal.closed()
@@ -328,7 +329,7 @@ class JournalWriter:
         parts: tuple[list[Pending], list[Pending]] = ([], [])
         for pending in batch:
             turn = pending.turn
-            shut = (turn.kind, turn.id) in held or (closed and not closed.isdisjoint(self._writes(turn)))
+            shut = not held.isdisjoint(_rows_of(turn)) or (closed and not closed.isdisjoint(self._writes(turn)))
             parts[bool(shut)].append(pending)
         return parts
 
@@ -341,7 +342,12 @@ class JournalWriter:
             found.add(table_of(MessageRow).name)
         if turn.kind:
             found.add(turn.kind)
-        return found
+        return found | {kind for kind, _, _, _ in turn.requires}
+
+
+def _rows_of(turn: Turn) -> set[tuple[str, str]]:
+    """The states that a turn writes and those it asks about."""
+    return {(turn.kind, turn.id)} | {(kind, identifier) for kind, identifier, _, _ in turn.requires}
 
 
 def _decided_anew(batch: list[Pending], which: Callable[[Pending], bool]) -> list[Pending]:

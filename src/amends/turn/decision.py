@@ -14,7 +14,7 @@ from msgspec import Struct
 from amends.domain.checks import join
 from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState, Owed
-from amends.ports.journal import StateWrite, Turn
+from amends.ports.journal import Requirement, StateWrite, Turn
 from amends.turn.messages import Envelope, StepDone
 from amends.values import ids
 from amends.values.canonical import canonical
@@ -25,6 +25,7 @@ from amends.values.records import (
     CommandRow,
     MessageRow,
     OutboxRow,
+    ReplyRow,
     StepEndRow,
     StepRow,
 )
@@ -126,7 +127,7 @@ class Decision:
         self._moved = False
         self.recovery_trace_id = ""
         self._events: list[tuple[str, str | None, str | None, str]] = []
-        self._requires: list[tuple[str, str, tuple[str, ...], int | None]] = []
+        self._requires: list[Requirement] = []
         self.recent = False
         if isinstance(env.message, StepDone):
             self._end_step(env.message)
@@ -138,11 +139,6 @@ class Decision:
     def state(self) -> Any:
         """The state as this turn has it by now."""
         return self._state
-
-    @property
-    def requires(self) -> list[tuple[str, str, tuple[str, ...], int | None]]:
-        """What must hold of other actors at the moment of the commit: (kind, id, states, epoch)."""
-        return self._requires
 
     def mint(self, prefix: str) -> str:
         """A new TypeID; the same turn and seed give the same ids, and those of one turn sort as they were made."""
@@ -330,13 +326,15 @@ class Decision:
             turn.kind, turn.id = self.kind.name, self.id
             turn.state, turn.version = self._state.state, self._state.version
             turn.due_us = min(self._state.timers.values()) if self._state.timers else None
+            turn.live = self.kind.is_live(self._state)
+            turn.ended_state = self._state.state if self.kind.is_end(self._state.state) else None
             turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
         for spawn in self.spawned:
             due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
             turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
         if self.env.command is not None:
-            self.rows.append(command_row(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None))
-        turn.rows, turn.audits = self.rows, self.audits
+            self.rows += command_rows(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None)
+        turn.rows, turn.audits, turn.requires = self.rows, self.audits, self._requires
         self._check_books()
         return turn
 
@@ -445,19 +443,25 @@ class Decision:
         )
 
 
-def command_row(
+def command_rows(
     env: Envelope, entity: str, now_us: int, epoch: int, data: dict[str, Any] | None, error: Rejected | None
-) -> CommandRow:
-    """The kept reply of a command, done or refused."""
+) -> list[Struct]:
+    """A command, done or refused, as its span tells it."""
     info = env.command
     if info is None:
         raise Bug("no command")
+    http, code = (200, "") if error is None else (error.http, error.code)
     body: dict[str, Any] = {"data": data} if error is None else {"error": error.body()}
-    return CommandRow(
-        info.caller, info.key, info.body_hash, info.subject, info.request_id, info.trace_id, info.span_id,
-        info.parent_span_id, entity, 200 if error is None else error.http, "" if error is None else error.code,
-        text(body), info.received_us, now_us, epoch, info.link,
-    )  # fmt: skip
+    return [
+        CommandRow(
+            info.caller, info.subject, info.request_id, info.trace_id, info.span_id, info.parent_span_id, entity, http,
+            code, info.received_us, now_us, epoch, info.link,
+        ),
+        ReplyRow(
+            info.caller, info.key, info.body_hash, info.request_id, info.trace_id, info.span_id, http, text(body),
+            info.received_us,
+        ),
+    ]  # fmt: skip
 
 
 def _root_span(state: Any, trace_id: str) -> str:

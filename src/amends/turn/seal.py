@@ -19,13 +19,18 @@ _details = msgspec.json.Encoder(order="deterministic").encode
 
 def seal(turns: Sequence[Turn], head: Head, types: Sequence[type[Struct]]) -> Commit:
     """The commit of these turns on top of `head`; raises `Bug` for a row type that is not one of `types`."""
-    commit = Commit(head, head, [], [], {})
+    commit = Commit(head, head, [], [], {}, requires=[])
     rows, states, seq = commit.rows, commit.states, head.seq
     audit_seq, prev = head.audit_seq, head.hash
     for turn in turns:
         seq += 1
         if turn.kind:
-            states.append(StateWrite(turn.kind, turn.id, turn.state, turn.version, turn.due_us, turn.body))
+            states.append(
+                StateWrite(
+                    turn.kind, turn.id, turn.state, turn.version, turn.due_us, turn.body, turn.live, turn.ended_state
+                )
+            )  # fmt: skip
+        commit.requires.extend(turn.requires)
         states.extend(turn.spawned)
         if turn.consumed:
             commit.consumed.append(turn.consumed)

@@ -37,6 +37,7 @@ class Rejected(Exception):
         }
 
 
+REQUIREMENT = "requirement"  # the code of `Refused` where what a turn requires of another entity does not hold
 CONSUMED = "consumed"  # the code of `Refused` for a durable message that was taken in before
 
 

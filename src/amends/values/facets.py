@@ -35,8 +35,8 @@ class Facet(Struct, frozen=True, kw_only=True):
     """Columns of a table that are written together; `key` names the row.
 
     `default`: what stands where no leaf was written. `keeps`: to write the default keeps what stood, and leaves none.
-    `lapsed`: what the runtime itself may put in their place later (a reply is kept for 7 days). `gone_from`: rows whose
-    `by` is as great may be taken away by the runtime (refusals, after 7 days too).
+    `fades`: the runtime itself may take such rows away later (a reply is kept for 7 days). `gone_from`: the same of
+    rows whose `by` is as great (refusals, after 7 days too).
     """
 
     name: str
@@ -47,7 +47,7 @@ class Facet(Struct, frozen=True, kw_only=True):
     by: str = ""
     default: tuple[Any, ...] | None = None
     keeps: bool = False
-    lapsed: tuple[Any, ...] | None = None
+    fades: bool = False
     gone_from: int = NO_RANK
 
     @property
@@ -57,10 +57,15 @@ class Facet(Struct, frozen=True, kw_only=True):
 
 
 class Covered(Struct, frozen=True):
-    """What the chain holds: the state table of each actor kind, and the facets of all other rows."""
+    """What the chain holds: the state table of each actor kind, and the facets of all other rows.
+
+    `columns`: of each kind, what its table is searched by beside the body; `ends`: the states in which one has ended.
+    """
 
     states: Mapping[str, str]
     facets: Sequence[Facet]
+    columns: Mapping[str, Mapping[str, type]]
+    ends: Mapping[str, frozenset[str]]
 
     def tables(self) -> dict[str, list[Facet]]:
         """Facets by table, each table's first one being that of a row's birth."""

@@ -19,7 +19,7 @@ _RUN_SEQ = Facet(name="run.seq", columns=("jseq",), wins="final", by="ended_us")
 
 
 class CommandRow(Struct):
-    """One handled command and its kept reply; unique by (caller, key)."""
+    """One handled command: what its span is derived from."""
 
     table: ClassVar[Table] = Table(name="command", key=("trace_id", "span_id"), facets=(
         Facet(
@@ -28,15 +28,9 @@ class CommandRow(Struct):
                 "replied_us", "epoch", "link", "jseq"),
             by="http", gone_from=400,
         ),
-        Facet(
-            name="command.reply", lapsed=(None, "", ""),
-            columns=("key", "body_hash", "reply"),
-        ),
     ))  # fmt: skip
 
     caller: str
-    key: str
-    body_hash: str
     subject: str
     request_id: str
     trace_id: str
@@ -45,11 +39,31 @@ class CommandRow(Struct):
     entity: str
     http: int
     error_code: str
-    reply: str
     received_us: int
     replied_us: int
     epoch: int
     link: str = ""
+
+
+class ReplyRow(Struct):
+    """What a command was answered, kept for 7 days; unique by (caller, key)."""
+
+    table: ClassVar[Table] = Table(name="command_reply", key=("trace_id", "span_id"), facets=(
+        Facet(
+            name="command.reply", fades=True,
+            columns=("key", "body_hash", "reply"),
+        ),
+    ))  # fmt: skip
+
+    caller: str
+    key: str
+    body_hash: str
+    request_id: str
+    trace_id: str
+    span_id: str
+    http: int
+    reply: str
+    received_us: int
 
 
 class StepRow(Struct):
@@ -383,6 +397,6 @@ class AuditRow(Struct):
 
 # In the order in which a commit writes them.
 ROWS: tuple[type[Struct], ...] = (
-    CommandRow, StepRow, StepEndRow, MessageRow, OutboxRow, OutboxMarkRow, FailureRow, RunRow, RunEndRow, ActionRow,
-    CompensationRow, CaseRow, QuarantineRow, AuditRow,
+    CommandRow, ReplyRow, StepRow, StepEndRow, MessageRow, OutboxRow, OutboxMarkRow, FailureRow, RunRow, RunEndRow,
+    ActionRow, CompensationRow, CaseRow, QuarantineRow, AuditRow,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.journal import PostgresJournal, journal_of
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
+from amends.domain.domain import ends_of
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import Book, context
 from tests.directories import scratch
@@ -101,7 +102,7 @@ async def database(server: EmbeddedPostgres, empty: str) -> AsyncIterator[Databa
     assert await lease.acquire_now() == 1
     await lease.prepare("instance-1", "0.1.0", time.time_ns() // 1000)
     journal = journal_of(dsn, 1, (RENTAL,), role=lease.role)
-    read = ReadSide(dsn, role=lease.role)
+    read = ReadSide(dsn, role=lease.role, ends=ends_of((RENTAL,)))
     book = Book(journal, await journal.head(), context(1))
     yield Database(dsn=dsn, superuser_dsn=admin, role=lease.role, journal=journal, book=book, read=read)
     await read.aclose()

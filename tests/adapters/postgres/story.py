@@ -219,9 +219,11 @@ async def failed_setup(book: Book) -> str:
     return allocation_id
 
 
-async def exhausted_cleanup(book: Book) -> str:
+async def exhausted_cleanup(book: Book, node_id: str = "n2") -> str:
     """R04: rented and released; neither lock nor cleanup succeed, until an operator has it tried again."""
-    allocation_id = await requested(book, "n2")
+    if book.state("node", node_id) is None:
+        await ready_node(book, node_id)
+    allocation_id = await requested(book, node_id)
     ref = f"allocation:{allocation_id}"
     await book.end(ref, "ssh.user-create")
     await book.end(ref, "ssh.key-install")

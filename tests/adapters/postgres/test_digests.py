@@ -7,8 +7,8 @@ from amends.domain.domain import covered, rows_of
 from amends.ports.journal import Turn
 from amends.turn.seal import seal
 from amends.values.anchors import Anchored
-from amends.values.records import CommandRow
 from supervisors.rental import RENTAL
+from tests.adapters.journals import command, reply
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import exhausted_cleanup, whole_story
 
@@ -36,7 +36,7 @@ async def test_an_empty_database_is_valid(database: Database) -> None:
 async def test_what_the_runtime_has_written_is_valid_row_by_row(database: Database) -> None:
     await whole_story(database.book)
     anchored = anchor(database)
-    await exhausted_cleanup(database.book)
+    await exhausted_cleanup(database.book, "n3")
     said: list[str] = []
     verdict = await verify_digests(database.dsn, COVERED, [anchored], said.append)
     assert verdict.findings == []
@@ -67,11 +67,15 @@ FORGERIES = [
     ("UPDATE recovery_run SET final_outcome = 'recovered' WHERE final_outcome <> 'recovered'", "recovery_run",
      "rewritten"),
     ("UPDATE step SET code = 'x' WHERE state = 'failed'", "step", "rewritten"),
-    ("UPDATE outbox SET state = 'skipped'", "outbox", "rewritten"),
+    ("UPDATE outbox SET state = 'skipped', month = 202601", "outbox", "rewritten"),
     ("DELETE FROM outbox WHERE outbox_id = (SELECT min(outbox_id) FROM outbox)", "outbox", "missing"),
     ("UPDATE ops_case SET evidence = '{\"a\":1}'", "ops_case", "rewritten"),
     ("UPDATE ops_case SET target_ref = 'node:n9'", "ops_case", "rewritten"),
-    ("UPDATE command SET reply = '{}'", "command", "rewritten"),
+    ("UPDATE command_reply SET reply = '{}'", "command_reply", "rewritten"),
+    ("UPDATE command SET caller = 'me'", "command", "rewritten"),
+    ("UPDATE notifications SET live = NOT live", "notifications", "a column does not say what its body says"),
+    ("UPDATE nodes SET ended_state = 'retired' WHERE node_id = 'n1'", "nodes", "a column does not"),
+    ("UPDATE allocations SET account_id = 'mine'", "allocations", "a column does not"),
     ("UPDATE assignments SET node_id = 'n9'", "assignments", "rewritten"),
     ("UPDATE debts SET attempts = attempts + 1", "debts", "rewritten"),
     ("UPDATE audit_log SET jseq = 1 WHERE seq = (SELECT max(seq) FROM audit_log)", "audit_log", "not the entry"),
@@ -83,7 +87,7 @@ FORGERIES = [
 
 async def test_every_forgery_is_named_with_its_table_and_key(database: Database) -> None:
     await whole_story(database.book)
-    await exhausted_cleanup(database.book)
+    await exhausted_cleanup(database.book, "n3")
     known = (await verdict_of(database)).findings
     assert known == []
     for forgery, table, what in FORGERIES:
@@ -114,15 +118,16 @@ async def test_a_message_that_was_taken_in_cannot_be_put_back(database: Database
 async def test_what_is_kept_for_a_week_may_be_forgotten_but_not_changed(database: Database) -> None:
     await whole_story(database.book)
     turn = Turn()
-    row = CommandRow("shop", "again", "h", "cmd.account.create", "req_x", "a" * 32, "b" * 16, "", "account:acct1", 409,
-                     "already_exists", "{}", 1, 2, 1)  # fmt: skip
-    turn.rows = [row]
+    turn.rows = [command("x", "already_exists"), reply("x")]
     commit = seal([turn], database.book.head, rows_of((RENTAL,)))
     await database.journal.commit(commit)
     database.book.head = commit.after
     refused = await database.all("SELECT FROM command WHERE error_code <> ''")
-    await database.journal.fetch("forget_refusals", 1 << 60)
-    await database.journal.fetch("forget_replies", 1 << 60)
+    await database.force("UPDATE command_reply SET reply = 'other' WHERE key = 'x'")
+    (finding,) = (await verdict_of(database)).findings
+    assert (finding.table, finding.what) == ("command_reply", "rewritten: key, body_hash, reply")
+    assert await database.journal.forget(1 << 60) > 0
+    assert await database.all("SELECT FROM command_reply") == []
     assert (await verdict_of(database)).valid
     assert (len(refused) > 0, await database.all("SELECT FROM command WHERE error_code <> ''")) == (True, [])
 
@@ -130,7 +135,7 @@ async def test_what_is_kept_for_a_week_may_be_forgotten_but_not_changed(database
 async def test_a_history_cut_without_a_seam_shows_against_an_anchor_only(database: Database) -> None:
     await whole_story(database.book)
     before = database.book.head
-    await exhausted_cleanup(database.book)
+    await exhausted_cleanup(database.book, "n3")
     anchored = anchor(database)
     # everything of the last commits, with both heads set back: a copy from a moment ago looks the same
     await database.force(

@@ -68,7 +68,7 @@ async def test_a_page_of_what_was_published_costs_as_much_late_in_a_long_history
     # given a long history
     await database.force(
         """INSERT INTO outbox SELECT 'evt_' || lpad(n::text, 8, '0'), 'a', 'AMENDS_EVT', 's', '{}', 't', 's', n / 2,
-           'published', 1, 1, 1 FROM generate_series(0, 49999) AS n; ANALYZE outbox"""
+           'published', 1, 1, 1, 202601 FROM generate_series(0, 49999) AS n; ANALYZE outbox"""
     )
     # when read by pages from an instant on, then it comes whole, in the order of time, up to the last instant
     place, found = (24_000, ""), []

@@ -114,7 +114,7 @@ async def test_rows_from_before_the_digest_chain_are_counted(server: EmbeddedPos
         await superuser.execute(
             "SET session_replication_role = replica; DELETE FROM compensation; INSERT INTO step SELECT 'step_9', "
             "entity, name, attempt, state, 'k9', target, args, undo, trace_id, parent_span_id, started_us, ended_us, "
-            "next_attempt_us, code, message, epoch, 1 FROM step"
+            "next_attempt_us, code, message, epoch, 1, server_address, server_port, month FROM step"
         )
         findings = (await verify_digests(old_dsn, covered((RENTAL,)))).findings
         assert sorted((each.table, each.what) for each in findings) == [

@@ -15,7 +15,7 @@ async def test_a_table_that_a_foreign_session_locks_is_unavailable_to_every_read
     foreign = await asyncpg.connect(database.superuser_dsn)
     transaction = foreign.transaction()
     await transaction.start()
-    await foreign.execute("LOCK TABLE outbox, command, ops_case, nodes, message IN ACCESS EXCLUSIVE MODE")
+    await foreign.execute("LOCK TABLE outbox, command_reply, ops_case, nodes, message IN ACCESS EXCLUSIVE MODE")
     for read in (
         lambda: journal.waiting_events(STREAM, 1, READ_AHEAD), lambda: journal.parked_events(STREAM),
         lambda: journal.count_events(STREAM, "node:n1"), lambda: journal.events("", ["evt_1"]),

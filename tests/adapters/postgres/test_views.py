@@ -15,7 +15,7 @@ from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
-from adapters.postgres.statements import migrations
+from adapters.postgres.statements import views
 from adapters.simulated.journal import Database as Simulated
 from amends.values import ids
 from amends.values.errors import Refused
@@ -142,12 +142,11 @@ async def test_a_forgotten_reply_frees_its_key_and_leaves_every_span(database: D
     before, _ = await SpanReader(read).after(0, 100_000)
     commands = len(await database.all("SELECT * FROM command"))
     # when all replies are old enough to be forgotten
-    forgotten = await database.journal.fetch("forget_replies", book.now_us + 1)
+    forgotten = await database.journal.forget(book.now_us + 1)
     # then nothing of them is kept, and the traces are what they were
-    assert len(forgotten) == commands
-    assert await database.journal.fetch("forget_replies", book.now_us + 1) == []
-    kept = await database.all("SELECT DISTINCT key, body_hash, reply FROM command")
-    assert kept == [{"key": None, "body_hash": "", "reply": ""}]
+    assert forgotten == commands == len(await database.all("SELECT * FROM command"))
+    assert await database.journal.forget(book.now_us + 1) == 0
+    assert await database.all("SELECT * FROM command_reply") == []
     after, _ = await SpanReader(read).after(0, 100_000)
     assert after == before
     steps = [(row["step_id"], row["state"]) for row in await read.rows("ended_steps")]
@@ -222,7 +221,8 @@ async def test_a_failure_that_no_span_carries_has_one_of_its_own(database: Datab
 
 
 OWED = """UPDATE debts SET settled_us = NULL;
-    UPDATE allocations SET body = body || '{"owing": true, "cleanup_pending": true}'"""
+    UPDATE allocations SET live = true, cleanup_pending = true,
+        body = body || '{"owing": true, "cleanup_pending": true}'"""
 FAILED = "UPDATE recovery_run SET final_outcome = 'failed' WHERE matrix_row = 'R07'"
 ESCALATED = f"""{FAILED};
     UPDATE recovery_action AS action SET action_type = 'escalate', what = 'cleanup_exhausted', target_ref = run.entity
@@ -243,7 +243,8 @@ BREAKS = [
     ("A3 node: nothing brings it back", "DELETE FROM step WHERE name = 'agent.reconcile'"),
     ("A3 node: nothing brings it back", """DELETE FROM step WHERE name = 'agent.reconcile';
      UPDATE nodes SET body = body || '{"returning": true, "quarantine_reasons": ["operator"]}' WHERE node_id = 'n2'"""),
-    ("A3 node: a step is intended for nobody", "UPDATE step SET state = 'intended', entity = 'node:gone'"),
+    ("A3 node: a step is intended for nobody",
+     "UPDATE step SET state = 'intended', ended_us = NULL, month = 0, entity = 'node:gone'"),
     ("A4 node: a debt whose allocation owes no cleanup", "UPDATE debts SET settled_us = NULL"),
     ("A4 allocation: a pending cleanup that no debt lists", f"{OWED}; DELETE FROM debts"),
     ("B3 meter: several debits of one window",
@@ -255,7 +256,7 @@ BREAKS = [
     ("B6 meter: it does not say what its allocation says",
      """UPDATE allocations SET body = body || '{"billing": {"state": "accruing"}}'"""),
     ("C1 allocation: several open runs of one row", """UPDATE recovery_run
-     SET matrix_row = 'R04', ended_us = NULL, final_outcome = NULL, entity = 'allocation:a'"""),
+     SET matrix_row = 'R04', month = 0, ended_us = NULL, final_outcome = NULL, entity = 'allocation:a'"""),
     ("C4 notification: a failed run without a case", FAILED),
     # A word of escalation is not enough, nor is a case that was settled before.
     ("C4 notification: a failed run without a case", ESCALATED),
@@ -263,13 +264,14 @@ BREAKS = [
      UPDATE ops_case SET jseq = 1, target_ref = (SELECT entity FROM recovery_run WHERE matrix_row = 'R07')"""),
     ("C6 allocation: recovered, though the last undo of a target did not succeed",
      "UPDATE recovery_action SET outcome = 'failure'; UPDATE compensation SET outcome = 'failure'"),
-    ("C6 allocation: an open run that nobody writes", "UPDATE recovery_run SET ended_us = NULL"),
+    ("C6 allocation: an open run that nobody writes", "UPDATE recovery_run SET ended_us = NULL, month = 0"),
     ("C6 node: it writes a run that is not open",
      """UPDATE nodes SET body = body || '{"runs": {"R08": {"recovery_id": "recov_x"}}}'"""),
-    (OUTCOME_AND_END, "UPDATE recovery_run SET ended_us = NULL"),
+    (OUTCOME_AND_END, "UPDATE recovery_run SET ended_us = NULL, month = 0"),
     (OUTCOME_AND_END, "UPDATE recovery_run SET final_outcome = 'degraded'"),
     (OUTCOME_AND_END, "UPDATE recovery_run SET final_outcome = NULL"),
-    ("C7 outbox: published without a publish", "UPDATE outbox SET state = 'published', published_us = 1"),
+    ("C7 outbox: published without a publish",
+     "UPDATE outbox SET state = 'published', published_us = 1, month = 202601"),
     ("C8 recovery_run: gaps in the sequence", "DELETE FROM recovery_action WHERE sequence = 1"),
     ("C8 recovery_run: a compensation and its action differ", "DELETE FROM compensation"),
     ("C8 recovery_run: an action of no run", "DELETE FROM recovery_run WHERE matrix_row = 'R07'"),
@@ -346,7 +348,7 @@ async def test_of_a_story_of_the_simulated_world_both_say_the_same(database: Dat
     assert sum(bool(view) for _, view, _ in verdicts) > len(BREAKS) / 2
 
 
-PLACES = {"begun_jseq", "ended_epoch", "id", "at_us"}  # where and when a row was kept: one of both says it
+PLACES = {"begun_jseq", "ended_epoch", "shard", "month", "at_us"}  # where and when a row was kept: one of both says it
 
 
 def _bare(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[str]:
@@ -378,8 +380,7 @@ def test_what_python_checks_beyond_the_view_is_named() -> None:
 
 
 def test_no_source_of_the_view_is_without_its_planted_violation() -> None:
-    (text,) = [text for _, name, text in migrations() if name == "0005_invariants.sql"]
-    definition = text.partition("CREATE VIEW public_v1.invariant_violation AS")[2]
+    definition = views().partition("VIEW recorded_violation AS")[2].partition("CREATE OR REPLACE VIEW")[0]
     sources = set()
     for source in definition.split("UNION ALL"):
         (name, what) = re.findall(r"SELECT '(\w\d)'|'what', '([^']+)'", source)

@@ -1,0 +1,235 @@
+-- What must hold (docs/reliability.md), as far as SQL can see it: public_v1.invariant_violation is empty unless
+-- something is wrong, at any instant, since each turn is one transaction. Ask for one invariant by its name to pay for
+-- that one only; what constraints already refuse is looked for all the same.
+
+-- The audit's last word on an entity. By aggregation, so that no planner walks the whole log backwards for it.
+CREATE OR REPLACE VIEW last_audited AS
+SELECT
+    entity.kind, entity.ref, entity.state,
+    (
+        SELECT (array_agg(to_state ORDER BY seq DESC))[1] FROM audit_log
+        WHERE audit_log.target_ref = entity.ref AND to_state IS NOT NULL
+    ) AS audited
+FROM (
+    SELECT 'account' AS kind, 'account:' || account_id AS ref, state FROM accounts
+    UNION ALL SELECT 'node', 'node:' || node_id, state FROM nodes
+    UNION ALL SELECT 'allocation', 'allocation:' || allocation_id, state FROM allocations
+    UNION ALL SELECT 'notification', 'notification:' || notification_id, state FROM notifications
+    UNION ALL SELECT kind, kind || ':' || id, state FROM actors
+) AS entity;
+
+-- The open runs that living actors hold, by the actor that writes them.
+CREATE OR REPLACE VIEW held_run AS
+SELECT actor.ref, run.value ->> 'recovery_id' AS recovery_id
+FROM (
+    SELECT 'account:' || account_id AS ref, body FROM accounts WHERE live AND body ? 'runs'
+    UNION ALL SELECT 'node:' || node_id, body FROM nodes WHERE live AND body ? 'runs'
+    UNION ALL SELECT 'allocation:' || allocation_id, body FROM allocations WHERE live AND body ? 'runs'
+    UNION ALL SELECT 'notification:' || notification_id, body FROM notifications WHERE live AND body ? 'runs'
+    UNION ALL SELECT kind || ':' || id, body FROM actors WHERE live AND body ? 'runs'
+) AS actor, jsonb_each(actor.body -> 'runs') AS run;
+
+CREATE OR REPLACE VIEW recorded_violation AS
+-- A1: an allocation and its node belong together while it lives, and no other does.
+SELECT 'A1' AS name, 'node:' || node_id AS target_ref,
+    jsonb_build_object('what', 'several live assignments', 'allocations', jsonb_agg(allocation_id)) AS details
+FROM assignments WHERE state <> 'ended' GROUP BY node_id HAVING count(*) > 1
+UNION ALL
+SELECT 'A1', 'allocation:' || assignments.allocation_id,
+    jsonb_build_object('what', 'a live assignment does not fit its allocation', 'assignment', assignments.state,
+                       'node_id', assignments.node_id, 'allocation', allocations.state)
+FROM assignments LEFT JOIN allocations ON allocations.allocation_id = assignments.allocation_id
+WHERE assignments.state <> 'ended' AND (
+    allocations.state IS NULL OR allocations.node_id IS DISTINCT FROM assignments.node_id
+    OR allocations.state NOT IN ('provisioning', 'activating', 'active', 'releasing')
+    OR (assignments.state = 'active') <> (allocations.state IN ('active', 'releasing'))
+)
+UNION ALL
+SELECT 'A1', 'allocation:' || allocation_id, jsonb_build_object('what', 'it lives without an assignment', 'state', state)
+FROM allocations
+WHERE state IN ('provisioning', 'activating', 'active', 'releasing')
+  AND NOT EXISTS (SELECT FROM assignments WHERE assignments.allocation_id = allocations.allocation_id
+                  AND assignments.state <> 'ended')
+UNION ALL
+-- A3: whatever is on its way has something that moves it on.
+SELECT 'A3', 'allocation:' || allocation_id, jsonb_build_object('what', 'nothing moves it on', 'state', state)
+FROM allocations
+WHERE state IN ('requested', 'provisioning', 'activating', 'releasing') AND due_us IS NULL AND NOT body ? 'cases'
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'allocation:' || allocation_id AND step.month = 0)
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'allocation' AND to_id = allocation_id)
+UNION ALL
+SELECT 'A3', 'notification:' || notification_id, jsonb_build_object('what', 'nothing moves it on', 'state', state)
+FROM notifications
+WHERE state = 'pending' AND due_us IS NULL AND NOT body ? 'cases'
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'notification:' || notification_id AND step.month = 0)
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'notification' AND to_id = notification_id)
+UNION ALL
+SELECT 'A3', 'allocation:' || allocation_id,
+    jsonb_build_object('what', 'nothing moves its cleanup on', 'debt_id', debt_id, 'state', allocations.state)
+FROM debts JOIN allocations USING (allocation_id)
+WHERE settled_us IS NULL AND kind = 'user' AND due_us IS NULL
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'allocation:' || allocation_id AND step.month = 0)
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'allocation' AND to_id = allocation_id)
+  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = 'allocation:' || allocation_id
+                  AND ops_case.state = 'open')
+UNION ALL
+-- A quarantined node whose way back is free (`try_return`): no reason that only an operator lifts, no debt.
+SELECT 'A3', 'node:' || node_id,
+    jsonb_build_object('what', 'nothing brings it back', 'reasons', body -> 'quarantine_reasons')
+FROM nodes
+WHERE state = 'quarantined' AND due_us IS NULL AND (
+    body -> 'returning' = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
+)
+  AND NOT EXISTS (SELECT FROM debts WHERE debts.node_id = nodes.node_id AND settled_us IS NULL)
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'node:' || node_id AND step.month = 0)
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'node' AND to_id = node_id)
+  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = 'node:' || node_id AND ops_case.state = 'open')
+UNION ALL
+SELECT 'A3', entity, jsonb_build_object('what', 'a step is intended for nobody', 'step_id', step_id, 'step', step.name)
+FROM step
+WHERE month = 0 AND CASE split_part(step.entity, ':', 1)
+    WHEN 'account' THEN NOT EXISTS (SELECT FROM accounts WHERE account_id = substr(step.entity, 9))
+    WHEN 'node' THEN NOT EXISTS (SELECT FROM nodes WHERE node_id = substr(step.entity, 6))
+    WHEN 'allocation' THEN NOT EXISTS (SELECT FROM allocations WHERE allocation_id = substr(step.entity, 12))
+    WHEN 'notification' THEN NOT EXISTS (SELECT FROM notifications WHERE notification_id = substr(step.entity, 14))
+    ELSE NOT EXISTS (SELECT FROM actors WHERE kind = split_part(step.entity, ':', 1)
+                     AND id = substr(step.entity, strpos(step.entity, ':') + 1))
+END
+UNION ALL
+-- A4: an allocation says that its cleanup is pending exactly while its node owes it.
+SELECT 'A4', target_ref, jsonb_build_object('what', 'a debt whose allocation owes no cleanup', 'debt_id', debt_id,
+                                            'allocation_id', debts.allocation_id)
+FROM debts LEFT JOIN allocations ON allocations.allocation_id = debts.allocation_id
+WHERE settled_us IS NULL AND kind = 'user' AND allocations.cleanup_pending IS NOT true
+UNION ALL
+SELECT 'A4', 'allocation:' || allocation_id, jsonb_build_object('what', 'a pending cleanup that no debt lists')
+FROM allocations
+WHERE live AND cleanup_pending
+  AND NOT EXISTS (SELECT FROM debts WHERE debts.allocation_id = allocations.allocation_id
+                  AND kind = 'user' AND settled_us IS NULL)
+UNION ALL
+-- B3: one debit a window.
+SELECT 'B3', 'meter:' || meter_id || '/window:' || window_start_us,
+    jsonb_build_object('what', 'several debits of one window', 'entries', jsonb_agg(entry_id))
+FROM ledger_entries WHERE entry_type = 'debit' AND window_start_us IS NOT NULL
+GROUP BY meter_id, window_start_us HAVING count(*) > 1
+UNION ALL
+-- B6: the clock runs exactly while the allocation is active.
+SELECT 'B6', 'allocation:' || allocation_id, jsonb_build_object('what', 'it is active and its clock does not run')
+FROM allocations
+WHERE state = 'active'
+  AND NOT EXISTS (SELECT FROM meters WHERE meters.allocation_id = allocations.allocation_id AND meters.state = 'accruing')
+UNION ALL
+SELECT 'B6', 'meter:' || meter_id,
+    jsonb_build_object('what', 'it runs and its allocation is not active', 'allocation_id', meters.allocation_id,
+                       'allocation', allocations.state)
+FROM meters LEFT JOIN allocations ON allocations.allocation_id = meters.allocation_id
+WHERE meters.state = 'accruing' AND allocations.state IS DISTINCT FROM 'active'
+UNION ALL
+SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say what its allocation says',
+                                                      'meter', meters.state, 'stopped_us', stopped_us)
+FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
+WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM allocations.body ->> 'billing_state'
+UNION ALL
+-- C1: one compensation a cause: an entity has one open run of a row at most.
+SELECT 'C1', entity, jsonb_build_object('what', 'several open runs of one row', 'matrix_row', matrix_row,
+                                        'runs', jsonb_agg(recovery_id))
+FROM recovery_run WHERE month = 0 GROUP BY entity, matrix_row HAVING count(*) > 1
+UNION ALL
+-- C4: a run that failed was put into somebody's hands: it names a case that was still open then.
+SELECT 'C4', run.entity, jsonb_build_object('what', 'a failed run without a case', 'recovery_id', run.recovery_id)
+FROM recovery_run AS run
+WHERE run.final_outcome = 'failed' AND NOT EXISTS (
+    SELECT FROM recovery_action AS action
+    JOIN ops_case ON ops_case.kind = action.what AND ops_case.target_ref = action.target_ref
+    WHERE action.recovery_trace_id = run.recovery_trace_id AND action.action_type = 'escalate'
+      AND ops_case.jseq >= run.jseq
+)
+UNION ALL
+-- C6: no success while an undo is failed; what is open is written by somebody.
+SELECT 'C6', run.entity,
+    jsonb_build_object('what', 'recovered, though the last undo of a target did not succeed', 'recovery_id',
+                       run.recovery_id, 'compensation_id', comp.compensation_id, 'target_ref', comp.target_ref)
+FROM compensation AS comp JOIN recovery_run AS run ON run.recovery_trace_id = comp.recovery_trace_id
+WHERE run.final_outcome = 'recovered' AND comp.outcome <> 'success' AND NOT EXISTS (
+    SELECT FROM recovery_action AS later
+    WHERE later.recovery_trace_id = comp.recovery_trace_id AND later.target_ref = comp.target_ref
+      AND later.sequence > comp.sequence AND later.outcome = 'success'
+      AND later.action_type IN ('compensation', 'fallback')
+)
+UNION ALL
+SELECT 'C6', run.entity, jsonb_build_object('what', 'an open run that nobody writes', 'recovery_id', run.recovery_id)
+FROM recovery_run AS run
+WHERE run.month = 0 AND run.recovery_id NOT IN (SELECT recovery_id FROM held_run WHERE recovery_id IS NOT NULL)
+UNION ALL
+SELECT 'C6', held.ref, jsonb_build_object('what', 'it writes a run that is not open', 'recovery_id', held.recovery_id)
+FROM held_run AS held LEFT JOIN recovery_run AS run ON run.recovery_id = held.recovery_id
+WHERE run.recovery_id IS NULL OR run.ended_us IS NOT NULL
+UNION ALL
+SELECT 'C6', entity, jsonb_build_object('what', 'outcome and end do not fit', 'recovery_id', recovery_id)
+FROM recovery_run WHERE (ended_us IS NULL) = coalesce(final_outcome IN ('recovered', 'failed'), false)
+UNION ALL
+-- C7: nothing counts as published without an acknowledged publish.
+SELECT 'C7', 'outbox:' || outbox_id, jsonb_build_object('what', 'published without a publish', 'attempts', attempts)
+FROM outbox WHERE state = 'published' AND (attempts < 1 OR published_us IS NULL)
+UNION ALL
+-- C8: actions are numbered without gaps, and a compensation is one of them.
+SELECT 'C8', 'recovery_run:' || recovery_trace_id,
+    jsonb_build_object('what', 'gaps in the sequence', 'actions', count(*), 'last', max(sequence))
+FROM recovery_action GROUP BY recovery_trace_id HAVING count(*) <> max(sequence) OR min(sequence) <> 1
+UNION ALL
+SELECT 'C8', 'recovery_run:' || coalesce(action.recovery_trace_id, comp.recovery_trace_id),
+    jsonb_build_object('what', 'a compensation and its action differ', 'action_id', action.action_id,
+                       'compensation_id', comp.compensation_id)
+FROM (SELECT * FROM recovery_action WHERE action_type = 'compensation') AS action
+FULL JOIN compensation AS comp ON comp.action_id = action.action_id
+WHERE (action.recovery_trace_id, action.sequence, action.target_ref, action.outcome)
+      IS DISTINCT FROM (comp.recovery_trace_id, comp.sequence, comp.target_ref, comp.outcome)
+UNION ALL
+SELECT 'C8', 'recovery_run:' || action.recovery_trace_id,
+    jsonb_build_object('what', 'an action of no run', 'action_id', action.action_id)
+FROM recovery_action AS action
+WHERE NOT EXISTS (SELECT FROM recovery_run AS run WHERE run.recovery_trace_id = action.recovery_trace_id)
+UNION ALL
+-- U1: the chain is gapless and ends where the journal says. The hashes themselves are the verifier's work.
+SELECT 'U1', 'audit_log:' || audit_id,
+    jsonb_build_object('what', 'it does not follow the entry before it', 'seq', seq, 'after', before_seq)
+FROM (
+    SELECT audit_id, seq, prev_hash, lag(seq) OVER chain AS before_seq, lag(hash) OVER chain AS before_hash
+    FROM audit_log WINDOW chain AS (PARTITION BY shard ORDER BY seq)
+) AS entry
+WHERE (seq, prev_hash) IS DISTINCT FROM (coalesce(before_seq, 0) + 1, coalesce(before_hash, repeat('0', 64)))
+UNION ALL
+SELECT 'U1', 'audit_log', jsonb_build_object('what', 'the chain does not end where the journal says',
+                                             'journal', head.audit_seq, 'chain', last.seq)
+FROM journal_head AS head LEFT JOIN LATERAL (
+    SELECT seq, hash FROM audit_log WHERE audit_log.shard = head.shard ORDER BY seq DESC LIMIT 1
+) AS last ON true
+WHERE (head.audit_seq, head.hash) IS DISTINCT FROM (coalesce(last.seq, 0), coalesce(last.hash, repeat('0', 64)))
+UNION ALL
+-- U2: no change of state without its entry, a birth included.
+SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audited', 'state', state, 'audited', audited)
+FROM last_audited
+WHERE audited IS DISTINCT FROM state;
+
+-- What is due is done, or a case says why not: a timer that a running runtime has let lie for minutes was lost (A3).
+CREATE OR REPLACE VIEW public_v1.invariant_violation AS
+SELECT name, target_ref, details FROM recorded_violation
+UNION ALL
+SELECT 'A3', late.ref, jsonb_build_object('what', 'a timer is overdue and no case says why', 'due_us', late.due_us)
+FROM (
+    SELECT 'account:' || account_id AS ref, due_us FROM accounts
+    UNION ALL SELECT 'node:' || node_id, due_us FROM nodes
+    UNION ALL SELECT 'allocation:' || allocation_id, due_us FROM allocations
+    UNION ALL SELECT 'notification:' || notification_id, due_us FROM notifications
+    UNION ALL SELECT kind || ':' || id, due_us FROM actors
+) AS late
+CROSS JOIN (
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 300000000 AS latest_us
+) AS bound
+WHERE late.due_us < bound.latest_us
+  AND EXISTS (  -- a runtime has been there to do it for as long
+      SELECT FROM lease JOIN runtime_epoch ON runtime_epoch.epoch = lease.epoch
+      WHERE lease.renewed_at > clock_timestamp() - interval '10 s' AND runtime_epoch.started_us < bound.latest_us
+  )
+  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = late.ref AND ops_case.state <> 'resolved');
