@@ -46,23 +46,24 @@ SELECT
     node_id,
     state,
     failure_code,
-    body ->> 'release_cause' AS release_cause,
+    coalesce(body #>> '{ending,cause}', body ->> 'release_cause') AS release_cause,
     cleanup_pending,
-    coalesce((body ->> 'cleanup_attempts')::integer, 0) AS cleanup_attempts,
-    coalesce(body ->> 'billing_state', 'none') AS billing_state,
+    coalesce(body #>> '{cleanup,attempts}', body ->> 'cleanup_attempts', '0')::integer AS cleanup_attempts,
+    coalesce(body #>> '{billing,state}', body ->> 'billing_state', 'none') AS billing_state,
     (body ->> 'rate_uminor_per_hour')::bigint AS rate_uminor_per_hour,
-    body ->> 'attempt_id' AS attempt_id,
+    coalesce(body #>> '{setup,attempt_id}', body ->> 'attempt_id') AS attempt_id,
     external_ref,
-    body -> 'access' AS access,
+    coalesce(body #> '{rental,access}', body -> 'access') AS access,
     (body ->> 'requested_us')::bigint AS requested_us,
-    (body ->> 'activated_us')::bigint AS activated_us,
-    (body ->> 'ended_us')::bigint AS ended_us,
+    coalesce(body #>> '{rental,activated_us}', body ->> 'activated_us')::bigint AS activated_us,
+    coalesce(body #>> '{ending,ended_us}', body ->> 'ended_us')::bigint AS ended_us,
     nullif(body ->> 'trace_id', '') AS trace_id,
     version,
     live,
     ended_state
 FROM allocations;
 
+-- Of phases the bodies have parts; those that nobody has touched since 0.2 are flat.
 CREATE OR REPLACE VIEW public_v1.allocation AS
 SELECT
     allocation_id, account_id, node_id, state, failure_code, release_cause, cleanup_pending, cleanup_attempts,
