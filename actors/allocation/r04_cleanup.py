@@ -89,7 +89,7 @@ def _try(d: Decision, attempt: int, *, after_us: int = 0) -> None:
     if run is not None:
         args["action_id"], trace = run.plan()
     d.step(
-        name, owed.target, {**owed.args, **args}, attempt=attempt, after_us=after_us,
+        name, owed.target, {**d.undo_args(owed), **args}, attempt=attempt, after_us=after_us,
         key=f"{d.id}:cleanup:{name}", trace=trace,
     )  # fmt: skip
 
