@@ -1,5 +1,5 @@
 -- What outsiders read (`tables.md`): schema public_v1, stable across releases. Views run with their owner's rights.
--- All files of this folder are applied again whenever one of them changes, after the migrations (`views.py`). A view
+-- All files of this folder are applied again whenever one of them changes, after the migrations (`schema.py`). A view
 -- gets new columns at its end only: other people's views stand on ours, and nothing here is ever dropped.
 -- State bodies leave out what has its default: a missing key is read as the default of its Struct. The `listed_…` views
 -- are for lists by state: `live`, the runtime keeps it, since it has not ended or still owes something; `ended_state`,
