@@ -29,6 +29,14 @@ def statements_of(rows: Sequence[type[Struct]], kinds: Sequence[ActorKind]) -> I
         yield from _state(name, kind)
 
 
+def states_of(kinds: Sequence[ActorKind]) -> str:
+    """The view over the states of all kinds, whatever table they are in."""
+    named = "{0} AS kind, {1} AS id, {0} || ':' || {1} AS ref, state, due_us, live, body"
+    own = [(f"'{kind.name}'", f"{kind.name}_id", kind.table) for kind in kinds if kind.table != "actors"]
+    parts = [f"SELECT {named.format(kind, key)} FROM {table}" for kind, key, table in (*own, ("kind", "id", "actors"))]
+    return "CREATE OR REPLACE VIEW entity_state AS\n" + "\nUNION ALL\n".join(parts) + ";"
+
+
 def live_name(row: type[Struct]) -> str:
     """The name of the read of a row type's live rows."""
     return table_of(row).statement.replace("write_", "live_", 1)

@@ -309,7 +309,7 @@ async def test_a_collision_is_kept_and_every_other_refusal_is_judged_anew(world:
     again = await world.ask("cmd.allocation.release", {"allocation_id": NOBODY}, key=key)
     assert again["error"] == first["error"]
     assert again["request_id"] != first["request_id"]
-    assert await world.rows("SELECT 1 FROM command WHERE key = $1", key) == []  # refusals are not rows for ever
+    assert await world.rows("SELECT 1 FROM command_reply WHERE key = $1", key) == []  # refusals are not rows for ever
     # given an account that exists
     exists = {"account_id": "acme", "currency": "usd"}
     key = world.new_key()

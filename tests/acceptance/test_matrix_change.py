@@ -43,7 +43,7 @@ async def refused_beside(world: World, state_dir: Path) -> None:
     assert "Traceback" not in said
     await world.account("acme")
     # and once the run has ended it waits for the first one, as a standby does
-    await world.sql.execute("UPDATE recovery_run SET final_outcome = 'recovered', ended_us = 2")
+    await world.sql.execute("UPDATE recovery_run SET final_outcome = 'recovered', ended_us = 2, month = 202001")
     process = await second._spawn()
     assert process.stdout is not None
     async with asyncio.timeout(30):

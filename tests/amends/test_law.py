@@ -15,7 +15,7 @@ from amends.domain.steps import StepSpec
 from amends.ports.steps import Outcome
 from amends.runtime.store import Store
 from amends.turn.cases import open_case
-from amends.turn.decision import Context, Decision
+from amends.turn.decision import MAX_BODY, Context, Decision
 from amends.turn.messages import Envelope, StepDone
 from amends.turn.recovery import begin_run, failed_step, failure
 from amends.values.errors import Bug, Rejected
@@ -236,3 +236,33 @@ def test_an_actor_that_another_creates_is_of_the_shape_that_this_release_writes(
     assert THING.v == 2
     with pytest.raises(Bug, match="no domain has a kind 'ghost'"):
         made.spawn("ghost", "g1", Thing(state="on"))
+
+
+def test_states_that_were_not_touched_lately_are_kept_as_their_bytes() -> None:
+    store = Store({"thing": THING}, most_decoded=2)
+    names = [f"t{number}" for number in range(5)]
+    for name in names:
+        store.load("thing", name, b'{"state":"on","version":7,"color":"blue"}')
+    first = store.get("thing", "t0")
+    assert isinstance(first, Thing)
+    changed = msgspec.structs.replace(first, version=8, colour="green", timers={"leave": 5}, retrying=frozenset({"x"}))
+    store.put("thing", "t0", changed)
+    assert store.get("thing", "t0") is changed
+    for name in names[1:]:
+        assert store.get("thing", name) == Thing(state="on", version=7, v=2, colour=f"blue of {name}")
+    assert store.get("thing", "t0") is not changed
+    assert store.get("thing", "t0") == changed
+    # to go through all of them decodes none to stay
+    kept = store.get("thing", "t0")
+    assert [identifier for identifier, _ in store.items("thing")] == names
+    assert store.get("thing", "t0") is kept
+    # and one that has ended is let go
+    store.put("thing", "t0", msgspec.structs.replace(changed, state="off", timers={}))
+    assert (store.get("thing", "t0"), store.counts()) == (None, {"thing": 4})
+
+
+def test_a_state_that_grows_without_bound_is_a_bug() -> None:
+    decision = turn(Thing(state="on"))
+    decision.set(colour="x" * MAX_BODY)
+    with pytest.raises(Bug, match="what grows with time belongs into rows"):
+        decision.build()

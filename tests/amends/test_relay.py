@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amends.delivery import relay as module
-from amends.delivery.relay import Relay
+from amends.delivery.relay import MOST_PARKED, Relay
 from amends.delivery.requests import RedispatchOutbox, SkipOutbox
 from amends.delivery.streams import (
     Lag,
@@ -261,6 +261,15 @@ async def test_behind_a_poisoned_row_its_entity_waits_until_an_operator_settles_
         # then
         await until(lambda: len(world.sent) == len(expected))
         assert world.sent == expected
+
+
+async def test_a_stream_that_parks_event_after_event_is_blocked_before_its_state_grows_without_bound() -> None:
+    world = World()
+    world.answer = lambda _: Published("poison", "", "too large")
+    world.commit(*(f"e{number}.0" for number in range(MOST_PARKED + 20)))
+    async with running(world):
+        await until(lambda: len(world.told) > MOST_PARKED)
+        assert world.told[-1].message == "too large; 100 events are parked already"
 
 
 async def test_what_follows_a_poisoned_row_is_not_read_on_before_its_parking_has_committed(

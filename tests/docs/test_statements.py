@@ -4,13 +4,14 @@ from adapters.postgres.derived import statements_of
 from amends.domain.domain import rows_of
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
-from tools.statements import FILE, text
+from tools.statements import FILE, VIEW, text, view
 
 MADE = tuple(statements_of(rows_of((RENTAL,)), RENTAL.kinds))
 
 
 def test_the_file_is_what_the_declarations_make() -> None:
     assert FILE.read_text(encoding="utf-8") == text()
+    assert VIEW.read_text(encoding="utf-8") == view()
 
 
 async def test_reading_what_is_live_finds_its_index_in_a_table_of_history(database: Database) -> None:
@@ -18,7 +19,7 @@ async def test_reading_what_is_live_finds_its_index_in_a_table_of_history(databa
     rows = [("nodes", "node", "retired"), ("allocations", "allocation", "released"), ("notifications", "ntf", "sent")]
     for table, prefix, state in rows:
         await database.force(
-            f"INSERT INTO {table} SELECT '{prefix}' || n, '{state}', 1, NULL, '{body}' "
+            f"INSERT INTO {table} SELECT '{prefix}' || n, '{state}', 1, NULL, '{body}', false, '{state}' "
             "FROM generate_series(1, 20000) n; "
             f"ANALYZE {table}"
         )

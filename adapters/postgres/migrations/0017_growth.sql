@@ -42,6 +42,9 @@ BEGIN
 END $$;
 DROP TRIGGER phase ON recovery_run;
 
+-- No query needs these.
+DROP INDEX failure_recovery, ops_case_recovery;
+
 -- What was one table becomes the part for ended rows, as it is, and only open rows are moved.
 DROP INDEX step_intended, outbox_waiting, outbox_parked, outbox_pending, recovery_run_open;
 DO $$

@@ -10,24 +10,12 @@ SELECT
         SELECT (array_agg(to_state ORDER BY seq DESC))[1] FROM audit_log
         WHERE audit_log.target_ref = entity.ref AND to_state IS NOT NULL
     ) AS audited
-FROM (
-    SELECT 'account' AS kind, 'account:' || account_id AS ref, state FROM accounts
-    UNION ALL SELECT 'node', 'node:' || node_id, state FROM nodes
-    UNION ALL SELECT 'allocation', 'allocation:' || allocation_id, state FROM allocations
-    UNION ALL SELECT 'notification', 'notification:' || notification_id, state FROM notifications
-    UNION ALL SELECT kind, kind || ':' || id, state FROM actors
-) AS entity;
+FROM entity_state AS entity;
 
 -- The open runs that living actors hold, by the actor that writes them.
 CREATE OR REPLACE VIEW held_run AS
 SELECT actor.ref, run.value ->> 'recovery_id' AS recovery_id
-FROM (
-    SELECT 'account:' || account_id AS ref, body FROM accounts WHERE live AND body ? 'runs'
-    UNION ALL SELECT 'node:' || node_id, body FROM nodes WHERE live AND body ? 'runs'
-    UNION ALL SELECT 'allocation:' || allocation_id, body FROM allocations WHERE live AND body ? 'runs'
-    UNION ALL SELECT 'notification:' || notification_id, body FROM notifications WHERE live AND body ? 'runs'
-    UNION ALL SELECT kind || ':' || id, body FROM actors WHERE live AND body ? 'runs'
-) AS actor, jsonb_each(actor.body -> 'runs') AS run;
+FROM (SELECT ref, body FROM entity_state WHERE live AND body ? 'runs') AS actor, jsonb_each(actor.body -> 'runs') AS run;
 
 CREATE OR REPLACE VIEW recorded_violation AS
 -- A1: an allocation and its node belong together while it lives, and no other does.
@@ -87,14 +75,10 @@ WHERE state = 'quarantined' AND due_us IS NULL AND (
 UNION ALL
 SELECT 'A3', entity, jsonb_build_object('what', 'a step is intended for nobody', 'step_id', step_id, 'step', step.name)
 FROM step
-WHERE month = 0 AND CASE split_part(step.entity, ':', 1)
-    WHEN 'account' THEN NOT EXISTS (SELECT FROM accounts WHERE account_id = substr(step.entity, 9))
-    WHEN 'node' THEN NOT EXISTS (SELECT FROM nodes WHERE node_id = substr(step.entity, 6))
-    WHEN 'allocation' THEN NOT EXISTS (SELECT FROM allocations WHERE allocation_id = substr(step.entity, 12))
-    WHEN 'notification' THEN NOT EXISTS (SELECT FROM notifications WHERE notification_id = substr(step.entity, 14))
-    ELSE NOT EXISTS (SELECT FROM actors WHERE kind = split_part(step.entity, ':', 1)
-                     AND id = substr(step.entity, strpos(step.entity, ':') + 1))
-END
+WHERE month = 0 AND NOT EXISTS (
+    SELECT FROM entity_state AS known
+    WHERE known.kind = split_part(step.entity, ':', 1) AND known.id = substr(step.entity, strpos(step.entity, ':') + 1)
+)
 UNION ALL
 -- A4: an allocation says that its cleanup is pending exactly while its node owes it.
 SELECT 'A4', target_ref, jsonb_build_object('what', 'a debt whose allocation owes no cleanup', 'debt_id', debt_id,
@@ -218,13 +202,7 @@ CREATE OR REPLACE VIEW public_v1.invariant_violation AS
 SELECT name, target_ref, details FROM recorded_violation
 UNION ALL
 SELECT 'A3', late.ref, jsonb_build_object('what', 'a timer is overdue and no case says why', 'due_us', late.due_us)
-FROM (
-    SELECT 'account:' || account_id AS ref, due_us FROM accounts
-    UNION ALL SELECT 'node:' || node_id, due_us FROM nodes
-    UNION ALL SELECT 'allocation:' || allocation_id, due_us FROM allocations
-    UNION ALL SELECT 'notification:' || notification_id, due_us FROM notifications
-    UNION ALL SELECT kind || ':' || id, due_us FROM actors
-) AS late
+FROM entity_state AS late
 CROSS JOIN (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 300000000 AS latest_us
 ) AS bound

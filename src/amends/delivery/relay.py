@@ -35,6 +35,7 @@ from amends.values.records import OutboxMarkRow, OutboxRow
 log = logging.getLogger("amends.relay")
 CONCURRENCY = 64
 READ_AHEAD = 10_000
+MOST_PARKED = 100  # each has a case in the stream's state; beyond that the stream itself is in trouble
 DOUBT_AFTER = 3  # failures in a row of the oldest row, before another entity's is tried beside it
 MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 
@@ -395,10 +396,13 @@ class Relay:
     async def _send(self, row: OutboxRow) -> Published:
         trace = (row.trace_id, row.span_id)
         try:
-            return await self._publisher.publish(row.subject, row.payload.encode(), row.outbox_id, trace)
+            result = await self._publisher.publish(row.subject, row.payload.encode(), row.outbox_id, trace)
         except Exception as error:  # a publisher's fault waits like an outage instead of being repeated at once
             log.exception("a publish raised")
             return Published("down", "internal", f"{type(error).__name__}: {error}")
+        if result.kind == "poison" and len(self._parked) >= MOST_PARKED and row.entity not in self._parked:
+            return Published("down", result.code, f"{result.message}; {len(self._parked)} events are parked already")
+        return result
 
     def _done_with(self, row: OutboxRow) -> None:
         self.published += 1

@@ -1,4 +1,4 @@
-"""Actors in memory: per kind a dictionary from id to state, kept as the stored bytes until first touched.
+"""Actors in memory: per kind a dictionary from id to state, kept as the stored bytes but for those touched last.
 
 A terminal actor that owes nothing is not kept; it is read back if a message comes for it. A body that cannot be made
 out (a hand's edit, a later release's) is one entity's trouble: it stands apart as damaged, and the rest goes on.
@@ -11,6 +11,9 @@ import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState
 from amends.domain.versions import brought_up, refuse_later, version_in
+
+MOST_DECODED = 10_000  # a decoded state takes some ten times what its bytes do
+_encode = msgspec.json.Encoder().encode
 
 
 class Damaged(Protocol):
@@ -26,12 +29,16 @@ def _told_nobody(kind: str, identifier: str, why: str) -> None:
 
 
 class Store:
-    """The committed states of one process."""
+    """The committed states of one process; at most `most_decoded` of them are kept decoded."""
 
-    def __init__(self, kinds: Mapping[str, ActorKind], damaged: Damaged = _told_nobody) -> None:
+    def __init__(
+        self, kinds: Mapping[str, ActorKind], damaged: Damaged = _told_nobody, most_decoded: int = MOST_DECODED
+    ) -> None:
         self._kinds, self._tell_damaged = kinds, damaged
         self._decoders = {name: msgspec.json.Decoder(kind.state_type) for name, kind in kinds.items()}
         self._states: dict[str, dict[str, Any]] = {name: {} for name in kinds}
+        self._decoded: dict[tuple[str, str], bytes | None] = {}  # the oldest first; of what, None once it has changed
+        self._most = most_decoded
         self._damaged: dict[tuple[str, str], str] = {}
 
     def load(self, kind: str, identifier: str, body: bytes) -> None:
@@ -41,13 +48,24 @@ class Store:
     def get(self, kind: str, identifier: str) -> ActorState | None:
         """The committed state, if it is in memory."""
         found = self._states[kind].get(identifier)
-        if type(found) is bytes:
-            found = self.decoded(kind, identifier, found)
-            if found is None:
-                del self._states[kind][identifier]
-            else:
-                self._states[kind][identifier] = found
-        return found
+        if type(found) is not bytes:
+            return found
+        state = self.decoded(kind, identifier, found)
+        if state is None:
+            del self._states[kind][identifier]
+        else:
+            self._keep(kind, identifier, state, found)
+        return state
+
+    def _keep(self, kind: str, identifier: str, state: ActorState, body: bytes | None) -> None:
+        """Keep a state decoded; the one that has been so for longest falls back to its bytes."""
+        self._states[kind][identifier] = state
+        self._decoded.pop((kind, identifier), None)
+        self._decoded[kind, identifier] = body
+        if len(self._decoded) > self._most:
+            oldest = next(iter(self._decoded))
+            kind, identifier = oldest
+            self._states[kind][identifier] = self._decoded.pop(oldest) or _encode(self._states[kind][identifier])
 
     def decoded(self, kind: str, identifier: str, body: bytes) -> ActorState | None:
         """The state that a stored body says; None, and the entity is damaged, when it says none of this kind's."""
@@ -83,14 +101,15 @@ class Store:
     def put(self, kind: str, identifier: str, state: ActorState) -> None:
         """Take in a newly committed state; one that is over and owes nothing is let go."""
         if self._kinds[kind].is_live(state):
-            self._states[kind][identifier] = state
+            self._keep(kind, identifier, state, None)
         else:
             self._states[kind].pop(identifier, None)
+            self._decoded.pop((kind, identifier), None)
 
     def items(self, kind: str) -> Iterator[tuple[str, ActorState]]:
-        """All of a kind in memory, decoded."""
-        for identifier in list(self._states[kind]):
-            state = self.get(kind, identifier)
+        """All of a kind in memory; they stay as they are kept."""
+        for identifier, found in list(self._states[kind].items()):
+            state = self.decoded(kind, identifier, found) if type(found) is bytes else found
             if state is not None:
                 yield identifier, state
 

@@ -73,6 +73,9 @@ class Context:
         self.unread: set[str] = set()  # ids of steps and messages that this release cannot make out
 
 
+MAX_BODY = 256 * 1024  # bytes of a state; requests are far smaller, and no list in it may grow for ever
+
+
 class Spawn(Struct):
     """Another actor created in the same transaction."""
 
@@ -345,6 +348,8 @@ class Decision:
             turn.live = self.kind.is_live(self._state)
             turn.ended_state = self._state.state if self.kind.is_end(self._state.state) else None
             turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
+            if len(turn.body) > MAX_BODY:
+                raise Bug(f"{self.ref}: a state of {len(turn.body)} bytes; what grows with time belongs into rows")
         for spawn in self.spawned:
             due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
             turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))

@@ -1,0 +1,13 @@
+-- Made by `./run pages` from what row types (`Table`) and actor kinds declare: change those, not this.
+
+-- Every actor's state, whatever table it is in.
+CREATE OR REPLACE VIEW entity_state AS
+SELECT 'account' AS kind, account_id AS id, 'account' || ':' || account_id AS ref, state, due_us, live, body FROM accounts
+UNION ALL
+SELECT 'node' AS kind, node_id AS id, 'node' || ':' || node_id AS ref, state, due_us, live, body FROM nodes
+UNION ALL
+SELECT 'allocation' AS kind, allocation_id AS id, 'allocation' || ':' || allocation_id AS ref, state, due_us, live, body FROM allocations
+UNION ALL
+SELECT 'notification' AS kind, notification_id AS id, 'notification' || ':' || notification_id AS ref, state, due_us, live, body FROM notifications
+UNION ALL
+SELECT kind AS kind, id AS id, kind || ':' || id AS ref, state, due_us, live, body FROM actors;
