@@ -26,9 +26,10 @@ class Place(NamedTuple):
 
     async def all(self, query: str) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(self.superuser_dsn)
-        rows = await connection.fetch(query)
-        await connection.close()
-        return [dict(row) for row in rows]
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
 
 
 @pytest.fixture
