@@ -1,6 +1,7 @@
 """What must hold of nodes, allocations, meters and notifications at every committed instant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from supervisors.invariants.records import Records, Violation, grouped
 
@@ -97,12 +98,17 @@ def metered(records: Records) -> Iterator[Violation]:
         if meter["state"] == "accruing" and (allocation is None or allocation["state"] != "active"):
             yield Violation("B6", ref, "it runs and its allocation is not active")
         backwards = meter["stopped_us"] is not None and meter["stopped_us"] < meter["started_us"]
-        if allocation is not None and (backwards or meter["state"] != allocation["body"].get("billing_state")):
+        if allocation is not None and (backwards or meter["state"] != _billing(allocation["body"])):
             yield Violation("B6", ref, "it does not say what its allocation says")
     debits = [row for row in records.of("ledger_entries") if row["entry_type"] == "debit"]
     for (meter_id, window), rows in grouped(debits, lambda row: (row["meter_id"], row["window_start_us"])).items():
         if window is not None and len(rows) > 1:
             yield Violation("B3", f"meter:{meter_id}/window:{window}", "several debits of one window")
+
+
+def _billing(body: Mapping[str, Any]) -> Any:
+    """What an allocation says of its meter; a body that no release has touched since 0.2 is flat."""
+    return body.get("billing", {}).get("state", body.get("billing_state"))
 
 
 def audited(records: Records) -> Iterator[Violation]:

@@ -1,13 +1,17 @@
 """The allocation's decisions: how its customer logs in, a lock-out that failed, retries now, releases in a pause."""
 
+import re
 from base64 import b64decode, b64encode
 from hashlib import sha256
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
 
+from actors.allocation import kind
 from actors.allocation.messages import ReleaseAllocation, RetryCleanup
+from actors.allocation.state import Allocation
 from actors.node.messages import QuarantineNode, RetireNode, SshAddress, UpdateNode
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
@@ -75,7 +79,7 @@ async def test_nobody_is_told_an_address_before_it_is_of_use(book: Book) -> None
     await ready_node(book, "n1")
     allocation_id = await requested(book, "n1")
     await move(book)  # while it is set up: the customer gets the newest address with the activation
-    assert book.state("allocation", allocation_id).access is None
+    assert book.state("allocation", allocation_id).rental.access is None
     await book.end(f"allocation:{allocation_id}", "ssh.user-create")
     await book.end(f"allocation:{allocation_id}", "ssh.key-install")
     activation = await book.timer("allocation", allocation_id, "activate")
@@ -123,7 +127,7 @@ async def test_a_release_without_a_lock_out_has_a_case_at_once_which_ends_with_t
     turn = await book.end(entity, "ssh.user-lock", "failed", "ssh_retryable", "no room below /var/lib/amends")
     # then the release commits, its meter stopped, with a case that says so
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.billing_state, list(state.cases)) == ("released", "stopped", ["lockout_failed"])
+    assert (state.state, state.billing.state, list(state.cases)) == ("released", "stopped", ["lockout_failed"])
     assert told(turn, "case.opened")["cause"] == "lockout_failed"
     # when it goes well after all, or the machine is given up
     if ends == "lock":
@@ -177,12 +181,12 @@ async def test_a_paused_allocation_takes_its_release_and_the_meter_stops_at_that
     accepted = first.reply_data()["accepted_us"]
     assert again.reply_data()["accepted_us"] == accepted == first.now_us
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.stopped_us, state.timers) == ("active", None, {"leave": accepted})
+    assert (state.state, state.billing.stopped_us, state.timers) == ("active", None, {"leave": accepted})
     # when it goes on, then its meter has stopped then
     pause(book, allocation_id, paused=False)
     await book.timer("allocation", allocation_id, "leave")
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.stopped_us, state.release_cause) == ("releasing", accepted, "user")
+    assert (state.state, state.billing.stopped_us, state.ending.cause) == ("releasing", accepted, "user")
 
 
 async def test_a_release_of_one_that_is_paused_in_its_set_up_is_not_forgotten(book: Book) -> None:
@@ -196,4 +200,20 @@ async def test_a_release_of_one_that_is_paused_in_its_set_up_is_not_forgotten(bo
     await book.end(f"allocation:{allocation_id}", "ssh.user-create")
     await book.end(f"allocation:{allocation_id}", "ssh.user-remove")
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.failure_code, state.accepted_us) == ("failed", "cancelled", accepted)
+    assert (state.state, state.failure_code, state.ending.accepted_us) == ("failed", "cancelled", accepted)
+
+
+# --- whose part it is ------------------------------------------------------------------------------------
+
+
+def test_each_part_of_the_state_is_changed_by_the_module_of_its_phase_alone() -> None:
+    changing: dict[str, set[str]] = {}
+    for file in Path(kind.__file__).parent.glob("*.py"):
+        for part in re.findall(r'd\.part\(\s*"(\w+)"', file.read_text(encoding="utf-8")):
+            changing.setdefault(part, set()).add(file.stem)
+    assert changing == {
+        "setup": {"r02_setup"}, "rental": {"r03_activation"}, "billing": {"billing"}, "ending": {"release"},
+        "cleanup": {"r04_cleanup"},
+    }  # fmt: skip
+    parts = {name for name, hint in get_type_hints(Allocation).items() if str(hint).startswith("<class 'actors")}
+    assert parts == set(changing)

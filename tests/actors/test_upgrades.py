@@ -1,12 +1,18 @@
 """Bodies as the release before has stored them, brought up when they are first touched, and what goes on from there."""
 
+import json
+from typing import Any
+
 import msgspec
 import pytest
 
 from actors.allocation.kind import ALLOCATION
 from actors.allocation.messages import RetryCleanup
 from actors.allocation.state import Allocation, create_ref
+from actors.allocation.upgrades import in_parts
 from amends.runtime.store import Store
+from amends.values.canonical import canonical
+from tests.actors.stored_bodies import stored
 from tests.adapters.postgres.story import Book, ready_node
 
 ID = "alloc_01kf0rdqqtfktawh7yv2vbgh6d"
@@ -29,12 +35,57 @@ GIVEN_UP = (
 )
 
 
-def read(body: str) -> Allocation:
+# Where the flat fields of version 2 have gone.
+PLACES = {
+    "node_epoch": "setup.node_epoch", "attempt_id": "setup.attempt_id", "failing": "setup.failing",
+    "activation_tries": "rental.tries", "activated_us": "rental.activated_us", "access": "rental.access",
+    "billing_state": "billing.state", "meter_id": "billing.meter_id", "policy_version": "billing.policy_version",
+    "policy_sha256": "billing.policy_sha256", "stopped_us": "billing.stopped_us",
+    "leaving": "ending.leaving", "accepted_us": "ending.accepted_us", "release_cause": "ending.cause",
+    "ended_us": "ending.ended_us",
+    "locked": "cleanup.locked", "cleanup_attempts": "cleanup.attempts", "cleanup_run": "cleanup.run",
+    "cleanup_operator": "cleanup.operator", "cleanup_superseded": "cleanup.superseded", "debt_id": "cleanup.debt_id",
+    "debt_since_us": "cleanup.debt_since_us",
+}  # fmt: skip
+VERSION_2 = stored("allocation", 2)
+
+
+def read(body: str, identifier: str = ID) -> Allocation:
     store = Store({"allocation": ALLOCATION})
-    store.load("allocation", ID, body.encode())
-    state = store.get("allocation", ID)
-    assert isinstance(state, Allocation), store.damage("allocation", ID)
+    store.load("allocation", identifier, body.encode())
+    state = store.get("allocation", identifier)
+    assert isinstance(state, Allocation), store.damage("allocation", identifier)
     return state
+
+
+def leaves(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
+    """The fields of a body, those of its parts by their path."""
+    found: dict[str, Any] = {}
+    for name, each in value.items():
+        found |= {f"{name}.{inner}": given for inner, given in each.items()} if name in parts else {name: each}
+    return found
+
+
+def test_there_is_a_body_of_version_2_of_every_state() -> None:
+    assert {name.partition(":")[0] for name in VERSION_2} == set(ALLOCATION.states)
+    said = {field for _, body in VERSION_2.values() for field in json.loads(body)}
+    assert set(PLACES) <= said, "each field that has moved is in one of them"
+
+
+@pytest.mark.parametrize("name", VERSION_2)
+def test_each_field_of_version_2_is_where_it_belongs(name: str) -> None:
+    identifier, body = VERSION_2[name]
+    before = json.loads(body)
+    state = read(body, identifier)
+    after = leaves(json.loads(canonical(state)), {place.partition(".")[0] for place in PLACES.values()})
+    assert after == {PLACES.get(field, field): value for field, value in before.items()} | {"v": ALLOCATION.v}
+    assert read(canonical(state).decode(), identifier) == state
+
+
+def test_an_upgrade_is_pure_and_loses_nothing_of_what_it_does_not_know() -> None:
+    assert in_parts({"state": "active", "locked": True, "later": 1}, ID) == {
+        "state": "active", "cleanup": {"locked": True}, "later": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -46,7 +97,7 @@ def test_what_version_1_may_have_made_is_owed(body: str, ref: str) -> None:
     state = read(body)
     (owed,) = state.owed
     assert (state.v, owed.step, owed.target, owed.what, create_ref(state)) == (
-        2, "ssh.user-remove", "node:n1", "ssh.user-create", ref,
+        3, "ssh.user-remove", "node:n1", "ssh.user-create", ref,
     )  # fmt: skip
     assert owed.args == {
         "node_id": "n1", "user": USER, "allocation": ID, "attempt": "task_01kf0rdqqtfktawh7yv2vbgh6d",
@@ -68,4 +119,4 @@ async def test_a_cleanup_of_version_1_that_was_given_up_can_be_retried(book: Boo
     assert (step.name, msgspec.json.decode(step.args)["user"]) == ("ssh.user-remove", USER)
     await book.end(f"allocation:{ID}", "ssh.user-remove")
     state = book.state("allocation", ID)
-    assert (state.cleanup_pending, state.owed, state.v) == (False, (), 2)
+    assert (state.cleanup_pending, state.owed, state.v) == (False, (), 3)

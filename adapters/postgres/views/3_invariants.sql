@@ -113,7 +113,8 @@ UNION ALL
 SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say what its allocation says',
                                                       'meter', meters.state, 'stopped_us', stopped_us)
 FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
-WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM allocations.body ->> 'billing_state'
+WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM
+    coalesce(allocations.body #>> '{billing,state}', allocations.body ->> 'billing_state')
 UNION ALL
 -- C1: one compensation a cause: an entity has one open run of a row at most.
 SELECT 'C1', entity, jsonb_build_object('what', 'several open runs of one row', 'matrix_row', matrix_row,
