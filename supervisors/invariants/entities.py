@@ -58,7 +58,8 @@ def brought_back(records: Records) -> Iterator[Violation]:
     owing = {debt["node_id"] for debt in records.debts}
     for node in records.actors("node", "quarantined"):
         ref, reasons = f"node:{node['id']}", node["body"].get("quarantine_reasons")
-        comes_back = node["body"].get("returning") is True or (reasons is not None and COMES_BACK.issuperset(reasons))
+        let_back = _returning(node["body"]) is True
+        comes_back = let_back or (reasons is not None and COMES_BACK.issuperset(reasons))
         waits = node["id"] in owing or ref in records.moving or ref in records.with_open_case
         if comes_back and node["due_us"] is None and not waits:
             yield Violation("A3", ref, "nothing brings it back")
@@ -104,6 +105,11 @@ def metered(records: Records) -> Iterator[Violation]:
     for (meter_id, window), rows in grouped(debits, lambda row: (row["meter_id"], row["window_start_us"])).items():
         if window is not None and len(rows) > 1:
             yield Violation("B3", f"meter:{meter_id}/window:{window}", "several debits of one window")
+
+
+def _returning(body: Mapping[str, Any]) -> Any:
+    """Whether an operator lets a node back; a body that no release has touched since 0.2 is flat."""
+    return body.get("way_back", {}).get("returning", body.get("returning"))
 
 
 def _billing(body: Mapping[str, Any]) -> Any:

@@ -1,17 +1,13 @@
 """The allocation's decisions: how its customer logs in, a lock-out that failed, retries now, releases in a pause."""
 
-import re
 from base64 import b64decode, b64encode
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 import pytest
 
-from actors.allocation import kind
 from actors.allocation.messages import ReleaseAllocation, RetryCleanup
-from actors.allocation.state import Allocation
 from actors.node.messages import QuarantineNode, RetireNode, SshAddress, UpdateNode
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
@@ -201,19 +197,3 @@ async def test_a_release_of_one_that_is_paused_in_its_set_up_is_not_forgotten(bo
     await book.end(f"allocation:{allocation_id}", "ssh.user-remove")
     state = book.state("allocation", allocation_id)
     assert (state.state, state.failure_code, state.ending.accepted_us) == ("failed", "cancelled", accepted)
-
-
-# --- whose part it is ------------------------------------------------------------------------------------
-
-
-def test_each_part_of_the_state_is_changed_by_the_module_of_its_phase_alone() -> None:
-    changing: dict[str, set[str]] = {}
-    for file in Path(kind.__file__).parent.glob("*.py"):
-        for part in re.findall(r'd\.part\(\s*"(\w+)"', file.read_text(encoding="utf-8")):
-            changing.setdefault(part, set()).add(file.stem)
-    assert changing == {
-        "setup": {"r02_setup"}, "rental": {"r03_activation"}, "billing": {"billing"}, "ending": {"release"},
-        "cleanup": {"r04_cleanup"},
-    }  # fmt: skip
-    parts = {name for name, hint in get_type_hints(Allocation).items() if str(hint).startswith("<class 'actors")}
-    assert parts == set(changing)

@@ -10,6 +10,8 @@ from actors.allocation.kind import ALLOCATION
 from actors.allocation.messages import RetryCleanup
 from actors.allocation.state import Allocation, create_ref
 from actors.allocation.upgrades import in_parts
+from actors.node.kind import NODE
+from amends.domain.kinds import ActorState
 from amends.runtime.store import Store
 from amends.values.canonical import canonical
 from tests.actors.stored_bodies import stored
@@ -35,26 +37,42 @@ GIVEN_UP = (
 )
 
 
-# Where the flat fields of version 2 have gone.
+# Where the fields of flat bodies have gone: of allocations up to version 2, of nodes up to version 1.
 PLACES = {
-    "node_epoch": "setup.node_epoch", "attempt_id": "setup.attempt_id", "failing": "setup.failing",
-    "activation_tries": "rental.tries", "activated_us": "rental.activated_us", "access": "rental.access",
-    "billing_state": "billing.state", "meter_id": "billing.meter_id", "policy_version": "billing.policy_version",
-    "policy_sha256": "billing.policy_sha256", "stopped_us": "billing.stopped_us",
-    "leaving": "ending.leaving", "accepted_us": "ending.accepted_us", "release_cause": "ending.cause",
-    "ended_us": "ending.ended_us",
-    "locked": "cleanup.locked", "cleanup_attempts": "cleanup.attempts", "cleanup_run": "cleanup.run",
-    "cleanup_operator": "cleanup.operator", "cleanup_superseded": "cleanup.superseded", "debt_id": "cleanup.debt_id",
-    "debt_since_us": "cleanup.debt_since_us",
+    "allocation": {
+        "node_epoch": "setup.node_epoch", "attempt_id": "setup.attempt_id", "failing": "setup.failing",
+        "activation_tries": "rental.tries", "activated_us": "rental.activated_us", "access": "rental.access",
+        "billing_state": "billing.state", "meter_id": "billing.meter_id", "policy_version": "billing.policy_version",
+        "policy_sha256": "billing.policy_sha256", "stopped_us": "billing.stopped_us",
+        "leaving": "ending.leaving", "accepted_us": "ending.accepted_us", "release_cause": "ending.cause",
+        "ended_us": "ending.ended_us",
+        "locked": "cleanup.locked", "cleanup_attempts": "cleanup.attempts", "cleanup_run": "cleanup.run",
+        "cleanup_operator": "cleanup.operator", "cleanup_superseded": "cleanup.superseded",
+        "debt_id": "cleanup.debt_id", "debt_since_us": "cleanup.debt_since_us",
+    },
+    "node": {
+        "probing": "probes.step", "probe_tries": "probes.tries", "probe_failed_us": "probes.failed_us",
+        "unproven": "probes.unproven",
+        "returning": "way_back.returning", "dirty_acknowledged": "way_back.dirty_acknowledged",
+        "reachable": "way_back.reachable", "reconciling": "way_back.step", "reconcile_tries": "way_back.tries",
+    },
 }  # fmt: skip
-VERSION_2 = stored("allocation", 2)
+KINDS = {"allocation": ALLOCATION, "node": NODE}
+FLAT = {"allocation": stored("allocation", 2), "node": stored("node", 1)}
+NAMES = [(kind, name) for kind, bodies in FLAT.items() for name in bodies]
 
 
-def read(body: str, identifier: str = ID) -> Allocation:
-    store = Store({"allocation": ALLOCATION})
-    store.load("allocation", identifier, body.encode())
-    state = store.get("allocation", identifier)
-    assert isinstance(state, Allocation), store.damage("allocation", identifier)
+def brought_up(kind: str, body: str, identifier: str) -> ActorState:
+    store = Store(KINDS)
+    store.load(kind, identifier, body.encode())
+    state = store.get(kind, identifier)
+    assert state is not None, store.damage(kind, identifier)
+    return state
+
+
+def read(body: str) -> Allocation:
+    state = brought_up("allocation", body, ID)
+    assert isinstance(state, Allocation)
     return state
 
 
@@ -66,20 +84,21 @@ def leaves(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
     return found
 
 
-def test_there_is_a_body_of_version_2_of_every_state() -> None:
-    assert {name.partition(":")[0] for name in VERSION_2} == set(ALLOCATION.states)
-    said = {field for _, body in VERSION_2.values() for field in json.loads(body)}
-    assert set(PLACES) <= said, "each field that has moved is in one of them"
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_is_a_flat_body_of_every_state_and_with_every_field_that_has_moved(kind: str) -> None:
+    assert {name.partition(":")[0] for name in FLAT[kind]} == set(KINDS[kind].states)
+    said = {field for _, body in FLAT[kind].values() for field in json.loads(body)}
+    assert set(PLACES[kind]) <= said
 
 
-@pytest.mark.parametrize("name", VERSION_2)
-def test_each_field_of_version_2_is_where_it_belongs(name: str) -> None:
-    identifier, body = VERSION_2[name]
-    before = json.loads(body)
-    state = read(body, identifier)
-    after = leaves(json.loads(canonical(state)), {place.partition(".")[0] for place in PLACES.values()})
-    assert after == {PLACES.get(field, field): value for field, value in before.items()} | {"v": ALLOCATION.v}
-    assert read(canonical(state).decode(), identifier) == state
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_each_field_of_a_flat_body_is_where_it_belongs(kind: str, name: str) -> None:
+    identifier, body = FLAT[kind][name]
+    before, places = json.loads(body), PLACES[kind]
+    state = brought_up(kind, body, identifier)
+    after = leaves(json.loads(canonical(state)), {place.partition(".")[0] for place in places.values()})
+    assert after == {places.get(field, field): value for field, value in before.items()} | {"v": KINDS[kind].v}
+    assert brought_up(kind, canonical(state).decode(), identifier) == state
 
 
 def test_an_upgrade_is_pure_and_loses_nothing_of_what_it_does_not_know() -> None:

@@ -14,7 +14,7 @@ from tests.house import rules
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (ROOT / "src" / "amends", ROOT / "actors", ROOT / "supervisors", ROOT / "adapters")
-UNDECLARED = 17  # the last migration of before they said whether they expand
+UNDECLARED = 16  # the last migration of before they said whether they expand
 ADDRESS_FREE = ("run", "constraints.txt", "pyproject.toml", ".ci/run")
 TEXT = {
     ".py",

@@ -66,7 +66,7 @@ SELECT 'A3', 'node:' || node_id,
     jsonb_build_object('what', 'nothing brings it back', 'reasons', body -> 'quarantine_reasons')
 FROM nodes
 WHERE state = 'quarantined' AND due_us IS NULL AND (
-    body -> 'returning' = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
+    coalesce(body #> '{way_back,returning}', body -> 'returning') = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
 )
   AND NOT EXISTS (SELECT FROM debts WHERE debts.node_id = nodes.node_id AND settled_us IS NULL)
   AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'node:' || node_id AND step.month = 0)
