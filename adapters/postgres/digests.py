@@ -83,6 +83,8 @@ async def verify_digests(
                 return await _Verification(connection, covered, leaves, say).run(list(anchors))
     except asyncpg.InsufficientPrivilegeError as error:
         raise BadConfiguration(f"the role of the DSN cannot read all tables: {error}; see docs/security.md") from error
+    except (asyncpg.UndefinedColumnError, asyncpg.UndefinedTableError) as error:
+        raise BadConfiguration(f"the database is not of this release: start it there first ({error})") from error
     except DRIVER_ERRORS as error:
         raise Unavailable(f"Postgres: {error}") from error
     finally:
@@ -196,6 +198,8 @@ class _Verification:
                 self._older[table] = self._older.get(table, 0) + 1
         for key in self._leaves.missing(birth):
             verdict.tell(self._table(birth, key), key, "missing: a commit wrote this row")
+        for key in self._leaves.twice(birth.name):
+            verdict.tell(self._table(birth, key), key, "stands twice: one of the two is slipped in")
         for key in self._leaves.put_back(birth.name):
             verdict.tell(self._table(birth, key), key, "slipped in: a commit has taken this row away")
         for facet in facets:
@@ -208,8 +212,8 @@ class _Verification:
 
     def _count_older(self) -> None:
         """Of rows that stood there before the chain began only the number is known."""
-        for table, before in self._before.items():
-            now = self._older.get(table, 0)
+        for table in sorted(self._before.keys() | self._older.keys()):
+            before, now = self._before.get(PARTED.get(table, table), 0), self._older.get(table, 0)
             self.verdict.older += now
             if now > before:
                 self.verdict.tell(

@@ -15,7 +15,7 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE leaf (facet TEXT, key TEXT, digest TEXT, rank INTEGER, PRIMARY KEY (facet, key)) WITHOUT ROWID;
 CREATE TABLE found (
-    facet TEXT, key TEXT, digest TEXT, seq INTEGER, PRIMARY KEY (facet, key)
+    facet TEXT, key TEXT, digest TEXT, seq INTEGER, twice INTEGER DEFAULT 0, PRIMARY KEY (facet, key)
 ) WITHOUT ROWID;
 """
 _PUT: Final = (
@@ -30,6 +30,9 @@ _WINS: Final = {
     "least": "excluded.rank < leaf.rank",
     "newest": "excluded.rank > leaf.rank",
 }
+_FIND: Final = (
+    "INSERT INTO found (facet, key, digest, seq) VALUES (?, ?, ?, ?) ON CONFLICT (facet, key) DO UPDATE SET twice = 1"
+)
 _REWRITTEN: Final = (
     "SELECT key FROM found JOIN leaf USING (facet, key) "
     "WHERE facet = ? AND found.digest <> leaf.digest AND leaf.digest <> ''"
@@ -70,7 +73,11 @@ class LeafFile:
 
     def find(self, rows: list[tuple[str, str, str, int]]) -> None:
         """Rows as they are: facet, key, digest, place or 0."""
-        self._file.executemany("INSERT OR REPLACE INTO found VALUES (?, ?, ?, ?)", rows)
+        self._file.executemany(_FIND, rows)
+
+    def twice(self, birth: str) -> Iterable[str]:
+        """Keys of which there are two rows, in the parts of one table."""
+        return (key for (key,) in self._file.execute("SELECT key FROM found WHERE facet = ? AND twice", (birth,)))
 
     def rewritten(self, facet: str) -> Iterable[str]:
         """Keys of rows that are not what was written."""

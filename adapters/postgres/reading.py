@@ -119,6 +119,8 @@ class ReadSide:
         after, direction = _order(filters.pop("order", "oldest"))
         prefix = filters.pop("id_prefix", None)
         check_filters(entity, columns, filters)
+        if filters.get("state", "") is None:
+            raise Rejected("invalid_request", "state must be a text: every row has one", field="state")
         conditions, values = [], []
         view = f'public_v1."{entity}"'
         if entity in LISTED & self._ends.keys() and isinstance(state := filters.get("state"), str):

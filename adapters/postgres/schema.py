@@ -56,14 +56,15 @@ async def migrate(connection: "asyncpg.Connection[Any]", version: str) -> None:
     if later := await check(connection):
         log.warning("one step back: a later release has added %s, which this one leaves alone", ", ".join(later))
     done = {row["number"] for row in await connection.fetch(statement("done_migrations"))}
-    for number, name, text in migrations():
-        if number in done:
-            continue
-        async with connection.transaction():
-            await connection.execute(statement("unbounded"))
-            await connection.execute(text, timeout=MIGRATION_S)  # a large table takes what it takes
-            await connection.execute(statement("record_migration"), number, name, sha256(text.encode()), kind_of(text))
-    await _apply_views(connection, version)
+    async with connection.transaction():  # of all: what is half made shows outsiders half of what there is
+        await connection.execute(statement("unbounded"))
+        for number, name, text in migrations():
+            if number not in done:
+                await connection.execute(text, timeout=MIGRATION_S)  # a large table takes what it takes
+                await connection.execute(
+                    statement("record_migration"), number, name, sha256(text.encode()), kind_of(text)
+                )
+        await _apply_views(connection, version)
 
 
 async def _apply_views(connection: "asyncpg.Connection[Any]", version: str) -> None:
@@ -71,11 +72,10 @@ async def _apply_views(connection: "asyncpg.Connection[Any]", version: str) -> N
     digest, applied = sha256(views().encode()), await connection.fetchrow(statement("applied_views"))
     if applied is not None and (applied["sha256"] == digest or _order(applied["version"]) > _order(version)):
         return
-    async with connection.transaction():
-        await connection.execute(views())
-        await connection.execute(statement("record_views"), digest, version)
+    await connection.execute(views())
+    await connection.execute(statement("record_views"), digest, version)
 
 
 def _order(version: str) -> list[int]:
-    """The place of a release among others: the numbers of its version."""
-    return [int(number) for number in re.findall(r"\d+", version)]
+    """The place of a release among others: the numbers of its version, without what marks a candidate."""
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]

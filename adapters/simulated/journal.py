@@ -165,12 +165,13 @@ class SimulatedJournal:
 
     def _met(self, commit: Commit) -> str:
         """What a foreign session holds of all that a commit writes, "" for nothing."""
-        kinds = {each.kind for each in commit.states} | {kind for kind, _, _, _ in commit.requires}
-        tables = {table_of(row).name for row in commit.rows} | {self._kept.kinds[kind].table for kind in kinds}
+        kinds, locks = self._kept.kinds, self._kept.locks
+        tables = {table_of(row).name for row in commit.rows} | {kinds[each.kind].table for each in commit.states}
+        tables |= {kinds[kind].table for kind, _, _, _ in commit.requires} & locks.barred
         if commit.consumed:
             tables.add(table_of(MessageRow).name)
         rows = {(write.kind, write.id) for write in commit.states}
-        return self._kept.locks.met(tables, rows | {(kind, identifier) for kind, identifier, _, _ in commit.requires})
+        return locks.met(tables, rows | {(kind, identifier) for kind, identifier, _, _ in commit.requires})
 
     # --- reading -------------------------------------------------------------------------------------
 

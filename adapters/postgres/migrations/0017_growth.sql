@@ -88,6 +88,7 @@ ALTER TABLE recovery_run_closed ADD CHECK (ended_us IS NOT NULL);
 CREATE TRIGGER phase BEFORE INSERT OR UPDATE ON recovery_run FOR EACH ROW EXECUTE FUNCTION amends_run_phase();
 ALTER TABLE step_open ADD PRIMARY KEY (step_id);
 CREATE INDEX step_open_entity ON step_open (entity);
+CREATE INDEX step_open_trace ON step_open (trace_id);
 ALTER TABLE outbox_open ADD PRIMARY KEY (outbox_id);
 CREATE INDEX outbox_open_waiting ON outbox_open (jseq, outbox_id) WHERE state = 'pending';
 CREATE INDEX outbox_open_parked ON outbox_open (entity) WHERE state = 'parked';
@@ -133,16 +134,19 @@ ALTER TABLE compensation DROP CONSTRAINT compensation_comp_key_key;
 CREATE INDEX compensation_key_of ON compensation (comp_key);
 CREATE TABLE compensation_key (comp_key text CONSTRAINT compensation_comp_key_key PRIMARY KEY);
 INSERT INTO compensation_key SELECT comp_key FROM compensation;
-CREATE FUNCTION amends_ledger_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION amends_ledger_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO ledger_key SELECT idempotency_key FROM born;
     RETURN NULL;
 END $$;
-CREATE FUNCTION amends_compensation_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path FROM CURRENT AS $$
+CREATE FUNCTION amends_compensation_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     INSERT INTO compensation_key SELECT comp_key FROM born;
     RETURN NULL;
+END $$;
+DO $$ BEGIN
+    EXECUTE format('ALTER FUNCTION amends_ledger_key() SET search_path = %I, pg_temp', current_schema());
+    EXECUTE format('ALTER FUNCTION amends_compensation_key() SET search_path = %I, pg_temp', current_schema());
 END $$;
 CREATE TRIGGER keyed AFTER INSERT ON ledger_entries REFERENCING NEW TABLE AS born
     FOR EACH STATEMENT EXECUTE FUNCTION amends_ledger_key();
@@ -209,3 +213,5 @@ CREATE INDEX notifications_other ON notifications (ended_state, notification_id)
 
 -- Which files of views were applied last.
 CREATE TABLE schema_views (shard integer PRIMARY KEY, sha256 text NOT NULL);
+
+ANALYZE accounts, nodes, allocations, notifications, actors, step, outbox, recovery_run, command_reply;

@@ -145,10 +145,10 @@ SELECT * FROM public_v1.compensation WHERE recovery_trace_id = ANY ($1::text[]) 
 
 -- name: ended_steps_of
 -- How the tries of some traces ended.
-SELECT step_id, state FROM step WHERE month > 0 AND trace_id = ANY ($1::text[])
+SELECT step_id, state FROM step WHERE month >= 1 AND trace_id = ANY ($1::text[])
 UNION ALL
 SELECT step_id, state FROM step
-WHERE month > 0 AND trace_id = '' AND md5('step/' || step_id) = ANY ($1::text[]);
+WHERE month >= 1 AND trace_id = '' AND md5('step/' || step_id) = ANY ($1::text[]);
 
 -- name: all_compensations
 -- Every compensation as outsiders see it.
@@ -156,7 +156,7 @@ SELECT * FROM public_v1.compensation ORDER BY recovery_trace_id, sequence;
 
 -- name: ended_steps
 -- How every try ended: what the status of its span is held to.
-SELECT step_id, state FROM step WHERE month > 0;
+SELECT step_id, state FROM step WHERE month >= 1;
 
 -- name: count_states
 -- How many nodes and allocations are in each state; of those that have ended none are counted.

@@ -70,30 +70,26 @@ ON CONFLICT DO NOTHING;
 SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes');
 
 -- name: create_lease
--- The lease's own table; the only one that exists before the lease is held.
-DO $$ BEGIN
+-- The lease's own table, as the first release made it; the only one that exists before the lease is held. A migration
+-- gives it its shard: until then the row of an installation is found without.
 CREATE TABLE IF NOT EXISTS lease (
-    shard         integer PRIMARY KEY,
+    id            integer PRIMARY KEY CHECK (id = 1),
     epoch         bigint NOT NULL,
     holder        text NOT NULL,
     backend_pid   integer NOT NULL,
     backend_start timestamptz,
     renewed_at    timestamptz NOT NULL
 );
-IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'lease'::regclass AND attname = 'id') THEN  -- up to 0.2
-    ALTER TABLE lease DROP CONSTRAINT IF EXISTS lease_id_check;
-    ALTER TABLE lease RENAME COLUMN id TO shard;
-    UPDATE lease SET shard = 0;
-END IF;
-END $$;
 
 -- name: seed_lease
 -- Nobody holds it yet.
-INSERT INTO lease VALUES (0, 0, '', 0, NULL, '-infinity') ON CONFLICT DO NOTHING;
+INSERT INTO lease SELECT CASE WHEN EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = 'lease'::regclass AND attname = 'id' AND NOT attisdropped
+) THEN 1 ELSE 0 END, 0, '', 0, NULL, '-infinity' WHERE NOT EXISTS (SELECT FROM lease);
 
 -- name: see_lease
 -- The lease as it stands; nobody renews it before this transaction ends.
-SELECT epoch, holder, renewed_at FROM lease WHERE shard = 0 FOR UPDATE;
+SELECT epoch, holder, renewed_at FROM lease WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 FOR UPDATE;
 
 -- name: take_lease
 -- Take the lease as it was seen.
@@ -101,15 +97,15 @@ UPDATE lease SET
     epoch = lease.epoch + 1, holder = $1, backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
     renewed_at = clock_timestamp()
-WHERE shard = 0 RETURNING epoch;
+WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 RETURNING epoch;
 
 -- name: give_lease
 -- Its holder has stopped: the next one need not wait.
-UPDATE lease SET holder = '' WHERE shard = 0 AND epoch = $1;
+UPDATE lease SET holder = '' WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 AND epoch = $1;
 
 -- name: read_lease
 -- Whose it is, said by a server that is nobody's replica.
-SELECT epoch FROM lease WHERE shard = 0 AND NOT pg_is_in_recovery();
+SELECT epoch FROM lease WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 AND NOT pg_is_in_recovery();
 
 -- name: set_epoch
 -- This session is the runtime's.
@@ -124,7 +120,7 @@ SELECT to_regclass('journal_head') IS NOT NULL;
 UPDATE lease SET
     renewed_at = clock_timestamp(), backend_pid = pg_backend_pid(),
     backend_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
-WHERE shard = 0 AND epoch = $1 RETURNING epoch;
+WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 AND epoch = $1 RETURNING epoch;
 
 -- name: end_sessions
 -- End what is left of older runtimes' sessions.
@@ -139,7 +135,9 @@ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at_us;
 -- name: closed_tables
 -- Tables of ours on which another session has, or waits for, a lock that lets nobody write them: who comes after one
 -- that waits waits as well.
-SELECT DISTINCT coalesce(whole.relname, class.relname) AS name
+SELECT DISTINCT CASE coalesce(whole.relname, class.relname)
+    WHEN 'ledger_key' THEN 'ledger_entries' WHEN 'compensation_key' THEN 'compensation'  -- written with these
+    ELSE coalesce(whole.relname, class.relname) END AS name
 FROM pg_locks AS held JOIN pg_class AS class ON class.oid = held.relation
 LEFT JOIN pg_inherits AS part ON part.inhrelid = class.oid LEFT JOIN pg_class AS whole ON whole.oid = part.inhparent
 WHERE held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')

@@ -66,7 +66,7 @@ SELECT
               AND action.started_us <= least(step.started_us, step.ended_us) AND action.at_us >= step.ended_us
         ) OR EXISTS (
             SELECT FROM step AS above
-            WHERE above.trace_id = step.trace_id AND above.month > 0 AND above.jseq <= step.jseq
+            WHERE above.trace_id = step.trace_id AND above.month >= 1 AND above.jseq <= step.jseq
               AND amends_span_id('step', above.step_id) = step.parent_span_id
         ) THEN nullif(step.parent_span_id, '')
         ELSE amends_span_id('run', run.recovery_id)
@@ -131,7 +131,7 @@ LEFT JOIN LATERAL (
     FROM span_failure
     WHERE span_failure.span_id = amends_span_id('step', step.step_id) AND span_failure.jseq = step.jseq
 ) AS failures ON true
-WHERE step.month > 0;
+WHERE step.month >= 1;
 
 -- Failures that no span of their own turn carries: under their own span id if nothing else has it, else beneath it.
 CREATE OR REPLACE VIEW span_lone_failure AS
@@ -166,7 +166,7 @@ FROM (
                    AND (other.jseq, other.failure_id) < (lone.jseq, lone.failure_id)) AS taken
     FROM span_failure AS lone
     WHERE NOT EXISTS (SELECT FROM command WHERE command.jseq = lone.jseq AND command.span_id = lone.span_id OFFSET 0)
-      AND NOT EXISTS (SELECT FROM step WHERE step.jseq = lone.jseq AND step.month > 0
+      AND NOT EXISTS (SELECT FROM step WHERE step.jseq = lone.jseq AND step.month >= 1
                       AND amends_span_id('step', step.step_id) = lone.span_id OFFSET 0)
 ) AS lone;
 

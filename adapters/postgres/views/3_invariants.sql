@@ -35,20 +35,20 @@ WHERE assignments.state <> 'ended' AND (
 UNION ALL
 SELECT 'A1', 'allocation:' || allocation_id, jsonb_build_object('what', 'it lives without an assignment', 'state', state)
 FROM allocations
-WHERE state IN ('provisioning', 'activating', 'active', 'releasing')
+WHERE live AND state IN ('provisioning', 'activating', 'active', 'releasing')
   AND NOT EXISTS (SELECT FROM assignments WHERE assignments.allocation_id = allocations.allocation_id
                   AND assignments.state <> 'ended')
 UNION ALL
 -- A3: whatever is on its way has something that moves it on.
 SELECT 'A3', 'allocation:' || allocation_id, jsonb_build_object('what', 'nothing moves it on', 'state', state)
 FROM allocations
-WHERE state IN ('requested', 'provisioning', 'activating', 'releasing') AND due_us IS NULL AND NOT body ? 'cases'
+WHERE live AND state IN ('requested', 'provisioning', 'activating', 'releasing') AND due_us IS NULL AND NOT body ? 'cases'
   AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'allocation:' || allocation_id AND step.month = 0)
   AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'allocation' AND to_id = allocation_id)
 UNION ALL
 SELECT 'A3', 'notification:' || notification_id, jsonb_build_object('what', 'nothing moves it on', 'state', state)
 FROM notifications
-WHERE state = 'pending' AND due_us IS NULL AND NOT body ? 'cases'
+WHERE live AND state = 'pending' AND due_us IS NULL AND NOT body ? 'cases'
   AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'notification:' || notification_id AND step.month = 0)
   AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'notification' AND to_id = notification_id)
 UNION ALL
@@ -101,7 +101,7 @@ UNION ALL
 -- B6: the clock runs exactly while the allocation is active.
 SELECT 'B6', 'allocation:' || allocation_id, jsonb_build_object('what', 'it is active and its clock does not run')
 FROM allocations
-WHERE state = 'active'
+WHERE live AND state = 'active'
   AND NOT EXISTS (SELECT FROM meters WHERE meters.allocation_id = allocations.allocation_id AND meters.state = 'accruing')
 UNION ALL
 SELECT 'B6', 'meter:' || meter_id,
@@ -206,7 +206,7 @@ FROM entity_state AS late
 CROSS JOIN (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 300000000 AS latest_us
 ) AS bound
-WHERE late.due_us < bound.latest_us
+WHERE late.live AND late.due_us < bound.latest_us
   AND EXISTS (  -- a runtime has been there to do it for as long
       SELECT FROM lease JOIN runtime_epoch ON runtime_epoch.epoch = lease.epoch
       WHERE lease.renewed_at > clock_timestamp() - interval '10 s' AND runtime_epoch.started_us < bound.latest_us

@@ -1,90 +1,103 @@
 -- What each index is for, for whoever wonders whether it may go: `list` a filter of a list (filters.py), `statement` one
--- of sql/, `view` one of these files, `unique` what must not be twice. A test holds every index to a word here.
+-- of sql/, `view` one of these files, `unique` what must not be twice. A test holds every index to a word here; one that
+-- somebody has dropped is no reason not to start.
 
-COMMENT ON INDEX accounts_customer IS 'list account by stripe_customer_id';
-COMMENT ON INDEX actors_live IS 'statement live_actors';
-COMMENT ON INDEX allocations_account IS 'list allocation by account_id';
-COMMENT ON INDEX allocations_account_ended IS 'list allocation by account_id, state';
-COMMENT ON INDEX allocations_account_live IS 'list allocation by account_id, state';
-COMMENT ON INDEX allocations_ended IS 'list allocation by state';
-COMMENT ON INDEX allocations_external IS 'list allocation by external_ref';
-COMMENT ON INDEX allocations_failure IS 'list allocation by failure_code';
-COMMENT ON INDEX allocations_live IS 'statement live_allocations; list allocation by state';
-COMMENT ON INDEX allocations_node IS 'list allocation by node_id';
-COMMENT ON INDEX allocations_owing IS 'list allocation by cleanup_pending';
-COMMENT ON INDEX assignments_live IS 'unique A1; view node';
-COMMENT ON INDEX audit_log_action IS 'list audit_log by action';
-COMMENT ON INDEX audit_log_actor IS 'list audit_log by actor';
-COMMENT ON INDEX audit_log_recovery IS 'list audit_log by recovery_trace_id';
-COMMENT ON INDEX audit_log_republish IS 'statement republish_outcome';
-COMMENT ON INDEX audit_log_request IS 'list audit_log by request_id';
-COMMENT ON INDEX audit_log_target IS 'list audit_log by target_ref; view last_audited';
-COMMENT ON INDEX command_jseq IS 'view span_command; view span_lone_failure';
-COMMENT ON INDEX command_reply_received IS 'statement forget_replies';
-COMMENT ON INDEX compensation_key_of IS 'list compensation by comp_key';
-COMMENT ON INDEX compensation_row IS 'list compensation by matrix_row';
-COMMENT ON INDEX compensation_target IS 'list compensation by target_ref';
-COMMENT ON INDEX debts_allocation IS 'list debt by allocation_id; view recorded_violation';
-COMMENT ON INDEX debts_node IS 'list debt by node_id; view node';
-COMMENT ON INDEX debts_open IS 'unique A4; list debt by target_ref';
-COMMENT ON INDEX debts_owed IS 'statement live_debt; view debt';
-COMMENT ON INDEX failure_code IS 'list failure by code';
-COMMENT ON INDEX failure_jseq IS 'view span_lone_failure';
-COMMENT ON INDEX failure_lone_trace IS 'statement traces_after; view span';
-COMMENT ON INDEX failure_of_run IS 'list failure by recovery_trace_id';
-COMMENT ON INDEX failure_of_trace IS 'list failure by trace_id';
-COMMENT ON INDEX failure_span IS 'view span_command; view span_step';
-COMMENT ON INDEX failure_trace IS 'statement traces_after; view span';
-COMMENT ON INDEX ledger_entries_account IS 'list ledger_entry by account_id';
-COMMENT ON INDEX ledger_entries_key IS 'list ledger_entry by idempotency_key';
-COMMENT ON INDEX ledger_entries_meter IS 'list ledger_entry by meter_id';
-COMMENT ON INDEX ledger_entries_time IS 'list ledger_entry by account_id';
-COMMENT ON INDEX ledger_entries_type IS 'list ledger_entry by account_id, entry_type';
-COMMENT ON INDEX meters_account IS 'list meter by account_id';
-COMMENT ON INDEX meters_accruing IS 'list meter by account_id, state';
-COMMENT ON INDEX meters_all_accruing IS 'list meter by state; view recorded_violation';
-COMMENT ON INDEX node_host_key IS 'unique A1';
-COMMENT ON INDEX nodes_live IS 'statement live_nodes';
-COMMENT ON INDEX notifications_account IS 'list notification by account_id';
-COMMENT ON INDEX notifications_account_kind IS 'list notification by account_id, kind';
-COMMENT ON INDEX notifications_dedupe IS 'unique dedupe key; list notification by dedupe_key';
-COMMENT ON INDEX notifications_entity IS 'list notification by entity';
-COMMENT ON INDEX notifications_live IS 'statement live_notifications; list notification by state';
-COMMENT ON INDEX notifications_other IS 'list notification by state';
-COMMENT ON INDEX ops_case_entity IS 'list ops_case by entity; view invariant_violation';
-COMMENT ON INDEX ops_case_kind IS 'list ops_case by kind';
-COMMENT ON INDEX ops_case_of_run IS 'list ops_case by recovery_trace_id';
-COMMENT ON INDEX ops_case_open IS 'unique open case';
-COMMENT ON INDEX ops_case_target IS 'list ops_case by target_ref; view recorded_violation';
-COMMENT ON INDEX ops_case_unresolved IS 'list ops_case by state; statement open_case_kinds';
-COMMENT ON INDEX outbox_created IS 'statement published_since';
-COMMENT ON INDEX outbox_entity IS 'list outbox by entity';
-COMMENT ON INDEX outbox_set_aside IS 'list outbox by state';
-COMMENT ON INDEX outbox_unproved IS 'view recorded_violation';
-COMMENT ON INDEX outbox_open_entity IS 'list outbox by entity; statement count_waiting_entity';
-COMMENT ON INDEX outbox_open_parked IS 'statement waiting_outbox; statement parked_outbox';
-COMMENT ON INDEX outbox_open_waiting IS 'statement waiting_outbox';
-COMMENT ON INDEX recovery_action_jseq IS 'view span_action';
-COMMENT ON INDEX recovery_run_begun IS 'view span';
-COMMENT ON INDEX recovery_run_endless IS 'view recorded_violation';
-COMMENT ON INDEX recovery_run_entity IS 'list recovery_run by entity';
-COMMENT ON INDEX recovery_run_jseq IS 'view span';
-COMMENT ON INDEX recovery_run_of_trace IS 'list recovery_run by original_trace_id';
-COMMENT ON INDEX recovery_run_original IS 'statement traces_after; view span';
-COMMENT ON INDEX recovery_run_outcome IS 'list recovery_run by final_outcome';
-COMMENT ON INDEX recovery_run_row IS 'list recovery_run by matrix_row';
-COMMENT ON INDEX recovery_run_row_outcome IS 'list recovery_run by matrix_row, final_outcome';
-COMMENT ON INDEX recovery_run_started IS 'statement recent_recoveries';
-COMMENT ON INDEX recovery_run_open_begun IS 'view span';
-COMMENT ON INDEX recovery_run_open_entity IS 'list recovery_run by entity; view recorded_violation';
-COMMENT ON INDEX recovery_run_open_jseq IS 'view span';
-COMMENT ON INDEX recovery_run_open_of_trace IS 'list recovery_run by original_trace_id';
-COMMENT ON INDEX recovery_run_open_original IS 'statement traces_after; view span';
-COMMENT ON INDEX recovery_run_open_started IS 'statement recent_recoveries';
-COMMENT ON INDEX step_entity IS 'list step by entity';
-COMMENT ON INDEX step_jseq IS 'view span_step; view span_lone_failure';
-COMMENT ON INDEX step_lone_jseq IS 'view span';
-COMMENT ON INDEX step_lone_trace IS 'statement traces_after; statement ended_steps_of; view span';
-COMMENT ON INDEX step_not_done IS 'list step by state';
-COMMENT ON INDEX step_trace IS 'statement traces_after; statement ended_steps_of; view span';
-COMMENT ON INDEX step_open_entity IS 'list step by entity; view recorded_violation';
+DO $$
+DECLARE
+    said record;
+BEGIN
+    FOR said IN SELECT * FROM (VALUES
+        ('accounts_customer', 'list account by stripe_customer_id'),
+        ('actors_live', 'statement live_actors'),
+        ('allocations_account', 'list allocation by account_id'),
+        ('allocations_account_ended', 'list allocation by account_id, state'),
+        ('allocations_account_live', 'list allocation by account_id, state'),
+        ('allocations_ended', 'list allocation by state'),
+        ('allocations_external', 'list allocation by external_ref'),
+        ('allocations_failure', 'list allocation by failure_code'),
+        ('allocations_live', 'statement live_allocations; list allocation by state'),
+        ('allocations_node', 'list allocation by node_id'),
+        ('allocations_owing', 'list allocation by cleanup_pending'),
+        ('assignments_live', 'unique A1; view node'),
+        ('audit_log_action', 'list audit_log by action'),
+        ('audit_log_actor', 'list audit_log by actor'),
+        ('audit_log_recovery', 'list audit_log by recovery_trace_id'),
+        ('audit_log_republish', 'statement republish_outcome'),
+        ('audit_log_request', 'list audit_log by request_id'),
+        ('audit_log_target', 'list audit_log by target_ref; view last_audited'),
+        ('command_jseq', 'view span_command; view span_lone_failure'),
+        ('command_reply_received', 'statement forget_replies'),
+        ('compensation_key_of', 'list compensation by comp_key'),
+        ('compensation_row', 'list compensation by matrix_row'),
+        ('compensation_target', 'list compensation by target_ref'),
+        ('debts_allocation', 'list debt by allocation_id; view recorded_violation'),
+        ('debts_node', 'list debt by node_id; view node'),
+        ('debts_open', 'unique A4; list debt by target_ref'),
+        ('debts_owed', 'statement live_debt; view debt'),
+        ('failure_code', 'list failure by code'),
+        ('failure_jseq', 'view span_lone_failure'),
+        ('failure_lone_trace', 'statement traces_after; view span'),
+        ('failure_of_run', 'list failure by recovery_trace_id'),
+        ('failure_of_trace', 'list failure by trace_id'),
+        ('failure_span', 'view span_command; view span_step'),
+        ('failure_trace', 'statement traces_after; view span'),
+        ('ledger_entries_account', 'list ledger_entry by account_id'),
+        ('ledger_entries_key', 'list ledger_entry by idempotency_key'),
+        ('ledger_entries_meter', 'list ledger_entry by meter_id'),
+        ('ledger_entries_time', 'list ledger_entry by account_id'),
+        ('ledger_entries_type', 'list ledger_entry by account_id, entry_type'),
+        ('meters_account', 'list meter by account_id'),
+        ('meters_accruing', 'list meter by account_id, state'),
+        ('meters_all_accruing', 'list meter by state; view recorded_violation'),
+        ('node_host_key', 'unique A1'),
+        ('nodes_live', 'statement live_nodes'),
+        ('notifications_account', 'list notification by account_id'),
+        ('notifications_account_kind', 'list notification by account_id, kind'),
+        ('notifications_dedupe', 'unique dedupe key; list notification by dedupe_key'),
+        ('notifications_entity', 'list notification by entity'),
+        ('notifications_live', 'statement live_notifications; list notification by state'),
+        ('notifications_other', 'list notification by state'),
+        ('ops_case_entity', 'list ops_case by entity; view invariant_violation'),
+        ('ops_case_kind', 'list ops_case by kind'),
+        ('ops_case_of_run', 'list ops_case by recovery_trace_id'),
+        ('ops_case_open', 'unique open case'),
+        ('ops_case_target', 'list ops_case by target_ref; view recorded_violation'),
+        ('ops_case_unresolved', 'list ops_case by state; statement open_case_kinds'),
+        ('outbox_created', 'statement published_since'),
+        ('outbox_entity', 'list outbox by entity'),
+        ('outbox_set_aside', 'list outbox by state'),
+        ('outbox_unproved', 'view recorded_violation'),
+        ('outbox_open_entity', 'list outbox by entity; statement count_waiting_entity'),
+        ('outbox_open_parked', 'statement waiting_outbox; statement parked_outbox'),
+        ('outbox_open_waiting', 'statement waiting_outbox'),
+        ('recovery_action_jseq', 'view span_action'),
+        ('recovery_run_begun', 'view span'),
+        ('recovery_run_endless', 'view recorded_violation'),
+        ('recovery_run_entity', 'list recovery_run by entity'),
+        ('recovery_run_jseq', 'view span'),
+        ('recovery_run_of_trace', 'list recovery_run by original_trace_id'),
+        ('recovery_run_original', 'statement traces_after; view span'),
+        ('recovery_run_outcome', 'list recovery_run by final_outcome'),
+        ('recovery_run_row', 'list recovery_run by matrix_row'),
+        ('recovery_run_row_outcome', 'list recovery_run by matrix_row, final_outcome'),
+        ('recovery_run_started', 'statement recent_recoveries'),
+        ('recovery_run_open_begun', 'view span'),
+        ('recovery_run_open_entity', 'list recovery_run by entity; view recorded_violation'),
+        ('recovery_run_open_jseq', 'view span'),
+        ('recovery_run_open_of_trace', 'list recovery_run by original_trace_id'),
+        ('recovery_run_open_original', 'statement traces_after; view span'),
+        ('recovery_run_open_started', 'statement recent_recoveries'),
+        ('step_entity', 'list step by entity'),
+        ('step_jseq', 'view span_step; view span_lone_failure'),
+        ('step_lone_jseq', 'view span'),
+        ('step_lone_trace', 'statement traces_after; statement ended_steps_of; view span'),
+        ('step_not_done', 'list step by state'),
+        ('step_trace', 'statement traces_after; statement ended_steps_of; view span'),
+        ('step_open_entity', 'list step by entity; view recorded_violation'),
+        ('step_open_trace', 'view span_lone_failure; statement traces_after')
+    ) AS words (name, text) LOOP
+        IF to_regclass(said.name) IS NOT NULL THEN
+            EXECUTE format('COMMENT ON INDEX %I IS %L', said.name, said.text);
+        END IF;
+    END LOOP;
+END $$;

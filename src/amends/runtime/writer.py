@@ -267,12 +267,12 @@ class JournalWriter:
             if p.turn.kind and p.turn.version > 1
         ]
         required = {(kind, identifier) for p in batch for kind, identifier, _, _ in p.turn.requires}
-        writes += [StateWrite(kind, identifier, "", 2, None, "") for kind, identifier in sorted(required)]
+        asked = [StateWrite(kind, identifier, "", 2, None, "") for kind, identifier in sorted(required)]
         for again in range(LOCKED_ASKS, -1, -1):
             try:
                 closed = await self._journal.closed()
                 self._tell_closed(frozenset(closed.values()))
-                shut = [write for write in writes if write.kind not in closed]
+                shut = [write for write in writes if write.kind not in closed] + asked  # to require one is no write
                 return await self._journal.locked(shut) if shut else set(), set(closed)
             except Locked:
                 if not again:
@@ -281,7 +281,7 @@ class JournalWriter:
             except Unavailable:
                 await asyncio.sleep(AWAY.cap_ms / 1000)
         return {
-            (write.kind, write.id) for write in writes
+            (write.kind, write.id) for write in writes + asked
         }, set()  # nobody can say which: all wait, and are asked after
 
     def _tell_closed(self, tables: frozenset[str]) -> None:
@@ -342,7 +342,7 @@ class JournalWriter:
             found.add(table_of(MessageRow).name)
         if turn.kind:
             found.add(turn.kind)
-        return found | {kind for kind, _, _, _ in turn.requires}
+        return found
 
 
 def _rows_of(turn: Turn) -> set[tuple[str, str]]:

@@ -16,7 +16,7 @@ from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState, Owed
 from amends.domain.versions import Message, stamped
 from amends.ports.journal import Requirement, StateWrite, Turn
-from amends.turn.messages import Envelope, StepDone
+from amends.turn.messages import Envelope, Pause, StepDone
 from amends.values import ids
 from amends.values.canonical import canonical
 from amends.values.errors import Bug, Rejected
@@ -348,8 +348,8 @@ class Decision:
             turn.live = self.kind.is_live(self._state)
             turn.ended_state = self._state.state if self.kind.is_end(self._state.state) else None
             turn.body = canonical(self._state).decode()  # what jsonb gives back can be brought into this form again
-            if len(turn.body) > MAX_BODY:
-                raise Bug(f"{self.ref}: a state of {len(turn.body)} bytes; what grows with time belongs into rows")
+            if len(turn.body) > MAX_BODY and not isinstance(self.env.message, Pause):
+                self._check_growth(len(turn.body))
         for spawn in self.spawned:
             due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
             turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
@@ -358,6 +358,11 @@ class Decision:
         turn.rows, turn.audits, turn.requires = self.rows, self.audits, self._requires
         self._check_books()
         return turn
+
+    def _check_growth(self, size: int) -> None:
+        """A state that is too large may become smaller."""
+        if self.before is None or size > len(canonical(self.before)):
+            raise Bug(f"{self.ref}: a state of {size} bytes; what grows with time belongs into rows")
 
     def _check_books(self) -> None:
         """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""

@@ -50,6 +50,8 @@ CREDIT = (
     "INSERT INTO ledger_entries VALUES ('entry_forged', 'acct1', NULL, 'credit', 1000000, 'usd', 'k', 'h', NULL, NULL, "
     "1, 1)"
 )
+TWIN = """INSERT INTO outbox SELECT outbox_id, entity, stream, subject, '{}', trace_id, span_id, created_us, 'pending',
+    0, NULL, jseq, 0 FROM outbox WHERE month >= 1 LIMIT 1"""
 FORGERIES = [
     ("UPDATE nodes SET body = body || '{\"ssh_user\": \"me\"}' WHERE node_id = 'n1'", "nodes", "rewritten"),
     ("UPDATE allocations SET state = 'active' WHERE state = 'released'", "allocations", "rewritten"),
@@ -68,6 +70,7 @@ FORGERIES = [
      "rewritten"),
     ("UPDATE step SET code = 'x' WHERE state = 'failed'", "step", "rewritten"),
     ("UPDATE outbox SET state = 'skipped', month = 202601", "outbox", "rewritten"),
+    (TWIN, "outbox", "stands twice"),
     ("DELETE FROM outbox WHERE outbox_id = (SELECT min(outbox_id) FROM outbox)", "outbox", "missing"),
     ("UPDATE ops_case SET evidence = '{\"a\":1}'", "ops_case", "rewritten"),
     ("UPDATE ops_case SET target_ref = 'node:n9'", "ops_case", "rewritten"),
