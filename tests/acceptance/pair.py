@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
 from tests.directories import with_database
+from tests.patience import PATIENCE_S
 
 
 class Pair:
@@ -79,7 +80,7 @@ class Pair:
         await self.postgres.stop()
 
 
-async def line(process: asyncio.subprocess.Process, within_s: float = 30) -> str:
+async def line(process: asyncio.subprocess.Process, within_s: float = PATIENCE_S) -> str:
     """The next line that the runtime prints."""
     assert process.stdout is not None
     async with asyncio.timeout(within_s):

@@ -10,6 +10,7 @@ import pytest
 from amends.values.errors import BadConfiguration
 from supervisors.boot.servers import Servers
 from supervisors.settings import check_serving, load
+from tests.patience import PATIENCE_S
 
 HASH = "0" * 64
 
@@ -95,7 +96,7 @@ async def run(arguments: list[str], **environment: str) -> tuple[int | None, str
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -27,6 +27,7 @@ from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
 from amends.values.records import OutboxMarkRow, OutboxRow
+from tests.patience import PATIENCE_S
 
 STREAM = "EVENTS"
 LIMITS = Limits({"outbox_backoff_ms": (1, 4), "outbox_poll_ms": 5, "outbox_lag_alarm_ms": 60_000}, seed=7)
@@ -150,7 +151,7 @@ async def running(world: World) -> AsyncIterator[World]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():
             await asyncio.sleep(0.001)
 

@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from amends.ports.journal import Commit, Head, Requirement, StateWrite, StoredActor, Turn
-from amends.runtime.writer import JournalWriter, Pending
+from amends.runtime.writer import ALONE_S, JournalWriter, Pending
 from amends.values.canonical import ZERO_HASH
 from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
 from amends.values.records import AuditDraft, AuditRow
+from tests.patience import PATIENCE_S
 
 START = Head(1, 0, 0, ZERO_HASH)
 
@@ -76,7 +77,7 @@ class Bench:
         self.writer.submit(Pending(turn, lambda error: self.ended.__setitem__(name, error)))
 
     async def wait(self, *names: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not set(names) <= set(self.ended):
                 await asyncio.sleep(0.001)
 
@@ -190,13 +191,15 @@ async def test_a_lock_on_a_row_that_is_no_state_is_met_alone_and_seldom() -> Non
         await it.wait(*(name for name in NAMES if name != "t5"))
         asked = it.journal.asked
         assert asked < 30, "divided once"
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         # then what comes after is committed whole, and the one that waits is tried by itself
         for number in range(100):
             it.submit(f"later{number}")
             await asyncio.sleep(0.005)
         await it.wait(*(f"later{number}" for number in range(100)))
         assert [names for names in it.journal.commits if "t5" in names] == []
-        assert it.journal.asked - asked <= 100 + 4
+        assert it.journal.asked - asked <= 100 + 2 * (2 + (loop.time() - began) / ALONE_S)
         it.journal.rows = set()
         await it.wait("t5")
         assert it.journal.commits[-1] == ["t5"]
