@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from nats.js.api import StreamConfig
 from adapters.embedded.ports import free_port
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.directories import with_database
+from tests.forked import PIPE, Process, python
 from tests.patience import PATIENCE_S
 
 RATE = 249_000_000
@@ -53,7 +53,7 @@ class World:
     def __init__(self, state_dir: Path, config: str = "") -> None:
         self.state_dir = state_dir
         self.config = config
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
         self.machines: dict[str, Machine] = {}
         self.endpoints: dict[str, Any] = {}
         self.streams: dict[str, StreamConfig] = {}
@@ -67,7 +67,7 @@ class World:
 
     # --- the runtime ---------------------------------------------------------------------------------
 
-    command: tuple[str, ...] = (sys.executable, "-m", "supervisors.boot")
+    command: tuple[str, ...] = ("-m", "supervisors.boot")
 
     async def start(self) -> None:
         """Start the runtime and wait for `ready`."""
@@ -78,7 +78,7 @@ class World:
         assert line.strip() == b"ready", self.log_text()[-3000:]
         self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text())
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> Process:
         self.state_dir.mkdir(parents=True, exist_ok=True)
         if "[postgres]" not in self.config:
             await with_database(self.state_dir)
@@ -91,10 +91,7 @@ class World:
         http = '[http]\nlisten = "127.0.0.1:0"\n'
         file.write_text(f'{head}state_dir = "{self.state_dir}"\n{top}{http}{bracket}{tables}')
         with (self.state_dir / "runtime.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command, "run", "--config", str(file),
-                stdout=asyncio.subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+            self.process = await python(*self.command, "run", "--config", file, stdout=PIPE, stderr=log)
         return self.process
 
     async def start_and_kill(self, after_s: float) -> None:
@@ -238,10 +235,7 @@ class World:
             "AMENDS_NATS_SERVERS": self.endpoints["nats_url"],
             "AMENDS_TOKEN": self.operator_token or self.endpoints["operator_token"],
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "supervisors.boot", *arguments, env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        process = await python("-m", "supervisors.boot", *arguments, env=environment, stdout=PIPE, stderr=PIPE)
         said, complaint = await process.communicate()
         assert process.returncode == 0, complaint.decode()
         return said.decode()
