@@ -127,7 +127,7 @@ class Detector:
         node, before = decision.state, decision.before
         if not isinstance(node, Node):
             return
-        if node.returning and not (isinstance(before, Node) and before.returning):
+        if node.way_back.returning and not (isinstance(before, Node) and before.way_back.returning):
             self._boots.forget(decision.id)  # an operator's word counts against what was heard before it
         if before is None or before.state != node.state:
             self.on_node(decision.id, node)

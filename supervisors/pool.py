@@ -270,7 +270,7 @@ class Pool:
 
     def _index_node(self, node_id: str, node: Node) -> None:
         assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
-        if assignable and not node.unproven and node_id not in self._offered and node_id not in self._accused:
+        if assignable and not node.probes.unproven and node_id not in self._offered and node_id not in self._accused:
             self._free.add(node_id, node.labels, node)
         else:
             self._free.take(node_id)

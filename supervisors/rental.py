@@ -3,6 +3,7 @@
 from actors.account.kind import ACCOUNT
 from actors.allocation.kind import ALLOCATION
 from actors.node.kind import NODE
+from actors.steps import InstallKey, OnNode, OnUser, Reconcile, RemoveUser, UndoUser
 from actors.tables import LEDGER, RENTAL_ROWS
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_REQUESTS, DELIVERY_STEPS
 from amends.domain.domain import Domain
@@ -13,15 +14,28 @@ from supervisors.matrix import CASES, MATRIX
 CLEANUP = {"cleanup": "node_in_reach"}
 
 STEPS = (
-    StepSpec(name="ssh.probe", adapter="ssh", timeout="probe_timeout_ms", effect=False),
-    StepSpec(name="ssh.user-create", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
-    StepSpec(name="ssh.key-install", adapter="ssh", timeout="ssh_step_timeout_ms", undo="ssh.user-remove"),
+    StepSpec(name="ssh.probe", adapter="ssh", timeout="probe_timeout_ms", effect=False, args=OnNode),
+    StepSpec(
+        name="ssh.user-create",
+        adapter="ssh",
+        timeout="ssh_step_timeout_ms",
+        undo="ssh.user-remove",
+        args=OnUser,
+    ),
+    StepSpec(
+        name="ssh.key-install",
+        adapter="ssh",
+        timeout="ssh_step_timeout_ms",
+        undo="ssh.user-remove",
+        args=InstallKey,
+    ),
     StepSpec(
         name="ssh.user-lock",
         adapter="ssh",
         timeout="ssh_step_timeout_ms",
         no_undo="locking out is an undo",
         needs_if=CLEANUP,
+        args=UndoUser,
     ),
     StepSpec(
         name="ssh.user-remove",
@@ -30,9 +44,17 @@ STEPS = (
         no_undo="it is the undo",
         after=("ssh.user-lock",),
         needs_if=CLEANUP,
+        args=RemoveUser,
     ),
     StepSpec(name="activation", external=False, undo="ssh.user-remove", failures=("error",)),
-    StepSpec(name="agent.reconcile", adapter="agent", timeout="mount_timeout_ms", effect=False, needs=("bus",)),
+    StepSpec(
+        name="agent.reconcile",
+        adapter="agent",
+        timeout="mount_timeout_ms",
+        effect=False,
+        needs=("bus",),
+        args=Reconcile,
+    ),
     *DELIVERY_STEPS,
 )
 

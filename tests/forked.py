@@ -22,7 +22,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from tests.patience import PATIENCE_S
+
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
+ROOT = Path(__file__).parents[1]
 MOST = 1 << 20  # bytes of a request: arguments and environment
 
 
@@ -129,8 +132,8 @@ def _parent() -> socket.socket:
     """The way to this worker's parent of forked processes; it ends when the worker does, with all its children."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
-        command = [sys.executable, str(Path(__file__)), str(its.fileno())]
-        parent = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()])
+        command = [sys.executable, "-m", "tests.forked", str(its.fileno())]
+        parent = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()])
 
     def end() -> None:
         ours.close()
@@ -201,7 +204,6 @@ def run(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).parents[1])
     import_module("supervisors.boot.serving")
     gc.collect()
     gc.freeze()

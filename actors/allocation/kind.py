@@ -1,14 +1,15 @@
 """The allocation actor: one rental of one node by one account.
 
-State, automaton and view; its turns stand in `setup`, `activation`, `release` and `cleanup`. It knows no SSH and no
-database.
+Automaton and handlers; its turns stand in `r02_setup`, `r03_activation`, `release` and `r04_cleanup`. It knows no SSH
+and no database.
 """
 
 from typing import Any
 
 from actors.allocation import r02_setup, r03_activation, r04_cleanup, release
 from actors.allocation.messages import ReleaseAllocation, RequestAllocation, RetryCleanup
-from actors.allocation.state import Allocation, owes_its_user, view_allocation
+from actors.allocation.state import Allocation, view_allocation
+from actors.allocation.upgrades import in_parts, owes_its_user
 from actors.between import CleanupLost, NodeMoved, Offer, Suspicion
 from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
@@ -18,7 +19,7 @@ from amends.turn.messages import StepDone, TimerFired, TurnRefused
 def _step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     if m.outcome.code == "ssh_host_key_mismatch" and s.node_id is not None:
         d.tell("node", s.node_id, Suspicion("host_key_mismatch"))
-    if s.state == "provisioning" or (s.state == "activating" and s.failing):
+    if s.state == "provisioning" or (s.state == "activating" and s.setup.failing):
         r02_setup.step_done(s, m, d)
     elif s.state == "releasing":
         release.locked_out(s, m, d)
@@ -85,7 +86,7 @@ ALLOCATION = ActorKind(
     },
     creates=frozenset({RequestAllocation}),
     legal={Offer: Legal(("requested",)), NodeMoved: Legal(("active", "releasing"))},
-    upgrades=(owes_its_user,),
+    upgrades=(owes_its_user, in_parts),
     view=view_allocation,
     owner=lambda s: s.account_id,
     answers_refusal=_answers_refusal,

@@ -4,13 +4,13 @@ from typing import Any
 
 from actors.allocation.messages import RequestAllocation
 from actors.allocation.r04_cleanup import begin_cleanup
+from actors.allocation.release import fail
 from actors.allocation.state import Allocation, create_ref, ssh_args, user_ref
 from actors.between import Offer, SetupFailed, SetupWorked
 from actors.facts import facts
 from actors.tables import AssignmentRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
-from amends.turn.notify import notify
 from amends.turn.recovery import Run, begin_run, failed_step
 
 # A failed connection, login or host key check means that the user cannot exist (R02).
@@ -54,7 +54,8 @@ def offer(s: Allocation, m: Offer, d: Decision) -> None:
     """Take an assignable node: the assignment is written here, unique per node (A1)."""
     d.require("node", m.node_id, ("ready",), m.node_epoch)
     d.cancel("deadline")
-    d.to("provisioning", node_id=m.node_id, node_epoch=m.node_epoch, attempt_id=d.mint("task"))
+    d.part("setup", node_epoch=m.node_epoch, attempt_id=d.mint("task"))
+    d.to("provisioning", node_id=m.node_id)
     d.row(AssignmentRow(d.id, m.node_id, "reserved", d.now_us, None))
     _ssh(d, "ssh.user-create")
 
@@ -67,13 +68,13 @@ def deadline(s: Allocation, d: Decision) -> None:
 
 def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     """A set-up step or its inline undo has ended."""
-    if s.failing:
+    if s.setup.failing:
         _undone(s, m, d)
         return
     if not m.ok:
         code = m.outcome.code if m.outcome.code in STEP_CODES else "ssh_step_failed"
         undo(d, failed_step(d, m), code)
-    elif s.leaving:
+    elif s.ending.leaving:
         undo(d, begin_undo(d, d.ref), "cancelled")
     elif m.name == "ssh.user-create":
         _ssh(d, "ssh.key-install", key=s.key_line)
@@ -99,7 +100,7 @@ def begin_undo(d: Decision, trigger_ref: str = "") -> Run:
 def undo(d: Decision, run: Run, code: str) -> None:
     """Undo what this attempt may have done: the user inline, once, then the reservation."""
     if run.undo(key=f"{d.id}:undo"):
-        d.set(failing=code)
+        d.part("setup", failing=code)
     else:
         rolled_back(d, run, code, owed=False)
 
@@ -114,10 +115,10 @@ def _undone(s: Allocation, m: StepDone, d: Decision) -> None:
         failed_step(d, m, run)
     run.compensate(
         "reverse", "side_effect", "user-create", user_ref(s, d.id), "success" if m.ok else "failure",
-        of=create_ref(s), cause=s.attempt_id or "", duration_ms=m.duration_ms, action_id=m.args["action_id"],
+        of=create_ref(s), cause=s.setup.attempt_id or "", duration_ms=m.duration_ms, action_id=m.args["action_id"],
         metadata={"code": m.outcome.code} if m.outcome.code else {},
     )  # fmt: skip
-    rolled_back(d, run, s.failing, owed=not m.ok)
+    rolled_back(d, run, s.setup.failing, owed=not m.ok)
 
 
 def rolled_back(d: Decision, run: Run, code: str, *, owed: bool) -> None:
@@ -125,8 +126,9 @@ def rolled_back(d: Decision, run: Run, code: str, *, owed: bool) -> None:
     s: Allocation = d.state
     run.compensate(
         "rollback", "state_change", "reservation", f"node:{s.node_id}", "success", of=f"{s.trace_id}:{s.span_id}",
-        cause=s.attempt_id or "", metadata={"assignment": d.id},
+        cause=s.setup.attempt_id or "", metadata={"assignment": d.id},
     )  # fmt: skip
+    d.part("setup", failing="")
     fail(s, d, code)
     if code in STEP_CODES and s.node_id is not None:
         d.tell("node", s.node_id, SetupFailed(d.id, code))
@@ -137,16 +139,8 @@ def rolled_back(d: Decision, run: Run, code: str, *, owed: bool) -> None:
         run.end("recovered")
 
 
-def fail(s: Allocation, d: Decision, code: str) -> None:
-    """Into `failed`, the assignment over, the customer told."""
-    if s.node_id is not None:
-        d.row(AssignmentRow(d.id, s.node_id, "ended", d.now_us, d.now_us))
-    changes: dict[str, Any] = {"release_cause": s.leaving} if s.leaving else {}  # accepted, however it ended
-    d.to("failed", cause=code, failure_code=code, ended_us=d.now_us, failing="", **changes)
-    d.cancel("deadline", "activate")
-    notify(d, "allocation.failed", account_id=s.account_id, state="failed", cause=code, failure_code=code)
-
-
 def _ssh(d: Decision, name: str, **args: Any) -> None:
     s: Allocation = d.state
-    d.step(name, f"node:{s.node_id}", ssh_args(s, d.id, **args), key=f"{s.attempt_id}:{name}", undo=ssh_args(s, d.id))
+    d.step(
+        name, f"node:{s.node_id}", ssh_args(s, d.id, **args), key=f"{s.setup.attempt_id}:{name}", undo=ssh_args(s, d.id)
+    )

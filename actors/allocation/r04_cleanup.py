@@ -20,12 +20,10 @@ LOCKOUT = "lockout_failed"
 LOCK = "ssh.user-lock"
 
 
-def begin_cleanup(d: Decision, row: str) -> None:
-    """Owe the removal of the user from now on, and intend the first try."""
-    d.set(
-        owing=True, cleanup_pending=True, cleanup_attempts=0, cleanup_run=row, debt_id=d.mint("debt"),
-        debt_since_us=d.now_us,
-    )  # fmt: skip
+def begin_cleanup(d: Decision, row: str, *, locked: bool = False) -> None:
+    """Owe the removal of the user, locked out or not, from now on, and intend the first try."""
+    d.set(owing=True, cleanup_pending=True)
+    d.part("cleanup", locked=locked, attempts=0, run=row, debt_id=d.mint("debt"), debt_since_us=d.now_us)
     d.row(_debt(d))
     _try(d, 1)
 
@@ -35,9 +33,9 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     if not s.cleanup_pending:
         return
     if m.ok and m.name == LOCK:
-        d.set(locked=True)
+        d.part("cleanup", locked=True)
         close_case(d, LOCKOUT, "the customer is locked out")
-        _try(d, s.cleanup_attempts + 1)
+        _try(d, s.cleanup.attempts + 1)
     elif m.ok:
         _cleaned(s, m, d)
     else:
@@ -48,14 +46,14 @@ def retry(s: Allocation, m: RetryCleanup, d: Decision) -> None:
     """`ops.cleanup.retry`: the next try now; of a cleanup that was given up a new run with a new budget."""
     if not s.cleanup_pending:
         d.refuse("illegal_transition", "this allocation owes no cleanup")
-    if CASE not in s.cases or s.cleanup_run in s.runs:
-        d.audit("allocation.cleanup_retry", reason=m.reason, details={"tries": s.cleanup_attempts})
+    if CASE not in s.cases or s.cleanup.run in s.runs:
+        d.audit("allocation.cleanup_retry", reason=m.reason, details={"tries": s.cleanup.attempts})
         d.hasten(f"node:{s.node_id}")
         return
     run = _begin(d, f"case:{s.cases[CASE]}")
     run.case(CASE, state="retrying", reason=m.reason)
     d.audit("allocation.cleanup_retry", reason=m.reason)
-    d.set(cleanup_attempts=0, cleanup_run=run.row.id, cleanup_operator=d.env.actor)
+    d.part("cleanup", attempts=0, run=run.row.id, operator=d.env.actor)
     _try(d, 1)
 
 
@@ -63,10 +61,10 @@ def lost(s: Allocation, m: CleanupLost, d: Decision) -> None:
     """Settle the debt as cancelled: the node will never be seen again."""
     if not s.cleanup_pending:
         return
-    run = find_run(d, s.cleanup_run) or _begin(d, f"node:{s.node_id}")
+    run = find_run(d, s.cleanup.run) or _begin(d, f"node:{s.node_id}")
     run.compensate(
         "cancel", "side_effect", "user-create", user_ref(s, d.id), "success", of=create_ref(s), cause=run.id,
-        attempt=99, metadata={"acknowledged": "node retired"}, supersedes=s.cleanup_superseded,
+        attempt=99, metadata={"acknowledged": "node retired"}, supersedes=s.cleanup.superseded,
     )  # fmt: skip
     run.end("recovered")
     _settle(d, m.reason)
@@ -82,51 +80,51 @@ def _begin(d: Decision, trigger_ref: str) -> Run:
 
 def _try(d: Decision, attempt: int, *, after_us: int = 0) -> None:
     s: Allocation = d.state
-    locked = s.locked or s.state == "failed"  # a user that never became the customer's is removed at once
+    locked = s.cleanup.locked or s.state == "failed"  # a user that never became the customer's is removed at once
     owed = s.owed[-1]
     name = owed.step if locked else LOCK
-    run = find_run(d, s.cleanup_run)
+    run = find_run(d, s.cleanup.run)
     args: dict[str, Any] = {"cleanup": True}
     trace = None
     if run is not None:
         args["action_id"], trace = run.plan()
     d.step(
-        name, owed.target, {**owed.args, **args}, attempt=attempt, after_us=after_us,
+        name, owed.target, {**d.undo_args(owed), **args}, attempt=attempt, after_us=after_us,
         key=f"{d.id}:cleanup:{name}", trace=trace,
     )  # fmt: skip
 
 
 def _cleaned(s: Allocation, m: StepDone, d: Decision) -> None:
-    d.set(cleanup_attempts=s.cleanup_attempts + 1)
-    run = find_run(d, s.cleanup_run)
+    d.part("cleanup", attempts=s.cleanup.attempts + 1)
+    run = find_run(d, s.cleanup.run)
     if run is not None:
         run.compensate(
             "reverse", "side_effect", "user-create", user_ref(s, d.id), "success", of=create_ref(s), cause=run.id,
-            attempt=s.cleanup_attempts + 1, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
-            metadata={"operator": s.cleanup_operator} if s.cleanup_operator else {},
-            supersedes=s.cleanup_superseded,
+            attempt=s.cleanup.attempts + 1, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
+            metadata={"operator": s.cleanup.operator} if s.cleanup.operator else {},
+            supersedes=s.cleanup.superseded,
         )  # fmt: skip
         run.end("recovered")
     _settle(d, "cleaned")
 
 
 def _failed(s: Allocation, m: StepDone, d: Decision) -> None:
-    tries = s.cleanup_attempts + 1
-    run = failed_step(d, m, find_run(d, s.cleanup_run))
-    d.set(cleanup_attempts=tries)
+    tries = s.cleanup.attempts + 1
+    run = failed_step(d, m, find_run(d, s.cleanup.run))
+    d.part("cleanup", attempts=tries)
     d.row(_debt(d))
     run.retry(
         m.name.partition(".")[2], user_ref(s, d.id), False, attempt=tries, duration_ms=m.duration_ms,
         code=m.outcome.code, action_id=m.args.get("action_id", ""),
     )  # fmt: skip
-    if s.cleanup_run == _row(d) and not run.newest(user_ref(s, d.id)):
+    if s.cleanup.run == _row(d) and not run.newest(user_ref(s, d.id)):
         _compensate(s, d, run, "partial", 0, m)
     if tries < run.tries("cleanup_tries"):
         run.degrade()
         _try(d, tries + 1, after_us=run.wait_us("cleanup_backoff_ms", tries))
         return
     _compensate(s, d, run, "failure", tries, m)
-    d.set(cleanup_superseded=run.newest(user_ref(s, d.id)))
+    d.part("cleanup", superseded=run.newest(user_ref(s, d.id)))
     run.exhausted(d.ref, {"node_id": s.node_id, "tries": tries, "code": m.outcome.code})
     if s.node_id is not None:
         d.tell("node", s.node_id, Suspicion("cleanup_exhausted"))
@@ -135,7 +133,7 @@ def _failed(s: Allocation, m: StepDone, d: Decision) -> None:
 def _compensate(s: Allocation, d: Decision, run: Run, outcome: Any, attempt: int, m: StepDone) -> None:
     run.compensate(
         "compensate", "side_effect", "user-create", user_ref(s, d.id), outcome, of=create_ref(s) or m.ref, cause=run.id,
-        attempt=attempt, metadata={"code": m.outcome.code, "tries": d.state.cleanup_attempts},
+        attempt=attempt, metadata={"code": m.outcome.code, "tries": d.state.cleanup.attempts},
     )  # fmt: skip
 
 
@@ -143,8 +141,8 @@ def _settle(d: Decision, reason: str) -> None:
     s: Allocation = d.state
     d.row(_debt(d, d.now_us))
     d.set(cleanup_pending=False, owing=False, owed=())
-    operator = {"operator": s.cleanup_operator} if s.cleanup_operator else {}
-    d.audit("allocation.cleanup_settled", reason=reason, details={"attempts": s.cleanup_attempts, **operator})
+    operator = {"operator": s.cleanup.operator} if s.cleanup.operator else {}
+    d.audit("allocation.cleanup_settled", reason=reason, details={"attempts": s.cleanup.attempts, **operator})
     close_case(d, CASE, reason)
     close_case(d, LOCKOUT, reason)
     if s.node_id is not None:
@@ -154,6 +152,6 @@ def _settle(d: Decision, reason: str) -> None:
 def _debt(d: Decision, settled_us: int | None = None) -> DebtRow:
     s: Allocation = d.state
     return DebtRow(
-        s.debt_id or "", s.node_id or "", "user", user_ref(s, d.id), d.id, None, s.cleanup_attempts,
-        s.debt_since_us, settled_us,
+        s.cleanup.debt_id or "", s.node_id or "", "user", user_ref(s, d.id), d.id, None, s.cleanup.attempts,
+        s.cleanup.debt_since_us, settled_us,
     )  # fmt: skip

@@ -20,11 +20,61 @@ class Access(Struct, frozen=True):
     fingerprint: str
 
 
-class Allocation(ActorState, frozen=True, kw_only=True):
-    """One rental. Times in microseconds; `key_line` is the customer's key, re-encoded.
+class Setup(Struct, frozen=True, omit_defaults=True):
+    """The set-up on its node (`r02_setup`). `failing` names the failure code while an inline undo runs."""
 
-    `failing` names the failure code while an inline undo runs; `leaving` the cause of a release that came during
-    set-up, or while the allocation was paused; `access` how the customer gets in, from `active` on.
+    node_epoch: int = 0
+    attempt_id: str | None = None
+    failing: str = ""
+
+
+class Rental(Struct, frozen=True, omit_defaults=True):
+    """The activation (`r03_activation`). `access`: how the customer gets in, from `active` on."""
+
+    tries: int = 0
+    activated_us: int | None = None
+    access: Access | None = None
+
+
+class Billing(Struct, frozen=True, omit_defaults=True):
+    """The meter, and the policy that it counts by (`billing`)."""
+
+    state: str = "none"
+    meter_id: str | None = None
+    policy_version: str = ""
+    policy_sha256: str = ""
+    stopped_us: int | None = None
+
+
+class Ending(Struct, frozen=True, omit_defaults=True):
+    """How it comes to its end (`release`).
+
+    `leaving`: the cause of a release that came during set-up, or while the allocation was paused; `cause` that of the
+    release which ended it.
+    """
+
+    leaving: str = ""
+    accepted_us: int | None = None
+    cause: str | None = None
+    ended_us: int | None = None
+
+
+class Cleanup(Struct, frozen=True, omit_defaults=True):
+    """What it owes its node, or owed (`r04_cleanup`)."""
+
+    locked: bool = False  # the customer is locked out
+    attempts: int = 0
+    run: str = ""  # the matrix row whose run carries the cleanup
+    operator: str = ""
+    superseded: str = ""  # the failed record that an operator's run settles
+    debt_id: str | None = None
+    debt_since_us: int = 0
+
+
+class Allocation(ActorState, frozen=True, kw_only=True):
+    """One rental: what was asked for, where it is, and a part for each phase, which one module alone changes.
+
+    Times in microseconds; `key_line` is the customer's key, re-encoded. What the database searches by stays on top.
     """
 
     account_id: str
@@ -35,30 +85,13 @@ class Allocation(ActorState, frozen=True, kw_only=True):
     wanted_node: str | None = None
     external_ref: str | None = None
     node_id: str | None = None
-    node_epoch: int = 0
-    attempt_id: str | None = None
-    failing: str = ""
-    leaving: str = ""
-    accepted_us: int | None = None
-    activation_tries: int = 0
-    activated_us: int | None = None
-    access: Access | None = None
-    ended_us: int | None = None
     failure_code: str | None = None
-    release_cause: str | None = None
-    billing_state: str = "none"
-    meter_id: str | None = None
-    policy_version: str = ""
-    policy_sha256: str = ""
-    stopped_us: int | None = None
-    locked: bool = False
     cleanup_pending: bool = False
-    cleanup_attempts: int = 0
-    cleanup_run: str = ""  # the matrix row whose run carries the cleanup
-    cleanup_operator: str = ""
-    cleanup_superseded: str = ""  # the failed record that an operator's run settles
-    debt_id: str | None = None
-    debt_since_us: int = 0
+    setup: Setup = Setup()
+    rental: Rental = Rental()
+    billing: Billing = Billing()
+    ending: Ending = Ending()
+    cleanup: Cleanup = Cleanup()
 
 
 def access_to(allocation_id: str, host: str, port: int, host_key: str) -> Access:
@@ -81,8 +114,8 @@ def user_ref(s: Allocation, allocation_id: str) -> str:
 def ssh_args(s: Allocation, allocation_id: str, **more: Any) -> dict[str, Any]:
     """What an SSH step needs; the address is looked up when it runs, since a node may move."""
     return {
-        "node_id": s.node_id, "user": user_of(allocation_id), "allocation": allocation_id, "attempt": s.attempt_id,
-        **more,
+        "node_id": s.node_id, "user": user_of(allocation_id), "allocation": allocation_id,
+        "attempt": s.setup.attempt_id, **more,
     }  # fmt: skip
 
 
@@ -91,28 +124,14 @@ def create_ref(s: Allocation) -> str:
     return s.owed[0].of if s.owed else ""
 
 
-def owes_its_user(body: dict[str, Any], allocation_id: str) -> dict[str, Any]:
-    """Of version 1: `user_may_exist` and `create_ref` become the undo that is owed."""
-    exists, ref = body.pop("user_may_exist", False), body.pop("create_ref", "")
-    if exists or body["state"] == "provisioning":
-        args = {
-            "node_id": body.get("node_id"), "user": user_of(allocation_id), "allocation": allocation_id,
-            "attempt": body.get("attempt_id"),
-        }  # fmt: skip
-        body["owed"] = [{
-            "step": "ssh.user-remove", "target": f"node:{body.get('node_id')}", "args": args, "what": "ssh.user-create",
-            "of": ref or f"{body['trace_id']}:{body['span_id']}",
-        }]  # fmt: skip
-    return body
-
-
 def view_allocation(s: Allocation, identifier: str, d: Any) -> dict[str, Any]:
     """Row of `public_v1.allocation`."""
     return {
         "allocation_id": identifier, "account_id": s.account_id, "node_id": s.node_id, "state": s.state,
-        "failure_code": s.failure_code, "release_cause": s.release_cause, "cleanup_pending": s.cleanup_pending,
-        "cleanup_attempts": s.cleanup_attempts, "billing_state": s.billing_state,
-        "rate_uminor_per_hour": s.rate_uminor_per_hour, "attempt_id": s.attempt_id, "external_ref": s.external_ref,
-        "access": to_builtins(s.access), "requested_us": s.requested_us, "activated_us": s.activated_us,
-        "ended_us": s.ended_us, "trace_id": s.trace_id, "version": s.version,
+        "failure_code": s.failure_code, "release_cause": s.ending.cause, "cleanup_pending": s.cleanup_pending,
+        "cleanup_attempts": s.cleanup.attempts, "billing_state": s.billing.state,
+        "rate_uminor_per_hour": s.rate_uminor_per_hour, "attempt_id": s.setup.attempt_id,
+        "external_ref": s.external_ref, "access": to_builtins(s.rental.access), "requested_us": s.requested_us,
+        "activated_us": s.rental.activated_us, "ended_us": s.ending.ended_us, "trace_id": s.trace_id,
+        "version": s.version,
     }  # fmt: skip

@@ -1,12 +1,12 @@
 """The node actor: heard, probed, ready; suspect when silent; quarantined when it cannot be trusted. Its automaton.
 
-What operators do to it stands in `node_ops`, its way back in `node_return`. It learns of heartbeats only when
+What operators do to it stands in `operations`, its way back in `reconcile`. It learns of heartbeats only when
 something changes. Verdicts on silence belong to the node-loss rows and are not taken here.
 """
 
 from actors.between import DebtSettled, SetupFailed, SetupWorked, Suspicion
 from actors.facts import facts
-from actors.node import operations, reconcile
+from actors.node import operations, probes, reconcile
 from actors.node.messages import (
     DrainNode,
     HeartbeatSeen,
@@ -19,8 +19,9 @@ from actors.node.messages import (
     UndrainNode,
     UpdateNode,
 )
-from actors.node.reconcile import PROBE, probe
+from actors.node.probes import PROBE, probe
 from actors.node.state import Node, view_node
+from actors.node.upgrades import in_parts
 from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired
@@ -83,7 +84,7 @@ def _back(d: Decision) -> None:
         operations.quarantine(d, "flapping", case="node_flapping", evidence={"flaps": len(flaps)})
     else:
         d.to(s.before_suspect or "ready", cause="heartbeat", before_suspect="")
-        if s.unproven:
+        if s.probes.unproven:
             probe(d)
 
 
@@ -106,14 +107,14 @@ def _step_done(s: Node, m: StepDone, d: Decision) -> None:
         reconcile.reconciled(s, m, d)
     elif m.name == reconcile.REMOVE:
         reconcile.removed(s, m, d)
-    elif m.name == PROBE and m.step_id == s.probing:
+    elif m.name == PROBE and m.step_id == s.probes.step:
         _probed(s, m, d)
 
 
 def _probed(s: Node, m: StepDone, d: Decision) -> None:
-    d.set(probing="")
+    probes.ended(d)
     if m.outcome.code == "ssh_host_key_mismatch":
-        d.set(probe_tries=0)
+        probes.failed(d, 0)
         operations.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
     elif s.state == "registered":
         _first_probe(s, m, d)
@@ -124,7 +125,7 @@ def _probed(s: Node, m: StepDone, d: Decision) -> None:
 
 
 def _first_probe(s: Node, m: StepDone, d: Decision) -> None:
-    d.set(probe_tries=0 if m.ok else s.probe_tries + 1)
+    probes.failed(d, 0 if m.ok else s.probes.tries + 1)
     if not m.ok:
         d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
     elif s.boot_id is not None:  # else it is probed again when it is heard
@@ -139,14 +140,14 @@ def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
     if not m.ok and s.state == "suspect":
         return
     if m.ok or _is_taken(s, d):
-        if s.probe_tries or s.unproven:
-            d.set(probe_tries=0, probe_failed_us=0, unproven=False)
+        if s.probes.tries or s.probes.unproven:
+            probes.passed(d)
         return
-    tries, first_us = s.probe_tries + 1, s.probe_failed_us if s.probe_tries else d.now_us
-    d.set(probe_tries=tries, probe_failed_us=first_us)
+    tries, first_us = s.probes.tries + 1, s.probes.failed_us if s.probes.tries else d.now_us
+    probes.failed(d, tries, first_us)
     limit = d.limits("setup_fail_limit")
-    if tries >= limit and (s.unproven or facts(d).ssh_works_elsewhere(d.id, first_us)):
-        d.set(probe_tries=0, probe_failed_us=0, unproven=False)
+    if tries >= limit and (s.probes.unproven or facts(d).ssh_works_elsewhere(d.id, first_us)):
+        probes.passed(d)
         evidence = {"probes": tries, "code": m.outcome.code, "message": m.outcome.message[:300]}
         operations.quarantine(d, "setup_failing", case="setup_failing", evidence=evidence)
     else:
@@ -155,11 +156,11 @@ def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
 
 def _is_taken(s: Node, d: Decision) -> bool:
     """A customer's node is not looked at by probes, unless nobody has been let in at its new address yet."""
-    return not s.unproven and facts(d).assignment_of(d.id) is not None
+    return not s.probes.unproven and facts(d).assignment_of(d.id) is not None
 
 
 def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
-    if not s.probe_tries and not _is_taken(s, d):
+    if not s.probes.tries and not _is_taken(s, d):
         probe(d)
 
 
@@ -169,9 +170,9 @@ def _timer(s: Node, m: TimerFired, d: Decision) -> None:
     elif s.state == "registered":
         if facts(d).is_heard(d.id):
             probe(d)
-    elif s.state in ("ready", "draining") and s.probe_tries:
+    elif s.state in ("ready", "draining") and s.probes.tries:
         if _is_taken(s, d):
-            d.set(probe_tries=0, probe_failed_us=0)
+            probes.failed(d, 0)
         else:
             probe(d)
 
@@ -244,5 +245,6 @@ NODE = ActorKind(
         RetireNode: Legal(("quarantined", "registered"), "retired"),
         UpdateNode: Legal(LIVING, "updated"),
     },
+    upgrades=(in_parts,),
     view=view_node,
 )

@@ -1,4 +1,4 @@
-"""What operators do to a node, and its ways into quarantine; the way out is `node_return`."""
+"""What operators do to a node, and its ways into quarantine; the way out is `reconcile`."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import msgspec
 
 from actors.between import CleanupLost, NodeMoved
 from actors.facts import facts
+from actors.node import probes, reconcile
 from actors.node.messages import (
     DrainNode,
     QuarantineNode,
@@ -15,7 +16,8 @@ from actors.node.messages import (
     UndrainNode,
     UpdateNode,
 )
-from actors.node.reconcile import begin_reconcile, probe
+from actors.node.probes import probe
+from actors.node.reconcile import begin_reconcile
 from actors.node.state import Node, address
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
@@ -74,16 +76,15 @@ def ops_quarantine(s: Node, m: QuarantineNode, d: Decision) -> None:
 def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evidence: Any = None) -> None:
     """Add a reason; into quarantine if it is not there yet. A way back under way ends: it was begun without it."""
     s: Node = d.state
-    changes: dict[str, Any] = {
-        "quarantine_reasons": sorted({*s.quarantine_reasons, why}), "returning": False, "dirty_acknowledged": False,
-        "reachable": False,
-    }  # fmt: skip
+    reasons = sorted({*s.quarantine_reasons, why})
     if s.state != "quarantined":
-        d.to("quarantined", cause=why, reason=reason, before_suspect="", **changes)
+        reconcile.call_off(d)
+        d.to("quarantined", cause=why, reason=reason, before_suspect="", quarantine_reasons=reasons)
         notify(d, "node.quarantined", state="quarantined", cause=why)
-    elif reason or s.returning or why not in s.quarantine_reasons:  # an operator's word is audited in any case
-        d.set(**changes)
-        d.audit("node.quarantine_reason", reason=reason, details={"cause": why, "was_returning": s.returning})
+    elif reason or s.way_back.returning or why not in s.quarantine_reasons:  # an operator's word is audited in any case
+        reconcile.call_off(d)
+        d.set(quarantine_reasons=reasons)
+        d.audit("node.quarantine_reason", reason=reason, details={"cause": why, "was_returning": s.way_back.returning})
         d.cancel("reconcile")
         close_case(d, "reconcile_stalled", "the node is no longer on its way back")
     if case and case not in d.state.cases:
@@ -95,9 +96,7 @@ def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
     if facts(d).is_dirty(d.id) and not m.acknowledge_dirty:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
     d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
-    d.set(returning=True, dirty_acknowledged=m.acknowledge_dirty)
-    d.cancel("reconcile")
-    begin_reconcile(d)
+    reconcile.want(d, acknowledge_dirty=m.acknowledge_dirty)
 
 
 def retire(s: Node, m: RetireNode, d: Decision) -> None:
@@ -107,10 +106,10 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     debtors = facts(d).debtors(d.id)
     if debtors and not m.acknowledge_lost:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")
-    d.to(
-        "retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[],
-        returning=False, dirty_acknowledged=False, probing="", reconciling="",
-    )  # fmt: skip
+    reconcile.call_off(d)
+    reconcile.forget(d)
+    probes.ended(d)
+    d.to("retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[])
     d.cancel("probe", "reconcile")
     for kind in list(s.cases):
         close_case(d, kind, m.reason)
@@ -136,7 +135,8 @@ def update(s: Node, m: UpdateNode, d: Decision) -> None:
     if m.ssh is not None and held is not None:
         d.tell("allocation", held[0], NodeMoved(m.ssh.host, m.ssh.port, m.ssh.host_key))
     if m.ssh is not None:  # what was asked of the old machine says nothing about this one
-        d.set(probing="", probe_tries=0, reconciling="", reachable=False, unproven=s.state in IN_SERVICE)
+        probes.moved(d, unproven=s.state in IN_SERVICE)
+        reconcile.forget(d)
         probe(d)
-        if s.reconciling:
+        if s.way_back.step:
             begin_reconcile(d)

@@ -10,13 +10,15 @@ import re
 from typing import Any
 
 from actors.facts import facts
+from actors.node import probes
+from actors.node.probes import probe
 from actors.node.state import SELF_HEALING, Node, address
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.values.canonical import canonical, sha256
 
-PROBE, RECONCILE, REMOVE = "ssh.probe", "agent.reconcile", "ssh.user-remove"
+RECONCILE, REMOVE = "agent.reconcile", "ssh.user-remove"
 OPEN_UNTIL_BACK = ("node_flapping", "host_key_mismatch", "setup_failing", "identity_conflict")
 STALLED_AFTER = 5
 REMOVED_AT_ONCE = 32  # the rest shows in the next inventory
@@ -32,29 +34,39 @@ def try_return(d: Decision) -> None:
 def begin_reconcile(d: Decision) -> None:
     """Ask the node's agent to compare what it holds with what is expected."""
     s: Node = d.state
-    if s.state != "quarantined" or s.reconciling or not _on_its_way(s):
+    if s.state != "quarantined" or s.way_back.step or not _on_its_way(s):
         return
-    if s.returning and not s.reachable:
+    if s.way_back.returning and not s.way_back.reachable:
         probe(d)
         return
     expected = {"mounts": [], "users": facts(d).expected_users(d.id)}
     args = {"node_id": d.id, "node_epoch": s.epoch, "expected": expected}
-    d.set(reconciling=d.step(RECONCILE, f"agent:{d.id}", args, attempt=s.reconcile_tries + 1))
+    d.part("way_back", step=d.step(RECONCILE, f"agent:{d.id}", args, attempt=s.way_back.tries + 1))
 
 
-def probe(d: Decision) -> None:
-    """Try the node's SSH server, unless that is under way."""
-    s: Node = d.state
-    if not s.probing:
-        d.set(probing=d.step(PROBE, f"node:{d.id}", {"node_id": d.id}, attempt=s.probe_tries + 1))
+def want(d: Decision, *, acknowledge_dirty: bool) -> None:
+    """An operator lets it back, with what it owes or without."""
+    d.part("way_back", returning=True, dirty_acknowledged=acknowledge_dirty)
+    d.cancel("reconcile")
+    begin_reconcile(d)
+
+
+def call_off(d: Decision) -> None:
+    """Nobody lets it back any more."""
+    d.part("way_back", returning=False, dirty_acknowledged=False, reachable=False)
+
+
+def forget(d: Decision) -> None:
+    """What was asked of the machine that it was says nothing any more."""
+    d.part("way_back", step="", reachable=False)
 
 
 def probed(m: StepDone, d: Decision) -> None:
     """The probe of a node that an operator lets back; one that fails leaves it where it is, its cases open."""
-    if not d.state.returning:
+    if not d.state.way_back.returning:
         return
     if m.ok:
-        d.set(reachable=True)
+        d.part("way_back", reachable=True)
         begin_reconcile(d)
         return
     evidence = {"probe": m.outcome.code, "message": m.outcome.message[:300]}
@@ -66,9 +78,9 @@ def probed(m: StepDone, d: Decision) -> None:
 
 def reconciled(s: Node, m: StepDone, d: Decision) -> None:
     """The agent's inventory is in, or it did not answer in time."""
-    if m.step_id != s.reconciling:
+    if m.step_id != s.way_back.step:
         return  # it was asked of a machine, or by a registration, that is no more
-    d.set(reconciling="")
+    d.part("way_back", step="")
     if not _on_its_way(s):
         return
     if m.args["node_epoch"] != s.epoch:
@@ -94,10 +106,10 @@ def removed(s: Node, m: StepDone, d: Decision) -> None:
     else:
         d.audit("node.user_not_removed", f"node:{d.id}/user:{user}", details={"code": m.outcome.code})
         stuck = {**stuck, user: m.outcome.code}
-    if m.step_id != s.reconciling:
+    if m.step_id != s.way_back.step:
         return
     if not _on_its_way(s):
-        d.set(reconciling="")
+        d.part("way_back", step="")
     elif left:
         _remove(d, left, stuck)
     elif stuck:
@@ -108,7 +120,7 @@ def removed(s: Node, m: StepDone, d: Decision) -> None:
 
 
 def _on_its_way(s: Node) -> bool:
-    return s.returning or set(s.quarantine_reasons) <= SELF_HEALING
+    return s.way_back.returning or set(s.quarantine_reasons) <= SELF_HEALING
 
 
 def _remove(d: Decision, users: list[str], stuck: dict[str, str]) -> None:
@@ -118,14 +130,14 @@ def _remove(d: Decision, users: list[str], stuck: dict[str, str]) -> None:
         "node_id": d.id, "user": user, "allocation": f"alloc_{user.removeprefix('am-')}", "attempt": "reconcile",
         "left": left, "stuck": stuck,
     }  # fmt: skip
-    attempt = d.state.reconcile_tries + 1
-    d.set(reconciling=d.step(REMOVE, f"node:{d.id}", args, attempt=attempt, key=f"{d.id}:left-over:{user}"))
+    attempt = d.state.way_back.tries + 1
+    d.part("way_back", step=d.step(REMOVE, f"node:{d.id}", args, attempt=attempt, key=f"{d.id}:left-over:{user}"))
 
 
 def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None:
     """Not back yet: ask again later, and call a person when that has gone on for long."""
-    tries = d.state.reconcile_tries + 1
-    d.set(reconciling="", reconcile_tries=tries, reachable=soon and d.state.reachable)
+    tries = d.state.way_back.tries + 1
+    d.part("way_back", step="", tries=tries, reachable=soon and d.state.way_back.reachable)
     if tries >= STALLED_AFTER and "reconcile_stalled" not in d.state.cases:
         open_case(d, "reconcile_stalled", evidence={**evidence, "tries": tries})
     if soon and tries < STALLED_AFTER:
@@ -135,12 +147,13 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
 
 
 def _clean(s: Node, d: Decision) -> None:
-    d.set(reconcile_tries=0)
+    d.part("way_back", tries=0)
     close_case(d, "reconcile_stalled")
-    if s.dirty_acknowledged or not facts(d).is_dirty(d.id):
+    if s.way_back.dirty_acknowledged or not facts(d).is_dirty(d.id):
+        call_off(d)
+        probes.passed(d)
         d.to(
-            "ready", cause="reconciled", quarantine_reasons=[], returning=False, flaps=[], dirty_acknowledged=False,
-            setup_fails=[], reachable=False, unproven=False, probe_tries=0,
+            "ready", cause="reconciled", quarantine_reasons=[], flaps=[], setup_fails=[],
             boot_id=facts(d).heard_boot(d.id) or s.boot_id,
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:

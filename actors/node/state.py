@@ -2,17 +2,42 @@
 
 from typing import Any
 
+from msgspec import Struct
+
 from amends.domain.kinds import ActorState
 
 SELF_HEALING = frozenset(("offline", "cleanup_exhausted"))
 
 
-class Node(ActorState, frozen=True, kw_only=True):
-    """A machine that can be rented. Times in microseconds; `flaps` are the times of suspicion in the window.
+class Probes(Struct, frozen=True, omit_defaults=True):
+    """The probes of its SSH server (`probes`).
 
-    `probing` and `reconciling` name the step whose outcome is waited for; any other answers an older question.
-    `unproven`: its address is new, and no probe has gone well there. `reachable`: the probe of this way back has.
+    `step`: the one whose outcome is waited for; any other answers an older question. `tries`: failures in a row, the
+    first of them at `failed_us`. `unproven`: its address is new, and no probe has gone well there.
     """
+
+    step: str = ""
+    tries: int = 0
+    failed_us: int = 0
+    unproven: bool = False
+
+
+class WayBack(Struct, frozen=True, omit_defaults=True):
+    """Its way out of quarantine (`reconcile`).
+
+    `returning`: an operator has released it; it goes back once it is reconciled. `reachable`: the probe of this way
+    back has gone well. `step`: the one whose outcome is waited for; any other answers an older question.
+    """
+
+    returning: bool = False
+    dirty_acknowledged: bool = False
+    reachable: bool = False
+    step: str = ""
+    tries: int = 0
+
+
+class Node(ActorState, frozen=True, kw_only=True):
+    """A machine that can be rented. Times in microseconds; `flaps` are the times of suspicion in the window."""
 
     ssh_host: str
     ssh_port: int
@@ -27,16 +52,9 @@ class Node(ActorState, frozen=True, kw_only=True):
     flap_count: int = 0
     flaps: list[int] = []
     quarantine_reasons: list[str] = []
-    probing: str = ""
-    probe_tries: int = 0
-    probe_failed_us: int = 0  # when the first of the probes failed that have failed in a row
-    unproven: bool = False
-    reachable: bool = False
-    reconciling: str = ""
-    reconcile_tries: int = 0
-    dirty_acknowledged: bool = False
     setup_fails: list[str] = []  # allocations in a row that failed in their set-up here
-    returning: bool = False  # an operator has released it; it goes back once it is reconciled
+    probes: Probes = Probes()
+    way_back: WayBack = WayBack()
 
 
 def ssh_endpoint(s: Node) -> dict[str, Any]:

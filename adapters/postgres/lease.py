@@ -15,18 +15,17 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from adapters.postgres import schema
 from adapters.postgres.connect import DRIVER_ERRORS, classify, close, connect
 from adapters.postgres.role import runtime_role
-from adapters.postgres.statements import migrations, statement, views
+from adapters.postgres.statements import statement
 from amends.runtime.clock import WRONG_US, ahead_of
-from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 
 log = logging.getLogger("amends.lease")
 STALE_S = 5.0
 RENEW_S = 1.0
 POLL_S = 0.5
-MIGRATION_S = 6 * 3600.0
 RENEWAL_TIMEOUT_S = 3.0  # one that hangs is given up for a new connection
 NEVER = float("inf")
 ACT_S = 5.0  # older than this: no outside effect is begun
@@ -119,8 +118,7 @@ class Lease:
         before_us = self._wall_us()
         peer_us: int = await connection.fetchval(statement("server_clock"))
         check_clock(before_us, peer_us, self._wall_us())
-        if await connection.fetchval(statement("has_migrations")):
-            _check_migrations(await connection.fetch(statement("done_migrations")))
+        await schema.check(connection)
         for row in await connection.fetch(statement("durable_settings")):
             if row["setting"] == "off":
                 why = "acknowledged commits could be lost"
@@ -149,7 +147,7 @@ class Lease:
         connection = await connect(self._dsn, name=f"amends:{self.epoch}")
         try:
             await self._begin_epoch(connection)  # before the schema moves: an older runtime writes nothing meanwhile
-            await _migrate(connection)
+            await schema.migrate(connection, version)
             await self._begin_epoch(connection)  # for a database that had no journal yet
             self.role = await runtime_role(connection)
             said = msgspec.json.encode(dict(resource or {})).decode()
@@ -242,38 +240,3 @@ def check_clock(before_us: int, peer_us: int, after_us: int) -> None:
     if abs(ahead_us) > WRONG_US:
         where = f"{abs(ahead_us) / 1e6:.1f} s {'ahead of' if ahead_us > 0 else 'behind'} Postgres'"
         raise BadConfiguration(f"this machine's clock is {where}; money is counted by it: set it right, then start")
-
-
-def _check_migrations(rows: "list[asyncpg.Record]") -> None:
-    done = {row["number"]: row["sha256"] for row in rows}
-    known = {number: (name, sha256(text.encode())) for number, name, text in migrations()}
-    newer = sorted(set(done) - set(known))
-    if newer:
-        raise BadConfiguration(f"the database has the migration {newer[-1]} of a newer release; use that release")
-    for number, digest in done.items():
-        name, ours = known[number]
-        if digest != ours:
-            raise BadConfiguration(f"the database was made by another {name}; use the release that made it")
-
-
-async def _migrate(connection: "asyncpg.Connection[Any]") -> None:
-    await connection.execute(statement("create_migrations"))
-    done = {row["number"]: row["sha256"] for row in await connection.fetch(statement("done_migrations"))}
-    for number, name, text in migrations():
-        digest = sha256(text.encode())
-        if number in done:
-            continue
-        async with connection.transaction():
-            await connection.execute(statement("unbounded"))
-            await connection.execute(text, timeout=MIGRATION_S)  # a large table takes what it takes
-            await connection.execute(statement("record_migration"), number, name, digest)
-    await _apply_views(connection)
-
-
-async def _apply_views(connection: "asyncpg.Connection[Any]") -> None:
-    """Bring the views up to this release, if another one has applied its own last."""
-    digest = sha256(views().encode())
-    if await connection.fetchval(statement("applied_views")) != digest:
-        async with connection.transaction():
-            await connection.execute(views())
-            await connection.execute(statement("record_views"), digest)

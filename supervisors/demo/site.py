@@ -36,6 +36,12 @@ users_file = {users_file}
 listen = "127.0.0.1:0"
 [timing]
 setup_fail_limit = 1000  # set-ups are broken on purpose, again and again on a state that is kept
+# Nothing that is shown waits for a time-out, and a busy machine may take its time.
+ssh_step_timeout_ms = 20000
+allocation_deadline_ms = 20000
+probe_timeout_ms = 5000
+suspect_after_ms = 5000
+offline_after_ms = 15000
 """
 
 
@@ -201,9 +207,16 @@ class Site:
         return str((await self.ask("cmd.allocation.request", data))["allocation"]["allocation_id"])
 
     async def allocation_is(self, allocation_id: str, state: str) -> None:
-        """Wait for a state."""
-        query = "SELECT state = $2 FROM public_v1.allocation WHERE allocation_id = $1"
-        await self.until_sql(f"{allocation_id} is {state}", query, allocation_id, state)
+        """Wait for a state; raises `DemoFailed` as soon as it has ended in another."""
+
+        async def check() -> bool:
+            found = (await self.rows("SELECT * FROM public_v1.allocation WHERE allocation_id = $1", allocation_id))[0]
+            if found["state"] != state and found["state"] in ("released", "failed"):
+                why = found["failure_code"] or found["release_cause"]
+                raise DemoFailed(f"{allocation_id} is {found['state']} ({why}), not {state}")
+            return bool(found["state"] == state)
+
+        await self.until(check, f"{allocation_id} is {state}")
 
     async def free_node(self) -> str:
         """A node that could be rented now."""

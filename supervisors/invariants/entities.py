@@ -1,6 +1,7 @@
 """What must hold of nodes, allocations, meters and notifications at every committed instant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from supervisors.invariants.records import Records, Violation, grouped
 
@@ -57,7 +58,8 @@ def brought_back(records: Records) -> Iterator[Violation]:
     owing = {debt["node_id"] for debt in records.debts}
     for node in records.actors("node", "quarantined"):
         ref, reasons = f"node:{node['id']}", node["body"].get("quarantine_reasons")
-        comes_back = node["body"].get("returning") is True or (reasons is not None and COMES_BACK.issuperset(reasons))
+        let_back = _returning(node["body"]) is True
+        comes_back = let_back or (reasons is not None and COMES_BACK.issuperset(reasons))
         waits = node["id"] in owing or ref in records.moving or ref in records.with_open_case
         if comes_back and node["due_us"] is None and not waits:
             yield Violation("A3", ref, "nothing brings it back")
@@ -97,12 +99,22 @@ def metered(records: Records) -> Iterator[Violation]:
         if meter["state"] == "accruing" and (allocation is None or allocation["state"] != "active"):
             yield Violation("B6", ref, "it runs and its allocation is not active")
         backwards = meter["stopped_us"] is not None and meter["stopped_us"] < meter["started_us"]
-        if allocation is not None and (backwards or meter["state"] != allocation["body"].get("billing_state")):
+        if allocation is not None and (backwards or meter["state"] != _billing(allocation["body"])):
             yield Violation("B6", ref, "it does not say what its allocation says")
     debits = [row for row in records.of("ledger_entries") if row["entry_type"] == "debit"]
     for (meter_id, window), rows in grouped(debits, lambda row: (row["meter_id"], row["window_start_us"])).items():
         if window is not None and len(rows) > 1:
             yield Violation("B3", f"meter:{meter_id}/window:{window}", "several debits of one window")
+
+
+def _returning(body: Mapping[str, Any]) -> Any:
+    """Whether an operator lets a node back; a body that no release has touched since 0.2 is flat."""
+    return body.get("way_back", {}).get("returning", body.get("returning"))
+
+
+def _billing(body: Mapping[str, Any]) -> Any:
+    """What an allocation says of its meter; a body that no release has touched since 0.2 is flat."""
+    return body.get("billing", {}).get("state", body.get("billing_state"))
 
 
 def audited(records: Records) -> Iterator[Violation]:

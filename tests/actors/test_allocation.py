@@ -75,7 +75,7 @@ async def test_nobody_is_told_an_address_before_it_is_of_use(book: Book) -> None
     await ready_node(book, "n1")
     allocation_id = await requested(book, "n1")
     await move(book)  # while it is set up: the customer gets the newest address with the activation
-    assert book.state("allocation", allocation_id).access is None
+    assert book.state("allocation", allocation_id).rental.access is None
     await book.end(f"allocation:{allocation_id}", "ssh.user-create")
     await book.end(f"allocation:{allocation_id}", "ssh.key-install")
     activation = await book.timer("allocation", allocation_id, "activate")
@@ -123,7 +123,7 @@ async def test_a_release_without_a_lock_out_has_a_case_at_once_which_ends_with_t
     turn = await book.end(entity, "ssh.user-lock", "failed", "ssh_retryable", "no room below /var/lib/amends")
     # then the release commits, its meter stopped, with a case that says so
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.billing_state, list(state.cases)) == ("released", "stopped", ["lockout_failed"])
+    assert (state.state, state.billing.state, list(state.cases)) == ("released", "stopped", ["lockout_failed"])
     assert told(turn, "case.opened")["cause"] == "lockout_failed"
     # when it goes well after all, or the machine is given up
     if ends == "lock":
@@ -177,12 +177,12 @@ async def test_a_paused_allocation_takes_its_release_and_the_meter_stops_at_that
     accepted = first.reply_data()["accepted_us"]
     assert again.reply_data()["accepted_us"] == accepted == first.now_us
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.stopped_us, state.timers) == ("active", None, {"leave": accepted})
+    assert (state.state, state.billing.stopped_us, state.timers) == ("active", None, {"leave": accepted})
     # when it goes on, then its meter has stopped then
     pause(book, allocation_id, paused=False)
     await book.timer("allocation", allocation_id, "leave")
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.stopped_us, state.release_cause) == ("releasing", accepted, "user")
+    assert (state.state, state.billing.stopped_us, state.ending.cause) == ("releasing", accepted, "user")
 
 
 async def test_a_release_of_one_that_is_paused_in_its_set_up_is_not_forgotten(book: Book) -> None:
@@ -196,4 +196,4 @@ async def test_a_release_of_one_that_is_paused_in_its_set_up_is_not_forgotten(bo
     await book.end(f"allocation:{allocation_id}", "ssh.user-create")
     await book.end(f"allocation:{allocation_id}", "ssh.user-remove")
     state = book.state("allocation", allocation_id)
-    assert (state.state, state.failure_code, state.accepted_us) == ("failed", "cancelled", accepted)
+    assert (state.state, state.failure_code, state.ending.accepted_us) == ("failed", "cancelled", accepted)

@@ -33,7 +33,11 @@ def test_a_node_quarantined_on_its_way_back_stays_and_the_operators_word_is_audi
     assert life.audits == ["node.quarantine_reason"]
     assert life.turn.audits[0].reason == "not yet"
     life.end(asked, life.inventory())
-    assert (life.node.state, life.node.quarantine_reasons, life.node.returning) == ("quarantined", ["operator"], False)
+    assert (life.node.state, life.node.quarantine_reasons, life.node.way_back.returning) == (
+        "quarantined",
+        ["operator"],
+        False,
+    )
     # and an operator may let it back once more
     life.take(ReturnNode(node_id="n1", reason="now"), "operator:o")
     life.end(life.reconcile(), life.inventory())
@@ -53,7 +57,7 @@ def test_acknowledged_debts_are_forgotten_with_the_way_back_they_were_acknowledg
     life.take(QuarantineNode(node_id="n1", reason="odd noises"), "operator:o")
     life.take(ReturnNode(node_id="n1", reason="silence", acknowledge_dirty=True), "operator:o")
     life.take(Suspicion("cleanup_exhausted"))
-    assert not life.node.dirty_acknowledged
+    assert not life.node.way_back.dirty_acknowledged
 
 
 def test_a_stopped_way_back_asks_no_more_and_closes_the_case_that_said_so(life: Life) -> None:
@@ -166,7 +170,7 @@ def test_left_over_users_are_removed_one_by_one_and_the_inventory_is_read_again(
         life.end(step, DONE)
         assert life.audits[-1] == f"node.user_removed node:n1/user:{user}"
     life.end(life.next("agent.reconcile"), life.inventory("am-" + "3" * 26, "root"))
-    assert (life.node.state, life.node.reconcile_tries) == ("ready", 0)
+    assert (life.node.state, life.node.way_back.tries) == ("ready", 0)
 
 
 def test_a_node_whose_left_over_user_cannot_be_removed_stays_and_a_person_is_called(life: Life) -> None:
@@ -202,7 +206,7 @@ def test_a_removal_that_ends_after_the_way_back_was_stopped_is_audited_and_nothi
     life.take(QuarantineNode(node_id="n1", reason="leave it"), "operator:o")
     life.end(step, DONE)
     assert life.audits[-1] == f"node.user_removed node:n1/user:{ONE}"
-    assert (life.asked, life.node.state, life.node.reconciling) == ([], "quarantined", "")
+    assert (life.asked, life.node.state, life.node.way_back.step) == ([], "quarantined", "")
 
 
 def quarantined_by(life: Life, *messages: Any) -> list[str]:

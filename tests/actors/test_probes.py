@@ -46,7 +46,7 @@ def test_a_good_probe_between_them_forgives_the_failed_ones(life: Life) -> None:
         fail_probes(life, 2)
         life.take(TimerFired("probe"))
         life.end(life.next("ssh.probe"), DONE)
-        assert (life.node.state, life.node.probe_tries) == ("ready", 0)
+        assert (life.node.state, life.node.probes.tries) == ("ready", 0)
 
 
 def test_no_node_is_taken_out_for_an_outage_of_our_own(life: Life) -> None:
@@ -67,7 +67,7 @@ def test_a_customers_node_is_not_probed_and_owes_no_probe_once_it_is_taken(life:
     fail_probes(life, 1)
     life.facts.assignment = ("alloc_1", "reserved")
     life.take(TimerFired("probe"))
-    assert (life.asked, life.node.probe_tries, life.node.state) == ([], 0, "ready")
+    assert (life.asked, life.node.probes.tries, life.node.state) == ([], 0, "ready")
     life.take(Reprobe())
     assert life.asked == []
 
@@ -77,7 +77,7 @@ def test_a_silent_node_is_judged_by_its_silence_and_not_by_its_probes(life: Life
     step = life.next("ssh.probe")
     life.take(Silent(2))
     life.end(step, REFUSED)
-    assert (life.node.state, life.node.probe_tries, life.node.timers) == ("suspect", 0, {})
+    assert (life.node.state, life.node.probes.tries, life.node.timers) == ("suspect", 0, {})
 
 
 @pytest.mark.parametrize("assignment", [None, ("alloc_1", "active")])
@@ -86,22 +86,22 @@ def test_a_readdressed_node_is_unproven_until_a_probe_goes_well_and_out_if_none_
 ) -> None:
     life.facts.assignment, life.facts.ssh_works = assignment, False
     move(life)
-    assert life.node.unproven
+    assert life.node.probes.unproven
     fail_probes(life, 3)
     assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["setup_failing"])
     life.take(ReturnNode(node_id="n1", reason="the firewall is open"), "operator:o")
     life.end(life.reconcile(), life.inventory())
-    assert (life.node.state, life.node.unproven, life.node.cases) == ("ready", False, {})
+    assert (life.node.state, life.node.probes.unproven, life.node.cases) == ("ready", False, {})
 
 
 def test_a_readdressed_node_that_is_silent_is_probed_when_it_is_heard(life: Life) -> None:
     life.take(Silent(2))
     life.end(move(life), REFUSED)
-    assert (life.node.state, life.node.unproven) == ("suspect", True)
+    assert (life.node.state, life.node.probes.unproven) == ("suspect", True)
     life.take(HeartbeatSeen("b1", 9))
     assert life.node.state == "ready"
     life.end(life.next("ssh.probe"), DONE)
-    assert not life.node.unproven
+    assert not life.node.probes.unproven
 
 
 @pytest.mark.parametrize(("outcome", "goes_on"), [(OTHER_KEY, False), (REFUSED, True)])

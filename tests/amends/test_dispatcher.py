@@ -75,22 +75,17 @@ async def test_what_an_operator_asks_for_waits_for_no_next_try_and_others_wait_o
     await asyncio.wait({task})
 
 
-async def test_a_step_whose_arguments_cannot_be_made_out_holds_its_own_entity_and_no_other_step() -> None:
-    # given steps that wait for what they need, one whose arguments nobody can read, and one that needs nothing
+async def test_a_step_that_lacks_what_it_needs_holds_no_other_step() -> None:
+    # given a step that waits for what it needs, and one that needs nothing
     world = World()
     world.near = False
     world.intend("waits", "x:a", "node:1", '{"careful":true}', 0)
-    world.intend("spoilt", "x:b", "node:2", '{"careful":', 0)
     world.intend("goes", "x:c", "node:3", after_us=0)
     task = asyncio.create_task(world.dispatcher.run())
     async with asyncio.timeout(PATIENCE_S):
-        while len(world.told) < 2:
+        while not world.told:
             await asyncio.sleep(0.001)
-    assert not task.done()
     assert world.done == ["goes"]
-    assert sorted((identifier, type(env.message).__name__) for _, identifier, env in world.told) == [
-        ("b", "Pause"), ("c", "StepDone"),
-    ]  # fmt: skip
     # when what it needs is so, then the first one is done as well
     world.near = True
     world.dispatcher.wake("node:1")

@@ -77,3 +77,44 @@ def imports_of(text: str, module: str) -> Iterator[str]:
             found = [node.module] + [f"{parent}.{name}" for a in node.names if node.module == parent and a.name == name]
         if any(f"{one}.".startswith(f"{module}.") for one in found):
             yield f"{getattr(node, 'lineno', 0)}: imports {module}"
+
+
+_EXPANDS = re.compile(
+    r"CREATE (?:TABLE|INDEX|FUNCTION|SEQUENCE)\b|ALTER TABLE \w+ ADD COLUMN|GRANT\b|COMMENT\b|SELECT set_config\("
+)
+_NARROWS = re.compile(
+    r"\b(?:DROP|RENAME|TYPE|UNIQUE|CHECK|REFERENCES|PRIMARY|CONSTRAINT|ALTER COLUMN|REVOKE|REPLACE)\b"
+)
+_NEW_TABLE = re.compile(r"CREATE TABLE (\w+)")
+_OF_TABLE = re.compile(
+    r"(?:CREATE (?:UNIQUE )?INDEX \w+ ON|CREATE TRIGGER \w+ [\w ]+? ON|ALTER TABLE|INSERT INTO) (\w+)"
+)
+_DECLARES = re.compile(r"-- (?:expand|contract): \S")
+
+
+def undeclared(text: str) -> Iterator[str]:
+    """A complaint about a migration that does not say by its first line whether the release before lives with it."""
+    if not _DECLARES.match(text):
+        yield "1: it says neither `-- expand: …` nor `-- contract: …`"
+
+
+def narrowing(text: str) -> Iterator[str]:
+    """Complaints about what an expanding migration may not do: the release before reads and writes as it always did.
+
+    It adds tables, plain indexes, functions, and columns that may be left out of a row; whatever else belongs into a
+    contracting one, a release later.
+    """
+    if not text.startswith("-- expand:"):
+        return
+    bare = re.sub(r"--[^\n]*", "", text)
+    bodies = re.sub(r"\$(\w*)\$.*?\$\1\$", "$$", bare, flags=re.DOTALL)
+    new = set(_NEW_TABLE.findall(bodies))
+    for statement in (" ".join(each.split()) for each in bodies.split(";")):
+        if not statement or _NEW_TABLE.match(statement):
+            continue
+        of = _OF_TABLE.match(statement)
+        if of and of[1] in new:
+            continue
+        required = "NOT NULL" in statement and "DEFAULT" not in statement
+        if not _EXPANDS.match(statement) or _NARROWS.search(statement) or required:
+            yield f"an expanding migration may not: {statement[:100]}"

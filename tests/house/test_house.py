@@ -14,6 +14,7 @@ from tests.house import rules
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (ROOT / "src" / "amends", ROOT / "actors", ROOT / "supervisors", ROOT / "adapters")
+UNDECLARED = 16  # the last migration of before they said whether they expand
 ADDRESS_FREE = ("run", "constraints.txt", "pyproject.toml", ".ci/run")
 TEXT = {
     ".py",
@@ -149,3 +150,11 @@ def test_every_pinned_package_has_hashes() -> None:
     pins = [(line, following) for line, following in pairwise(lines) if "==" in line]
     assert len(pins) > 20
     assert [line for line, following in pins if not following.strip().startswith("--hash=sha256:")] == []
+
+
+def test_a_migration_says_whether_the_release_before_lives_with_it() -> None:
+    files = sorted((ROOT / "adapters" / "postgres" / "migrations").glob("*.sql"))
+    declaring = [path for path in files if int(path.name[:4]) > UNDECLARED]
+    assert declaring
+    assert complaints(iter(declaring), rules.undeclared) == []
+    assert complaints(iter(declaring), rules.narrowing) == []

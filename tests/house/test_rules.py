@@ -15,7 +15,32 @@ def pattern(name: str) -> Rule:
 
 LONG = "def f():\n" + "    x = 1\n" * rules.FUNCTION_LINES
 
+ADDS = """-- expand: x
+CREATE TABLE t (a text NOT NULL CHECK (a > ''));
+CREATE UNIQUE INDEX i ON t (a);
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON t EXECUTE FUNCTION amends_guard();
+"""
+COLUMN = "-- expand: x\nALTER TABLE nodes ADD COLUMN c "
+
 CASES: list[tuple[str, Rule, str, str]] = [
+    ("migration", rules.undeclared, "-- What it is.\nSELECT 1;", "-- contract: what it is\nSELECT 1;"),
+    ("drop", rules.narrowing, "-- expand: x\nDROP TABLE t;", "-- contract: x\nDROP TABLE t;"),
+    ("drop column", rules.narrowing, "-- expand: x\nALTER TABLE nodes DROP COLUMN a;", ADDS),
+    ("rename", rules.narrowing, "-- expand: x\nALTER TABLE nodes RENAME COLUMN a TO b;", f"{COLUMN}text;"),
+    ("type", rules.narrowing, "-- expand: x\nALTER TABLE nodes ALTER COLUMN a TYPE bigint;", f"{COLUMN}text;"),
+    ("not null", rules.narrowing, f"{COLUMN}text NOT NULL;", f"{COLUMN}text NOT NULL DEFAULT '';"),
+    ("unique", rules.narrowing, f"{COLUMN}text UNIQUE;", "-- expand: drop nothing\nCREATE INDEX i ON nodes (a);"),
+    ("index", rules.narrowing, "-- expand: x\nCREATE UNIQUE INDEX i ON nodes (a);", ADDS),
+    ("constraint", rules.narrowing, "-- expand: x\nALTER TABLE nodes ADD CHECK (a > 0);", ADDS),
+    ("two at once", rules.narrowing, f"{COLUMN}text, DROP COLUMN a;", f"{COLUMN}text, ADD COLUMN d text;"),
+    ("rewritten", rules.narrowing, "-- expand: x\nUPDATE nodes SET body = '{}';", ADDS),
+    ("hidden", rules.narrowing, "-- expand: x\nDO $$ BEGIN DROP TABLE t; END $$;", ADDS),
+    (
+        "function",
+        rules.narrowing,
+        "-- expand: x\nCREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql RETURN 1;",
+        "-- expand: x\nCREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN DROP TABLE x; END $$;",
+    ),
     ("left over", pattern("LEFT_OVER"), "x = 1  # TO" + "DO later", "to_do = todo_list()"),
     ("left over fix", pattern("LEFT_OVER"), "# FIX" + "ME", "# prefix me"),
     ("wait_for", pattern("WAIT_FOR"), "await asyncio.wait_for" + "(x, 1)", "async with asyncio.timeout(1):"),

@@ -8,6 +8,7 @@ import pytest
 from amends.domain.checks import check_domains, join
 from amends.domain.domain import Domain
 from amends.domain.matrix import CaseKind, Matrix, MatrixRow
+from amends.domain.versions import Message
 from amends.values.errors import BadDomain
 from examples.switch_port import PORT, SWITCH, row
 from supervisors.rental import RENTAL
@@ -23,6 +24,12 @@ def with_port(**changes: object) -> Domain:
 
 class Unchained(msgspec.Struct):
     """A row of no chain."""
+
+
+class Versioned(Message, frozen=True):
+    """A message that would not know whose version it says."""
+
+    v: int
 
 
 COMPLETE = row("S2", ("outbox.publish", "notification.publish"))
@@ -54,6 +61,16 @@ COMPLETE = row("S2", ("outbox.publish", "notification.publish"))
         (
             msgspec.structs.replace(SWITCH, cases=(CaseKind("port_stuck", (), "port_stuck.md"),)),
             "case 'port_stuck' names no command",
+        ),
+        (
+            with_port(handlers={**PORT.handlers, Versioned: None}),
+            "message 'Versioned' has a field 'v', which says the version of what is stored",
+        ),
+        (
+            msgspec.structs.replace(
+                SWITCH, steps=tuple(msgspec.structs.replace(step, args=Versioned) for step in SWITCH.steps)
+            ),
+            "step 'vlan.set' has a field 'v', which says the version of what is stored",
         ),
     ],
 )

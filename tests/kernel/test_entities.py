@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from amends.domain.domain import Domain
+from amends.domain.versions import Message
 from amends.kernel import Kernel
 from amends.turn.decision import Decision
 from amends.turn.messages import CommandInfo, Envelope, ResolveCase
@@ -24,7 +25,7 @@ class Poison(msgspec.Struct, frozen=True):
     """A message whose handling raises."""
 
 
-class Rename(msgspec.Struct, frozen=True):
+class Rename(Message, frozen=True):
     machine: str
 
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from actors.node.messages import HeartbeatSeen, Silent
-from actors.node.state import Node
+from actors.node.state import Node, WayBack
 from actors.tables import NodeSeenRow
 from amends.ports.clock import REAL
 from amends.runtime.writer import Pending
@@ -299,7 +299,9 @@ def test_what_was_heard_before_an_operators_word_is_not_told_after_it(watch: Wat
     )  # fmt: skip
     watch.told.messages.clear()
     # when the clone is off and an operator lets the node back
-    word = SimpleNamespace(id="n1", before=there, state=msgspec.structs.replace(there, returning=True))
+    word = SimpleNamespace(
+        id="n1", before=there, state=msgspec.structs.replace(there, way_back=WayBack(returning=True))
+    )
     watch.detector.follow(cast(Any, word))
     watch.run(3.0, "n1")
     # then no rival is told of any more

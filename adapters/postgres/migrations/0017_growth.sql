@@ -1,6 +1,7 @@
--- Ready for years (tables.md, growth). Open steps, events and runs lie apart from ended ones, which are written once,
--- whole. What is unique over all time lies in narrow tables. No index is over an expression of a body, nor over what
--- changes while an actor lives, so that the write of a state is a HOT update. Head, lease and journal have a shard.
+-- contract: ready for years (tables.md, growth). Open steps, events and runs lie apart from ended ones, which are
+-- written once, whole. What is unique over all time lies in narrow tables. No index is over an expression of a body, nor
+-- over what changes while an actor lives, so that the write of a state is a HOT update. Head, lease and journal have a
+-- shard.
 
 SELECT set_config('amends.epoch', epoch::text, true) FROM journal_head;
 

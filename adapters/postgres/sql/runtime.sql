@@ -152,28 +152,42 @@ WHERE held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relk
 SELECT to_regclass('schema_migration') IS NOT NULL;
 
 -- name: create_migrations
--- Which numbered migrations have run.
-CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL);
+-- Which numbered migrations have run, and whether the release before lives with them.
+DO $$ BEGIN
+CREATE TABLE IF NOT EXISTS schema_migration (
+    number integer PRIMARY KEY,
+    name   text NOT NULL,
+    sha256 text NOT NULL,
+    kind   text NOT NULL DEFAULT 'contract'
+);
+IF NOT EXISTS (  -- up to 0.2
+    SELECT FROM pg_attribute WHERE attrelid = 'schema_migration'::regclass AND attname = 'kind' AND NOT attisdropped
+) THEN
+    ALTER TABLE schema_migration ADD COLUMN kind text NOT NULL DEFAULT 'contract';
+END IF;
+END $$;
 
 -- name: done_migrations
--- Those that have run.
-SELECT number, sha256 FROM schema_migration ORDER BY number;
+-- Those that have run; the kind has no column in a database of 0.2.
+SELECT number, name, sha256, coalesce(to_jsonb(schema_migration) ->> 'kind', 'contract') AS kind
+FROM schema_migration ORDER BY number;
 
 -- name: unbounded
 -- For the transaction of a migration.
 SET LOCAL statement_timeout = 0;
 
 -- name: applied_views
--- The views that were applied last.
-SELECT sha256 FROM schema_views WHERE shard = 0;
+-- The views that were applied last, and by which release.
+SELECT sha256, version FROM schema_views WHERE shard = 0;
 
 -- name: record_views
 -- These were.
-INSERT INTO schema_views (shard, sha256) VALUES (0, $1) ON CONFLICT (shard) DO UPDATE SET sha256 = excluded.sha256;
+INSERT INTO schema_views (shard, sha256, version) VALUES (0, $1, $2)
+ON CONFLICT (shard) DO UPDATE SET sha256 = excluded.sha256, version = excluded.version;
 
 -- name: record_migration
 -- One more has run.
-INSERT INTO schema_migration VALUES ($1, $2, $3);
+INSERT INTO schema_migration (number, name, sha256, kind) VALUES ($1, $2, $3, $4);
 
 -- name: read_case
 -- One case.

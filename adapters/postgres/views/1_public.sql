@@ -1,5 +1,5 @@
 -- What outsiders read (`tables.md`): schema public_v1, stable across releases. Views run with their owner's rights.
--- All files of this folder are applied again whenever one of them changes, after the migrations (`views.py`). A view
+-- All files of this folder are applied again whenever one of them changes, after the migrations (`schema.py`). A view
 -- gets new columns at its end only: other people's views stand on ours, and nothing here is ever dropped.
 -- State bodies leave out what has its default: a missing key is read as the default of its Struct. The `listed_…` views
 -- are for lists by state: `live`, the runtime keeps it, since it has not ended or still owes something; `ended_state`,
@@ -46,23 +46,24 @@ SELECT
     node_id,
     state,
     failure_code,
-    body ->> 'release_cause' AS release_cause,
+    coalesce(body #>> '{ending,cause}', body ->> 'release_cause') AS release_cause,
     cleanup_pending,
-    coalesce((body ->> 'cleanup_attempts')::integer, 0) AS cleanup_attempts,
-    coalesce(body ->> 'billing_state', 'none') AS billing_state,
+    coalesce(body #>> '{cleanup,attempts}', body ->> 'cleanup_attempts', '0')::integer AS cleanup_attempts,
+    coalesce(body #>> '{billing,state}', body ->> 'billing_state', 'none') AS billing_state,
     (body ->> 'rate_uminor_per_hour')::bigint AS rate_uminor_per_hour,
-    body ->> 'attempt_id' AS attempt_id,
+    coalesce(body #>> '{setup,attempt_id}', body ->> 'attempt_id') AS attempt_id,
     external_ref,
-    body -> 'access' AS access,
+    coalesce(body #> '{rental,access}', body -> 'access') AS access,
     (body ->> 'requested_us')::bigint AS requested_us,
-    (body ->> 'activated_us')::bigint AS activated_us,
-    (body ->> 'ended_us')::bigint AS ended_us,
+    coalesce(body #>> '{rental,activated_us}', body ->> 'activated_us')::bigint AS activated_us,
+    coalesce(body #>> '{ending,ended_us}', body ->> 'ended_us')::bigint AS ended_us,
     nullif(body ->> 'trace_id', '') AS trace_id,
     version,
     live,
     ended_state
 FROM allocations;
 
+-- Of phases the bodies have parts; those that nobody has touched since 0.2 are flat.
 CREATE OR REPLACE VIEW public_v1.allocation AS
 SELECT
     allocation_id, account_id, node_id, state, failure_code, release_cause, cleanup_pending, cleanup_attempts,

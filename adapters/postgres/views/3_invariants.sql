@@ -66,7 +66,7 @@ SELECT 'A3', 'node:' || node_id,
     jsonb_build_object('what', 'nothing brings it back', 'reasons', body -> 'quarantine_reasons')
 FROM nodes
 WHERE state = 'quarantined' AND due_us IS NULL AND (
-    body -> 'returning' = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
+    coalesce(body #> '{way_back,returning}', body -> 'returning') = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
 )
   AND NOT EXISTS (SELECT FROM debts WHERE debts.node_id = nodes.node_id AND settled_us IS NULL)
   AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'node:' || node_id AND step.month = 0)
@@ -113,7 +113,8 @@ UNION ALL
 SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say what its allocation says',
                                                       'meter', meters.state, 'stopped_us', stopped_us)
 FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
-WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM allocations.body ->> 'billing_state'
+WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM
+    coalesce(allocations.body #>> '{billing,state}', allocations.body ->> 'billing_state')
 UNION ALL
 -- C1: one compensation a cause: an entity has one open run of a row at most.
 SELECT 'C1', entity, jsonb_build_object('what', 'several open runs of one row', 'matrix_row', matrix_row,

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 
+from msgspec import Struct
+
 from amends.domain.api import fields_of
 from amends.domain.domain import Domain, requests_of
 from amends.domain.kinds import ActorKind
 from amends.domain.matrix import Matrix, MatrixRow
 from amends.domain.steps import StepSpec
+from amends.domain.versions import Message
 from amends.values.errors import BadDomain
 from amends.values.tables import table_of
 
@@ -26,6 +29,9 @@ def _faults(domain: Domain, has_runbook: Callable[[str], bool]) -> Iterable[str]
         yield from _kind_faults(kind)
     yield from _step_faults(domain)
     yield from _command_faults(domain)
+    for name, shape in _stored_shapes(domain):
+        if "v" in shape.__struct_fields__:
+            yield f"{name} has a field 'v', which says the version of what is stored"
     for row_type in domain.rows:
         if not (hasattr(row_type, "table") and table_of(row_type).facets):
             yield f"row {row_type.__name__!r} declares no table with facets: the digest chain would not hold it"
@@ -39,6 +45,16 @@ def _faults(domain: Domain, has_runbook: Callable[[str], bool]) -> Iterable[str]
         for case_kind in row.cases:
             if row.status == "built" and case_kind not in known:
                 yield f"row {row.id} opens the case {case_kind!r}, which the domain {domain.name!r} does not declare"
+
+
+def _stored_shapes(domain: Domain) -> Iterable[tuple[str, type[Struct]]]:
+    for kind in domain.kinds:
+        for handled in kind.handlers:
+            if issubclass(handled, Message):
+                yield f"message {handled.__name__!r}", handled
+    for step in domain.steps:
+        if step.args is not None:
+            yield f"step {step.name!r}", step.args
 
 
 def _kind_faults(kind: ActorKind) -> Iterable[str]:

@@ -25,7 +25,8 @@ class OpenRun(Struct, frozen=True, omit_defaults=True):
 class Owed(Struct, frozen=True):
     """An undo that is owed from the intent of its step on: the step that undoes, where, and with which arguments.
 
-    `what`: the step that is undone; `of`: `<trace id>:<span id>` of its try.
+    `args` are of the release that intended the step (`Decision.undo_args`); `what`: the step that is undone; `of`:
+    `<trace id>:<span id>` of its try.
     """
 
     step: str
@@ -33,10 +34,6 @@ class Owed(Struct, frozen=True):
     args: dict[str, Any]
     what: str
     of: str
-
-    def same(self, other: "Owed") -> bool:
-        """Whether one execution is the undo of both."""
-        return (self.step, self.target, self.args) == (other.step, other.target, other.args)
 
 
 class ActorState(Struct, frozen=True, omit_defaults=True, kw_only=True):

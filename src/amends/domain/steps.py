@@ -1,8 +1,11 @@
-"""Steps as data: which adapter does them, how long a try may take, what undoes them."""
+"""Steps as data: which adapter does them, how long a try may take, what undoes them, and how arguments are read."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct
+
+from amends.domain.versions import NONE, Upgrade, newest, stamped
 
 
 class StepSpec(Struct, frozen=True, kw_only=True):
@@ -24,3 +27,13 @@ class StepSpec(Struct, frozen=True, kw_only=True):
     after: tuple[str, ...] = ()  # of an undo: steps that a cleanup does before it
     needs: tuple[str, ...] = ()  # conditions without which it is held and spends no try
     needs_if: Mapping[str, str] = {}  # the same, for intents with that argument
+    args: type[Struct] | None = None  # the shape of its arguments
+    upgrades: tuple[Upgrade, ...] = NONE  # of arguments that older releases have intended, the first of version 1
+
+    def written(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Arguments as they are committed."""
+        return stamped(args, self.upgrades)
+
+    def read(self, args: bytes | str) -> dict[str, Any]:
+        """Committed arguments in this release's shape; raises `MsgspecError` for what cannot be brought into it."""
+        return newest(args, self.upgrades)

@@ -22,7 +22,7 @@ from amends.runtime.engine import Engine
 from amends.runtime.places import Places, Reach
 from amends.runtime.slices import Slices
 from amends.turn.decision import Decision
-from amends.turn.messages import Envelope, Pause, StepDone
+from amends.turn.messages import Envelope, StepDone
 from amends.values import ids
 from amends.values.errors import BadDomain
 from amends.values.histogram import Histogram
@@ -81,24 +81,16 @@ class Dispatcher:
 
     def accept(self, row: StepRow) -> None:
         """Take over an intended step: now, or when its time comes."""
-        if row.name not in self._steps:
-            self._pause(row)
-        elif row.next_attempt_us is not None and row.next_attempt_us > self._engine.now_us():
+        if row.next_attempt_us is not None and row.next_attempt_us > self._engine.now_us():
             heapq.heappush(self._later, (row.next_attempt_us, row.target, row.step_id))
             self._back_off.setdefault(row.target, {})[row.step_id] = row
             self._wake.set()
         else:
             self._enqueue(row)
 
-    def _pause(self, row: StepRow) -> None:
-        """A step that is not known, or cannot be made out, is not guessed at: its entity waits for a person."""
-        kind, identifier = ids.split_ref(row.entity)
-        pause = Pause("unknown_step", {"steps": [{"step": row.name, "step_id": row.step_id}]})
-        self._engine.tell(kind, identifier, Envelope(pause, priority=True))
-
-    def knows(self, row: StepRow) -> bool:
-        """Whether this release has such a step."""
-        return row.name in self._steps
+    def args_of(self, row: StepRow) -> dict[str, Any]:
+        """Its arguments in this release's shape; `LookupError` or `MsgspecError` when they cannot be made out."""
+        return self._steps[row.name].read(row.args)
 
     def wake(self, target: str) -> None:
         """The target is back: what was held for it, or waits for its next try, is due now."""
@@ -224,10 +216,7 @@ class Dispatcher:
         spec = self._steps[row.name]
         needs = spec.needs
         if spec.needs_if:
-            try:
-                args = msgspec.json.decode(row.args, type=dict[str, Any])
-            except msgspec.MsgspecError:
-                return True  # its entity is held when it is begun
+            args = self.args_of(row)
             needs += tuple(need for name, need in spec.needs_if.items() if args.get(name))
         return all(self._conditions[need](row.target) for need in needs)
 
@@ -247,11 +236,7 @@ class Dispatcher:
         spec = self._steps[row.name]
         self.started += 1
         timeout_ms = self._engine.context.limits(spec.timeout) if spec.timeout else 60_000
-        try:
-            args: dict[str, Any] = msgspec.json.decode(row.args, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            self._pause(row)
-            return
+        args = self.args_of(row)
         call = StepCall(
             row.step_id, row.name, row.entity, row.target, args, row.attempt, row.idempotency_key,
             self._engine.context.epoch, timeout_ms, row.trace_id, ids.span_id("step", row.step_id),

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.versions import Message, newest
 from amends.ports.clock import REAL, Sources
 from amends.ports.journal import Requirement, Turn
 from amends.runtime.mailbox import Key, Mailbox
@@ -67,12 +68,8 @@ class Engine:
         self._ready: deque[tuple[Key, Mailbox]] = deque()
         self._pumping = False
         self._writer: JournalWriter | None = None
-        self._decoders = {
-            name: {
-                handled.__name__: msgspec.json.Decoder(handled)
-                for handled in kind.handlers
-                if issubclass(handled, msgspec.Struct)
-            }
+        self._messages = {
+            name: {handled.__name__: handled for handled in kind.handlers if issubclass(handled, Message)}
             for name, kind in kinds.items()
         }
 
@@ -112,7 +109,8 @@ class Engine:
 
     def decode(self, kind: str, type_name: str, body: bytes) -> Any:
         """A stored message as its type; `LookupError` or `msgspec.MsgspecError` when it cannot be made out."""
-        return self._decoders[kind][type_name].decode(body)
+        message = self._messages[kind][type_name]
+        return msgspec.convert(newest(body, message.upgrades), message)
 
     def holds(self, requirement: Requirement) -> bool:
         """Whether a requirement on another actor holds of its committed state."""

@@ -35,6 +35,7 @@ class Left(Struct, frozen=True):
     messages: Sequence[MessageRow]
 
 
+UNREADABLE = (LookupError, MsgspecError, UnicodeError, RecursionError)
 NOTHING_LEFT = Left([], [])
 
 
@@ -53,16 +54,17 @@ async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str
     slices = Slices(engine.monotonic_us)
     for step in left.steps:
         await slices.shared()
-        if dispatcher.knows(step) and split_ref(step.entity)[0] in engine.kinds:
-            dispatcher.accept(step)
-        else:
-            found = unknown.setdefault(split_ref(step.entity), {"steps": [], "messages": []})
-            found["steps"].append({"step": step.name, "step_id": step.step_id})
+        entity = split_ref(step.entity)
+        if (why := _accept(engine, dispatcher, entity[0], step)) is not None:
+            found = unknown.setdefault(entity, {"steps": [], "messages": []})
+            found["steps"].append({"step": step.name, "step_id": step.step_id, "why": why})
+            engine.context.unread.add(step.step_id)
     for row in left.messages:
         await slices.shared()
-        if not _deliver(engine, row):
+        if (why := _deliver(engine, row)) is not None:
             found = unknown.setdefault((row.to_kind, row.to_id), {"steps": [], "messages": []})
-            found["messages"].append({"message": row.type, "message_id": row.message_id})
+            found["messages"].append({"message": row.type, "message_id": row.message_id, "why": why})
+            engine.context.unread.add(row.message_id)
     for (kind, identifier), evidence in unknown.items():
         if kind not in engine.kinds:
             engine.policy.open_case(f"{kind}:{identifier}", dict(evidence), f"no release here knows a {kind}")
@@ -71,15 +73,30 @@ async def resume(engine: Engine, dispatcher: Dispatcher, left: Left) -> dict[str
     return {"steps": len(left.steps), "messages": len(left.messages)}
 
 
-def _deliver(engine: Engine, row: MessageRow) -> bool:
-    """A durable message; False for one that its kind does not know or that cannot be made out: it is not guessed at."""
+def _accept(engine: Engine, dispatcher: Dispatcher, kind: str, row: StepRow) -> str | None:
+    """An intended step; why not for one that this release does not know or cannot make out: it is not guessed at."""
+    try:
+        dispatcher.args_of(row)
+        engine.kinds[kind]
+    except UNREADABLE as error:
+        return _why(error)
+    dispatcher.accept(row)
+    return None
+
+
+def _why(error: Exception) -> str:
+    return f"this release knows no {error}" if isinstance(error, LookupError) else str(error)[:300]
+
+
+def _deliver(engine: Engine, row: MessageRow) -> str | None:
+    """A durable message; why not for one that its kind does not know or that cannot be made out."""
     try:
         message = engine.decode(row.to_kind, row.type, row.body.encode())
-    except (LookupError, MsgspecError, UnicodeError, RecursionError):
-        return False
+    except UNREADABLE as error:
+        return _why(error)
     env = Envelope(
         message, trace_id=row.trace_id, span_id=row.span_id, actor=row.actor, request_id=row.request_id,
         message_id=row.message_id, priority=True,
     )  # fmt: skip
     engine.tell(row.to_kind, row.to_id, env)
-    return True
+    return None

@@ -74,11 +74,15 @@ def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
 
 
 def _give_up(evidence: dict[str, Any], d: Decision) -> None:
-    """What no release here knows is settled with its case, or the next start would pause the entity again."""
-    for step in evidence.get("steps", ()):
+    """What no release here knows is settled with its case, or the next start would pause the entity again.
+
+    What this release can make out, unlike the one that held it, goes on.
+    """
+    steps, messages = evidence.get("steps", ()), evidence.get("messages", ())
+    for step in [each for each in steps if each["step_id"] in d.context.unread]:
         text = "settled by an operator; no release here knows this step"
         d.row(StepEndRow(step["step_id"], "unknown", d.now_us, d.now_us, "unknown_step", text, d.context.epoch))
-    for message in evidence.get("messages", ()):
+    for message in [each for each in messages if each["message_id"] in d.context.unread]:
         d.row(QuarantineRow(message["message_id"], d.ref, message["message"], "", "no release here knows it", d.now_us))
         d.set_aside.append(message["message_id"])
 

@@ -5,23 +5,15 @@ out (a hand's edit, a later release's) is one entity's trouble: it stands apart 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.versions import brought_up, refuse_later, version_in
 
 MOST_DECODED = 10_000  # a decoded state takes some ten times what its bytes do
 _encode = msgspec.json.Encoder().encode
-
-
-class _Version(msgspec.Struct):
-    """Of a body, what says how it is to be read."""
-
-    v: Annotated[int, msgspec.Meta(ge=1)] = 1
-
-
-_version = msgspec.json.Decoder(_Version)
 
 
 class Damaged(Protocol):
@@ -94,12 +86,12 @@ class Store:
         """The state in this release's shape; raises `ValidationError` for what cannot be brought into it."""
         kind = self._kinds[name]
         if kind.upgrades:  # other shapes may not be readable as this one
-            version = _version.decode(body).v
-            _refuse_later(version, kind.v)
-            if version < kind.v:
-                return _brought_up(kind, version, identifier, body)
+            version = version_in(body)
+            if version != kind.v:
+                made = brought_up(msgspec.json.decode(body), version, kind.upgrades, identifier)
+                return msgspec.convert({**made, "v": kind.v}, kind.state_type)
         found: ActorState = self._decoders[name].decode(body)
-        _refuse_later(found.v, kind.v)
+        refuse_later(found.v, kind.v)
         return found
 
     def damage(self, kind: str, identifier: str) -> str:
@@ -124,19 +116,3 @@ class Store:
     def counts(self) -> dict[str, int]:
         """How many of each kind are in memory."""
         return {kind: len(states) for kind, states in self._states.items()}
-
-
-def _refuse_later(version: int, newest: int) -> None:
-    if version > newest:
-        raise msgspec.ValidationError(f"it is of version {version}, this release reads up to {newest}")
-
-
-def _brought_up(kind: ActorKind, version: int, identifier: str, body: bytes) -> ActorState:
-    try:
-        made: dict[str, Any] = msgspec.json.decode(body)
-        for upgrade in kind.upgrades[version - 1 :]:
-            made = upgrade(made, identifier)
-    except Exception as error:
-        why = f"it cannot be brought up from version {version}: {type(error).__name__}: {error}"
-        raise msgspec.ValidationError(why) from error
-    return msgspec.convert({**made, "v": kind.v}, kind.state_type)

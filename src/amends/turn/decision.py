@@ -14,6 +14,7 @@ from msgspec import Struct
 from amends.domain.checks import join
 from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState, Owed
+from amends.domain.versions import Message, stamped
 from amends.ports.journal import Requirement, StateWrite, Turn
 from amends.turn.messages import Envelope, StepDone
 from amends.values import ids
@@ -69,6 +70,7 @@ class Context:
         self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
         self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
         self.address_of = address_of  # what a step's span says of its target
+        self.unread: set[str] = set()  # ids of steps and messages that this release cannot make out
 
 
 MAX_BODY = 256 * 1024  # bytes of a state; requests are far smaller, and no list in it may grow for ever
@@ -177,6 +179,10 @@ class Decision:
         base = self.before.version if self.before is not None else 0
         self._state = msgspec.structs.replace(self._state, version=base + 1, v=self.kind.v, **changes)
 
+    def part(self, name: str, **changes: Any) -> None:
+        """Change fields of one part of the state, which is a struct of its own."""
+        self.set(**{name: msgspec.structs.replace(getattr(self._state, name), **changes)})
+
     def timer(self, name: str, due_us: int) -> None:
         """Set or move a durable timer."""
         self.set(timers={**self.state.timers, name: due_us})
@@ -220,10 +226,11 @@ class Decision:
         """An audit entry of a change of state of something that is no actor: a case."""
         self._audit(action, target_ref, source, to, reason, details)
 
-    def tell(self, kind: str, identifier: str, message: Struct) -> None:
+    def tell(self, kind: str, identifier: str, message: Message) -> None:
         """A durable message to another actor, in the same transaction."""
+        body = stamped(msgspec.structs.asdict(message), message.upgrades) if message.upgrades else message
         row = MessageRow(
-            self.mint("evt"), kind, identifier, type(message).__name__, text(message), self.trace_id,
+            self.mint("evt"), kind, identifier, type(message).__name__, text(body), self.trace_id,
             self.span_id, self.env.actor, self.env.request_id, self.now_us,
         )  # fmt: skip
         self.sent.append(Sent(kind, identifier, message, row))
@@ -262,18 +269,31 @@ class Decision:
         trace_id, parent = trace or (self.trace_id, self.span_id)
         owed = None
         if undo is not None:
-            owed = Owed(spec.undo, target, undo, name, f"{trace_id}:{ids.span_id('step', step_id)}")
+            kept = dict(self.context.steps[spec.undo].written(undo))
+            owed = Owed(spec.undo, target, kept, name, f"{trace_id}:{ids.span_id('step', step_id)}")
         due = self.now_us + after_us if after_us else None
         row = StepRow(
             step_id, self.ref, name, attempt, "intended", key or f"{self.ref}:{name}:{attempt}", target,
-            text(args), text(owed or {}), trace_id, parent, self.now_us, None, due, "", "", self.context.epoch,
-            *self.context.address_of(target),
+            text(spec.written(args)), text(owed or {}), trace_id, parent, self.now_us, None, due, "", "",
+            self.context.epoch, *self.context.address_of(target),
         )  # fmt: skip
         self.steps.append(row)
         self.rows.append(row)
-        if owed is not None and not any(owed.same(known) for known in self.state.owed):
+        if owed is not None and not any(
+            self._is_undone_by(known, spec.undo, target, undo) for known in self.state.owed
+        ):
             self.set(owed=(*self.state.owed, owed))  # from its intent on (rule 1)
         return step_id
+
+    def _is_undone_by(self, known: Owed, step: str, target: str, args: dict[str, Any] | None) -> bool:
+        """Whether one execution is the undo of both."""
+        return (known.step, known.target) == (step, target) and self.undo_args(known) == args
+
+    def undo_args(self, owed: Owed) -> dict[str, Any]:
+        """The arguments of an undo that is owed, in this release's shape."""
+        spec = self.context.steps.get(owed.step)
+        old = spec is not None and (spec.upgrades or "v" in owed.args)
+        return spec.read(encode(owed.args)) if spec is not None and old else owed.args
 
     def undone(self, step: str, target: str) -> Owed | None:
         """What that undo of that target was owed for; from now on it is owed no more."""

@@ -225,8 +225,8 @@ class Run:
         owed: Owed = self._d.state.owed[-1]
         action_id, trace = self.plan()
         self._d.step(
-            owed.step, owed.target, {**owed.args, "action_id": action_id, **more}, attempt=attempt, after_us=after_us,
-            key=key, trace=trace,
+            owed.step, owed.target, {**self._d.undo_args(owed), "action_id": action_id, **more}, attempt=attempt,
+            after_us=after_us, key=key, trace=trace,
         )  # fmt: skip
         return True
 

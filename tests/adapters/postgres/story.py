@@ -143,6 +143,9 @@ class Book:
         for row in decision.rows:
             self.facts.follow(row)
         for step in decision.steps:
+            shape = self._context.steps[step.name].args
+            assert shape is not None
+            msgspec.json.decode(step.args, type=shape)  # what reaches an adapter is what the step declares
             self.intended[step.step_id] = step
         if self.after_turn is not None:
             await self.after_turn()

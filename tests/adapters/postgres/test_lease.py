@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from adapters.postgres import lease as module
+from adapters.postgres import schema
 from adapters.postgres.lease import Lease
 from adapters.postgres.statements import migrations
 from amends.values.errors import BadConfiguration, Fenced
@@ -176,7 +177,7 @@ async def test_the_journal_is_ours_before_the_schema_moves(elsewhere: Lease, mon
         END $$;
         UPDATE actors SET state = 'b';
     """
-    monkeypatch.setattr(module, "migrations", lambda: [*migrations(), (9999, "9999_rewrite.sql", rewriting)])
+    monkeypatch.setattr(schema, "migrations", lambda: [*migrations(), (9999, "9999_rewrite.sql", rewriting)])
     second = Lease(elsewhere._dsn, "second")
     assert await second.acquire_now() == 2
     # when it prepares: the guards let it through, and nobody of an older epoch writes meanwhile

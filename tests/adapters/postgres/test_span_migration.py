@@ -51,7 +51,7 @@ async def old_dsn(server: EmbeddedPostgres) -> str:
         if number <= 5:
             await connection.execute(text)
             digest = hashlib.sha256(text.encode()).hexdigest()
-            await connection.execute(statement("record_migration"), number, name, digest)
+            await connection.execute(statement("record_migration"), number, name, digest, "contract")
     await connection.execute(RECORDS)
     await connection.execute("UPDATE journal_head SET seq = 2")
     await connection.close()

@@ -254,7 +254,7 @@ BREAKS = [
     ("B6 meter: it runs and its allocation is not active",
      "UPDATE meters SET state = 'accruing', stopped_us = NULL, stop_cause = NULL"),
     ("B6 meter: it does not say what its allocation says",
-     """UPDATE allocations SET body = body || '{"billing_state": "accruing"}'"""),
+     """UPDATE allocations SET body = body || '{"billing": {"state": "accruing"}}'"""),
     ("C1 allocation: several open runs of one row", """UPDATE recovery_run
      SET matrix_row = 'R04', month = 0, ended_us = NULL, final_outcome = NULL, entity = 'allocation:a'"""),
     ("C4 notification: a failed run without a case", FAILED),

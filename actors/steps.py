@@ -1,0 +1,47 @@
+"""The arguments of the rental's steps, as they are committed with an intent and reach an adapter.
+
+A release that changes one declares how the older is brought up (`StepSpec.upgrades`, beside the step).
+"""
+
+from msgspec import Struct
+
+
+class OnNode(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A step that asks a node for nothing but an answer."""
+
+    node_id: str
+
+
+class OnUser(OnNode, frozen=True):
+    """A step on a customer's user; `attempt` is the set-up that the user is of."""
+
+    user: str
+    allocation: str
+    attempt: str
+
+
+class InstallKey(OnUser, frozen=True):
+    """The customer's key, re-encoded, as a line of authorized_keys."""
+
+    key: str
+
+
+class UndoUser(OnUser, frozen=True):
+    """The user is locked or removed: by the undo of its set-up, or by an owed cleanup, in the action that says so."""
+
+    cleanup: bool = False
+    action_id: str = ""
+
+
+class RemoveUser(UndoUser, frozen=True):
+    """Of users that are left over on a node: those that come after this one, and those that could not be removed."""
+
+    left: list[str] = []
+    stuck: dict[str, str] = {}
+
+
+class Reconcile(OnNode, frozen=True):
+    """The agent tells what the node holds of what is expected: names by kind."""
+
+    node_epoch: int
+    expected: dict[str, list[str]]

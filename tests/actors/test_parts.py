@@ -1,0 +1,34 @@
+"""A part of a state is changed by the module of its phase, and by no other."""
+
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from actors.allocation.state import Allocation
+from actors.node.state import Node
+from amends.domain.kinds import ActorState
+
+OWNERS = {
+    Allocation: {
+        "setup": {"r02_setup"}, "rental": {"r03_activation"}, "billing": {"billing"}, "ending": {"release"},
+        "cleanup": {"r04_cleanup"},
+    },
+    Node: {"probes": {"probes"}, "way_back": {"reconcile"}},
+}  # fmt: skip
+ACTORS = Path(__file__).parents[2] / "actors"
+
+
+@pytest.mark.parametrize("state", OWNERS)
+def test_each_part_has_one_module_that_changes_it(state: type[ActorState]) -> None:
+    changing: dict[str, set[str]] = {}
+    for file in (ACTORS / state.__name__.lower()).glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        for part in re.findall(r'd\.part\(\s*"(\w+)"', text):
+            changing.setdefault(part, set()).add(file.stem)
+    assert changing == OWNERS[state]
+    parts = {
+        name for name, hint in get_type_hints(state).items() if getattr(hint, "__module__", "") == state.__module__
+    }
+    assert parts == set(changing)
