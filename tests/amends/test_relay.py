@@ -12,14 +12,7 @@ import pytest
 from amends.delivery import relay as module
 from amends.delivery.relay import MOST_PARKED, Relay
 from amends.delivery.requests import RedispatchOutbox, SkipOutbox
-from amends.delivery.streams import (
-    Lag,
-    PublishFailed,
-    PublishPoisoned,
-    PublishRecovered,
-    PublishSetApart,
-    Stream,
-)
+from amends.delivery.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered, PublishSetApart, Stream
 from amends.ports.bus import Published
 from amends.ports.journal import Head, StoredEvent
 from amends.runtime.writer import Pending

@@ -23,6 +23,7 @@ REMOTE = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SpanFlags.SPAN_FLAGS_
 
 async def refused_activation(book: Book) -> None:
     """R03: the database refuses the activation three times; the user that stands on the node is owed."""
+    await book.end("node:n2", "agent.reconcile", users=[], mounts=[], foreign=[])
     allocation_id = await requested(book, "n2")
     ref = f"allocation:{allocation_id}"
     await book.end(ref, "ssh.user-create")
@@ -31,7 +32,6 @@ async def refused_activation(book: Book) -> None:
         refused = TurnRefused(TimerFired("activate"), "23514", "the meter is refused", tries, book.now_us + 900_000)
         await book.tell("allocation", allocation_id, Envelope(refused))
     await book.end(ref, "ssh.user-remove")
-    await book.end("node:n2", "agent.reconcile", users=[], mounts=[], foreign=[])
 
 
 async def exported(database: Database) -> ExportTraceServiceRequest:
