@@ -54,6 +54,14 @@ def test_neither_a_client_verb_nor_a_refusal_loads_what_the_runtime_works_with(
     assert not set(HEAVY) & set(done.stderr.splitlines()[-1].split())
 
 
+def test_a_runtime_without_a_receiver_of_spans_loads_nothing_of_opentelemetry() -> None:
+    load = "import supervisors.boot.serving, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "supervisors.boot.spans" in loaded
+    assert not {"opentelemetry", "google.protobuf", "psutil"} & loaded
+
+
 def test_what_is_loaded_late_is_there_when_it_is_used() -> None:
     use = (
         "import supervisors.boot, sys, nats.aio.transport as transport; loaded = 'aiohttp.client' in sys.modules;"

@@ -11,7 +11,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags
 from adapters.otel.encoding import SCHEMA_URL, encode_rows
 from adapters.otel.links import missing_traces, with_pointed_at
 from adapters.otel.otlp_file import spans_of_otlp, spans_of_otlp_json
-from adapters.otel.otlp_json import otlp_json, summaries
+from adapters.otel.otlp_json import otlp_json
+from adapters.otel.summaries import summaries
 from adapters.otel.verify import verify
 from adapters.postgres.spans import SpanReader
 from amends.turn.messages import Envelope, TimerFired, TurnRefused
