@@ -1,4 +1,8 @@
-"""One conversation with the runtime over NATS: requests, replies, and errors by whose turn it is."""
+"""One conversation with the runtime over NATS: requests, replies, and errors by whose turn it is.
+
+The client's library is imported when there is something to ask: help and refusals do without.
+"""
+# ruff: noqa: PLC0415
 
 import asyncio
 import json
@@ -6,14 +10,13 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
-
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
+from typing import TYPE_CHECKING, Any, Final
 
 from adapters.cli.settings import Connection
 from amends.values.inboxes import inbox_prefix
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
 PREFIX: Final = "amends.v1."
 CONNECT_WITHIN_S: Final = 5.0
@@ -54,7 +57,7 @@ class Unreachable(Exception):
 class Api:
     """The runtime as it is asked; made by `connected`."""
 
-    def __init__(self, client: Client, settings: Connection, timeout_s: float) -> None:
+    def __init__(self, client: "Client", settings: Connection, timeout_s: float) -> None:
         self._client, self._settings, self._timeout_s = client, settings, timeout_s
 
     async def ask(self, subject: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +121,9 @@ class Api:
             raise
 
     async def _request(self, subject: str, data: dict[str, Any], headers: dict[str, str], key: str) -> dict[str, Any]:
+        from nats.errors import Error as NatsError
+        from nats.errors import NoRespondersError
+
         if self._settings.token:
             headers["Authorization"] = f"Bearer {self._settings.token}"
         again = f"; it may have been done: send it again with --key {key}" if key else ""
@@ -145,6 +151,8 @@ class Api:
 @asynccontextmanager
 async def connected(settings: Connection, timeout_s: float) -> AsyncIterator[Api]:
     """A connection for a few requests. Raises `Unreachable`."""
+    from nats.aio.client import Client
+    from nats.errors import Error as NatsError
 
     async def quiet(error: Exception) -> None:
         """What matters is raised to whoever asked."""

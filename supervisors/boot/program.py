@@ -12,8 +12,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from adapters.cli.main import ask_runtime
 from adapters.cli.main import main as command_line
 from amends.domain.domain import requests_of
@@ -106,6 +104,8 @@ def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:
     """The verb in an event loop, its errors as a line and an exit status."""
 
     def call(options: argparse.Namespace) -> int:
+        import uvloop
+
         try:
             return uvloop.run(work(options))
         except (BadConfiguration, BadDomain) as error:

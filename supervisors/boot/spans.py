@@ -1,16 +1,23 @@
-"""Spans on their way out: the exporter that follows the journal, and the shapes in which viewers are shown them."""
+"""Spans on their way out: the exporter that follows the journal, and the shapes in which viewers are shown them.
 
+OpenTelemetry's library is a tenth of what a start would load: only a receiver, or a viewer that asks in OTLP, needs it.
+"""
+# ruff: noqa: PLC0415
+
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from typing import Any
 
 from adapters.otel.environment import Target
 from adapters.otel.exporter import SpanExporter
-from adapters.otel.http import OtlpHttp
 from adapters.otel.jaeger import jaeger_json
 from adapters.otel.links import with_pointed_at
-from adapters.otel.otlp_json import otlp_json, summaries
+from adapters.otel.summaries import summaries
 from adapters.postgres.journal import PostgresJournal
 from adapters.postgres.spans import SpanReader
+from amends.ports.spans import SpanReceiver
 from amends.runtime.trunk import ChildSpec
 from amends.turn.decision import Decision
 from supervisors.api.traces import Shape, Span
@@ -23,7 +30,7 @@ class SpanExport:
 
     def __init__(self, spans: SpanReader, journal: PostgresJournal, target: Target) -> None:
         self._journal = journal
-        receiver = OtlpHttp(target) if target.url else None
+        receiver = _receiver(target) if target.url else None
         self.exporter = SpanExporter(
             receiver, read=spans.after, read_cursor=self._cursor, write_cursor=self._keep_cursor
         )
@@ -47,6 +54,12 @@ class SpanExport:
         await self._journal.fetch("write_cursor", CURSOR, jseq)
 
 
+def _receiver(target: Target) -> AbstractAsyncContextManager[SpanReceiver]:
+    from adapters.otel.http import OtlpHttp
+
+    return OtlpHttp(target)
+
+
 class Shown:
     """Spans in the shapes of the OTel adapter (`supervisors.api.traces.Shapes`)."""
 
@@ -57,6 +70,9 @@ class Shown:
     async def shown(self, spans: Sequence[Span], shape: Shape) -> Mapping[str, Any]:
         """The same in one of the shapes."""
         if shape == "otlp":
+            await asyncio.to_thread(import_module, "adapters.otel.otlp_json")  # a tenth of a second, once
+            from adapters.otel.otlp_json import otlp_json
+
             return await otlp_json(spans)
         return summaries(spans) if shape == "summaries" else jaeger_json(spans)
 

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 from adapters.otel.links import Place, missing_traces, places
-from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import spans_from_jaeger, verify
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import snapshot
@@ -73,6 +72,8 @@ async def _verified(read: ReadSide, jaeger: str | None, otlp_file: Path | None) 
         compensations, steps = await records.ended()
     elsewhere: set[Place] = set()
     if otlp_file is not None:
+        from adapters.otel.otlp_file import spans_of_file  # noqa: PLC0415 - with it OpenTelemetry's library
+
         spans: list[dict[str, Any]] = spans_of_file(Path(otlp_file).read_bytes())
     else:
         spans = await spans_from_jaeger(jaeger or "", {row["recovery_trace_id"] for row in compensations})

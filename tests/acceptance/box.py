@@ -14,6 +14,7 @@ import asyncssh
 from adapters.embedded.ports import free_port
 from tests.adapters.ssh.machines import COPY_ETC, SSHD
 from tests.parallel import first_uid
+from tests.patience import PATIENCE_S
 
 DISK_MB = 24  # /etc, /home and /var/lib/amends together
 ACCOUNTS = COPY_ETC.format(to='"$1/etc"')
@@ -59,7 +60,7 @@ class Box:
 
     async def ready(self) -> None:
         """Wait until its sshd listens."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 with suppress(OSError):
                     socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from nats.aio.client import Client
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
 from tests.directories import with_database
+from tests.forked import PIPE, Process, python
+from tests.patience import PATIENCE_S
 
 
 class Pair:
@@ -22,7 +23,7 @@ class Pair:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.postgres, self.broker = EmbeddedPostgres(base / "servers"), EmbeddedNats(base / "servers")
-        self.runtimes: list[asyncio.subprocess.Process] = []
+        self.runtimes: list[Process] = []
         self.nats: Client
 
     async def start(self) -> None:
@@ -31,9 +32,7 @@ class Pair:
         await self.broker.start()
         self.nats = await nats.connect(self.broker.url)
 
-    async def run(
-        self, name: str, *more: str, dsn: str = "", http_port: int = 0, own_key: bool = False
-    ) -> asyncio.subprocess.Process:
+    async def run(self, name: str, *more: str, dsn: str = "", http_port: int = 0, own_key: bool = False) -> Process:
         """A runtime with a state directory of its own and the first one's key to the nodes, unless it has its own."""
         state = self.base / name
         state.mkdir(exist_ok=True)
@@ -47,10 +46,7 @@ class Pair:
             f'[nats]\nservers = ["{self.broker.url}"]\n[http]\nlisten = "127.0.0.1:{http_port}"\n'
         )
         with (state / "log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "supervisors.boot", "run", "--config", str(config), *more,
-                stdout=asyncio.subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+            process = await python("-m", "supervisors.boot", "run", "--config", config, *more, stdout=PIPE, stderr=log)
         self.runtimes.append(process)
         return process
 
@@ -79,7 +75,7 @@ class Pair:
         await self.postgres.stop()
 
 
-async def line(process: asyncio.subprocess.Process, within_s: float = 30) -> str:
+async def line(process: Process, within_s: float = PATIENCE_S) -> str:
     """The next line that the runtime prints."""
     assert process.stdout is not None
     async with asyncio.timeout(within_s):

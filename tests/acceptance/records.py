@@ -9,6 +9,7 @@ from adapters.postgres.digests import verify_digests
 from amends.domain.domain import covered
 from supervisors.rental import RENTAL
 from tests.acceptance.world import World, until
+from tests.patience import PATIENCE_S
 
 REF = re.compile(r"[0-9a-f]{32}:[0-9a-f]{16}")
 COMPENSATION = (
@@ -87,7 +88,7 @@ async def run_of(world: World, entity: str, matrix_row: str) -> Run:
     return found[0]
 
 
-async def ended_run(world: World, entity: str, matrix_row: str, timeout_s: float = 10) -> Run:
+async def ended_run(world: World, entity: str, matrix_row: str, timeout_s: float = PATIENCE_S) -> Run:
     """The one run of that row, once it has ended."""
 
     async def check() -> Any:

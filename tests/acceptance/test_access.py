@@ -113,7 +113,7 @@ async def test_a_node_that_lets_nobody_in_leaves_the_pool_and_is_not_returned_be
     others = [await world.add_machine(), await world.add_machine()]
     # when root no longer accepts the runtime's key, then the node is taken out before a customer meets it
     await machine.refuse_logins()
-    await world.node_is(machine.node_id, "quarantined", timeout_s=30)
+    await world.node_is(machine.node_id, "quarantined")
     entity = f"node:{machine.node_id}"
     case = await open_case(world, entity, "setup_failing")
     assert case["evidence"]["code"] == "ssh_auth_failed"
@@ -132,7 +132,7 @@ async def test_a_node_that_lets_nobody_in_leaves_the_pool_and_is_not_returned_be
     await machine.ssh.stop()
     machine.ssh.refuse_auth = False
     await machine.ssh.start()
-    await world.node_is(machine.node_id, "ready", timeout_s=30)
+    await world.node_is(machine.node_id, "ready")
     assert [each["state"] for each in await cases(world, entity) if each["kind"] == "setup_failing"] == ["resolved"]
     for each in others:
         await world.ok("ops.node.quarantine", {"node_id": each.node_id, "reason": "the end"})

@@ -173,7 +173,7 @@ async def test_a_database_that_turns_read_only_is_unavailable_and_not_an_error_o
     await end_writers(world)
     try:
         # then commands are refused in time, and may be repeated
-        reply = await world.ask("cmd.account.create", data, key=key, timeout_s=10)
+        reply = await world.ask("cmd.account.create", data, key=key)
         assert (reply["ok"], reply["error"]["code"], reply["error"]["retryable"]) == (False, "db_unavailable", True)
     finally:
         await world.sql.execute("SET default_transaction_read_only = off")

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from amends.values.errors import BadConfiguration
 from supervisors.boot.servers import Servers
 from supervisors.settings import check_serving, load
+from tests.forked import PIPE, python
+from tests.patience import PATIENCE_S
 
 HASH = "0" * 64
 
@@ -84,18 +85,11 @@ BAD_POLICIES: dict[str, tuple[str, list[str]]] = {
 
 async def run(arguments: list[str], **environment: str) -> tuple[int | None, str]:
     """The exit status of `amends run …` and what it said on standard error."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "supervisors.boot",
-        "run",
-        *arguments,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await python(
+        "-m", "supervisors.boot", "run", *arguments, env={**os.environ, **environment}, stdout=PIPE, stderr=PIPE
+    )  # fmt: skip
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -23,6 +23,7 @@ from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
 from supervisors.demo.site import DemoFailed, Site
 from supervisors.matrix import ROWS
+from tests.patience import PATIENCE_S
 
 log = logging.getLogger(__name__)
 WITHIN_S = 120
@@ -85,7 +86,7 @@ def left_running(state_dir: Path) -> list[str]:
 
 async def all_gone(state_dir: Path) -> None:
     """Nothing runs on: what was told to end has ended, or does so soon."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while running := left_running(state_dir):
         assert time.monotonic() < deadline, running
         await asyncio.sleep(0.05)

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -80,9 +79,7 @@ async def test_an_idle_runtime_ends_at_once(world: World, machine: Machine, idle
         return any(is_signed(each["key"], as_signed(each), each["signature"]) for each in found)
 
     await until(published, "a signed head is published")
-    command = [*world.command, "audit", "verify", "--state-dir", str(world.state_dir), "--anchors", str(kept)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    await world.amends("audit", "verify", "--state-dir", str(world.state_dir), "--anchors", str(kept))
 
 
 async def anchored_heads(world: World, seq: int) -> list[tuple[str, str]]:

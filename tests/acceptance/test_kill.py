@@ -159,7 +159,7 @@ async def _nothing_is_doubled(world: World, customers: list[Customer]) -> None:
 
 async def _the_records_are_whole(world: World) -> None:
     await all_is_well(world)
-    verified = await world.ok("ops.audit.verify", {}, timeout_s=30)
+    verified = await world.ok("ops.audit.verify", {})
     assert verified["valid"], verified
     for run in await world.rows("SELECT recovery_trace_id FROM public_v1.recovery_run"):
         await check_trace(world, run["recovery_trace_id"])

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from supervisors.matrix import MATRIX
 from tests.acceptance.world import World
+from tests.patience import PATIENCE_S
 
 RUN = """
     INSERT INTO recovery_run (recovery_id, recovery_trace_id, matrix_row, matrix_version, matrix_sha256, policy_sha256,
@@ -35,7 +36,7 @@ async def refused_beside(world: World, state_dir: Path) -> None:
     second.state_dir.mkdir()
     shutil.copy(state_dir / "ssh_client_key", second.state_dir)
     process = await second._spawn()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert await process.wait() == 2
     said = second.log_text()
     assert f"matrix {MATRIX.version} changes what open recovery runs owe" in said
@@ -46,7 +47,7 @@ async def refused_beside(world: World, state_dir: Path) -> None:
     await world.sql.execute("UPDATE recovery_run SET final_outcome = 'recovered', ended_us = 2, month = 202001")
     process = await second._spawn()
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await process.stdout.readline()).startswith(b"standby")
     process.kill()
     await process.wait()

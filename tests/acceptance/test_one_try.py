@@ -110,7 +110,7 @@ async def test_what_paused_an_entity_is_resolved_although_it_owes_a_cleanup(worl
         async def opened() -> list[dict[str, Any]]:
             return await cases(world, entity)
 
-        (case,) = await until(opened, "the case is open", timeout_s=30)
+        (case,) = await until(opened, "the case is open")
         assert case["kind"] == "actor_quarantined"
     finally:
         await world.sql.execute("DROP TRIGGER stuck ON debts; DROP FUNCTION stuck()")

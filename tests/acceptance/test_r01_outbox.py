@@ -191,7 +191,7 @@ async def test_what_a_wiped_stream_has_lost_is_sent_again_at_an_operators_word(w
     assert row["outbox_id"] not in await copies(world)
     # when; then
     asked = {"since_us": row["created_us"], "reason": "disk lost"}
-    answer = await world.ok("ops.outbox.republish", asked, timeout_s=30)
+    answer = await world.ok("ops.outbox.republish", asked)
     assert (answer["complete"], answer["stored"] >= 1, answer["refused"]) == (True, True, 0)
     # then it is there again, the same event under another message id
     found = [message for message in await world.stored(EVENTS) if message["body"]["event_id"] == row["outbox_id"]]
@@ -208,8 +208,8 @@ async def test_a_purged_stream_is_filled_again_within_the_brokers_own_window_of_
     await world.nats.jetstream().purge_stream(EVENTS)
     # when it is sent again twice
     asked = {"since_us": row["created_us"], "reason": "purged by mistake"}
-    first = await world.ok("ops.outbox.republish", asked, timeout_s=30)
-    second = await world.ok("ops.outbox.republish", asked, timeout_s=30)
+    first = await world.ok("ops.outbox.republish", asked)
+    second = await world.ok("ops.outbox.republish", asked)
     # then each time all of it was stored
     assert first["complete"]
     assert first["stored"] >= 1
@@ -220,8 +220,8 @@ async def test_a_purged_stream_is_filled_again_within_the_brokers_own_window_of_
     assert bodies[0] == bodies[1]
     # and the same key gets the same answer and sends nothing
     key = world.new_key()
-    once = await world.ask("ops.outbox.republish", asked, key=key, timeout_s=30)
-    again = await world.ask("ops.outbox.republish", asked, key=key, timeout_s=30)
+    once = await world.ask("ops.outbox.republish", asked, key=key)
+    again = await world.ask("ops.outbox.republish", asked, key=key)
     assert (once["data"]["stored"], again["data"]["stored"], again["duplicate"]) == (first["stored"],) * 2 + (True,)
     assert len(await world.stored(EVENTS)) == 3 * first["stored"]
 

@@ -221,7 +221,7 @@ async def test_a_database_that_dies_during_the_set_up_loses_nothing_of_it(
         return False
 
     await until(back, "Postgres is back", 30)
-    await world.allocation_is(allocation_id, "active", timeout_s=20)
+    await world.allocation_is(allocation_id, "active")
     assert [meter["state"] for meter in await meters(world, allocation_id)] == ["accruing"]
     assert await events(world, f"allocation:{allocation_id}") == ["requested", "provisioning", "activating", "active"]
     assert await runs(world, f"allocation:{allocation_id}") == []

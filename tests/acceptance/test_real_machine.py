@@ -223,6 +223,6 @@ async def test_a_machine_that_refuses_customers_is_not_ready_until_it_lets_them_
     await machine.sshd.reconfigure("AllowUsers root")
     refused = await world.request(node_id="real")
     machine.allocations.append(refused)
-    row = await world.allocation_is(refused, "failed", timeout_s=30)
+    row = await world.allocation_is(refused, "failed")
     assert (row["failure_code"], row["billing_state"], row["cleanup_pending"]) == ("ssh_step_failed", "none", False)
     assert user_of(refused) not in machine.sshd.users()

@@ -12,6 +12,7 @@ import pytest
 
 from adapters.embedded.ports import free_port
 from tests.acceptance.pair import Pair, line
+from tests.patience import PATIENCE_S
 
 
 async def test_a_standby_serves_nothing_and_takes_over_within_ten_seconds_of_a_kill(pair: Pair) -> None:
@@ -36,11 +37,11 @@ async def test_a_paused_runtime_is_replaced_and_writes_nothing_when_it_wakes(pai
     second = await pair.run("second")
     assert (await line(second)).startswith("standby")
     os.kill(first.pid, signal.SIGSTOP)
-    assert await line(second, 15) == "ready"
+    assert await line(second) == "ready"
     (before,) = await pair.fetch("SELECT seq FROM journal_head")
     os.kill(first.pid, signal.SIGCONT)
     # then the first finds itself fenced and ends
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         assert await first.wait() == 1
     last = (pair.base / "first" / "log").read_text().splitlines()[-1]
     assert last == "amends: another runtime has taken the lease from epoch 1; this runtime has stopped"
@@ -74,12 +75,12 @@ async def test_a_standby_says_how_it_is_also_where_the_first_has_its_address(pai
     second.kill()
     await second.wait()
     os.kill(first.pid, signal.SIGSTOP)
-    assert await line(third, 15) == "ready"
+    assert await line(third) == "ready"
     assert (await pair.create_account("after"))["ok"]
     # then it listens there as soon as the first has gone
     first.kill()
     endpoints = pair.base / "third" / "endpoints.json"
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while not json.loads(endpoints.read_text())["http_url"]:
             await asyncio.sleep(0.05)
     assert (await answered(shared, "/readyz"))[0] == 200

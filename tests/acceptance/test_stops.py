@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,7 @@ class Refusing(World):
 
     def __init__(self, state_dir: Path, part: str, how: str) -> None:
         super().__init__(state_dir)
-        self.command = (sys.executable, str(Path(__file__).with_name("refusing.py")), part, how)
+        self.command = (str(Path(__file__).with_name("refusing.py")), part, how)
 
     async def end(self) -> tuple[int, float]:
         """SIGTERM; exit status and seconds until the end."""

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -23,6 +22,8 @@ from nats.js.api import StreamConfig
 from adapters.embedded.ports import free_port
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.directories import with_database
+from tests.forked import PIPE, Process, python
+from tests.patience import PATIENCE_S
 
 RATE = 249_000_000
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
@@ -33,7 +34,9 @@ BY_THE_CLOCK = {
 }
 
 
-async def until(check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 10.0, pause_s: float = 0.02) -> Any:
+async def until(
+    check: Callable[[], Awaitable[Any]], what: str, timeout_s: float = PATIENCE_S, pause_s: float = 0.02
+) -> Any:
     """Poll until `check` gives something true; the assertion names what did not come."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -50,7 +53,7 @@ class World:
     def __init__(self, state_dir: Path, config: str = "") -> None:
         self.state_dir = state_dir
         self.config = config
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
         self.machines: dict[str, Machine] = {}
         self.endpoints: dict[str, Any] = {}
         self.streams: dict[str, StreamConfig] = {}
@@ -64,18 +67,18 @@ class World:
 
     # --- the runtime ---------------------------------------------------------------------------------
 
-    command: tuple[str, ...] = (sys.executable, "-m", "supervisors.boot")
+    command: tuple[str, ...] = ("-m", "supervisors.boot")
 
     async def start(self) -> None:
         """Start the runtime and wait for `ready`."""
         process = await self._spawn()
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             line = await process.stdout.readline()
         assert line.strip() == b"ready", self.log_text()[-3000:]
         self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text())
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> Process:
         self.state_dir.mkdir(parents=True, exist_ok=True)
         if "[postgres]" not in self.config:
             await with_database(self.state_dir)
@@ -88,10 +91,7 @@ class World:
         http = '[http]\nlisten = "127.0.0.1:0"\n'
         file.write_text(f'{head}state_dir = "{self.state_dir}"\n{top}{http}{bracket}{tables}')
         with (self.state_dir / "runtime.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command, "run", "--config", str(file),
-                stdout=asyncio.subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+            self.process = await python(*self.command, "run", "--config", file, stdout=PIPE, stderr=log)
         return self.process
 
     async def start_and_kill(self, after_s: float) -> None:
@@ -186,7 +186,7 @@ class World:
 
     async def ask(
         self, subject: str, data: Any, *, key: str | None = None, headers: dict[str, str] | None = None,
-        timeout_s: float = 5,
+        timeout_s: float = PATIENCE_S,
     ) -> dict[str, Any]:  # fmt: skip
         """The reply to a request, as parsed JSON. `key` "" sends none; a header with the value "" is left out."""
         head = {"Idempotency-Key": self.new_key() if key is None else key}
@@ -201,7 +201,7 @@ class World:
         assert status == (None if found["ok"] else str(found["error"]["http"])), "the headers say what the body says"
         return found
 
-    async def ask_until(self, subject: str, data: Any, *, key: str, timeout_s: float = 30) -> dict[str, Any]:
+    async def ask_until(self, subject: str, data: Any, *, key: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """The reply to a request that is sent again under its key until somebody answers it for good."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -235,10 +235,7 @@ class World:
             "AMENDS_NATS_SERVERS": self.endpoints["nats_url"],
             "AMENDS_TOKEN": self.operator_token or self.endpoints["operator_token"],
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "supervisors.boot", *arguments, env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        process = await python("-m", "supervisors.boot", *arguments, env=environment, stdout=PIPE, stderr=PIPE)
         said, complaint = await process.communicate()
         assert process.returncode == 0, complaint.decode()
         return said.decode()
@@ -270,7 +267,7 @@ class World:
 
     async def endpoint_roles(self) -> dict[str, str]:
         """Every subject the service publishes, with the role it asks for."""
-        info = json.loads((await self.nats.request("$SRV.INFO.amends", b"", timeout=2)).data)
+        info = json.loads((await self.nats.request("$SRV.INFO.amends", b"", timeout=PATIENCE_S)).data)
         return {
             endpoint["subject"].removeprefix("amends.v1."): endpoint["metadata"]["role"]
             for endpoint in info["endpoints"]
@@ -347,7 +344,7 @@ class World:
         """The node's row."""
         return await self.one("SELECT * FROM public_v1.node WHERE node_id = $1", node_id)
 
-    async def node_is(self, node_id: str, state: str, timeout_s: float = 10) -> dict[str, Any]:
+    async def node_is(self, node_id: str, state: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for a state of the node."""
 
         async def check() -> Any:
@@ -373,7 +370,7 @@ class World:
         """The allocation's row."""
         return await self.one("SELECT * FROM public_v1.allocation WHERE allocation_id = $1", allocation_id)
 
-    async def allocation_is(self, allocation_id: str, *states: str, timeout_s: float = 10) -> dict[str, Any]:
+    async def allocation_is(self, allocation_id: str, *states: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for one of these states of the allocation."""
         seen = {"state": ""}
 
@@ -396,7 +393,7 @@ class World:
         """Release; the reply's data."""
         return await self.ok("cmd.allocation.release", {"allocation_id": allocation_id})
 
-    async def cleaned(self, allocation_id: str, timeout_s: float = 10) -> dict[str, Any]:
+    async def cleaned(self, allocation_id: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait until it has ended and owes nothing."""
 
         async def check() -> Any:

@@ -14,6 +14,7 @@ from amends.runtime.dispatcher import Dispatcher
 from amends.values.errors import BadDomain
 from amends.values.limits import Limits
 from amends.values.records import StepRow
+from tests.patience import PATIENCE_S
 
 HOUR_US = 3_600_000_000
 
@@ -64,7 +65,7 @@ async def test_what_an_operator_asks_for_waits_for_no_next_try_and_others_wait_o
     task = asyncio.create_task(world.dispatcher.run())
     # when one of them is asked for now
     world.hasten("x:a", "node:1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not world.done:
             await asyncio.sleep(0.001)
     # then it alone has run; asked for once more, nothing is left to run
@@ -81,14 +82,14 @@ async def test_a_step_that_lacks_what_it_needs_holds_no_other_step() -> None:
     world.intend("waits", "x:a", "node:1", '{"careful":true}', 0)
     world.intend("goes", "x:c", "node:3", after_us=0)
     task = asyncio.create_task(world.dispatcher.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not world.told:
             await asyncio.sleep(0.001)
     assert world.done == ["goes"]
     # when what it needs is so, then the first one is done as well
     world.near = True
     world.dispatcher.wake("node:1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while world.done != ["goes", "waits"]:
             await asyncio.sleep(0.001)
     task.cancel()

@@ -12,14 +12,7 @@ import pytest
 from amends.delivery import relay as module
 from amends.delivery.relay import MOST_PARKED, Relay
 from amends.delivery.requests import RedispatchOutbox, SkipOutbox
-from amends.delivery.streams import (
-    Lag,
-    PublishFailed,
-    PublishPoisoned,
-    PublishRecovered,
-    PublishSetApart,
-    Stream,
-)
+from amends.delivery.streams import Lag, PublishFailed, PublishPoisoned, PublishRecovered, PublishSetApart, Stream
 from amends.ports.bus import Published
 from amends.ports.journal import Head, StoredEvent
 from amends.runtime.writer import Pending
@@ -27,6 +20,7 @@ from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
 from amends.values.limits import Limits
 from amends.values.records import OutboxMarkRow, OutboxRow
+from tests.patience import PATIENCE_S
 
 STREAM = "EVENTS"
 LIMITS = Limits({"outbox_backoff_ms": (1, 4), "outbox_poll_ms": 5, "outbox_lag_alarm_ms": 60_000}, seed=7)
@@ -150,7 +144,7 @@ async def running(world: World) -> AsyncIterator[World]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():
             await asyncio.sleep(0.001)
 

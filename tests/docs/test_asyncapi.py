@@ -18,6 +18,7 @@ from adapters.nats.agents import AgentTasks, Heartbeat, Inventory, TaskResult
 from adapters.nats.service import PREFIX
 from amends.ports.steps import StepCall
 from supervisors.demo.site import Site
+from tests.patience import PATIENCE_S
 from tools import asyncapi
 from tools import asyncapi_schemas as schemas
 
@@ -125,14 +126,14 @@ async def asked(site: Site, subject: str, data: dict[str, Any]) -> dict[str, Any
     client = site.operator if subject.startswith("ops.") else site.front
     if client is site.front:
         del headers["Authorization"]
-    message = await client.request(PREFIX + subject, json.dumps(data).encode(), timeout=10, headers=headers)
+    message = await client.request(PREFIX + subject, json.dumps(data).encode(), timeout=PATIENCE_S, headers=headers)
     found: dict[str, Any] = json.loads(message.data)
     return found
 
 
 async def stored(js: JetStreamContext, subject: str) -> RawStreamMsg:
     """The event of that subject, once the relay has published it."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await js.get_last_msg("AMENDS_EVT", subject)
@@ -146,7 +147,7 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
     try:
         await site.start_runtime()
         await site.connect()
-        info = json.loads((await site.operator.request("$SRV.INFO.amends", b"", timeout=5)).data)
+        info = json.loads((await site.operator.request("$SRV.INFO.amends", b"", timeout=PATIENCE_S)).data)
         announced_replies = {
             each["subject"].removeprefix(PREFIX): json.loads(each["metadata"]["reply_schema"])
             for each in info["endpoints"]

@@ -18,6 +18,7 @@ from examples import switch_port as module
 from examples.switch_port import PORT, SWITCH, Bind, Switch
 from tests.kernel.conftest import Running
 from tests.kernel.test_switch_port import port_is, sql
+from tests.patience import PATIENCE_S
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ def _with_poison(monkeypatch: pytest.MonkeyPatch, domain: Domain) -> None:
 
 
 async def machine_is(kernel: Kernel, port: str, machine: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         state = kernel.engine.store.get("port", port)
         if state is not None and getattr(state, "machine", "") == machine:
@@ -68,7 +69,7 @@ async def machine_is(kernel: Kernel, port: str, machine: str) -> None:
 
 
 async def quarantined(kernel: Kernel, count: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while kernel.engine.policy.quarantined < count:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -108,7 +109,7 @@ async def test_an_actor_that_keeps_failing_is_paused_until_its_case_is_resolved(
         info = CommandInfo("me", "k1", "h", "cmd.x", "req_1", "t" * 32, "s" * 16, "", 1)
         rename = Envelope(Rename("m3"), command=info, reply=lambda data, error: refused.append(error))
         kernel.engine.tell("port", "p1", rename)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not refused:
                 await asyncio.sleep(0.01)
         assert refused[0] is not None
@@ -136,7 +137,7 @@ async def test_a_paused_actor_takes_the_commands_that_only_note_what_was_said(
         env = Envelope(message, command=info, reply=lambda data, error: replies.append((data, error)))
         replies.clear()
         kernel.engine.tell("port", "p1", env)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not replies:
                 await asyncio.sleep(0.01)
         return replies[0][1]
@@ -170,7 +171,7 @@ async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
     monkeypatch.setattr(switch, "run", stuck)
     async with running() as kernel:
         kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while kernel.dispatcher.running == 0:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
@@ -182,7 +183,7 @@ async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
     renamed = msgspec.structs.replace(domain, steps=steps, matrix=msgspec.structs.replace(domain.matrix, rows=rows))
     monkeypatch.setattr("tests.kernel.conftest.SWITCH", renamed)
     async with running() as kernel:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not await sql(dsn, "SELECT * FROM ops_case"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -196,7 +197,7 @@ async def test_a_step_the_runtime_does_not_know_any_more_pauses_its_entity(
         row = {"evidence": msgspec.json.decode(case["evidence"])}
         resolve = ResolveCase("unknown_step", case["case_id"], "undone by hand", row=row)
         kernel.engine.tell("port", "p1", Envelope(resolve, priority=True, actor="operator:me"))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while await sql(dsn, "SELECT 1 FROM step WHERE state = 'intended' AND entity = 'port:p1'"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -220,7 +221,7 @@ async def test_an_outcome_that_the_database_refuses_for_good_is_kept_and_its_ent
                CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON actors FOR EACH ROW EXECUTE FUNCTION refuse()""",
         )
         kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not (cases := await sql(dsn, "SELECT case_id, kind, target_ref FROM ops_case")):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -241,7 +242,7 @@ async def test_a_paused_entity_that_owes_something_is_let_go_by_resolving_what_p
         await port_is(kernel, "p1", "bound")
         kernel.engine.tell("port", "p1", Envelope(Owe(), priority=True))
         kernel.engine.tell("port", "p1", Envelope(Poison(), priority=True))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not (cases := await sql(dsn, "SELECT case_id, kind FROM ops_case")):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
@@ -285,7 +286,7 @@ async def test_a_durable_message_that_comes_twice_is_taken_in_once(running: Runn
         for machine in ("m2", "m3"):
             kernel.engine.tell("port", "p1", Envelope(Rename(machine), message_id="evt_x", priority=True))
         kernel.engine.tell("port", "p1", Envelope(Owe(), priority=True))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not getattr(kernel.engine.store.get("port", "p1"), "owing", False):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)

@@ -16,6 +16,7 @@ from examples.switch_port import PORT, SWITCH, Bind, Port, Switch, step_done
 from tests.kernel.conftest import Running
 from tests.kernel.test_entities import Rename, execute, machine_is
 from tests.kernel.test_switch_port import bound, port_is, some, sql
+from tests.patience import PATIENCE_S
 
 
 class Remind(msgspec.Struct, frozen=True):
@@ -82,7 +83,7 @@ async def resolve(kernel: Kernel, case: dict[str, Any]) -> Rejected | None:
     env = Envelope(message, actor="operator:me", command=info, reply=lambda data, error: answer.set_result(error))
     kind, _, identifier = case["entity"].partition(":")
     kernel.engine.tell(kind, identifier, env)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return await answer
 
 
@@ -199,7 +200,7 @@ async def test_what_waits_for_the_hold_of_a_target_to_end_is_done_when_the_targe
         held_us = kernel.engine.now_us() + 3_600_000_000
         kernel.dispatcher.reach.held_until = lambda adapter, target: held_us  # type: ignore[method-assign]
         kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not kernel.dispatcher.waiting:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)

@@ -10,10 +10,11 @@ from amends.kernel import Kernel
 from amends.turn.messages import Envelope
 from examples.switch_port import Bind, Switch
 from tests.kernel.conftest import Running, served
+from tests.patience import PATIENCE_S
 
 
 async def port_is(kernel: Kernel, port: str, state: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         found = await kernel.journal.read_actor("port", port)
         if found is not None and f'"state": "{state}"'.encode() in found.body:
@@ -31,7 +32,7 @@ async def bound(kernel: Kernel, *ports: str) -> None:
 
 async def some(dsn: str, query: str, count: int = 1) -> list[dict[str, Any]]:
     """What the query gives, once it gives that many rows."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while len(rows := await sql(dsn, query)) < count:
         assert time.monotonic() < deadline, rows
         await asyncio.sleep(0.02)
@@ -92,7 +93,7 @@ async def test_a_step_that_a_crash_cut_off_is_resumed(running: Running, switch: 
     switch.run = stuck  # type: ignore[method-assign]
     async with running() as kernel:
         kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await begun.wait()
         # leaving without a drain: the intent of port.up is committed, its outcome is not known
     hang.set()

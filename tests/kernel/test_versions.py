@@ -13,6 +13,7 @@ from tests.kernel.conftest import Running
 from tests.kernel.test_entities import Rename, execute, machine_is
 from tests.kernel.test_given_back import resolve
 from tests.kernel.test_switch_port import port_is, some, sql
+from tests.patience import PATIENCE_S
 
 
 class Renamed(Message, frozen=True):
@@ -56,7 +57,7 @@ async def test_what_a_later_release_has_left_is_held_by_the_one_before_and_goes_
         patched.setattr(switch, "run", stuck)
         async with running() as kernel:
             kernel.engine.tell("port", "p1", Envelope(Bind("m1"), priority=True))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not kernel.dispatcher.running:
                     await asyncio.sleep(0.01)
     assert [row["args"] for row in await sql(dsn, "SELECT args FROM step")] == ['{"machine":"m1","v":2}']

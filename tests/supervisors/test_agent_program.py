@@ -15,6 +15,7 @@ import pytest
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.permissions import configuration
 from tests.directories import scratch
+from tests.patience import PATIENCE_S
 
 USERS = ("runtime", "node-n1")
 
@@ -49,7 +50,7 @@ async def test_it_beats_as_the_user_that_the_environment_names(server: EmbeddedN
     runtime = await nats.connect(server.url, user="runtime", password="runtime-password")
     beats = await runtime.subscribe("amends.v1.hb.n1")
     async with agent(server, tmp_path, "node-n1-password") as process:
-        assert json.loads((await beats.next_msg(timeout=20)).data)["seq"] >= 1
+        assert json.loads((await beats.next_msg(timeout=PATIENCE_S)).data)["seq"] >= 1
         process.terminate()
         _, said = await process.communicate()
         assert (process.returncode, said) == (0, b"")
@@ -57,7 +58,7 @@ async def test_it_beats_as_the_user_that_the_environment_names(server: EmbeddedN
 
 
 async def test_a_wrong_password_is_said_and_never_shown(server: EmbeddedNats, tmp_path: Path) -> None:
-    async with agent(server, tmp_path, "a-wrong-one") as process, asyncio.timeout(20):
+    async with agent(server, tmp_path, "a-wrong-one") as process, asyncio.timeout(PATIENCE_S):
         assert process.stderr is not None
         said = (await process.stderr.readline()).decode()
         assert "Authorization Violation" in said

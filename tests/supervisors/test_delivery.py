@@ -33,6 +33,7 @@ from supervisors import bus_admin
 from supervisors.api.endpoints import finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.rental import RENTAL
+from tests.patience import PATIENCE_S
 
 KINDS = {kind.name: kind for kind in DELIVERY_KINDS}
 LIMITS = Limits({"notification_tries": 3, "notification_backoff_ms": (10, 20), "outbox_backoff_ms": (1, 2)})
@@ -227,7 +228,7 @@ async def test_what_a_wiped_stream_lost_is_sent_again_by_pages_from_where_the_la
     broker.fresh = True
     # then each event of before the command goes out once, and one audit entry says how many
     audits: list[AuditDraft] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while actor.intended:
             audits += (await ended(actor, admin)).audits
     assert broker.sent == [f"{row.outbox_id}.r1" for row in broker.table[6:35]]
@@ -309,7 +310,7 @@ async def test_a_republish_without_progress_gives_up_and_says_where_it_stands() 
     actor = Actor("stream", "AMENDS_EVT", Stream(state="flowing", version=1))
     actor.tell(Republish(since_us=0, reason="disk lost"))
     decisions = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while actor.intended:
             decisions.append(await ended(actor, admin))
     (entry,) = decisions[-1].audits
@@ -346,7 +347,7 @@ def done() -> StepDone:
 
 
 async def told(engine: Told, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(engine.messages) < count:
             await asyncio.sleep(0.001)
 

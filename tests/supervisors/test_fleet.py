@@ -22,6 +22,7 @@ from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
 from amends.values.errors import Unavailable
 from tests.directories import scratch
+from tests.patience import PATIENCE_S
 
 SUFFIX = "0" * 26
 USER, ALLOCATION = f"am-{SUFFIX}", f"alloc_{SUFFIX}"
@@ -71,7 +72,7 @@ async def step(fleet: Fleet, node: str, op: Op, ssh: SshClient, timeout_ms: int 
 
 async def beat(client: Client, node: str) -> dict[str, Any]:
     subscription = await client.subscribe(f"amends.v1.hb.{node}")
-    found: dict[str, Any] = json.loads((await subscription.next_msg(timeout=5)).data)
+    found: dict[str, Any] = json.loads((await subscription.next_msg(timeout=PATIENCE_S)).data)
     await subscription.unsubscribe()
     return found
 
@@ -86,7 +87,7 @@ async def reconcile(client: Client, node: str, task_id: str) -> dict[str, Any]:
     results = await client.subscribe(f"amends.v1.result.{node}")
     task = {"task_id": task_id, "op": "reconcile", "node_epoch": 1, "runtime_epoch": 1}
     await client.publish(f"amends.v1.task.{node}", json.dumps(task).encode())
-    found: dict[str, Any] = json.loads((await results.next_msg(timeout=5)).data)
+    found: dict[str, Any] = json.loads((await results.next_msg(timeout=PATIENCE_S)).data)
     await results.unsubscribe()
     return found
 
@@ -148,7 +149,7 @@ async def test_a_silent_agent_is_silent_and_a_reboot_shows_in_the_beat(
         assert (await beat(client, "node-1"))["boot_id"] == first
         second = await fleet.reboot("node-1")
         assert second != first
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while (await beat(client, "node-1"))["boot_id"] != second:
                 await asyncio.sleep(0)
 

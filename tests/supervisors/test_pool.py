@@ -16,6 +16,7 @@ from actors.tables import AssignmentRow
 from amends.turn.messages import Envelope
 from supervisors.last_seen import LastSeen
 from supervisors.pool import Policy, Pool
+from tests.patience import PATIENCE_S
 
 
 class Engine:
@@ -170,7 +171,7 @@ async def test_a_refused_offer_leaves_the_node_to_the_next_and_comes_back_later(
     engine.answer(0, ok=False)
     assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
     engine.node("n2")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(engine.offers) < 3:
             await asyncio.sleep(0.01)
     assert engine.offered()[2] == ("a1", "n2")

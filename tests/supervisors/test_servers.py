@@ -9,6 +9,7 @@ from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
 from supervisors.boot import servers
 from supervisors.boot.servers import watched
+from tests.patience import PATIENCE_S
 
 
 class Dead:
@@ -42,7 +43,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_server_that_does_not_come_back_is_tried_until_it_does(caplog: pytest.LogCaptureFixture) -> None:
     server = Dead(comes_back_with=20, at="here")
     watching = asyncio.create_task(watched("NATS", server, lambda: server.address)())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await server.back.wait()
     assert not watching.done()
     assert "attempt 19: the disk is full" in caplog.text
@@ -51,6 +52,6 @@ async def test_a_server_that_does_not_come_back_is_tried_until_it_does(caplog: p
 
 async def test_a_server_that_comes_back_elsewhere_ends_its_watcher() -> None:
     server = Dead(comes_back_with=2, at="there")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable, match="at there instead of here"):
             await watched("NATS", server, lambda: server.address)()

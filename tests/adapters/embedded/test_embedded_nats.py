@@ -15,6 +15,7 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.ownership import processes_in
 from adapters.embedded.ports import EPHEMERAL, free_port, is_free, stable_range
 from adapters.embedded.process import ServerFailed
+from tests.patience import PATIENCE_S
 
 OWNER = Path(__file__).with_name("owner.py")
 
@@ -165,7 +166,7 @@ async def test_somebody_s_shell_in_the_directory_neither_stops_a_start_nor_is_en
     (home / "server.log").touch()
     reading = await asyncio.create_subprocess_exec("tail", "-f", str(home / "server.log"), cwd=home, stdout=-3)
     server = EmbeddedNats(state_dir)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await server.start()
     assert reading.returncode is None
     reading.kill()

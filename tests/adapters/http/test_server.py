@@ -12,6 +12,7 @@ from adapters.http.answers import json_answer
 from adapters.http.metrics import prometheus_text
 from adapters.http.server import OPERATOR, HttpServer
 from amends.values.errors import BadConfiguration, Unavailable
+from tests.patience import PATIENCE_S
 
 TOKEN = {"Authorization": "Bearer secret"}
 
@@ -130,7 +131,7 @@ async def test_unknown_paths_and_methods_are_json_too(server: HttpServer) -> Non
 async def test_it_stops_within_a_second_whatever_is_open(server: HttpServer, behind: Behind) -> None:
     async with aiohttp.ClientSession() as session:
         open_request = asyncio.create_task(session.get(f"{server.url}/slow"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await behind.slow.wait()
         stopping = asyncio.create_task(server.stop())
         # A second is 20 beats of this loop: where the machine stands still, it stands still for both.

@@ -16,6 +16,7 @@ from adapters.nats.agent_machine import customer_users
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
 from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, MAX_UNASKED, AgentTasks, Heartbeats, TaskResult
 from amends.ports.steps import Outcome, StepCall
+from tests.patience import PATIENCE_S
 
 USER = "am-" + "0" * 26
 Ask = Callable[..., Awaitable[dict[str, Any]]]
@@ -41,7 +42,7 @@ class Mounts:
 async def running(agent: NodeAgent) -> AsyncIterator[NodeAgent]:
     """The agent, heard at least once."""
     await agent.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         before = agent.beats
         while agent.beats == before:
             await asyncio.sleep(0.005)
@@ -56,7 +57,7 @@ async def ask(client: Client) -> Ask:
 
     async def ask(**fields: Any) -> dict[str, Any]:
         task = {"task_id": "task_1", "op": "reconcile", "node_epoch": 1, "runtime_epoch": 1} | fields
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 await client.publish("amends.v1.task.n1", json.dumps(task).encode())
                 try:
@@ -78,7 +79,7 @@ async def test_beats_carry_the_boot_and_a_growing_number(server: EmbeddedNats, c
     beats = await client.subscribe("amends.v1.hb.n1")
     await client.flush()
     async with running(agent_in(server, tmp_path)):
-        first, second = [json.loads((await beats.next_msg(timeout=5)).data) for _ in range(2)]
+        first, second = [json.loads((await beats.next_msg(timeout=PATIENCE_S)).data) for _ in range(2)]
     assert first["boot_id"] == "boot-1"
     assert second["seq"] == first["seq"] + 1
     assert second["sent_us"] > first["sent_us"] > 1_700_000_000_000_000
@@ -326,7 +327,7 @@ async def test_a_boot_that_no_row_can_carry_is_malformed(client: Client, boot_id
     await heartbeats.start(client)
     for name in (boot_id, "boot-1"):
         await client.publish("amends.v1.hb.n1", json.dumps({"boot_id": name, "seq": 1, "sent_us": 1}).encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while heartbeats.received < 2:
             await client.flush()
     assert (heartbeats.malformed, heard) == (1, [("n1", "boot-1")])
@@ -348,7 +349,7 @@ async def test_an_agent_that_cannot_connect_can_be_stopped(tmp_path: Path) -> No
     agent = NodeAgent("n1", ["nats://127.0.0.1:1"], tmp_path)
     await agent.start()
     await asyncio.sleep(0.1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await agent.stop()
     assert agent.beats == 0
 

@@ -13,6 +13,7 @@ from adapters.nats import connection
 from adapters.nats.permissions import configuration
 from amends.values.errors import BadConfiguration
 from tests.directories import scratch
+from tests.patience import PATIENCE_S
 
 
 async def test_a_server_s_final_word_is_passed_on() -> None:
@@ -33,7 +34,7 @@ async def test_a_server_s_final_word_is_passed_on() -> None:
     url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     client = await connection.connect([url], name="test", closed=said.set_result)
     speak.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert "user authentication expired" in (await said).lower()
     assert client.is_closed
     server.close()
@@ -45,12 +46,12 @@ async def test_an_outage_is_one_line_when_it_comes_and_one_when_it_ends(
     # given a connection whose server is killed and stays away for a while
     client = await connection.connect([server.url], name="test")
     os.kill(server.pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while client.is_connected:
             await asyncio.sleep(0.01)
     await asyncio.sleep(2)
     await server.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not client.is_connected:
             await asyncio.sleep(0.01)
     await client.flush()
@@ -93,7 +94,7 @@ async def test_what_comes_faster_than_it_is_read_is_dropped_and_counted(server: 
     await client.subscribe("beats", cb=slow, pending_msgs_limit=2)
     for _ in range(20):
         await client.publish("beats", b"")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(dropped) < 10:
             await client.flush()
     assert set(dropped) == {"beats"}

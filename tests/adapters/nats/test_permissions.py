@@ -16,6 +16,7 @@ from adapters.nats.answers import Answers
 from adapters.nats.permissions import configuration
 from amends.values.inboxes import inbox_prefix
 from tests.directories import scratch
+from tests.patience import PATIENCE_S
 
 PAGE = Path(__file__).parents[3] / "docs" / "security.md"
 USERS = ("runtime", "node-n1", "provider-p1", "front", "front-2", "operator", "streams")
@@ -61,10 +62,10 @@ async def test_an_agent_needs_no_more_than_its_own_subjects(server: EmbeddedNats
     await runtime.flush()
     agent = NodeAgent("n1", [server.url], tmp_path, interval_ms=20, user="node-n1", password="node-n1", users=list)
     await agent.start()
-    assert (await beats.next_msg(timeout=5)).subject == "amends.v1.hb.n1"
+    assert (await beats.next_msg(timeout=PATIENCE_S)).subject == "amends.v1.hb.n1"
     task = b'{"task_id": "task_1", "op": "reconcile", "node_epoch": 1, "runtime_epoch": 1}'
     await runtime.publish("amends.v1.task.n1", task)
-    assert b'"status":"ok"' in (await results.next_msg(timeout=5)).data
+    assert b'"status":"ok"' in (await results.next_msg(timeout=PATIENCE_S)).data
     await agent.stop()
     await runtime.close()
 
@@ -131,12 +132,12 @@ async def test_a_front_end_hears_nobody_elses_answers(server: EmbeddedNats, othe
     assert any("permissions violation" in one for one in refused)
     operator, _ = await as_user(server, "operator")
     second, _ = await as_user(server, "front-2")
-    assert (await operator.request("amends.v1.ops.tree.show", b"{}", timeout=5)).data
-    assert (await second.request("amends.v1.cmd.account.create", b"{}", timeout=5)).data
+    assert (await operator.request("amends.v1.ops.tree.show", b"{}", timeout=PATIENCE_S)).data
+    assert (await second.request("amends.v1.cmd.account.create", b"{}", timeout=PATIENCE_S)).data
     await front.flush()
     assert overheard.pending_msgs == 0
     # and its own come, under the product's own defaults
-    assert (await front.request("amends.v1.cmd.account.create", b"{}", timeout=5)).data
+    assert (await front.request("amends.v1.cmd.account.create", b"{}", timeout=PATIENCE_S)).data
     for client in (front, second, operator, runtime):
         await client.close()
 
@@ -150,6 +151,6 @@ async def test_a_provider_answers_and_says_nothing_by_itself(server: EmbeddedNat
 
     await provider.subscribe("amends.v1.provider.p1.usage", cb=answer)
     await provider.flush()
-    assert (await runtime.request("amends.v1.provider.p1.usage", b"{}", timeout=5)).data == b"ok"
+    assert (await runtime.request("amends.v1.provider.p1.usage", b"{}", timeout=PATIENCE_S)).data == b"ok"
     await provider.close()
     await runtime.close()

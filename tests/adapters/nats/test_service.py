@@ -19,6 +19,7 @@ from amends.ports.journal import KeptReply
 from amends.runtime.engine import Engine
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Requests
+from tests.patience import PATIENCE_S
 
 ENGINE = cast("Engine", SimpleNamespace(entropy=REAL.entropy, now_us=lambda: time.time_ns() // 1000))
 
@@ -46,7 +47,9 @@ async def test_an_answer_that_no_message_can_carry_is_refused_instead_of_lost(
     await service.start()
     asking = await nats.connect(server.url)
     for length, good in ((10, True), (1_000_000, True), (1_048_000, False), (3_000_000, False)):
-        message = await asking.request("amends.v1.qry.text.get", json.dumps({"length": length}).encode(), timeout=5)
+        message = await asking.request(
+            "amends.v1.qry.text.get", json.dumps({"length": length}).encode(), timeout=PATIENCE_S
+        )
         reply = json.loads(message.data)
         assert reply["ok"] is good
         if not good:
@@ -102,21 +105,21 @@ async def test_whatever_is_asked_with_another_reply_subject_is_dropped_unread(
     attacker = await nats.connect(server.url)
     heard = await attacker.subscribe("amends.v1.evt.>")
     # when each subject that answers is asked to answer as an event
-    info = json.loads((await attacker.request("$SRV.INFO.amends", b"", timeout=5)).data)
+    info = json.loads((await attacker.request("$SRV.INFO.amends", b"", timeout=PATIENCE_S)).data)
     subjects = ["amends.v1.qry.text.get"]
     for verb in ("PING", "INFO", "STATS"):
         subjects += [f"$SRV.{verb}", f"$SRV.{verb}.amends", f"$SRV.{verb}.amends.{info['id']}"]
     for subject in subjects:
         await attacker.publish(subject, b'{"length": 1}', reply="amends.v1.evt.allocation.a.released")
     # then nothing is said there, nothing was done, and each is counted
-    await attacker.request("amends.v1.qry.text.get", b'{"length": 2}', timeout=5)
+    await attacker.request("amends.v1.qry.text.get", b'{"length": 2}', timeout=PATIENCE_S)
     await asyncio.sleep(0.1)
     assert heard.pending_msgs == 0
     assert asked == [2]
     assert answers.dropped == len(subjects)
     # and errors are counted where they were answered
-    await attacker.request("amends.v1.qry.text.get", b'{"length": "x"}', timeout=5)
-    stats = json.loads((await attacker.request("$SRV.STATS.amends", b"", timeout=5)).data)
+    await attacker.request("amends.v1.qry.text.get", b'{"length": "x"}', timeout=PATIENCE_S)
+    stats = json.loads((await attacker.request("$SRV.STATS.amends", b"", timeout=PATIENCE_S)).data)
     assert [each["num_errors"] for each in stats["endpoints"]] == [1]
     await attacker.close()
     await service.stop(1)

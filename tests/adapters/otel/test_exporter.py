@@ -24,6 +24,7 @@ from amends.values.errors import Unavailable
 from tests.adapters.otel.receiver import Receiver
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import ready_node, whole_story
+from tests.patience import PATIENCE_S
 
 QUICK = Backoff(10, 40)
 
@@ -67,7 +68,7 @@ async def running(exporter: SpanExporter) -> AsyncIterator[SpanExporter]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():
             await asyncio.sleep(0.01)
 

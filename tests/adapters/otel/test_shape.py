@@ -11,7 +11,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import SpanFlags
 from adapters.otel.encoding import SCHEMA_URL, encode_rows
 from adapters.otel.links import missing_traces, with_pointed_at
 from adapters.otel.otlp_file import spans_of_otlp, spans_of_otlp_json
-from adapters.otel.otlp_json import otlp_json, summaries
+from adapters.otel.otlp_json import otlp_json
+from adapters.otel.summaries import summaries
 from adapters.otel.verify import verify
 from adapters.postgres.spans import SpanReader
 from amends.turn.messages import Envelope, TimerFired, TurnRefused
@@ -23,6 +24,7 @@ REMOTE = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SpanFlags.SPAN_FLAGS_
 
 async def refused_activation(book: Book) -> None:
     """R03: the database refuses the activation three times; the user that stands on the node is owed."""
+    await book.end("node:n2", "agent.reconcile", users=[], mounts=[], foreign=[])
     allocation_id = await requested(book, "n2")
     ref = f"allocation:{allocation_id}"
     await book.end(ref, "ssh.user-create")
@@ -31,7 +33,6 @@ async def refused_activation(book: Book) -> None:
         refused = TurnRefused(TimerFired("activate"), "23514", "the meter is refused", tries, book.now_us + 900_000)
         await book.tell("allocation", allocation_id, Envelope(refused))
     await book.end(ref, "ssh.user-remove")
-    await book.end("node:n2", "agent.reconcile", users=[], mounts=[], foreign=[])
 
 
 async def exported(database: Database) -> ExportTraceServiceRequest:

@@ -14,6 +14,7 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.statements import migrations
 from amends.values.errors import BadConfiguration, Fenced
 from tests.adapters.postgres.database import Database
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def renewed(lease: Lease, times: int) -> None:
     connection = await asyncpg.connect(lease._dsn)
     seen: set[Any] = set()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(seen) <= times:
                 seen.add(await connection.fetchval("SELECT renewed_at FROM lease"))
                 await asyncio.sleep(0.005)
@@ -68,7 +69,7 @@ async def test_a_holder_whose_lease_was_taken_is_fenced(elsewhere: Lease) -> Non
     await thief.execute("UPDATE lease SET epoch = 2")
     await thief.close()
     with pytest.raises(Fenced):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await elsewhere.run()
 
 
@@ -144,7 +145,7 @@ async def test_where_postgres_takes_no_writes_the_holder_still_answers_and_begin
     monkeypatch.setattr(module, "ACT_S", 0.2)
     superuser = await asyncpg.connect(elsewhere._dsn)
     await superuser.execute("REVOKE UPDATE ON lease FROM amends")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while elsewhere.may_act():
             await asyncio.sleep(0.02)
     await asyncio.sleep(0.3)
@@ -196,7 +197,7 @@ async def test_who_has_another_clock_than_postgres_is_refused_at_once_also_while
     wanting = Lease(elsewhere._dsn, "second", wall_us=lambda: time.time_ns() // 1000 + wrong_s * 1_000_000)
     where = "ahead of" if wrong_s > 0 else "behind"
     with pytest.raises(BadConfiguration, match=rf"clock is [23]\.\d s {where} Postgres'"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await wanting.acquire()
     await wanting.aclose()
     # then it has taken nothing; a holder's own connection is busy renewing, so another one asks

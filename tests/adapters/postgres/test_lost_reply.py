@@ -21,6 +21,7 @@ from amends.values.errors import TurnFailed, Unavailable
 from amends.values.records import AuditDraft
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
+from tests.patience import PATIENCE_S
 
 TYPES = rows_of((RENTAL,))
 Cut = Literal["", "before", "after"]
@@ -141,7 +142,7 @@ async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
         for number in range(10):
             proxy.cut = cut
             writer.submit(Pending(new_account(f"a{number}"), ended.append))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(ended) <= number:
                     await asyncio.sleep(0.005)
     finally:

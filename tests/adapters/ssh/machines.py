@@ -28,11 +28,11 @@ from adapters.simulated.ssh_node import Fault, SimulatedNode
 from adapters.ssh.client import SshClient
 from adapters.ssh.commands import Op, SshCommand, SshEndpoint, SshOutcome
 from tests.parallel import first_uid
+from tests.patience import PATIENCE_S
 
 HOMES = Path("/home")
 # The accounts' files as they are, without the locks of those who change them at this moment, which come and go.
 COPY_ETC = "tar -C /etc --exclude='*.lock' -cf - . 2>/dev/null | tar -C {to} -xpf -"
-PATIENCE_S = 30.0  # for what happens at once on an idle machine
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
 

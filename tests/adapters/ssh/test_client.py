@@ -18,7 +18,8 @@ from adapters.ssh.client_key import generate_client_key
 from adapters.ssh.commands import SshEndpoint, SshOutcome, probe_command
 from adapters.ssh.keys import KeyRefused
 from adapters.ssh.session import plain
-from tests.adapters.ssh.machines import PATIENCE_S, Customer, Simulated, until
+from tests.adapters.ssh.machines import Customer, Simulated, until
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Any
 import asyncssh
 import pytest
 
-from tests.adapters.ssh.machines import COPY_ETC, PATIENCE_S, Customer, OpenSsh, until
+from tests.adapters.ssh.machines import COPY_ETC, Customer, OpenSsh, until
+from tests.patience import PATIENCE_S
 
 Daemon = Callable[..., Awaitable[OpenSsh]]
 # It fills what there is, and goes on filling: whatever becomes free while it lives is taken in a moment.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.ssh.machines import HOMES, PATIENCE_S, Customer, OpenSsh, processes_of, until
+from tests.adapters.ssh.machines import HOMES, Customer, OpenSsh, processes_of, until
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import asyncssh
 import pytest
 
 from adapters.ssh.commands import Op, SshOutcome, probe_command, script
-from tests.adapters.ssh.machines import PATIENCE_S, Customer, OpenSsh, needs_root
+from tests.adapters.ssh.machines import Customer, OpenSsh, needs_root
 from tests.adapters.ssh.test_scripts import NOBODY, run
+from tests.patience import PATIENCE_S
 
 Daemon = Callable[..., Awaitable[OpenSsh]]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from adapters.ssh.commands import script
-from tests.adapters.ssh.machines import HOMES, PATIENCE_S, Customer, OpenSsh
+from tests.adapters.ssh.machines import HOMES, Customer, OpenSsh
+from tests.patience import PATIENCE_S
 
 USER = "am-" + "0" * 26
 HEAD = f"homes=HOMES; AMENDS_USER={USER}; uid=2001; mounts=TABLE\n"

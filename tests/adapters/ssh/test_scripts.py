@@ -14,7 +14,8 @@ import pytest
 
 from adapters.ssh import commands
 from adapters.ssh.commands import OPS, Op, SshCommand, command_line, packed, probe_command, script
-from tests.adapters.ssh.machines import PATIENCE_S, needs_root, new_suffix
+from tests.adapters.ssh.machines import needs_root, new_suffix
+from tests.patience import PATIENCE_S
 
 SUFFIX = new_suffix()
 GOOD = {
