@@ -4,8 +4,8 @@ HOW: `waits` for ever and takes no cancellation, `blocks` the whole event loop.
 """
 
 import asyncio
+import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable
 
 from supervisors import closing
@@ -25,7 +25,7 @@ def main(part: str, how: str) -> int:
 
     async def block() -> None:
         while True:
-            time.sleep(3600)  # stands still on purpose: the whole event loop is what refuses here
+            signal.pause()  # the whole event loop refuses
 
     def open_it(parts: closing.Parts, name: str, close: Callable[[], Awaitable[object]]) -> None:
         sys.stderr.write(f"opened {name}\n")

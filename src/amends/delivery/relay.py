@@ -35,7 +35,7 @@ from amends.values.records import OutboxMarkRow, OutboxRow
 log = logging.getLogger("amends.relay")
 CONCURRENCY = 64
 READ_AHEAD = 10_000
-MOST_PARKED = 100  # each has a case in the stream's state; beyond that the stream itself is in trouble
+MOST_PARKED = 100  # each has a case in the stream's state; what is refused beyond that is set apart, like any other
 DOUBT_AFTER = 3  # failures in a row of the oldest row, before another entity's is tried beside it
 MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 

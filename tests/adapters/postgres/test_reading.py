@@ -75,6 +75,8 @@ async def test_filters_are_by_column_of_any_type(database: Database) -> None:
     assert (await read.page("node", {"labels": {}}))["items"] == []
     quote = await read.page("allocation", {"account_id": "' OR 1=1 --"})
     assert quote["items"] == []
+    for entity in ("allocation", "notification", "node", "step"):
+        assert await read.page(entity, {"state": None}) == {"items": [], "cursor": None}
 
 
 BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
