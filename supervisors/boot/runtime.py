@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from actors.node.state import ssh_endpoint
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.server import HttpServer
@@ -88,7 +86,7 @@ class Runtime:
         self._otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
         self._resource = resource_of(os.environ)
         self._core = Core(
-            self._policy, Limits(settings.limits(), seed=secrets.randbits(32)),
+            self._policy, Limits(settings.limits(), seed=secrets.randbits(32)), policy_text=self._policy_text.decode(),
             has_runbook=lambda name: runbook(name) is not None, domain_label=settings.detector.domain_label,
         )  # fmt: skip
         self._kernel = self._core.kernel
@@ -115,8 +113,6 @@ class Runtime:
         self.parts.opened("reads", self._read.aclose)
         count = await self._core.load(self._journal, lease, notary)
         await self._key.claim(self._journal, kernel.clock.now_us())
-        policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
-        await kernel.store_document("policy", self._policy.sha256, policy)
         await self._connect()
         await self._serve()
         spare_collector()

@@ -14,9 +14,13 @@ from actors.between import SetupFailed
 from actors.node.state import Node
 from actors.tables import AssignmentRow
 from amends.turn.messages import Envelope
+from amends.values.limits import Limits
+from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
-from supervisors.pool import Policy, Pool
+from supervisors.pool import Pool
+from supervisors.timing import timing
 from tests.patience import PATIENCE_S
+from tests.policies import POLICY
 
 
 class Engine:
@@ -80,7 +84,7 @@ class Engine:
 @pytest.fixture
 def engine() -> Engine:
     engine = Engine()
-    Pool(Policy("1", "0" * 64, "usd"), LastSeen()).attach(cast(Any, engine))
+    Pool(POLICY, LastSeen(), Guards(Limits(timing("acceptance", {})))).attach(cast(Any, engine))
     return engine
 
 

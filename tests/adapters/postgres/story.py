@@ -26,8 +26,8 @@ from amends.turn.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits
 from amends.values.records import StepRow
-from supervisors.pool import Policy
 from supervisors.rental import RENTAL
+from tests.policies import OLD_POLICY
 
 KINDS = {kind.name: kind for kind in RENTAL.kinds}
 START_US = 1_768_478_400_000_000
@@ -50,12 +50,18 @@ def context(epoch: int) -> Context:
 class Facts:
     """What decisions may know of other actors, kept up by the book."""
 
-    policy = Policy("2026-01", "ab" * 32, "usd")
+    policy = OLD_POLICY
 
     def __init__(self) -> None:
         self.states: dict[tuple[str, str], Any] = {}
         self.held: dict[str, tuple[str, str]] = {}
         self.debts: dict[str, set[str]] = {}
+
+    def policy_of(self, sha256: str) -> Any:
+        return self.policy
+
+    def posted_us(self, meter_id: str) -> int | None:
+        return None
 
     def account(self, account_id: str) -> Any:
         return self.states.get(("account", account_id))
