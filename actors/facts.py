@@ -6,27 +6,9 @@ What a decision relies on at its commit it requires (`Decision.require`); a fact
 from typing import Protocol, cast
 
 from actors.account.kind import Account
+from actors.money.policy import Policy
 from actors.node.state import Node
 from amends.turn.decision import Decision
-
-
-class Policy(Protocol):
-    """The policy in force, as a meter copies it."""
-
-    @property
-    def version(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Its hash."""
-        ...
-
-    @property
-    def currency(self) -> str:
-        """What it counts in."""
-        ...
 
 
 class Facts(Protocol):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from actors.facts import Facts
+from actors.money.policy import Policy
 from actors.node.state import Node
 from amends.kernel import Kernel, OpenJournal
 from amends.ports.bus import Publisher
@@ -26,7 +27,7 @@ from supervisors.api.admission import Admission
 from supervisors.detector import Detector
 from supervisors.last_seen import LastSeen
 from supervisors.loading import load_pool, load_seen
-from supervisors.pool import IN_REACH, Policy, Pool
+from supervisors.pool import IN_REACH, Pool
 from supervisors.rental import RENTAL
 from supervisors.reprobe import Reprobes
 

@@ -14,6 +14,7 @@ from actors.account.kind import Account
 from actors.allocation.r04_cleanup import LOCKOUT
 from actors.allocation.state import Allocation, user_of
 from actors.between import Offer, SetupFailed, Suspicion
+from actors.money.policy import Policy
 from actors.node.state import Node
 from actors.tables import AssignmentRow, DebtRow
 from amends.runtime.engine import Engine
@@ -25,14 +26,6 @@ from supervisors.last_seen import LastSeen
 OFFER_AGAIN_S = 0.05
 IN_REACH = ("registered", "ready", "draining", "quarantined")
 ACCUSING = (Suspicion, SetupFailed)  # until the node has taken these in, nobody else is sent there
-
-
-class Policy(Struct, frozen=True):
-    """What a meter copies of the policy file."""
-
-    version: str
-    sha256: str
-    currency: str
 
 
 class Pool:

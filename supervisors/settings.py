@@ -16,11 +16,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from actors.fields import MAX_RATE
-from amends.values.canonical import sha256
+from actors.money.policy import Policy
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
+from supervisors import policy_file
 from supervisors.matrix import MATRIX
-from supervisors.pool import Policy
 from supervisors.timing import TIMING, Profile, timing
 
 Role = Literal["operator", "viewer"]
@@ -333,16 +333,5 @@ def _check_not_built(name: str, settings: Settings) -> None:
 
 
 def load_policy(settings: Settings) -> tuple[Policy, bytes]:
-    """The policy's identity and its text; the built-in default if none is configured."""
-    path = Path(settings.policy_file) if settings.policy_file else Path(__file__).with_name("policy.toml")
-    try:
-        text = path.read_bytes()
-        raw = tomllib.loads(text.decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadConfiguration(f"{path}: the policy cannot be read: {error}") from None
-    version, currency = raw.get("policy_version"), raw.get("currency")
-    if not isinstance(version, str) or not version:
-        raise BadConfiguration(f"{path}: policy_version must be a text")
-    if not isinstance(currency, str) or not re.fullmatch(r"[a-z]{3}", currency):
-        raise BadConfiguration(f"{path}: currency must be three lower-case letters, it is {currency!r}")
-    return Policy(version, sha256(text), currency), text
+    """The policy in force and its text; the built-in one if none is configured. Raises `BadConfiguration`."""
+    return policy_file.load(Path(settings.policy_file) if settings.policy_file else policy_file.BUILT_IN)

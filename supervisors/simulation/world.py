@@ -31,7 +31,7 @@ from supervisors.api.endpoints import checks, commands, finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
-from supervisors.pool import Policy
+from supervisors.policy_file import built_in
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
 from supervisors.timing import timing
@@ -109,8 +109,7 @@ class Running:
         sources = Sources(
             wall_us=lambda: START_US + loop.now_us(), monotonic_us=loop.now_us, entropy=world.chance.randbytes
         )
-        policy = Policy("2026-01", "ab" * 32, "usd")
-        self.core = Core(policy, world.limits, sources=sources)
+        self.core = Core(built_in(), world.limits, sources=sources)
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def live(self, story: Tell) -> None:

@@ -15,7 +15,8 @@ from actors.node.state import Node
 from actors.tables import AssignmentRow
 from amends.turn.messages import Envelope
 from supervisors.last_seen import LastSeen
-from supervisors.pool import Policy, Pool
+from supervisors.policy_file import built_in
+from supervisors.pool import Pool
 from tests.patience import PATIENCE_S
 
 
@@ -80,7 +81,7 @@ class Engine:
 @pytest.fixture
 def engine() -> Engine:
     engine = Engine()
-    Pool(Policy("1", "0" * 64, "usd"), LastSeen()).attach(cast(Any, engine))
+    Pool(built_in(), LastSeen()).attach(cast(Any, engine))
     return engine
 
 

@@ -26,7 +26,7 @@ from amends.turn.seal import seal
 from amends.values import ids
 from amends.values.limits import Limits
 from amends.values.records import StepRow
-from supervisors.pool import Policy
+from supervisors.policy_file import built_in
 from supervisors.rental import RENTAL
 
 KINDS = {kind.name: kind for kind in RENTAL.kinds}
@@ -43,14 +43,19 @@ def context(epoch: int) -> Context:
     """The rental domain's context with tight budgets."""
     facts = Facts()
     return Context(
-        (RENTAL,), epoch=epoch, limits=Limits(LIMITS), facts=facts, policy_sha256="ab" * 32, address_of=facts.address_of
+        (RENTAL,),
+        epoch=epoch,
+        limits=Limits(LIMITS),
+        facts=facts,
+        policy_sha256=facts.policy.sha256,
+        address_of=facts.address_of,
     )
 
 
 class Facts:
     """What decisions may know of other actors, kept up by the book."""
 
-    policy = Policy("2026-01", "ab" * 32, "usd")
+    policy = built_in()
 
     def __init__(self) -> None:
         self.states: dict[tuple[str, str], Any] = {}
