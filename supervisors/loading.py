@@ -9,7 +9,8 @@ from actors.node.state import Node
 from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow
 from amends.ports.journal import Journal
 from amends.runtime.store import Store
-from supervisors.policy_file import BadPolicy, read_policy
+from amends.values.errors import BadConfiguration
+from supervisors.policy_file import read
 from supervisors.pool import Pool
 
 log = logging.getLogger("amends.fleet")
@@ -26,6 +27,11 @@ async def load_pool(pool: Pool, journal: Journal) -> None:
             pool.load_debt(debt.debt_id, debt.node_id, debt.allocation_id or "")
     async for meters in journal.live_rows(MeterRow):
         for meter in meters:
+            if meter.policy_sha256 not in pool.policies:
+                raise BadConfiguration(
+                    f"the meter {meter.meter_id} is open under the policy {meter.policy_version} "
+                    f"({meter.policy_sha256[:12]}…), which is not stored or cannot be read"
+                )
             pool.meters.take_in(meter)
 
 
@@ -42,8 +48,8 @@ async def load_policies(pool: Pool, journal: Journal) -> None:
     for sha256, body in (await journal.documents("policy")).items():
         try:
             text = msgspec.json.decode(body, type=dict[str, str])["toml"]
-            pool.policies.setdefault(sha256, read_policy(f"the stored policy {sha256}", text.encode()))
-        except (BadPolicy, msgspec.MsgspecError, KeyError) as error:
+            pool.policies.setdefault(sha256, read(text.encode(), f"the stored policy {sha256}"))
+        except (BadConfiguration, msgspec.MsgspecError, KeyError) as error:
             log.warning("the stored policy %s cannot be read, and no meter may be open under it: %s", sha256, error)
 
 

@@ -19,8 +19,8 @@ from actors.fields import MAX_RATE
 from actors.money.policy import Policy
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
+from supervisors import policy_file
 from supervisors.matrix import MATRIX
-from supervisors.policy_file import BadPolicy, read_policy
 from supervisors.timing import TIMING, Profile, timing
 
 Role = Literal["operator", "viewer"]
@@ -333,13 +333,5 @@ def _check_not_built(name: str, settings: Settings) -> None:
 
 
 def load_policy(settings: Settings) -> tuple[Policy, bytes]:
-    """The policy and its text; the built-in default if none is configured."""
-    path = Path(settings.policy_file) if settings.policy_file else Path(__file__).with_name("policy.toml")
-    try:
-        text = path.read_bytes()
-        policy = read_policy(str(path), text)
-    except OSError as error:
-        raise BadConfiguration(f"{path}: the policy cannot be read: {error}") from None
-    except BadPolicy as error:
-        raise BadConfiguration(str(error)) from None
-    return policy, text
+    """The policy in force and its text; the built-in one if none is configured. Raises `BadConfiguration`."""
+    return policy_file.load(Path(settings.policy_file) if settings.policy_file else policy_file.BUILT_IN)

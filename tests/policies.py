@@ -1,11 +1,8 @@
-"""The policy that tests rent under: the built-in one, by another name where the name matters."""
-
-from importlib import resources
+"""The policies that tests rent under: the built-in one, and one that is known by another name."""
 
 import msgspec
 
-from actors.money.policy import Policy
-from supervisors.policy_file import read_policy
+from supervisors.policy_file import built_in
 
-POLICY: Policy = read_policy("policy.toml", resources.files("supervisors").joinpath("policy.toml").read_bytes())
+POLICY = built_in()
 OLD_POLICY = msgspec.structs.replace(POLICY, policy_version="2026-01", sha256="ab" * 32)

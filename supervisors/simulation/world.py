@@ -9,7 +9,6 @@ Time goes on from run to run. Clients ask with the idempotency keys they asked w
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -32,7 +31,7 @@ from supervisors.api.endpoints import checks, commands, finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
-from supervisors.policy_file import read_policy
+from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
 from supervisors.timing import timing
@@ -65,9 +64,9 @@ class World:
         self.database = Database((RENTAL,))
         self.bus = SimulatedBus()
         self.machines = SimulatedMachines()
-        text = resources.files("supervisors").joinpath("policy.toml").read_text()
+        text = BUILT_IN.read_text(encoding="utf-8")
         self.policy_text = text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}")
-        self.policy = read_policy("policy.toml", self.policy_text.encode())
+        self.policy = read(self.policy_text.encode(), "policy.toml")
         self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
         self.now_s = 0.0
         self.runs = 0
