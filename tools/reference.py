@@ -32,6 +32,7 @@ FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 WIDTH: Final = 118
 PLACES: Final = {"cmd": "api-commands.md", "ops": "api-operators.md", "qry": "api-queries.md"}
+OF_NODES: Final = ("ops.node.", "ops.detector.")  # they have a page of their own
 CASE_KINDS: Final = frozenset(case.kind for case in CASES)
 RECORDS: Final = frozenset(
     ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case")
@@ -164,10 +165,13 @@ def subject(endpoint: Endpoint) -> list[str]:
 
 
 def _subjects(where: str) -> Callable[[], list[str]]:
-    """The sections of the subjects that begin so; of `qry.` those of records stand on a page of their own."""
+    """The sections of the subjects that begin so; of `qry.` those of records and of `ops.` those of nodes apart."""
 
     def sections() -> list[str]:
-        chosen = [one for one in endpoints() if one.subject.startswith(where.removesuffix("records"))]
+        begins = where.removesuffix("records").removesuffix("nodes")
+        chosen = [one for one in endpoints() if one.subject.startswith(begins)]
+        if where.startswith("ops."):
+            chosen = [one for one in chosen if one.subject.startswith(OF_NODES) == where.endswith("nodes")]
         if where.startswith("qry."):
             chosen = [one for one in chosen if (one.subject.split(".")[1] in RECORDS) == where.endswith("records")]
         return [line for endpoint in chosen for line in subject(endpoint)][:-1]
@@ -183,7 +187,8 @@ def index() -> list[str]:
         if where != "qry" or verb == "account.statement":
             anchor = endpoint.subject.replace(".", "")
             what = "change" if endpoint.answer is None else "question"
-            rows.append(f"[`{endpoint.subject}`]({PLACES[where]}#{anchor}) | {askers(endpoint)} | {what}")
+            place = "api-nodes.md" if endpoint.subject.startswith(OF_NODES) else PLACES[where]
+            rows.append(f"[`{endpoint.subject}`]({place}#{anchor}) | {askers(endpoint)} | {what}")
     answered = [entity for entity in ENTITIES if entity not in NOT_BUILT]
     rows.append(f"`qry.<entity>.get`, `qry.<entity>.list` of {listed(answered)} | {ROLES['reader']} | question")
     return table("subject | for | kind", rows)
@@ -275,6 +280,7 @@ PARTS: Final[dict[str, Callable[[], list[str]]]] = {
     "cases": cases,
     "commands": _subjects("cmd."),
     "operators": _subjects("ops."),
+    "nodes": _subjects("ops.nodes"),
     "queries": _subjects("qry."),
     "records": _subjects("qry.records"),
     "matrix": matrix,
