@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from actors.node.state import ssh_endpoint
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.server import HttpServer
@@ -65,8 +63,9 @@ from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
+from supervisors.policy_file import body_of, load
 from supervisors.runbooks import runbook
-from supervisors.settings import Settings, load_policy
+from supervisors.settings import Settings
 
 log = logging.getLogger("amends.boot")
 
@@ -84,7 +83,7 @@ class Runtime:
         self._instance_id = secrets.token_hex(8)
         self._version = version("amends")
         self._servers = Servers(settings, self._state_dir)
-        self._policy, self._policy_text = load_policy(settings)
+        self._policy, self._policy_text = load(settings.policy_file)
         self._otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
         self._resource = resource_of(os.environ)
         self._core = Core(
@@ -115,7 +114,7 @@ class Runtime:
         self.parts.opened("reads", self._read.aclose)
         count = await self._core.load(self._journal, lease, notary)
         await self._key.claim(self._journal, kernel.clock.now_us())
-        policy = msgspec.json.encode({"toml": self._policy_text.decode()}).decode()
+        policy = body_of(self._policy_text)
         await kernel.store_document("policy", self._policy.sha256, policy)
         await self._connect()
         await self._serve()
