@@ -1,5 +1,7 @@
 """What entities tell one another: durable messages, each in the transaction of the turn that sends it."""
 
+from typing import Any
+
 from amends.domain.versions import Message
 
 
@@ -21,7 +23,41 @@ class SetupWorked(Message, frozen=True):
 
 
 class DebtSettled(Message, frozen=True):
-    """An allocation no longer owes this node a cleanup."""
+    """An allocation no longer owes this node a cleanup.
+
+    Of one that ended with the node's loss: the `user` that was removed, the span that had made it, and how long the
+    removal took; "" for any other.
+    """
+
+    user: str = ""
+    made_by: str = ""
+    duration_ms: int = 0
+
+
+class NodeLost(Message, frozen=True):
+    """The node of this allocation is lost: by silence, or since it was rebooted (R08).
+
+    `beat_us`: its last sign of life; `epoch`: that of the node until then; `failure_id`: the node's failure.
+    """
+
+    node_id: str
+    epoch: int
+    cause: str
+    beat_us: int
+    failure_id: str
+
+
+class LossConfirmed(Message, frozen=True):
+    """An operator confirms that a node which is held in suspect is lost, whatever the guards say."""
+
+    reason: str
+
+
+class LedgerPosted(Message, frozen=True):
+    """Entries of the account's ledger that are worth an event: all but the windows of a rental that goes on."""
+
+    entries: list[dict[str, Any]]
+    recovery_trace_id: str = ""
 
 
 class Offer(Message, frozen=True):

@@ -3,6 +3,7 @@
 What a decision relies on at its commit it requires (`Decision.require`); a fact may be older than that.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 from actors.account.kind import Account
@@ -17,6 +18,14 @@ class Facts(Protocol):
     @property
     def policy(self) -> Policy:
         """The policy in force."""
+        ...
+
+    def policy_of(self, sha256: str) -> Policy:
+        """The policy that a meter was opened under; KeyError where it is not stored."""
+        ...
+
+    def posted_us(self, meter_id: str) -> int | None:
+        """Through which instant a running meter is posted."""
         ...
 
     def account(self, account_id: str) -> Account | None:
@@ -53,6 +62,18 @@ class Facts(Protocol):
 
     def heard_boot(self, node_id: str) -> str:
         """The boot id of its last heartbeat, "" if it was not heard since the start."""
+        ...
+
+    def last_seen_us(self, node_id: str) -> int:
+        """When the node was last heard; 0 if never."""
+        ...
+
+    def concerned_by_loss(self, node_id: str, beat_us: int) -> list[str]:
+        """The allocations of a node that its loss concerns: the one it has, and those that ended after that instant."""
+        ...
+
+    def held_nodes(self, domain: str | None, node_ids: Sequence[str] | None) -> list[str]:
+        """The silent nodes on which the guards let no verdict pass, of a domain and of these."""
         ...
 
     def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:

@@ -5,13 +5,13 @@ from typing import ClassVar
 from msgspec import Struct
 
 from amends.values.facets import Facet
-from amends.values.tables import Live, Table, placed
+from amends.values.tables import Live, Table
 
 
 class AssignmentRow(Struct):
     """The tie between an allocation and its node: reserved, active, ended (A1: one live per node)."""
 
-    table: ClassVar[Table] = Table(name="assignments", key=("allocation_id",),
+    table: ClassVar[Table] = Table(name="assignments", key=("allocation_id",), after="ended_us",
         live=Live("state", not_in=("ended",)), facets=(
         Facet(name="assignment", columns=("node_id", "since_us")),
         Facet(
@@ -55,7 +55,8 @@ class DebtRow(Struct):
 class MeterRow(Struct):
     """The usage clock of one allocation (`tables.md`, meter)."""
 
-    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), money=True, facets=(
+    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), money=True,
+        live=Live("state", is_in=("accruing",)), facets=(
         Facet(
             name="meter",
             columns=("allocation_id", "account_id", "rate_uminor_per_hour", "policy_version", "policy_sha256",
@@ -69,6 +70,7 @@ class MeterRow(Struct):
             name="meter.stop", wins="least", by="stopped_us",
             columns=("stopped_us",),
         ),
+        Facet(name="meter.clock", columns=("unit_us", "window_us"), default=(0, 0)),
     ))  # fmt: skip
 
     meter_id: str
@@ -82,6 +84,8 @@ class MeterRow(Struct):
     stopped_us: int | None
     stop_cause: str | None
     posted_through_us: int
+    unit_us: int  # of its policy, as is the next; 0 of meters that an older release opened
+    window_us: int
 
 
 class NodeSeenRow(Struct):
@@ -99,15 +103,28 @@ class NodeSeenRow(Struct):
     last_heartbeat_us: int
 
 
-# Nothing writes the ledger in this release: whatever stands there was slipped in.
-(LEDGER,) = placed(Table(name="ledger_entries", key=("entry_id",), facets=(
-    Facet(
-        name="ledger",
-        columns=(
-            "account_id", "meter_id", "entry_type", "amount_minor", "currency", "idempotency_key", "payload_hash",
-            "rule_id", "window_start_us", "created_us", "jseq",
-        ),
-    ),
-)))  # fmt: skip
+class LedgerRow(Struct):
+    """An entry of an account's ledger: append-only, amounts of minor units, one per key for ever (credit-policy.md)."""
 
-RENTAL_ROWS: tuple[type[Struct], ...] = (AssignmentRow, DebtRow, MeterRow, NodeSeenRow)
+    table: ClassVar[Table] = Table(name="ledger_entries", key=("entry_id",), money=True, facets=(
+        Facet(
+            name="ledger",
+            columns=("account_id", "meter_id", "entry_type", "amount_minor", "currency", "idempotency_key",
+                "payload_hash", "rule_id", "window_start_us", "created_us", "jseq"),
+        ),
+    ))  # fmt: skip
+
+    entry_id: str
+    account_id: str
+    meter_id: str | None
+    entry_type: str
+    amount_minor: int
+    currency: str
+    idempotency_key: str
+    payload_hash: str
+    rule_id: str | None
+    window_start_us: int | None
+    created_us: int
+
+
+RENTAL_ROWS: tuple[type[Struct], ...] = (AssignmentRow, DebtRow, MeterRow, LedgerRow, NodeSeenRow)

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from actors.detector.kind import DetectorState
+from actors.detector.messages import FLEET, DetectorStarts
 from actors.facts import Facts
 from actors.money.policy import Policy
 from actors.node.state import Node
@@ -22,15 +24,18 @@ from amends.runtime.requests import Limits as CallerLimits
 from amends.runtime.requests import Requests
 from amends.runtime.trunk import ChildSpec
 from amends.turn.decision import Decision
+from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 from supervisors.api.admission import Admission
 from supervisors.detector import Detector
+from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
-from supervisors.loading import load_pool, load_seen
+from supervisors.loading import load_ended, load_policies, load_pool, load_seen
 from supervisors.pool import IN_REACH, Pool
 from supervisors.rental import RENTAL
 from supervisors.reprobe import Reprobes
 
+LOSABLE = ("ready", "draining", "suspect", "quarantined")
 AWAY_STATES = ("suspect", "offline", "quarantined")
 
 
@@ -38,11 +43,12 @@ class Core:
     """See above. Raises `BadDomain` if the tables do not hold together."""
 
     def __init__(
-        self, policy: Policy, limits: Limits, *, has_runbook: Callable[[str], bool] = lambda name: True,
-        domain_label: str = "", sources: Sources = REAL,
+        self, policy: Policy, limits: Limits, *, policy_text: str = "", domain_label: str = "", sources: Sources = REAL,
+        has_runbook: Callable[[str], bool] = lambda name: True,
     ) -> None:  # fmt: skip
-        self._last_seen = LastSeen()
-        self.pool = Pool(policy, self._last_seen)
+        self._last_seen, self._guards = LastSeen(), Guards(limits)
+        self.pool = Pool(policy, self._last_seen, self._guards)
+        self._policy_text = policy_text
         answers: Facts = self.pool  # all that decisions may ask
         self.kernel = Kernel(
             (RENTAL,), limits, facts=answers, policy_sha256=policy.sha256, has_runbook=has_runbook, sources=sources,
@@ -55,7 +61,10 @@ class Core:
         kernel = self.kernel
         await kernel.open(journal, lease, notary)
         self.pool.attach(kernel.engine)
+        document = msgspec.json.encode({"toml": self._policy_text}).decode()
+        await kernel.store_document("policy", self.pool.policy.sha256, document)
         count = await kernel.load()
+        await load_policies(self.pool, journal)
         await load_pool(self.pool, journal)
         return count
 
@@ -63,14 +72,25 @@ class Core:
         """Have the detector know the fleet. `linked`: whether heartbeats could reach us now."""
         engine = self.kernel.engine
         clock = self.kernel.sources.monotonic_us
-        self.detector = Detector(engine, self._last_seen, monotonic=lambda: clock() / 1e6, linked=linked)
+        self.detector = Detector(
+            engine, self._last_seen, self._guards, monotonic=lambda: clock() / 1e6, linked=linked,
+            domain_of=self._domain,
+        )  # fmt: skip
         engine.listeners += [self.detector.follow, self._wake_held]
-        seen = await load_seen(self.kernel.journal, engine.store)
+        seen, beats = await load_seen(self.kernel.journal, engine.store), dict[str, int]()
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
+                if node.state in LOSABLE and last_us:
+                    beats[node_id] = last_us
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
+        await load_ended(self.pool, self.kernel.journal, beats)
         self.reprobes = Reprobes(engine, self.pool)
+        detector = engine.store.get("detector", FLEET)
+        if isinstance(detector, DetectorState):
+            self._guards.restore(detector.holds)
+        else:
+            engine.tell("detector", FLEET, Envelope(DetectorStarts(), priority=True))
 
     def wire(
         self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool],
@@ -87,6 +107,7 @@ class Core:
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="windows", run=self.pool.meters.run, detail=lambda: {"meters": len(self.pool.meters)}),
         ]  # fmt: skip
 
     def requests(self, authenticate: Callable[..., Any], limits: CallerLimits | None = None) -> Requests:
@@ -99,7 +120,10 @@ class Core:
         """The failure domain of a step's target, "" where none is known."""
         kind, _, node_id = target.partition(":")
         node = self.pool.node(node_id) if kind == "node" else None
-        return node.labels.get(self._domain_label, "") if node is not None else ""
+        return self._domain(node) if node is not None else ""
+
+    def _domain(self, node: Node) -> str:
+        return node.labels.get(self._domain_label, "")
 
     def _wake_held(self, decision: Decision) -> None:
         """A turn has committed: a node that is back has its held steps done; an operator's word is no return (R04)."""

@@ -1,16 +1,17 @@
-"""The detector: when each node was last heard, and who has fallen silent. No actor and no timer per node.
+"""The detector: when each node was last heard, and who has fallen silent, for how long. No actor, no timer per node.
 
 A table of last-seen times and one lazily re-armed heap. A blind detector judges nobody: while the link to NATS is
 down, or the canary has not come back through the broker, every deadline waits and starts again in full with sight;
-time that the event loop lost is credited to all. Verdicts (offline) belong to the node-loss rows. A node's actor has
-one word of the detector's before it at a time, however often the world changes meanwhile; the next one says how it is
-then.
+time that the event loop lost is credited to all. Who has been silent for `offline_after_ms` is a matter of `verdicts`.
+A node's actor has one word of the detector's before it at a time, however often the world changes meanwhile; the next
+one says how it is then.
 """
 
 import asyncio
 import heapq
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import inf
 
 from actors.node.messages import HeartbeatSeen, Silent
 from actors.node.state import Node
@@ -23,7 +24,9 @@ from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
 from amends.values.errors import TurnFailed
 from supervisors.boots import BootIds
+from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen, Seen
+from supervisors.verdicts import Verdicts
 
 STALL_S = 0.1
 SAVED_AT_ONCE = 2_000  # nodes whose last-seen times one turn writes
@@ -37,10 +40,15 @@ class Detector:
     """
 
     def __init__(
-        self, engine: Engine, last_seen: LastSeen, *, monotonic: Callable[[], float], linked: Callable[[], bool]
-    ) -> None:
-        self._engine, self._mono, self._linked = engine, monotonic, linked
+        self, engine: Engine, last_seen: LastSeen, guards: Guards, *, monotonic: Callable[[], float],
+        linked: Callable[[], bool], domain_of: Callable[[Node], str] = lambda node: "",
+    ) -> None:  # fmt: skip
+        self._engine, self._mono, self._linked, self._domain_of = engine, monotonic, linked, domain_of
         self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
+        self._offline_s = engine.context.limits("offline_after_ms") / 1000
+        self._guards = guards
+        self._verdicts = Verdicts(engine, guards, last_seen.last_seen_us, monotonic)
+        self._before: dict[str, int] = {}  # of nodes with a new boot id, the last beat with the one they had
         self._boots = BootIds(engine.context.limits("flap_window_ms") / 1000)
         self._seen = last_seen.nodes
         self._known: set[str] = set()
@@ -68,12 +76,13 @@ class Detector:
         again, moved = seen is None or seen.silent, False
         if seen is None:
             self._seen[node_id] = Seen(boot_id, now, us, silent=False)
-            heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+            self._arm(node_id, now + self._suspect_s)
         else:
             if seen.silent:
-                heapq.heappush(self._heap, (now + self._suspect_s, node_id))
+                self._is_back(node_id, now)
             moved = seen.boot_id not in ("", boot_id)
             if moved:
+                self._before.setdefault(node_id, seen.us)
                 self._boots.changed(node_id, seen.boot_id, boot_id, now)
             again = again or not seen.boot_id
             seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
@@ -82,6 +91,11 @@ class Detector:
             self._tell_boots(now, node_id)
         elif again:
             self._tell(node_id)
+
+    def _is_back(self, node_id: str, now: float) -> None:
+        self._arm(node_id, now + self._suspect_s)
+        self._guards.heard(node_id)
+        self._verdicts.heard(node_id)
 
     def _tell_boots(self, now: float, node_id: str = "") -> None:
         for each, rival in self._boots.due(now, node_id):
@@ -96,7 +110,8 @@ class Detector:
             self._owed[node_id] = rival or self._owed.get(node_id, "")
             return
         self._told.add(node_id)
-        message = Silent(seen.us) if seen.silent else HeartbeatSeen(seen.boot_id, seen.us, rival)
+        before_us = self._before.get(node_id, 0)
+        message = Silent(seen.us) if seen.silent else HeartbeatSeen(seen.boot_id, seen.us, rival, before_us)
         env = Envelope(message, priority=True, done=lambda taken: self._taken(node_id, taken))
         self._engine.tell("node", node_id, env)
 
@@ -105,7 +120,9 @@ class Detector:
         rival = self._owed.pop(node_id, None)
         if not taken:
             self._refused.add(node_id)
-        elif rival is not None:
+            return
+        self._before.pop(node_id, None)
+        if rival is not None:
             self._tell(node_id, rival)
 
     def canary(self) -> None:
@@ -129,26 +146,50 @@ class Detector:
             return
         if node.way_back.returning and not (isinstance(before, Node) and before.way_back.returning):
             self._boots.forget(decision.id)  # an operator's word counts against what was heard before it
-        if before is None or before.state != node.state:
+        if not isinstance(before, Node) or before.state != node.state or before.labels != node.labels:
             self.on_node(decision.id, node)
+            if node.state == "offline":
+                self._guards.lost(decision.id, self._mono())
+        self._verdicts.follow(decision.id, node)
 
     def on_node(self, node_id: str, node: Node) -> None:
         """A node's state has changed, or it was loaded. Whoever may be rented is watched, however it came to that."""
+        if node.state in ("registered", "retired"):
+            self._guards.forget(node_id)
+        else:
+            self._guards.watch(node_id, self._domain_of(node))
         if node.state == "retired":
             self._known.discard(node_id)
             self._seen.pop(node_id, None)
             self._boots.forget(node_id)
+            self._verdicts.heard(node_id)
             return
         self._known.add(node_id)
-        if node.state not in ("ready", "draining"):
-            return
-        now, seen = self._mono(), self._seen.get(node_id)
+        if node.state == "offline":
+            self._is_offline(node_id, node)
+        elif node.state != "registered":
+            self._watch(node_id, node)
+
+    def _is_offline(self, node_id: str, node: Node) -> None:
+        """It is told of its next heartbeat; its silence is nobody's concern."""
+        self._verdicts.heard(node_id)
+        seen = self._seen.get(node_id)
+        if seen is None:
+            self._seen[node_id] = Seen(node.boot_id or "", self._mono(), node.last_heartbeat_us or 0, silent=True)
+        else:
+            seen.silent = True
+
+    def _watch(self, node_id: str, node: Node) -> None:
+        now, seen, silent = self._mono(), self._seen.get(node_id), bool(node.silence.last_us)
         if seen is None:  # not heard since the start: a full deadline from now on
-            self._seen[node_id] = Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=False)
-            heapq.heappush(self._heap, (now + self._suspect_s, node_id))
-        elif seen.silent:  # known to be silent, and its new state does not say so: it is suspected at the next look
+            self._seen[node_id] = Seen(node.boot_id or "", now, node.last_heartbeat_us or 0, silent=silent)
+            self._arm(node_id, now + (self._offline_s if silent else self._suspect_s))
+            if silent:
+                self._guards.silent(node_id)
+        elif seen.silent and not silent:  # its new state does not say so: it is told at the next look
             seen.silent = False
-            heapq.heappush(self._heap, (now, node_id))
+            self._guards.heard(node_id)
+            self._arm(node_id, now)
 
     # --- watching ------------------------------------------------------------------------------------
 
@@ -206,6 +247,8 @@ class Detector:
             return
         if self._blind:
             self._blind, self._sight_since = False, now
+            for node_id in self._verdicts.begin_again():
+                self._arm(node_id, now + self._offline_s)
         self._tell_boots(now)
         if now >= self._again_at:
             self._again_at, refused, self._refused = now + AGAIN_S, self._refused, set()
@@ -213,22 +256,41 @@ class Detector:
                 self._tell(node_id)
                 yield
         while self._linked() and self._heap and self._heap[0][0] <= now:
-            _, node_id = heapq.heappop(self._heap)
+            due, node_id = heapq.heappop(self._heap)
             seen = self._seen.get(node_id)
-            if seen is None or seen.silent:
-                continue
-            due = max(seen.at, self._sight_since) + self._suspect_s
-            if due > now:
-                heapq.heappush(self._heap, (due, node_id))
-                continue
-            seen.silent = True
-            self._tell(node_id)
-            yield
+            if seen is not None and seen.due == due:  # else it has been re-armed since
+                seen.due = inf
+                if self._has_fallen_silent(node_id, seen, now):
+                    yield
+        yield from self._verdicts.look(now)
+
+    def _arm(self, node_id: str, due: float) -> None:
+        """It is looked at then, or before: one entry of a node counts."""
+        seen = self._seen[node_id]
+        if due < seen.due:
+            seen.due = due
+            heapq.heappush(self._heap, (due, node_id))
+
+    def _has_fallen_silent(self, node_id: str, seen: Seen, now: float) -> bool:
+        """Of a node whose deadline has come up: whether it is told. A silent one is next looked at for a verdict."""
+        due = max(seen.at, self._sight_since) + (self._offline_s if seen.silent else self._suspect_s)
+        if due > now:
+            self._arm(node_id, due)
+            return False
+        if seen.silent:
+            node = self._engine.store.get("node", node_id)
+            if isinstance(node, Node) and node.state != "offline":
+                self._verdicts.due(node_id)
+            return False
+        seen.silent = True
+        self._guards.silent(node_id)
+        self._tell(node_id)
+        self._arm(node_id, max(seen.at, self._sight_since) + self._offline_s)
+        return True
 
     def _credit(self, lost: float) -> None:
         """The loop was late: nobody's silence is counted for that time."""
         self._sight_since = max(self._sight_since, self._mono() - self._suspect_s + lost)
         self._canary += lost
         for seen in self._seen.values():
-            if not seen.silent:
-                seen.at += lost
+            seen.at += lost

@@ -3,14 +3,20 @@
 The detector keeps it; decisions and the pool only ask it.
 """
 
+from math import inf
+
 
 class Seen:
-    """One node: heard at `at` (monotonic seconds) and `us` (microseconds since the epoch)."""
+    """One node: heard at `at` (monotonic seconds) and `us` (microseconds since the epoch).
 
-    __slots__ = ("at", "boot_id", "silent", "us")
+    `due`: when it is looked at next; infinite while nobody waits for anything of it.
+    """
+
+    __slots__ = ("at", "boot_id", "due", "silent", "us")
 
     def __init__(self, boot_id: str, at: float, us: int, *, silent: bool) -> None:
         self.boot_id, self.at, self.us, self.silent = boot_id, at, us, silent
+        self.due = inf
 
 
 class LastSeen:

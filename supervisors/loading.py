@@ -1,10 +1,18 @@
 """What the fleet's indexes know at a start: assignments, debts, and when each node was last heard."""
 
+import logging
+from collections.abc import Mapping
+
 from actors.node.state import Node
-from actors.tables import AssignmentRow, DebtRow, NodeSeenRow
+from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow
 from amends.ports.journal import Journal
 from amends.runtime.store import Store
+from amends.values.errors import BadConfiguration
+from supervisors.policy_file import read_stored
 from supervisors.pool import Pool
+
+log = logging.getLogger("amends.fleet")
+FOREVER_US = 1 << 62
 
 
 async def load_pool(pool: Pool, journal: Journal) -> None:
@@ -15,6 +23,31 @@ async def load_pool(pool: Pool, journal: Journal) -> None:
     async for debts in journal.live_rows(DebtRow):
         for debt in debts:
             pool.load_debt(debt.debt_id, debt.node_id, debt.allocation_id or "")
+    async for meters in journal.live_rows(MeterRow):
+        for meter in meters:
+            if meter.policy_sha256 not in pool.policies:
+                raise BadConfiguration(
+                    f"the meter {meter.meter_id} is open under the policy {meter.policy_version} "
+                    f"({meter.policy_sha256[:12]}…), which is not stored or cannot be read"
+                )
+            pool.meters.take_in(meter)
+
+
+async def load_ended(pool: Pool, journal: Journal, beats: Mapping[str, int]) -> None:
+    """Rentals that have ended after their node's last beat (`beats`): its loss would concern them."""
+    async for ties in journal.rows_after(AssignmentRow, min(beats.values(), default=FOREVER_US)):
+        for tie in ties:
+            if tie.state == "ended" and (tie.ended_us or 0) > beats.get(tie.node_id, FOREVER_US):
+                pool.load_ended(tie.allocation_id, tie.node_id, tie.ended_us or 0)
+
+
+async def load_policies(pool: Pool, journal: Journal) -> None:
+    """The policies under which meters were ever opened; those that no release of this shape wrote are left out."""
+    for sha256, body in (await journal.documents("policy")).items():
+        try:
+            pool.policies.setdefault(sha256, read_stored(body))
+        except BadConfiguration as error:
+            log.warning("the policy %s cannot be read, and no meter may be open under it: %s", sha256, error)
 
 
 async def load_seen(journal: Journal, store: Store) -> dict[str, int]:

@@ -79,7 +79,9 @@ ROWS = (
         owner="Provisioning Worker + Billing Worker", entity="allocation", covers=("node.verdict",),
         compensations=("cancel·state_change", "reverse·state_change", "reverse·external_call"),
         budget=("offline_after_ms", "min_failed_probes"), billing="stop at the last good heartbeat; credit by policy",
-        exhaustion="degraded while a debt is open", failure_types=("timeout",), status="not_built",
+        exhaustion="degraded while a debt is open", failure_types=("timeout",), owed=("reverse·side_effect",),
+        cases=("mass_offline", "agent_silent"), books=("meters", "ledger_entries"),
+        code="actors.allocation.r08_node_loss",
     ),
     MatrixRow(
         id="R09", name="force release", step="Admin force-release",
@@ -89,7 +91,7 @@ ROWS = (
         owner="Admin Service + Billing Worker", entity="allocation", covers=("ops.force_release",),
         compensations=("cancel·state_change", "reverse·state_change"), budget=(),
         billing="stop at the accepted time; refund by rule", exhaustion="none", failure_types=("policy",),
-        status="not_built",
+        books=("meters", "ledger_entries"), code="actors.allocation.r09_force_release",
     ),
     MatrixRow(
         id="R10", name="attach precheck", step="Storage attach precheck",
@@ -143,7 +145,7 @@ ROWS = (
     ),
 )  # fmt: skip
 
-MATRIX = Matrix("2026-11-26.2", ROWS)
+MATRIX = Matrix("2026-11-27.1", ROWS)
 
 # What a person settles: kind of case, and the commands that may; its page is docs/runbooks/<kind>.md.
 CASES = tuple(
@@ -158,6 +160,8 @@ CASES = tuple(
         ("node_flapping", ("ops.node.return_to_service", "ops.node.retire")),
         ("setup_failing", ("ops.node.return_to_service", "ops.node.update", "ops.node.retire")),
         ("identity_conflict", ("ops.node.return_to_service", "ops.node.retire")),
+        ("mass_offline", ("ops.detector.confirm",)),
+        ("agent_silent", ("ops.node.quarantine", "ops.node.update", "ops.node.retire")),
         ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
     )
 )

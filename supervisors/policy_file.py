@@ -59,11 +59,6 @@ def built_in() -> Policy:
     return load()[0]
 
 
-def body_of(text: bytes) -> str:
-    """A policy's text as a document's body."""
-    return msgspec.json.encode(Stored(text.decode())).decode()
-
-
 def read_stored(body: str | bytes) -> Policy:
     """The policy of a document; raises `BadConfiguration` where an earlier release took what this one refuses."""
     try:

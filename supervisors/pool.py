@@ -6,6 +6,7 @@ assignable if and only if it is `ready`, without assignment and without debt.
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 from msgspec import Struct
@@ -21,7 +22,9 @@ from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
+from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
+from supervisors.meters import Meters
 
 OFFER_AGAIN_S = 0.05
 IN_REACH = ("registered", "ready", "draining", "quarantined")
@@ -31,10 +34,13 @@ ACCUSING = (Suspicion, SetupFailed)  # until the node has taken these in, nobody
 class Pool:
     """Facts for decisions (`Decision.facts`) and the matching of waiting allocations with free nodes."""
 
-    def __init__(self, policy: Policy, last_seen: LastSeen) -> None:
-        self.policy, self._last_seen = policy, last_seen
+    def __init__(self, policy: Policy, last_seen: LastSeen, guards: Guards) -> None:
+        self.policy, self._last_seen, self._guards = policy, last_seen, guards
+        self.policies = {policy.sha256: policy}  # by hash: an open meter keeps the one that it was opened under
+        self.meters = Meters(self.policy_of)
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
+        self._ended: dict[str, dict[str, int]] = {}  # node → allocations that have ended there of late, and when
         self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
         self._waiting: WaitingRequests[Allocation] = WaitingRequests()
         self._free: FreeNodes[Node] = FreeNodes()
@@ -50,10 +56,19 @@ class Pool:
     def attach(self, engine: Engine) -> None:
         """Follow this engine's committed turns."""
         self._engine = engine
+        self.meters.attach(engine)
         engine.listeners.append(self.follow)
         engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------
+
+    def policy_of(self, sha256: str) -> Policy:
+        """The policy that a meter was opened under; KeyError where it is not stored."""
+        return self.policies[sha256]
+
+    def posted_us(self, meter_id: str) -> int | None:
+        """Through which instant a running meter is posted."""
+        return self.meters.posted_us(meter_id)
 
     def account(self, account_id: str) -> Account | None:
         """The committed account."""
@@ -85,6 +100,16 @@ class Pool:
     def last_seen_us(self, node_id: str) -> int:
         """When the node was last heard; 0 if never."""
         return self._last_seen.last_seen_us(node_id)
+
+    def concerned_by_loss(self, node_id: str, beat_us: int) -> list[str]:
+        """The allocations of a node that its loss concerns: the one it has, and those that ended after that instant."""
+        held = self._assignments.get(node_id)
+        ended = [each for each, ended_us in self._ended.get(node_id, {}).items() if ended_us > beat_us]
+        return sorted({*ended, held[0]} if held is not None else ended)
+
+    def held_nodes(self, domain: str | None, node_ids: Sequence[str] | None) -> list[str]:
+        """The silent nodes on which the guards let no verdict pass, of a domain and of these."""
+        return self._guards.held_nodes(domain, node_ids)
 
     def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
         """Whether a step has gone well on another node since then, so that the trouble is not our own (A7).
@@ -147,6 +172,12 @@ class Pool:
     def load_assignment(self, allocation_id: str, node_id: str, state: str) -> None:
         """Take in a stored assignment."""
         self._assignments[node_id] = (allocation_id, state)
+
+    def load_ended(self, allocation_id: str, node_id: str, ended_us: int) -> None:
+        """Take in an assignment that has ended; it is kept until its node is heard of after that."""
+        heard_us = self._last_seen.last_seen_us(node_id)
+        kept = {each: at_us for each, at_us in self._ended.get(node_id, {}).items() if at_us > heard_us}
+        self._ended[node_id] = {**kept, allocation_id: ended_us}
 
     def load_debt(self, debt_id: str, node_id: str, allocation_id: str) -> None:
         """Take in a stored debt."""
@@ -225,6 +256,7 @@ class Pool:
         if type(row) is AssignmentRow:
             if row.state == "ended":
                 self._assignments.pop(row.node_id, None)
+                self.load_ended(row.allocation_id, row.node_id, row.ended_us or 0)
             else:
                 self._assignments[row.node_id] = (row.allocation_id, row.state)
             return row.node_id

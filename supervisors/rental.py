@@ -2,9 +2,10 @@
 
 from actors.account.kind import ACCOUNT
 from actors.allocation.kind import ALLOCATION
+from actors.detector.kind import DETECTOR
 from actors.node.kind import NODE
 from actors.steps import InstallKey, OnNode, OnUser, Reconcile, RemoveUser, UndoUser
-from actors.tables import LEDGER, RENTAL_ROWS
+from actors.tables import RENTAL_ROWS
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_REQUESTS, DELIVERY_STEPS
 from amends.domain.domain import Domain
 from amends.domain.steps import StepSpec
@@ -55,16 +56,27 @@ STEPS = (
         needs=("bus",),
         args=Reconcile,
     ),
+    StepSpec(
+        name="node.verdict",
+        external=False,
+        no_undo="what a lost node costs is settled, not undone",
+        failures=("timeout",),
+    ),
+    StepSpec(
+        name="ops.force_release",
+        external=False,
+        no_undo="an operator's word stands",
+        failures=("policy",),
+    ),
     *DELIVERY_STEPS,
 )
 
 RENTAL = Domain(
     name="rental",
-    kinds=(ACCOUNT, NODE, ALLOCATION, *DELIVERY_KINDS),
+    kinds=(ACCOUNT, NODE, ALLOCATION, DETECTOR, *DELIVERY_KINDS),
     steps=STEPS,
     requests=DELIVERY_REQUESTS,
     matrix=MATRIX,
     cases=CASES,
     rows=RENTAL_ROWS,
-    unwritten=(LEDGER,),
 )

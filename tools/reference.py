@@ -79,6 +79,9 @@ def described(kind: Any) -> str:
             return f"whole number, {kind.ge} to {kind.le}"
         case inspect.StrType():
             return _text(kind)
+        case inspect.ListType():
+            most = f" of at most {kind.max_length}" if kind.max_length is not None else ""
+            return f"list{most}: {described(kind.item_type)}"
         case inspect.DictType():
             most = f" of at most {kind.max_length}" if kind.max_length is not None else ""
             return f"object{most}: keys {described(kind.key_type)}; values {described(kind.value_type)}"

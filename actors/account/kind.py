@@ -1,8 +1,9 @@
-"""The account actor: an id, a currency, nothing that changes yet."""
+"""The account actor: an id, a currency; it numbers the events of its ledger."""
 
 from typing import Any
 
 from actors.account.messages import CreateAccount
+from actors.between import LedgerPosted
 from amends.domain.kinds import ActorKind, ActorState
 from amends.turn.decision import Decision
 
@@ -21,6 +22,14 @@ def _create(s: Account | None, m: CreateAccount, d: Decision) -> None:
     d.create(Account(state="open", currency=m.currency, created_us=d.now_us, stripe_customer_id=m.stripe_customer_id))
 
 
+def _posted(s: Account, m: LedgerPosted, d: Decision) -> None:
+    """The entries stand in the ledger already; their events are numbered by their account."""
+    d.recovery_trace_id = m.recovery_trace_id
+    for number, entry in enumerate(m.entries, s.event_seq + 1):
+        d.announce("account", d.id, "ledger_posted", seq=number, cause=entry["entry_type"], data=entry)
+    d.set(event_seq=s.event_seq + len(m.entries))
+
+
 def view_account(s: Account, identifier: str, d: Any) -> dict[str, Any]:
     """Row of `public_v1.account`."""
     return {
@@ -36,7 +45,7 @@ ACCOUNT = ActorKind(
     state_type=Account,
     states={"open": "forever"},
     transitions={("", "open"): "account.create"},
-    handlers={CreateAccount: _create},
+    handlers={CreateAccount: _create, LedgerPosted: _posted},
     creates=frozenset({CreateAccount}),
     view=view_account,
 )

@@ -1,16 +1,24 @@
 """The allocation actor: one rental of one node by one account.
 
-Automaton and handlers; its turns stand in `r02_setup`, `r03_activation`, `release` and `r04_cleanup`. It knows no SSH
-and no database.
+Automaton and handlers; its turns stand in files named by row, in `release` and in `billing`. It knows no SSH and no
+database.
 """
 
 from typing import Any
 
-from actors.allocation import r02_setup, r03_activation, r04_cleanup, release
-from actors.allocation.messages import ReleaseAllocation, RequestAllocation, RetryCleanup
+from actors.allocation import (
+    billing,
+    r02_setup,
+    r03_activation,
+    r04_cleanup,
+    r08_node_loss,
+    r09_force_release,
+    release,
+)
+from actors.allocation.messages import ForceRelease, PostWindows, ReleaseAllocation, RequestAllocation, RetryCleanup
 from actors.allocation.state import Allocation, view_allocation
 from actors.allocation.upgrades import in_parts, owes_its_user
-from actors.between import CleanupLost, NodeMoved, Offer, Suspicion
+from actors.between import CleanupLost, NodeLost, NodeMoved, Offer, Suspicion
 from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired, TurnRefused
@@ -34,7 +42,7 @@ def _timer(s: Allocation, m: TimerFired, d: Decision) -> None:
 TIMERS = {
     "deadline": r02_setup.deadline,
     "activate": r03_activation.activate,
-    "leave": release.leave,
+    "leave": r09_force_release.leave,
 }
 
 
@@ -67,10 +75,11 @@ ALLOCATION = ActorKind(
         ("requested", "provisioning"): "an assignable node was taken",
         ("requested", "failed"): "no node until the deadline, or released",
         ("provisioning", "activating"): "both SSH steps done",
-        ("provisioning", "failed"): "SSH step failed (R02), or cancelled by a release",
+        ("provisioning", "failed"): "SSH step failed (R02), cancelled by a release, or the node is lost",
         ("activating", "active"): "the activation transaction commits",
         ("activating", "failed"): "activation tries exhausted (R03), or the node is lost",
-        ("active", "releasing"): "release accepted",
+        ("active", "releasing"): "release or force-release accepted",
+        ("active", "failed"): "the node is lost (R08)",
         ("releasing", "released"): "the customer is locked out and the release commits",
     },
     handlers={
@@ -78,6 +87,9 @@ ALLOCATION = ActorKind(
         Offer: r02_setup.offer,
         NodeMoved: r03_activation.moved,
         ReleaseAllocation: release.release,
+        ForceRelease: r09_force_release.force_release,
+        NodeLost: r08_node_loss.lost,
+        PostWindows: billing.post,
         RetryCleanup: r04_cleanup.retry,
         CleanupLost: r04_cleanup.lost,
         StepDone: _step_done,
@@ -85,10 +97,14 @@ ALLOCATION = ActorKind(
         TurnRefused: _refused,
     },
     creates=frozenset({RequestAllocation}),
-    legal={Offer: Legal(("requested",)), NodeMoved: Legal(("active", "releasing"))},
+    legal={
+        Offer: Legal(("requested",)),
+        NodeMoved: Legal(("active", "releasing")),
+        PostWindows: Legal(("active",)),
+    },
     upgrades=(owes_its_user, in_parts),
     view=view_allocation,
     owner=lambda s: s.account_id,
     answers_refusal=_answers_refusal,
-    while_paused=frozenset({ReleaseAllocation}),
+    while_paused=frozenset({ReleaseAllocation, ForceRelease}),
 )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from actors.fields import MAX_RATE, AccountId, AllocationId, KeyText, Labels, NodeId
 from amends.domain.api import Asked, Command, Name, Reason, Request, ShortText
@@ -15,6 +15,9 @@ _BEGUN: dict[str, Any] = {
 _RELEASING: dict[str, Any] = {
     "state": "releasing", "cleanup_pending": False, "cleanup_attempts": 0, "ended_us": None, "version": 13,
 }  # fmt: skip
+
+
+_ACCEPTED = {"accepted_us": {"type": "integer"}, "already_terminal": {"type": "boolean"}}
 
 
 class RequestAllocation(Request, frozen=True):
@@ -45,7 +48,7 @@ class ReleaseAllocation(Request, frozen=True):
 
     command: ClassVar[Command] = Command(
         subject="cmd.allocation.release", help="end a rental", of="allocation", by="allocation_id",
-        answer={"accepted_us": {"type": "integer"}, "already_terminal": {"type": "boolean"}},
+        answer=_ACCEPTED,
         then=_RELEASING, beside={"accepted_us": 1_768_467_660_000_000},
     )  # fmt: skip
     allocation_id: AllocationId
@@ -61,3 +64,23 @@ class RetryCleanup(Request, frozen=True):
     )  # fmt: skip
     allocation_id: AllocationId
     reason: Reason
+
+
+class ForceRelease(Request, frozen=True):
+    """ops.allocation.force_release"""
+
+    command: ClassVar[Command] = Command(
+        subject="ops.allocation.force_release", help="end somebody's rental", words="force-release", role="operator",
+        of="allocation", by="allocation_id", answer=_ACCEPTED, then={**_RELEASING, "release_cause": "force"},
+        beside={"accepted_us": 1_768_467_660_000_000},
+        example={"reason_code": "platform_fault", "reason": "the rack loses its cooling"},
+    )  # fmt: skip
+    allocation_id: AllocationId
+    reason_code: Annotated[
+        ShortText, Asked("what the policy goes by, such as operator_request or platform_fault", "--reason-code")
+    ]
+    reason: Reason
+
+
+class PostWindows(Struct, frozen=True):
+    """Windows of its meter have ended and are to be posted."""

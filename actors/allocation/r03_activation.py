@@ -34,7 +34,7 @@ def activate(s: Allocation, d: Decision) -> None:
     billing.start(d)
     d.to("active")
     d.row(AssignmentRow(d.id, s.node_id, "active", d.now_us, None))
-    d.did(STEP, tries, True, d.now_us)
+    d.part("rental", ref=f"{d.trace_id}:{d.did(STEP, tries, True, d.now_us)}")
     run = find_run(d, d.context.matrix.row_of(STEP).id)
     if run is not None:
         run.retry("activation", d.ref, True, attempt=tries)

@@ -7,7 +7,7 @@ owed, and spends no try of its own.
 from typing import Any
 
 from actors.allocation.messages import RetryCleanup
-from actors.allocation.state import Allocation, create_ref, user_ref
+from actors.allocation.state import Allocation, create_ref, ssh_args, user_of, user_ref
 from actors.between import CleanupLost, DebtSettled, Suspicion
 from actors.tables import DebtRow
 from amends.turn.cases import close_case
@@ -17,7 +17,9 @@ from amends.turn.recovery import Run, begin_run, failed_step, find_run
 
 CASE = "cleanup_exhausted"
 LOCKOUT = "lockout_failed"
-LOCK = "ssh.user-lock"
+VERDICT, LOST = "node.verdict", ("node_offline", "node_rebooted")
+SETTLED = DebtSettled()
+LOCK, REMOVE = "ssh.user-lock", "ssh.user-remove"
 
 
 def begin_cleanup(d: Decision, row: str, *, locked: bool = False) -> None:
@@ -30,7 +32,7 @@ def begin_cleanup(d: Decision, row: str, *, locked: bool = False) -> None:
 
 def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     """A try of the cleanup, or its lock, has ended."""
-    if not s.cleanup_pending:
+    if not s.cleanup_pending or m.name not in (LOCK, REMOVE) or not m.args.get("cleanup"):
         return
     if m.ok and m.name == LOCK:
         d.part("cleanup", locked=True)
@@ -80,16 +82,18 @@ def _begin(d: Decision, trigger_ref: str) -> Run:
 
 def _try(d: Decision, attempt: int, *, after_us: int = 0) -> None:
     s: Allocation = d.state
-    locked = s.cleanup.locked or s.state == "failed"  # a user that never became the customer's is removed at once
-    owed = s.owed[-1]
-    name = owed.step if locked else LOCK
+    # A user that never became the customer's is removed at once.
+    locked = s.cleanup.locked or s.rental.activated_us is None
+    name = REMOVE if locked else LOCK
     run = find_run(d, s.cleanup.run)
     args: dict[str, Any] = {"cleanup": True}
     trace = None
     if run is not None:
         args["action_id"], trace = run.plan()
+    # Of a set-up that the node's loss overtook, what it may have left is known only when its last step has ended.
+    undo = d.undo_args(s.owed[-1]) if s.owed else ssh_args(s, d.id)
     d.step(
-        name, owed.target, {**d.undo_args(owed), **args}, attempt=attempt, after_us=after_us,
+        name, f"node:{s.node_id}", {**undo, **args}, attempt=attempt, after_us=after_us,
         key=f"{d.id}:cleanup:{name}", trace=trace,
     )  # fmt: skip
 
@@ -105,7 +109,8 @@ def _cleaned(s: Allocation, m: StepDone, d: Decision) -> None:
             supersedes=s.cleanup.superseded,
         )  # fmt: skip
         run.end("recovered")
-    _settle(d, "cleaned")
+    lost = s.failure_code in LOST and s.rental.activated_us is not None
+    _settle(d, "cleaned", DebtSettled(user_of(d.id), create_ref(s), m.duration_ms) if lost else SETTLED)
 
 
 def _failed(s: Allocation, m: StepDone, d: Decision) -> None:
@@ -137,7 +142,7 @@ def _compensate(s: Allocation, d: Decision, run: Run, outcome: Any, attempt: int
     )  # fmt: skip
 
 
-def _settle(d: Decision, reason: str) -> None:
+def _settle(d: Decision, reason: str, settled: DebtSettled = SETTLED) -> None:
     s: Allocation = d.state
     d.row(_debt(d, d.now_us))
     d.set(cleanup_pending=False, owing=False, owed=())
@@ -145,8 +150,11 @@ def _settle(d: Decision, reason: str) -> None:
     d.audit("allocation.cleanup_settled", reason=reason, details={"attempts": s.cleanup.attempts, **operator})
     close_case(d, CASE, reason)
     close_case(d, LOCKOUT, reason)
+    loss = find_run(d, d.context.matrix.row_of(VERDICT).id)
+    if loss is not None:
+        loss.end("recovered")
     if s.node_id is not None:
-        d.tell("node", s.node_id, DebtSettled())
+        d.tell("node", s.node_id, settled)
 
 
 def _debt(d: Decision, settled_us: int | None = None) -> DebtRow:

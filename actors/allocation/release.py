@@ -1,61 +1,66 @@
 """Release: the clock stops when it is accepted, the customer is locked out, then the rental ends (R04); or it fails.
 
 A paused allocation takes a release too: its instant stands in the state, and counts when the allocation goes on.
+Whoever asks for it: what an operator's does beside is `r09_force_release`.
 """
 
 from actors.allocation import billing
 from actors.allocation.messages import ReleaseAllocation
 from actors.allocation.r04_cleanup import LOCK, LOCKOUT, begin_cleanup
 from actors.allocation.state import Allocation, ssh_args, user_ref
+from actors.money.policy import Cause
+from actors.money.settlement import Settlement
 from actors.tables import AssignmentRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
 from amends.turn.recovery import failed_step
 
+STOP_CAUSE: dict[str, Cause] = {"user": "release", "force": "force_release"}
+
 
 def release(s: Allocation, m: ReleaseAllocation, d: Decision) -> None:
     """A caller releases. Whatever the state, the answer is ok and says when it was accepted."""
+    accept(s, d, "user")
+
+
+def accept(s: Allocation, d: Decision, by: str, reason: str = "") -> Settlement | None:
+    """It is accepted, by the `user` or by `force`; what the end of a running meter comes to."""
     known = s.ending.accepted_us
-    accepted = known or d.now_us
+    accepted, end = known or d.now_us, None
     if s.state in ("released", "failed"):
         d.reply(already_terminal=True, **({"accepted_us": known} if known else {}))
-        return
+        return None
     if s.paused:
-        _note(s, d, accepted)
+        _note(s, d, accepted, by, reason)
     elif s.state == "requested":
-        d.part("ending", accepted_us=accepted, leaving="user")
+        d.part("ending", accepted_us=accepted, leaving=by, reason=reason)
         fail(d.state, d, "cancelled")
     elif s.state == "active":
-        begin_release(s, d, accepted)
+        end = begin_release(s, d, accepted, by, reason)
     elif known is None:
-        d.part("ending", accepted_us=accepted, leaving="user")
-        d.audit("allocation.release_accepted")
+        d.part("ending", accepted_us=accepted, leaving=by, reason=reason)
+        d.audit("allocation.release_accepted", details={"by": by})
     d.reply(accepted_us=accepted)
+    return end
 
 
-def _note(s: Allocation, d: Decision, accepted_us: int) -> None:
+def _note(s: Allocation, d: Decision, accepted_us: int, by: str, reason: str) -> None:
     """Nothing of a paused allocation moves; its timer waits until its case is resolved."""
     if s.ending.accepted_us is None:
-        d.part("ending", accepted_us=accepted_us, leaving="user")
-        d.audit("allocation.release_accepted", details={"paused": True})
+        d.part("ending", accepted_us=accepted_us, leaving=by, reason=reason)
+        d.audit("allocation.release_accepted", details={"paused": True, "by": by})
         d.timer("leave", accepted_us)
 
 
-def leave(s: Allocation, d: Decision) -> None:
-    """A release that was accepted during set-up, or while the allocation was paused, is taken up now."""
-    if s.state == "active":
-        begin_release(s, d, s.ending.accepted_us or d.now_us)
-    elif s.state == "requested":
-        fail(s, d, "cancelled")
-
-
-def begin_release(s: Allocation, d: Decision, accepted_us: int) -> None:
+def begin_release(s: Allocation, d: Decision, accepted_us: int, by: str, reason: str = "") -> Settlement:
     """The meter stops at the accepted time; one accepted before the start bills nothing."""
-    d.part("ending", accepted_us=accepted_us, cause=s.ending.leaving or "user")
-    d.to("releasing", cause="release")
-    billing.stop(d, max(accepted_us, s.rental.activated_us or accepted_us), "release")
+    d.part("ending", accepted_us=accepted_us, cause=by, reason=reason)
+    cause = STOP_CAUSE[by]
+    d.to("releasing", cause=cause)
+    end = billing.stop(d, accepted_us, cause, reason)
     d.step(LOCK, f"node:{s.node_id}", ssh_args(s, d.id), key=f"{d.id}:lock")
+    return end
 
 
 def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
@@ -76,8 +81,8 @@ def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
         run.degrade()
     begin_cleanup(d, d.context.matrix.row_of(LOCK).id, locked=m.ok)
     notify(
-        d, "allocation.released", account_id=s.account_id, state="released", cause="release",
-        stopped_us=s.billing.stopped_us,
+        d, "allocation.released", account_id=s.account_id, state="released", cause=s.billing.cause or "release",
+        **billing.told(d),
     )  # fmt: skip
 
 
@@ -89,4 +94,7 @@ def fail(s: Allocation, d: Decision, code: str) -> None:
     d.part("ending", ended_us=d.now_us, **accepted)
     d.to("failed", cause=code, failure_code=code)
     d.cancel("deadline", "activate")
-    notify(d, "allocation.failed", account_id=s.account_id, state="failed", cause=code, failure_code=code)
+    notify(
+        d, "allocation.failed", account_id=s.account_id, state="failed", cause=code, failure_code=code,
+        **billing.told(d),
+    )  # fmt: skip

@@ -29,31 +29,45 @@ class Setup(Struct, frozen=True, omit_defaults=True):
 
 
 class Rental(Struct, frozen=True, omit_defaults=True):
-    """The activation (`r03_activation`). `access`: how the customer gets in, from `active` on."""
+    """The activation (`r03_activation`). `access`: how the customer gets in, from `active` on.
+
+    `ref`: `<trace id>:<span id>` of the activation, which is what the end of its meter counterbalances.
+    """
 
     tries: int = 0
     activated_us: int | None = None
+    ref: str = ""
     access: Access | None = None
 
 
 class Billing(Struct, frozen=True, omit_defaults=True):
-    """The meter, and the policy that it counts by (`billing`)."""
+    """The meter, and the policy that it counts by (`billing`).
+
+    `cause` (and `reason`) of its first stop, which chose `rule_id`; by then it had taken and given back so much.
+    """
 
     state: str = "none"
     meter_id: str | None = None
     policy_version: str = ""
     policy_sha256: str = ""
     stopped_us: int | None = None
+    cause: str = ""
+    reason: str = ""
+    rule_id: str = ""
+    posted_us: int = 0
+    debited: int = 0
+    credited: int = 0
 
 
 class Ending(Struct, frozen=True, omit_defaults=True):
     """How it comes to its end (`release`).
 
-    `leaving`: the cause of a release that came during set-up, or while the allocation was paused; `cause` that of the
-    release which ended it.
+    `leaving`: the cause of a release that came during set-up, or while the allocation was paused, with the `reason` of
+    one by force; `cause` that of the release which ended it.
     """
 
     leaving: str = ""
+    reason: str = ""
     accepted_us: int | None = None
     cause: str | None = None
     ended_us: int | None = None

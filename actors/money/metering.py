@@ -50,7 +50,7 @@ def window_end(t_us: int, window_us: int) -> int:
 
 
 def windows(usage: Usage, window_us: int, posted_us: int, until_us: int) -> Iterator[Window]:
-    """The windows that cover [posted, until), in order, the first and the last one cut; none where it is empty (B2)."""
+    """The windows that cover [posted, until), in order, the first and the last cut; none where that is empty (B2)."""
     at_us = max(posted_us, usage.start_us)
     while at_us < until_us:
         end_us = min(window_end(at_us, window_us), until_us)

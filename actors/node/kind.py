@@ -1,12 +1,12 @@
-"""The node actor: heard, probed, ready; suspect when silent; quarantined when it cannot be trusted. Its automaton.
+"""The node actor: heard, probed, ready; suspect when silent; offline when lost; quarantined when it cannot be trusted.
 
-What operators do to it stands in `operations`, its way back in `reconcile`. It learns of heartbeats only when
-something changes. Verdicts on silence belong to the node-loss rows and are not taken here.
+Its automaton. What operators do to it stands in `operations`, silence and loss in `r08_offline`, its way back in
+`reconcile`. It learns of heartbeats only when something changes.
 """
 
-from actors.between import DebtSettled, SetupFailed, SetupWorked, Suspicion
+from actors.between import DebtSettled, LossConfirmed, SetupFailed, SetupWorked, Suspicion
 from actors.facts import facts
-from actors.node import operations, probes, reconcile
+from actors.node import left_over, operations, probes, r08_offline, reconcile
 from actors.node.messages import (
     DrainNode,
     HeartbeatSeen,
@@ -18,6 +18,7 @@ from actors.node.messages import (
     Silent,
     UndrainNode,
     UpdateNode,
+    Verdict,
 )
 from actors.node.probes import PROBE, probe
 from actors.node.state import Node, view_node
@@ -26,30 +27,43 @@ from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired
 
-LIVING = ("registered", *operations.IN_SERVICE, "quarantined")
+LIVING = ("registered", *operations.IN_SERVICE, "quarantined", "offline")
 
 
 def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
+    r08_offline.heard(d)
+    if s.state == "offline":
+        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
+        r08_offline.back(d)
+        return
     if "identity_conflict" in s.quarantine_reasons:
         return  # it is known; whose heartbeat this is nobody can tell
     if m.rival:
         _two_machines(s, m, d)
         return
-    held = facts(d).assignment_of(d.id)
-    rebooted = s.boot_id is not None and m.boot_id != s.boot_id
-    if rebooted and held is not None and held[1] == "reserved":
-        # The machine under a set-up is a new one: the reservation's epoch no longer fits (R02).
-        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us, epoch=s.epoch + 1)
-        d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "reserved_by": held[0]})
-    elif rebooted and held is not None:
-        d.audit("node.rebooted", details={"boot_id": m.boot_id, "was": s.boot_id, "allocated_to": held[0]})
-        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
-    else:
-        d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
+    if s.boot_id is not None and m.boot_id != s.boot_id and _rebooted(s, m, d):
+        return
+    d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
     if s.state == "registered":
         probe(d)
     elif s.state == "suspect":
         _back(d)
+
+
+def _rebooted(s: Node, m: HeartbeatSeen, d: Decision) -> bool:
+    """Another boot id; True if that ends its rental, and with it this turn."""
+    held = facts(d).assignment_of(d.id)
+    if held is None:
+        return False
+    told = {"boot_id": m.boot_id, "was": s.boot_id}
+    if held[1] == "reserved":  # the machine under a set-up is a new one: the reservation's epoch no longer fits (R02)
+        d.set(epoch=s.epoch + 1)
+        d.audit("node.rebooted", details={**told, "reserved_by": held[0]})
+        return False
+    d.audit("node.rebooted", details={**told, "allocated_to": held[0]})
+    d.set(boot_id=m.boot_id)
+    r08_offline.lose(d, "node_rebooted", m.before_us or s.last_heartbeat_us or 0)
+    return True
 
 
 def _two_machines(s: Node, m: HeartbeatSeen, d: Decision) -> None:
@@ -88,17 +102,13 @@ def _back(d: Decision) -> None:
             probe(d)
 
 
-def _silent(s: Node, m: Silent, d: Decision) -> None:
-    last = max(m.last_us, s.last_heartbeat_us or 0)
-    d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last)
-
-
 def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
     case = "host_key_mismatch" if m.reason == "host_key_mismatch" else ""
     operations.quarantine(d, m.reason, case=case)
 
 
 def _debt_settled(s: Node, m: DebtSettled, d: Decision) -> None:
+    left_over.user_gone(d, m)
     reconcile.try_return(d)
 
 
@@ -116,6 +126,10 @@ def _probed(s: Node, m: StepDone, d: Decision) -> None:
     if m.outcome.code == "ssh_host_key_mismatch":
         probes.failed(d, 0)
         operations.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
+    if s.silence.last_us:
+        r08_offline.probed(s, m, d)
+    elif m.outcome.code == "ssh_host_key_mismatch":
+        return
     elif s.state == "registered":
         _first_probe(s, m, d)
     elif s.state == "quarantined":
@@ -167,6 +181,10 @@ def _reprobe(s: Node, m: Reprobe, d: Decision) -> None:
 def _timer(s: Node, m: TimerFired, d: Decision) -> None:
     if m.name == "reconcile":
         reconcile.begin_reconcile(d)
+    elif m.name == r08_offline.AGENT_SILENT:
+        r08_offline.unheard(s, d)
+    elif s.silence.last_us:
+        probe(d)
     elif s.state == "registered":
         if facts(d).is_heard(d.id):
             probe(d)
@@ -187,6 +205,7 @@ NODE = ActorKind(
         "ready": "rest",
         "suspect": "rest",
         "draining": "rest",
+        "offline": "rest",
         "quarantined": "rest",
         "retired": "end",
     },
@@ -210,13 +229,21 @@ NODE = ActorKind(
             "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
         ),
         ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
+        ("suspect", "offline"): "silent for offline_after_ms, probes failed, no guard (R08); rebooted under a customer",
+        ("quarantined", "offline"): "silent for offline_after_ms, probes failed, no guard (R08); rebooted",
+        ("ready", "offline"): "rebooted under a customer (R08)",
+        ("draining", "offline"): "rebooted under a customer (R08)",
+        ("offline", "quarantined"): "a heartbeat; ops.node.quarantine, host key mismatch",
+        ("offline", "retired"): "ops.node.retire",
         ("quarantined", "retired"): "ops.node.retire",
         ("registered", "retired"): "ops.node.retire",
     },
     handlers={
         RegisterNode: operations.register,
         HeartbeatSeen: _heard,
-        Silent: _silent,
+        Silent: r08_offline.silent,
+        Verdict: r08_offline.verdict,
+        LossConfirmed: r08_offline.confirm,
         Reprobe: _reprobe,
         Suspicion: _suspicion,
         SetupFailed: _setup_failed,
@@ -234,7 +261,9 @@ NODE = ActorKind(
     creates=frozenset({RegisterNode}),
     legal={
         HeartbeatSeen: Legal(LIVING),
-        Silent: Legal(("ready", "draining")),
+        Silent: Legal(("ready", "draining", "quarantined")),
+        Verdict: Legal(r08_offline.SILENCED),
+        LossConfirmed: Legal(r08_offline.SILENCED),
         Reprobe: Legal(("ready",)),
         Suspicion: Legal(LIVING),
         SetupFailed: Legal(LIVING),
@@ -242,7 +271,7 @@ NODE = ActorKind(
         UndrainNode: Legal(operations.IN_SERVICE, "undrained"),
         QuarantineNode: Legal(LIVING, "quarantined"),
         ReturnNode: Legal(("quarantined",), "returned to service"),
-        RetireNode: Legal(("quarantined", "registered"), "retired"),
+        RetireNode: Legal(("quarantined", "offline", "registered"), "retired"),
         UpdateNode: Legal(LIVING, "updated"),
     },
     upgrades=(in_parts,),

@@ -114,15 +114,23 @@ class HeartbeatSeen(Struct, frozen=True):
     """The detector has heard the node: for the first time, again after silence, or with a new boot id.
 
     `rival`: a boot id that was heard between two beats with `boot_id`, within `flap_window_ms`; "" if none was.
+    `before_us`: the last beat with the boot id that the node had until then; 0 if that is not known.
     """
 
     boot_id: str
     at_us: int
     rival: str = ""
+    before_us: int = 0
 
 
 class Silent(Struct, frozen=True):
     """Nothing was heard for `suspect_after_ms`; `last_us` is the last receive time."""
+
+    last_us: int
+
+
+class Verdict(Struct, frozen=True):
+    """Nothing was heard for `offline_after_ms`, the detector sees, and no guard holds it: the node is lost (R08)."""
 
     last_us: int
 

@@ -6,7 +6,7 @@ import msgspec
 
 from actors.between import CleanupLost, NodeMoved
 from actors.facts import facts
-from actors.node import probes, reconcile
+from actors.node import left_over, probes, reconcile
 from actors.node.messages import (
     DrainNode,
     QuarantineNode,
@@ -79,6 +79,8 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
     reasons = sorted({*s.quarantine_reasons, why})
     if s.state != "quarantined":
         reconcile.call_off(d)
+        if s.state == "offline":
+            reasons = sorted({*reasons, "offline"})
         d.to("quarantined", cause=why, reason=reason, before_suspect="", quarantine_reasons=reasons)
         notify(d, "node.quarantined", state="quarantined", cause=why)
     elif reason or s.way_back.returning or why not in s.quarantine_reasons:  # an operator's word is audited in any case
@@ -109,8 +111,9 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     reconcile.call_off(d)
     reconcile.forget(d)
     probes.ended(d)
+    left_over.settled(d)
     d.to("retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[])
-    d.cancel("probe", "reconcile")
+    d.cancel("probe", "reconcile", "agent_silent")
     for kind in list(s.cases):
         close_case(d, kind, m.reason)
     for allocation_id in debtors:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from actors.facts import facts
-from actors.node import probes
+from actors.node import left_over, probes
 from actors.node.probes import probe
 from actors.node.state import SELF_HEALING, Node, address
 from amends.turn.cases import close_case, open_case
@@ -27,7 +27,7 @@ CUSTOMER = re.compile(r"am-([0-9a-z]{26})")
 
 def try_return(d: Decision) -> None:
     """Begin the way out of quarantine where nothing stands against it."""
-    if not facts(d).is_dirty(d.id):
+    if d.state.state == "quarantined" and not facts(d).is_dirty(d.id):
         begin_reconcile(d)
 
 
@@ -102,6 +102,7 @@ def removed(s: Node, m: StepDone, d: Decision) -> None:
     """A left-over user is gone, or could not be removed; one after the other, then the inventory is read again."""
     user, left, stuck = m.args["user"], m.args["left"], m.args["stuck"]
     if m.ok:
+        left_over.removed(d, user, m.ref, m.duration_ms)
         d.audit("node.user_removed", f"node:{d.id}/user:{user}", reason="left over")
     else:
         d.audit("node.user_not_removed", f"node:{d.id}/user:{user}", details={"code": m.outcome.code})
@@ -152,6 +153,7 @@ def _clean(s: Node, d: Decision) -> None:
     if s.way_back.dirty_acknowledged or not facts(d).is_dirty(d.id):
         call_off(d)
         probes.passed(d)
+        left_over.settled(d)
         d.to(
             "ready", cause="reconciled", quarantine_reasons=[], flaps=[], setup_fails=[],
             boot_id=facts(d).heard_boot(d.id) or s.boot_id,

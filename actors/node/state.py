@@ -22,6 +22,17 @@ class Probes(Struct, frozen=True, omit_defaults=True):
     unproven: bool = False
 
 
+class Silence(Struct, frozen=True, omit_defaults=True):
+    """That it has fallen silent (`r08_offline`), from its last beat on.
+
+    `failed`: its SSH probes since then that have failed in a row; `confirmed`: an operator's word that it is lost.
+    """
+
+    last_us: int = 0
+    failed: int = 0
+    confirmed: bool = False
+
+
 class WayBack(Struct, frozen=True, omit_defaults=True):
     """Its way out of quarantine (`reconcile`).
 
@@ -54,6 +65,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     quarantine_reasons: list[str] = []
     setup_fails: list[str] = []  # allocations in a row that failed in their set-up here
     probes: Probes = Probes()
+    silence: Silence = Silence()
     way_back: WayBack = WayBack()
 
 

@@ -101,8 +101,9 @@ def _add_field(made: argparse.ArgumentParser, field: Field) -> None:
         made.add_argument(field.option, action="store_true", **options)
         return
     options["metavar"] = field.option.removeprefix("--").upper().replace("-", "_")
-    if field.kind == "labels":
-        options["metavar"] = "NAME=VALUE"
+    if field.kind in ("labels", "names"):
+        if field.kind == "labels":
+            options["metavar"] = "NAME=VALUE"
         made.add_argument(field.option, action="append", **options)
         return
     if field.kind == "paths":

@@ -12,7 +12,7 @@ from msgspec import Struct
 from amends.domain.api import Field as RequestField
 from amends.domain.api import Request, fields_of
 
-Kind = Literal["text", "int", "time", "labels", "flag", "line", "path", "paths"]
+Kind = Literal["text", "int", "time", "labels", "flag", "line", "names", "path", "paths"]
 
 
 class Field(Struct, frozen=True):

@@ -25,6 +25,8 @@ def statements_of(rows: Sequence[type[Struct]], kinds: Sequence[ActorKind]) -> I
         yield table.statement, _purpose(row), _write(row, table)
         if table.live is not None:
             yield live_name(row), f"What is live of {table.name}, as it was committed.", _live(row, table)
+        if table.after:
+            yield after_name(row), f"What of {table.name} has its {table.after} after an instant.", _after(row, table)
     for name, kind in {kind.table: kind for kind in kinds}.items():
         yield from _state(name, kind)
 
@@ -40,6 +42,11 @@ def states_of(kinds: Sequence[ActorKind]) -> str:
 def live_name(row: type[Struct]) -> str:
     """The name of the read of a row type's live rows."""
     return table_of(row).statement.replace("write_", "live_", 1)
+
+
+def after_name(row: type[Struct]) -> str:
+    """The name of the read of a row type's rows after an instant."""
+    return table_of(row).statement.replace("write_", "after_", 1)
 
 
 def _purpose(row: type[Struct]) -> str:
@@ -125,6 +132,11 @@ def _live(row: type[Struct], table: Table) -> str:
     where = condition(table.live)
     name = f"{table.name}_open" if any(facet.wins == "final" for facet in table.facets) else table.name
     return f"SELECT\n{_wrapped(columns_of(row))}\nFROM {name}{where and f' WHERE {where}'}\nORDER BY {order};"
+
+
+def _after(row: type[Struct], table: Table) -> str:
+    order = ", ".join((table.after, *table.key))
+    return f"SELECT\n{_wrapped(columns_of(row))}\nFROM {table.name} WHERE {table.after} > $1\nORDER BY {order};"
 
 
 def condition(live: Live) -> str:

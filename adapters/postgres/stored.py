@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from adapters.postgres.connect import classify, close, connect
-from adapters.postgres.derived import columns_of, live_name
+from adapters.postgres.derived import after_name, columns_of, live_name
 from adapters.postgres.statements import statement
 from amends.ports.journal import KeptReply, RowT, StateWrite, StoredActor, StoredEvent
 from amends.values.errors import Locked, Unavailable
@@ -106,6 +106,15 @@ class Stored:
         """See `Journal.live_rows`."""
         async for part in self._parts(live_name(row)):
             yield [row(*found) for found in part]
+
+    async def rows_after(self, row: type[RowT], us: int) -> AsyncIterator[list[RowT]]:
+        """See `Journal.rows_after`."""
+        async for part in self._parts(after_name(row), us):
+            yield [row(*found) for found in part]
+
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        """See `Journal.documents`."""
+        return {row["sha256"]: row["body"].encode() for row in await self.fetch("read_documents", kind)}
 
     async def _parts(self, name: str, *args: Any) -> "AsyncIterator[list[asyncpg.Record]]":
         try:

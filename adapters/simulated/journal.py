@@ -211,6 +211,19 @@ class SimulatedJournal:
         if found := [each for each in self._kept.tables.live(row) if isinstance(each, row)]:
             yield found
 
+    async def rows_after(self, row: type[RowT], us: int) -> AsyncIterator[list[RowT]]:
+        """See `Journal.rows_after`."""
+        table = table_of(row)
+        await self._read(f"{row.__name__} after an instant", table.name)
+        rows = self._kept.tables.rows[table.name].values()
+        if found := [_made(row, each) for each in rows if (each[table.after] or 0) > us]:
+            yield found
+
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        """See `Journal.documents`."""
+        await self._read(f"documents {kind}", "document")
+        return {sha256: body.encode() for sha256, (of, body) in self._kept.documents.items() if of == kind}
+
     async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:
         """See `Journal.kept`."""
         await self._read("kept replies", "command_reply")

@@ -63,7 +63,7 @@ from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
-from supervisors.policy_file import body_of, load
+from supervisors.policy_file import load
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings
 
@@ -87,7 +87,7 @@ class Runtime:
         self._otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
         self._resource = resource_of(os.environ)
         self._core = Core(
-            self._policy, Limits(settings.limits(), seed=secrets.randbits(32)),
+            self._policy, Limits(settings.limits(), seed=secrets.randbits(32)), policy_text=self._policy_text.decode(),
             has_runbook=lambda name: runbook(name) is not None, domain_label=settings.detector.domain_label,
         )  # fmt: skip
         self._kernel = self._core.kernel
@@ -114,8 +114,6 @@ class Runtime:
         self.parts.opened("reads", self._read.aclose)
         count = await self._core.load(self._journal, lease, notary)
         await self._key.claim(self._journal, kernel.clock.now_us())
-        policy = body_of(self._policy_text)
-        await kernel.store_document("policy", self._policy.sha256, policy)
         await self._connect()
         await self._serve()
         spare_collector()

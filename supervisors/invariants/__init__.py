@@ -7,11 +7,12 @@ one another. `rest` has what no view says: a world at rest, hashes, the bus.
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from supervisors.invariants import entities, recoveries
+from supervisors.invariants import entities, money, recoveries
 from supervisors.invariants.records import Records, Violation
 
 COMMITTED: Final[tuple[Callable[[Records], Iterator[Violation]], ...]] = (
     entities.assigned, entities.moved, entities.brought_back, entities.owed, entities.metered, entities.audited,
+    money.billed,
     recoveries.open_runs, recoveries.ended_runs, recoveries.numbered, recoveries.published, recoveries.chained,
 )  # fmt: skip
 

@@ -13,6 +13,8 @@ from amends.ports.journal import Commit
 from amends.values.errors import Refused
 from supervisors.simulation.world import Running, Tell, World
 
+DEAR = 7_200_000_000_000  # two thousand minor units a second
+
 
 class Story(Struct, frozen=True, kw_only=True):
     """`breaks` is done to the world before the first runtime; `ends` says what the allocation and its run come to."""
@@ -97,6 +99,42 @@ async def _r07(running: Running) -> None:
     await running.until(lambda: all(running.state("notification", n) == "sent" for n in sent))
 
 
+# --- R08: the node dies under a customer, and comes back ----------------------------------------------------------
+
+
+async def _dear(running: Running) -> str:
+    """A rental that costs something every second; its node may be in any state after a crash."""
+    await running.account("acme")
+    await running.node("n1", "ready", "suspect", "offline", "quarantined")
+    return await running.rent("acme", "rent", rate=DEAR)
+
+
+async def _r08(running: Running) -> None:
+    allocation = await _dear(running)
+    await running.until(lambda: running.state("allocation", allocation) in ("active", "failed"))
+    machine = running.world.machine("n1")
+    await running.used(allocation, 2.5)
+    if running.state("allocation", allocation) == "active":
+        machine.up = False
+    await running.until(lambda: running.state("allocation", allocation) == "failed")
+    await running.until(lambda: running.state("node", "n1") != "suspect")
+    machine.up = True
+    await running.until(lambda: running.state("node", "n1") == "ready")
+    await running.quiet()
+
+
+# --- R09: an operator ends a rental, and the policy pays it back --------------------------------------------------
+
+
+async def _r09(running: Running) -> None:
+    allocation = await _dear(running)
+    await running.until(lambda: running.state("allocation", allocation) in ("active", "releasing", "released"))
+    await running.used(allocation, 2.5)
+    await running.force(allocation, "force", "platform_fault")
+    await running.until(lambda: running.state("allocation", allocation) == "released")
+    await running.quiet()
+
+
 STORIES = (
     Story(
         row="R01", breaks=lambda world: world.bus.delete("AMENDS_EVT"), tell=_r01, state="active", meters=1,
@@ -119,5 +157,15 @@ STORIES = (
     Story(
         row="R07", breaks=lambda world: world.bus.delete("AMENDS_NTF"), tell=_r07, state="active", meters=1,
         compensations=(("compensate·external_call", "partial"), ("compensate·external_call", "success")),
+    ),
+    Story(
+        row="R08", breaks=lambda world: None, tell=_r08, state="failed", meters=1,
+        compensations=(
+            ("cancel·state_change", "success"), ("reverse·state_change", "success"), ("reverse·side_effect", "success"),
+        ),
+    ),
+    Story(
+        row="R09", breaks=lambda world: None, tell=_r09, state="released", meters=1,
+        compensations=(("cancel·state_change", "success"), ("reverse·state_change", "success")),
     ),
 )  # fmt: skip

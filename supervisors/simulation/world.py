@@ -31,13 +31,14 @@ from supervisors.api.endpoints import checks, commands, finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
-from supervisors.policy_file import built_in
+from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
 from supervisors.timing import timing
 
 START_US = 1_768_478_400_000_000
 BEAT_S = 0.2
+WINDOW_US = 1_000_000  # so that stories have windows
 PATIENCE_S = 600.0  # virtual: all is quiet within ten minutes (L1)
 CUSTOMER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEGd9bAiRPwdzoHc9bXh0hUeQZEKrxfD5wyKYs6oFGcW"
 Tell = Callable[["Running"], Coroutine[Any, Any, None]]  # what clients do with a runtime, to its end
@@ -63,6 +64,9 @@ class World:
         self.database = Database((RENTAL,))
         self.bus = SimulatedBus()
         self.machines = SimulatedMachines()
+        text = BUILT_IN.read_text(encoding="utf-8")
+        self.policy_text = text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}")
+        self.policy = read(self.policy_text.encode(), "policy.toml")
         self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
         self.now_s = 0.0
         self.runs = 0
@@ -109,7 +113,9 @@ class Running:
         sources = Sources(
             wall_us=lambda: START_US + loop.now_us(), monotonic_us=loop.now_us, entropy=world.chance.randbytes
         )
-        self.core = Core(built_in(), world.limits, sources=sources)
+        self.core = Core(
+            world.policy, world.limits, policy_text=world.policy_text, domain_label="site", sources=sources
+        )
         self._tasks: list[asyncio.Task[Any]] = []
 
     async def live(self, story: Tell) -> None:
@@ -207,12 +213,12 @@ class Running:
         """There is this account."""
         await self._once("cmd.account.create", account_id, account_id=account_id, currency="usd")
 
-    async def node(self, node_id: str) -> Machine:
-        """There is this node, ready to be rented."""
+    async def node(self, node_id: str, *states: str) -> Machine:
+        """There is this node, ready to be rented (or in one of these states)."""
         machine = self.world.machine(node_id)
         ssh = {"host": node_id, "port": 22, "host_key": machine.host_key}
         await self._once("cmd.node.register", node_id, node_id=node_id, ssh=ssh)
-        await self.until(lambda: self.state("node", node_id) == "ready")
+        await self.until(lambda: self.state("node", node_id) in (states or ("ready",)))
         return machine
 
     async def _once(self, subject: str, key: str, **body: Any) -> None:
@@ -222,15 +228,20 @@ class Running:
             if refused.code != "already_exists":
                 raise
 
-    async def rent(self, account_id: str, key: str) -> str:
-        """The id of an allocation that is asked for."""
+    async def rent(self, account_id: str, key: str, rate: int = 5_000_000) -> str:
+        """The id of an allocation that is asked for; `rate` in millionths of a minor unit per hour."""
         data = await self.ask("cmd.allocation.request", key, account_id=account_id, ssh_public_key=CUSTOMER_KEY,
-                              rate_uminor_per_hour=5_000_000)  # fmt: skip
+                              rate_uminor_per_hour=rate)  # fmt: skip
         told = str(data["allocation"]["allocation_id"])
         known = self.world.told.setdefault(key, told)
         if known != told or not self.state("allocation", told):
             self.world.broken.append(Violation("C7", key, f"told of {known}, then of {told}"))
         return told
+
+    async def force(self, allocation_id: str, key: str, reason_code: str) -> None:
+        """An operator ends it."""
+        await self.ask("ops.allocation.force_release", key, allocation_id=allocation_id, reason_code=reason_code,
+                       reason="the story says so")  # fmt: skip
 
     async def release(self, allocation_id: str, key: str) -> None:
         """The customer gives it back."""
@@ -247,6 +258,16 @@ class Running:
         """The committed body."""
         body: dict[str, Any] = msgspec.json.decode(self.world.database.tables.states[kind, identifier].body)
         return body
+
+    async def used(self, allocation_id: str, seconds: float) -> None:
+        """The customer has had it for so long, if it is still there."""
+        activated_us = self.body("allocation", allocation_id).get("rental", {}).get("activated_us", 0)
+        await self.until(
+            lambda: (
+                self.core.kernel.clock.now_us() > activated_us + seconds * 1_000_000
+                or self.state("allocation", allocation_id) != "active"
+            )
+        )
 
     async def until(self, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
         """Let time pass until it holds."""

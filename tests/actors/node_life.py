@@ -38,7 +38,8 @@ class Facts:
         self.assignment: tuple[str, str] | None = None
         self.boot_id = ""
         self.keys: dict[str, str] = {}
-        self.ssh_works = True
+        self.ssh_works = self.heard = True
+        self.concerned: list[str] = []
 
     def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
         return self.ssh_works
@@ -59,7 +60,10 @@ class Facts:
         return 0
 
     def is_heard(self, node_id: str) -> bool:
-        return True
+        return self.heard
+
+    def concerned_by_loss(self, node_id: str, beat_us: int) -> list[str]:
+        return self.concerned
 
     def heard_boot(self, node_id: str) -> str:
         return self.boot_id

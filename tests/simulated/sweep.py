@@ -90,7 +90,7 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
                      key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
     seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in undone]
-    if story.row in ("R01", "R07"):  # of each event or notification that met the outage
+    if story.row in ("R01", "R07", "R08"):  # of each event or notification that met the outage; of each credit
         seen = [each for each, count in Counter(seen).items() if count]
     if seen != list(story.compensations):
         found.append(Violation("C2", story.row, f"compensations: {seen}"))

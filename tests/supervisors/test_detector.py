@@ -14,6 +14,7 @@ from amends.runtime.writer import Pending
 from amends.values.errors import Refused
 from amends.values.limits import Limits
 from supervisors.detector import Detector
+from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
 from supervisors.timing import timing
 
@@ -30,16 +31,22 @@ class Told:
         self.held: list[Any] | None = None  # what the nodes have yet to take in; None: they do so at once
         self.submitted: list[Pending] = []
         self.writer = SimpleNamespace(submit=self.submitted.append)
+        self.nodes: dict[str, Node] = {}
+        self.store = SimpleNamespace(get=lambda kind, identifier: self.nodes.get(identifier))
+        self.fleet: list[Any] = []  # what the detector's own actor was told
 
     def now_us(self) -> int:
         return int(self.now * 1_000_000)
 
     def tell(self, kind: str, identifier: str, env: Any) -> None:
+        if kind == "detector":
+            self.fleet.append(env.message)
+            return
         assert kind == "node"
         self.messages.append((identifier, env.message))
         if self.held is not None:
             self.held.append(env)
-        else:
+        elif env.done is not None:
             env.done(self.taken)
 
     def silent(self) -> list[str]:
@@ -53,12 +60,15 @@ class Watch:
         self.detector = Detector(
             cast(Any, self.told),
             self.last_seen,
+            Guards(self.told.context.limits),
+            domain_of=lambda node: node.labels.get("site", ""),
             monotonic=lambda: self.told.now,
             linked=lambda: self.told.linked,
         )
 
     def node(self, node_id: str, state: str = "ready") -> None:
         node = Node(state=state, ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1, boot_id="b1")
+        self.told.nodes[node_id] = node
         self.detector.on_node(node_id, node)
 
     def run(self, seconds: float, *beating: str, canary: bool = True, step: float = 0.05) -> None:

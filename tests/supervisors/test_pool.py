@@ -14,10 +14,13 @@ from actors.between import SetupFailed
 from actors.node.state import Node
 from actors.tables import AssignmentRow
 from amends.turn.messages import Envelope
+from amends.values.limits import Limits
+from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
-from supervisors.policy_file import built_in
 from supervisors.pool import Pool
+from supervisors.timing import timing
 from tests.patience import PATIENCE_S
+from tests.policies import POLICY
 
 
 class Engine:
@@ -81,7 +84,7 @@ class Engine:
 @pytest.fixture
 def engine() -> Engine:
     engine = Engine()
-    Pool(built_in(), LastSeen()).attach(cast(Any, engine))
+    Pool(POLICY, LastSeen(), Guards(Limits(timing("acceptance", {})))).attach(cast(Any, engine))
     return engine
 
 

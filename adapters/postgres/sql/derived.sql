@@ -212,6 +212,13 @@ SELECT
 FROM assignments WHERE state NOT IN ('ended')
 ORDER BY jseq, allocation_id;
 
+-- name: after_assignment
+-- What of assignments has its ended_us after an instant.
+SELECT
+    allocation_id, node_id, state, since_us, ended_us
+FROM assignments WHERE ended_us > $1
+ORDER BY ended_us, allocation_id;
+
 -- name: write_debt
 -- A cleanup a node still owes; settled when `settled_us` is set.
 INSERT INTO debts AS known (
@@ -235,15 +242,34 @@ ORDER BY jseq, debt_id;
 -- The usage clock of one allocation (`tables.md`, meter).
 INSERT INTO meters AS known (
     meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
-    stopped_us, stop_cause, posted_through_us, jseq
+    stopped_us, stop_cause, posted_through_us, unit_us, window_us, jseq
 )
 SELECT * FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
-    $10::text[], $11::bigint[], $12::bigint[]
+    $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]
 )
 ON CONFLICT (meter_id) DO UPDATE SET
     state = excluded.state, stop_cause = excluded.stop_cause, posted_through_us = excluded.posted_through_us,
     jseq = excluded.jseq, stopped_us = least(known.stopped_us, excluded.stopped_us);
+
+-- name: live_meter
+-- What is live of meters, as it was committed.
+SELECT
+    meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
+    stopped_us, stop_cause, posted_through_us, unit_us, window_us
+FROM meters WHERE state IN ('accruing')
+ORDER BY jseq, meter_id;
+
+-- name: write_ledger
+-- An entry of an account's ledger: append-only, amounts of minor units, one per key for ever (credit-policy.md).
+INSERT INTO ledger_entries (
+    entry_id, account_id, meter_id, entry_type, amount_minor, currency, idempotency_key, payload_hash, rule_id,
+    window_start_us, created_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::bigint[], $11::bigint[], $12::bigint[]
+);
 
 -- name: write_node_seen
 -- When a node was last heard (checkpoint of the detector).
@@ -389,6 +415,46 @@ SELECT due_us, body::text AS body FROM allocations WHERE allocation_id = $1;
 SELECT allocation_id AS id, due_us, body::text AS body FROM allocations
 WHERE live ORDER BY allocation_id;
 
+-- name: state_actors
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO actors AS known (
+    kind, id, state, version, due_us, body, live, ended_state
+)
+SELECT
+    kind, id, state, version, due_us, body::jsonb, live, ended_state
+FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[], $8::text[]
+) AS row (
+    kind, id, state, version, due_us, body, live, ended_state
+)
+ON CONFLICT (kind, id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state
+WHERE known.version = excluded.version - 1;
+
+-- name: require_actors
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN actors AS held ON held.kind = wanted.kind AND held.id = wanted.id
+WHERE held.id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
+
+-- name: free_actors
+-- Of these, the rows nobody else holds right now.
+SELECT id AS id FROM actors WHERE kind = $1 AND id = ANY ($2::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_actors
+-- One actor.
+SELECT due_us, body::text AS body FROM actors WHERE kind = $1 AND id = $2;
+
+-- name: live_actors
+-- Every actor that still lives or owes.
+SELECT id AS id, due_us, body::text AS body FROM actors
+WHERE kind = $1 AND live ORDER BY id;
+
 -- name: state_notifications
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
 INSERT INTO notifications AS known (
@@ -430,43 +496,3 @@ SELECT due_us, body::text AS body FROM notifications WHERE notification_id = $1;
 -- Every actor that still lives or owes.
 SELECT notification_id AS id, due_us, body::text AS body FROM notifications
 WHERE live ORDER BY notification_id;
-
--- name: state_actors
--- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
-INSERT INTO actors AS known (
-    kind, id, state, version, due_us, body, live, ended_state
-)
-SELECT
-    kind, id, state, version, due_us, body::jsonb, live, ended_state
-FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[], $8::text[]
-) AS row (
-    kind, id, state, version, due_us, body, live, ended_state
-)
-ON CONFLICT (kind, id) DO UPDATE SET
-    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
-    live = excluded.live, ended_state = excluded.ended_state
-WHERE known.version = excluded.version - 1;
-
--- name: require_actors
--- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
-SELECT held.id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
-JOIN actors AS held ON held.kind = wanted.kind AND held.id = wanted.id
-WHERE held.id = ANY ($2::text[])
-  AND held.state = ANY (string_to_array(wanted.states, ','))
-  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
-FOR SHARE OF held;
-
--- name: free_actors
--- Of these, the rows nobody else holds right now.
-SELECT id AS id FROM actors WHERE kind = $1 AND id = ANY ($2::text[]) FOR UPDATE SKIP LOCKED;
-
--- name: read_actors
--- One actor.
-SELECT due_us, body::text AS body FROM actors WHERE kind = $1 AND id = $2;
-
--- name: live_actors
--- Every actor that still lives or owes.
-SELECT id AS id, due_us, body::text AS body FROM actors
-WHERE kind = $1 AND live ORDER BY id;

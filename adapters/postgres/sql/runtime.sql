@@ -55,6 +55,10 @@ SELECT 1 FROM gone;
 -- A matrix or policy, whole, under its hash.
 INSERT INTO document (sha256, kind, body, stored_us) VALUES ($1, $2, $3::text::jsonb, $4) ON CONFLICT DO NOTHING;
 
+-- name: read_documents
+-- All documents of a kind.
+SELECT sha256, body::text AS body FROM document WHERE kind = $1;
+
 -- name: begin_epoch
 -- A runtime takes over the journal: from here on, commits of an older epoch fail.
 -- The shard has no column before the migration that gives it one.

@@ -17,6 +17,30 @@ CREATE OR REPLACE VIEW held_run AS
 SELECT actor.ref, run.value ->> 'recovery_id' AS recovery_id
 FROM (SELECT ref, body FROM entity_state WHERE live AND body ? 'runs') AS actor, jsonb_each(actor.body -> 'runs') AS run;
 
+-- What each meter of this release has counted, and what its entries come to (credit-policy.md).
+CREATE OR REPLACE VIEW meter_sum AS
+SELECT
+    meter.meter_id, meter.stopped_us, meter.started_us, meter.window_us, meter.posted_through_us,
+    div(
+        meter.rate_uminor_per_hour::numeric * meter.unit_us
+        * ((least(meter.stopped_us, meter.posted_through_us) - meter.started_us) / meter.unit_us),
+        3600000000000000
+    ) AS counted,
+    entries.*
+FROM (SELECT * FROM meters WHERE unit_us > 0) AS meter
+CROSS JOIN LATERAL (
+    SELECT
+        coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'debit'), 0) AS taken,
+        coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'credit'), 0) AS given,
+        coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'credit' AND idempotency_key LIKE '%:overrun:%'), 0)
+            AS overrun,
+        coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'debit' AND window_start_us IS NULL), 0) AS minimum,
+        count(DISTINCT window_start_us) FILTER (WHERE entry_type = 'debit') AS windows,
+        min(window_start_us) FILTER (WHERE entry_type = 'debit') AS first_us,
+        max(window_start_us) FILTER (WHERE entry_type = 'debit') AS last_us
+    FROM ledger_entries WHERE ledger_entries.meter_id = meter.meter_id
+) AS entries;
+
 CREATE OR REPLACE VIEW recorded_violation AS
 -- A1: an allocation and its node belong together while it lives, and no other does.
 SELECT 'A1' AS name, 'node:' || node_id AS target_ref,
@@ -91,6 +115,26 @@ FROM allocations
 WHERE live AND cleanup_pending
   AND NOT EXISTS (SELECT FROM debts WHERE debts.allocation_id = allocations.allocation_id
                   AND kind = 'user' AND settled_us IS NULL)
+UNION ALL
+-- B1, B2, B4: a meter's entries are what it has counted, its windows have no gap, and it gave back no more than it took.
+SELECT 'B4', 'meter:' || meter_id, jsonb_build_object('what', 'it has given back more than it took', 'taken', taken,
+                                                      'given', given)
+FROM meter_sum WHERE given > taken
+UNION ALL
+SELECT 'B1', 'meter:' || meter_id, jsonb_build_object('what', 'its entries are not what it has counted', 'taken', taken,
+                                                      'overrun', overrun, 'minimum', minimum, 'counted', counted)
+FROM meter_sum WHERE taken - overrun <> counted + minimum AND given <> taken
+UNION ALL
+SELECT 'B1', 'meter:' || meter_id, jsonb_build_object('what', 'it has stopped, and not all of it is posted')
+FROM meter_sum WHERE posted_through_us < stopped_us
+UNION ALL
+SELECT 'B2', 'meter:' || meter_id, jsonb_build_object('what', 'its windows have a gap', 'windows', windows)
+FROM meter_sum
+WHERE posted_through_us > started_us AND (
+    (first_us, last_us) IS DISTINCT FROM (
+        started_us - started_us % window_us, (posted_through_us - 1) - (posted_through_us - 1) % window_us
+    ) OR windows <> (last_us - first_us) / window_us + 1
+)
 UNION ALL
 -- B3: one debit a window.
 SELECT 'B3', 'meter:' || meter_id || '/window:' || window_start_us,

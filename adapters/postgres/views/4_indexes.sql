@@ -18,6 +18,7 @@ BEGIN
         ('allocations_live', 'statement live_allocations; list allocation by state'),
         ('allocations_node', 'list allocation by node_id'),
         ('allocations_owing', 'list allocation by cleanup_pending'),
+        ('assignments_ended', 'statement after_assignment'),
         ('assignments_live', 'unique A1; view node'),
         ('audit_log_action', 'list audit_log by action'),
         ('audit_log_actor', 'list audit_log by actor'),

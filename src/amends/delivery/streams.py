@@ -3,10 +3,13 @@
 The relay tells a stream's actor what happened; the actor writes what it means. Knows no broker.
 """
 
+from typing import Any
+
 from msgspec import Struct
 
 from amends.delivery.requests import CreateStreams, RedispatchOutbox, Republish, SkipOutbox
 from amends.domain.kinds import ActorKind, ActorState
+from amends.domain.versions import Message
 from amends.turn.cases import close_case, find_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -91,6 +94,14 @@ class ClockStepped(Struct, frozen=True):
     offset_us: int
     over: bool = False
     peer: str = "postgres"
+
+
+class ControlPlane(Message, frozen=True):
+    """The runtime is `degraded` or has `recovered`, by another's word: its events are numbered here."""
+
+    name: str
+    cause: str
+    data: dict[str, Any]
 
 
 class Anchor(Struct, frozen=True):
@@ -254,6 +265,11 @@ def _clock(s: Stream, m: ClockStepped, d: Decision) -> None:
     d.announce("control_plane", "runtime", name, seq=s.announced + 1, cause="clock", data=data)
 
 
+def _control_plane(s: Stream, m: ControlPlane, d: Decision) -> None:
+    d.set(announced=s.announced + 1)
+    d.announce("control_plane", "runtime", m.name, seq=s.announced + 1, cause=m.cause, data=m.data)
+
+
 def _anchor(s: Stream, m: Anchor, d: Decision) -> None:
     d.set(anchored=s.anchored + 1)
     data = m.heads.fields()
@@ -354,6 +370,7 @@ STREAM = ActorKind(
         RedispatchOutbox: _settle_outbox,
         SkipOutbox: _settle_outbox,
         ClockStepped: _clock,
+        ControlPlane: _control_plane,
         Anchor: _anchor,
         CreateStreams: _create_streams,
         Republish: _republish,

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from amends.values.errors import BadDomain
 
-Kind = Literal["text", "int", "time", "labels", "flag", "line"]
+Kind = Literal["text", "int", "time", "labels", "flag", "line", "names"]
 Json = dict[str, Any]
 
 
@@ -146,7 +146,8 @@ def _parts(hint: Any) -> tuple[Any, Asked | None]:
 
 def _kind(base: Any) -> Kind:
     named: dict[Any, Kind] = {int: "int", bool: "flag"}
-    return named.get(base, "labels" if getattr(base, "__origin__", None) is dict else "text")
+    made: dict[Any, Kind] = {dict: "labels", list: "names"}
+    return named.get(base) or made.get(getattr(base, "__origin__", None), "text")
 
 
 def example_of(request: type[Request], names: Mapping[str, str]) -> Json:

@@ -104,11 +104,11 @@ class Matrix(Struct, frozen=True):
         raise KeyError(row_id)
 
     def row_of(self, step: str) -> MatrixRow:
-        """The built row that covers the step; KeyError if there is none."""
-        found = self.row_for(step)
-        if found is None:
-            raise KeyError(step)
-        return found
+        """The built row that covers the step, whatever its failures are; KeyError if there is none."""
+        for row in self.rows:
+            if step in row.covers and row.status == "built":
+                return row
+        raise KeyError(step)
 
     def row_for(self, step: str, failure_type: str = "error") -> MatrixRow | None:
         """The built row that covers failures of `step` of that kind, if any."""

@@ -158,6 +158,14 @@ class Journal(Protocol):
         """The live rows of a type that declares which are, in parts, as they were committed."""
         ...
 
+    def rows_after(self, row: type[RowT], us: int) -> AsyncIterator[list[RowT]]:
+        """The rows of a type that declares by which column, in which that lies after an instant, in parts."""
+        ...
+
+    async def documents(self, kind: str) -> dict[str, bytes]:
+        """All documents of a kind that were ever stored, as JSON, by their hashes."""
+        ...
+
     async def kept(self, callers: Sequence[str], keys: Sequence[str]) -> list[KeptReply]:
         """What was answered to these keys of these callers."""
         ...

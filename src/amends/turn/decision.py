@@ -368,9 +368,9 @@ class Decision:
         """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
         runs = [run for state in (self.before, self._state) if state is not None for run in state.runs.values()]
         written = {table.name for row in self.rows if (table := table_of(type(row))).money} if runs else set()
-        for run in runs if written else ():
-            if denied := written - set(self.context.matrix.row(run.row).books):
-                raise Bug(f"{self.ref}: a turn of row {run.row} may not write {', '.join(sorted(denied))}")
+        rows = sorted({run.row for run in runs})
+        if denied := written - {name for row in rows for name in self.context.matrix.row(row).books}:
+            raise Bug(f"{self.ref}: a turn of row {', '.join(rows)} may not write {', '.join(sorted(denied))}")
 
     def reply_data(self) -> dict[str, Any]:
         """The reply's data: the entity's view row under its name, and what the handler added."""

@@ -1,0 +1,1 @@
+"""The detector's word on many nodes at once."""
