@@ -17,9 +17,11 @@ from amends.domain.api import Request, example_of
 from amends.domain.domain import requests_of
 from amends.values import ids
 from supervisors.matrix import MATRIX
+from supervisors.policy_file import built_in
 from supervisors.rental import RENTAL
 
 Json = dict[str, Any]
+POLICY: Final = built_in()
 T0: Final = 1_768_464_000_000_000  # 2026-01-15 08:00 UTC
 
 
@@ -185,6 +187,17 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
         ],
     }),
     "ops.audit.verify": ({}, {"valid": True, "entries": 114, "head_hash": _hex("114", 64)}),
+    "ops.policy.show": ({}, {
+        "version": POLICY.version, "sha256": POLICY.sha256, "in_force": True, "currency": POLICY.currency,
+        "rules": [msgspec.to_builtins(POLICY.rules[-1])], "toml": 'policy_version = "2026-01-01.1"\n…', "problem": "",
+    }),
+    "ops.policy.evaluate": (
+        {"rate_uminor_per_hour": 249000000, "started_us": T0, "cause": "force_release", "reason": "operator_request",
+         "stop_us": T0 + 2_400_000_000, "posted_through_us": T0 + 2_400_000_000, "later_cause": "node_offline",
+         "later_stop_us": T0 + 2_370_000_000},
+        {"posted": 166, "final": 0, "minimum": 0, "overrun": 3, "policy_credit": 0, "net": 163,
+         "rule_id": "force_default", "policy_version": POLICY.version, "policy_sha256": POLICY.sha256},
+    ),
     "ops.trace.verify": ({}, {"valid": True, "compensations": 14, "spans": 168, "differences": []}),
     "ops.trace.export": (
         {"limit": 1}, {"traces": {"data": [], "total": 0, "limit": 0, "offset": 0, "errors": None}, "recoveries": 0,
@@ -208,6 +221,10 @@ NOTES: Final[dict[str, str]] = {
     "qry.ledger_entry.list": "Nothing writes the ledger in this release.",
     "ops.trace.export": "`traces` is a document of Jaeger's JSON; here of a runtime that has recovered nothing.",
     "ops.tree.show": "Shortened; services add fields of their own.",
+    "ops.policy.show": "Shortened. `rules` are as they are read, with what a rule leaves out filled in; `toml` is the "
+    "text as it was stored. Where this release refuses what an earlier one took, `rules` is empty and `problem` says "
+    "why.",
+    "ops.policy.evaluate": "`net` is what the rental costs in the end: debits less all credits, `prior_credits` too.",
     "ops.matrix.show": "Shortened: the reply has all 14 rows.",
 }
 

@@ -211,6 +211,13 @@ def _statement(verb: Verb, answer: dict[str, Any]) -> str:
     return f"{tables.table(answer.get('entries', []), verb.columns, _width())}\n\n{tables.record(balance)}"
 
 
+def _policy(verb: Verb, answer: dict[str, Any]) -> str:
+    """What it is, its rules as a table, and its text as it was written."""
+    said = {name: answer.get(name) for name in ("version", "sha256", "in_force", "currency", "problem")}
+    text = "\n".join(tables.printable(line) for line in str(answer.get("toml", "")).splitlines())
+    return f"{tables.record(said)}\n\n{tables.table(answer.get('rules', []), verb.columns, _width())}\n\n{text}"
+
+
 def _tree(verb: Verb, answer: dict[str, Any]) -> str:
     return tables.tree(answer.get("tree", {}))
 
@@ -235,6 +242,7 @@ SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "rental": _rental,
     "verdict": _record,
     "statement": _statement,
+    "policy": _policy,
     "tree": _tree,
     "matrix": _matrix,
     "case": _case,

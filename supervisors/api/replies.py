@@ -16,6 +16,7 @@ _TYPES: Final = {
     "bigint": "integer", "integer": "integer", "smallint": "integer", "boolean": "boolean", "text": "string",
 }  # fmt: skip
 _OBJECT: Final[Schema] = {"type": "object"}
+_MAYBE_TEXT: Final[Schema] = {"type": ["string", "null"]}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 
 # Subjects that answer something else than rows.
@@ -25,6 +26,15 @@ _OTHERS: Final[Mapping[str, Schema]] = {
     "ops.audit.verify": {
         "valid": {"type": "boolean"}, "entries": _COUNT, "head_hash": {"type": "string"},
         "first_bad_seq": {"type": ["integer", "null"]}, "problem": {"type": "string"},
+    },
+    "ops.policy.show": {
+        "version": _MAYBE_TEXT, "sha256": {"type": "string"}, "in_force": {"type": "boolean"}, "currency": _MAYBE_TEXT,
+        "rules": {"type": "array"}, "toml": {"type": "string"}, "problem": {"type": "string"},
+    },
+    "ops.policy.evaluate": {
+        "posted": _COUNT, "final": _COUNT, "minimum": _COUNT, "overrun": _COUNT, "policy_credit": _COUNT,
+        "net": {"type": "integer"}, "rule_id": {"type": "string"}, "policy_version": {"type": "string"},
+        "policy_sha256": {"type": "string"},
     },
     "ops.trace.verify": {
         "valid": {"type": "boolean"}, "compensations": _COUNT, "spans": _COUNT, "differences": {"type": "array"},

@@ -43,6 +43,7 @@ from supervisors.api.counts import Counts
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
+from supervisors.api.policies import PolicyQuestions
 from supervisors.api.questions import Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.replies import data_schema
@@ -237,7 +238,8 @@ class Runtime:
                        self.settings.prices),
                 finders(self._journal), {"republish": self._republishes.outcome},
             ),
-            *asked.endpoints(), *traces.endpoints(), *questions.endpoints(),
+            *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
+            *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:
