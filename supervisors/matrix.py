@@ -161,7 +161,7 @@ CASES = tuple(
         ("setup_failing", ("ops.node.return_to_service", "ops.node.update", "ops.node.retire")),
         ("identity_conflict", ("ops.node.return_to_service", "ops.node.retire")),
         ("mass_offline", ("ops.detector.confirm",)),
-        ("agent_silent", ("ops.node.quarantine", "ops.node.update", "ops.node.retire")),
+        ("agent_silent", ("ops.node.drain", "ops.node.quarantine", "ops.node.update")),
         ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
     )
 )

@@ -56,8 +56,8 @@ class Pool:
     def attach(self, engine: Engine) -> None:
         """Follow this engine's committed turns."""
         self._engine = engine
-        self.meters.attach(engine)
         engine.listeners.append(self.follow)
+        self.meters.attach(engine)
         engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ State row, steps, failures, then each recovery run with its actions and compensa
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -35,12 +36,14 @@ LEADING: Final = frozenset(entity for entity, _ in POINTERS.values())  # `step:s
 # An entity → the request field that names it in the commands of its cases.
 FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
+    "domain": "domain",
 }  # fmt: skip
 
 # Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
 # up that still owes something. `{…}` stands in the case's evidence.
 UPDATE: Final = "--host {host} --port {port} --host-key @NEW_HOST_KEY.pub"
 LOST: Final = "--acknowledge-lost"
+DOMAIN: Final = "--domain {domain}"
 
 
 class Story(Struct):
@@ -172,7 +175,7 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
     if kind == "node" and owes:
         # Refused until its debts are settled: those say how, and a person may acknowledge them by a word of its own.
         subjects = [subject for subject in subjects if subject != "ops.node.return_to_service"]
-    beside = {"ops.node.update": UPDATE, "ops.node.retire": LOST if owes else ""}
+    beside = {"ops.node.update": UPDATE, "ops.node.retire": LOST if owes else "", "ops.detector.confirm": DOMAIN}
     senders = {verb.subject: verb for verb in verbs}
     return [
         command_line(senders[subject], known, beside.get(subject, "")) if subject in senders else subject
@@ -189,7 +192,8 @@ def command_line(verb: Verb, known: Mapping[str, str], beside: str) -> str:
         elif field.required:
             words.append(f'{field.option} "…"')
     if beside:
-        words.append(beside.format_map({"host": "HOST", "port": "22", **known}))
+        given = {name: shlex.quote(value) for name, value in known.items()}
+        words.append(beside.format_map({"host": "HOST", "port": "22", **given}))
     return " ".join(words)
 
 

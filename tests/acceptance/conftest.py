@@ -25,7 +25,9 @@ def module_dir() -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(request: pytest.FixtureRequest, module_dir: Path) -> AsyncIterator[World]:
     """A running runtime for the module, with the account acme; a module's CONFIG is added to its configuration."""
-    async with World(module_dir, getattr(request.module, "CONFIG", "")).running() as world:
+    module = request.module
+    made = World(module_dir, getattr(module, "CONFIG", ""), getattr(module, "WINDOW_US", 0))
+    async with made.running() as world:
         await world.account("acme")
         yield world
         await all_is_well(world)

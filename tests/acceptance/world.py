@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import StreamConfig
 
 from adapters.embedded.ports import free_port
+from supervisors.policy_file import BUILT_IN
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.directories import with_database
 from tests.forked import PIPE, Process, python
@@ -50,8 +51,9 @@ async def until(
 class World:
     """A runtime process and everything around it."""
 
-    def __init__(self, state_dir: Path, config: str = "") -> None:
+    def __init__(self, state_dir: Path, config: str = "", window_us: int = 0) -> None:
         self.state_dir = state_dir
+        self.window_us = window_us  # of the policy; 0: the built-in one's hour
         self.config = config
         self.process: Process | None = None
         self.machines: dict[str, Machine] = {}
@@ -88,6 +90,10 @@ class World:
         file = self.state_dir / "amends.toml"
         head = "" if "profile" in self.config else 'profile = "acceptance"\n'
         top, bracket, tables = self.config.partition("[")  # what stands above the first table stays there
+        if self.window_us:
+            policy = BUILT_IN.read_text().replace("window_us = 3_600_000_000", f"window_us = {self.window_us}")
+            (self.state_dir / "policy.toml").write_text(policy)
+            top = f'policy_file = "{self.state_dir}/policy.toml"\n{top}'
         http = '[http]\nlisten = "127.0.0.1:0"\n'
         file.write_text(f'{head}state_dir = "{self.state_dir}"\n{top}{http}{bracket}{tables}')
         with (self.state_dir / "runtime.log").open("ab") as log:

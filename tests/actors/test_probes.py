@@ -77,7 +77,8 @@ def test_a_silent_node_is_judged_by_its_silence_and_not_by_its_probes(life: Life
     step = life.next("ssh.probe")
     life.take(Silent(2))
     life.end(step, REFUSED)
-    assert (life.node.state, life.node.probes.tries, life.node.timers) == ("suspect", 0, {})
+    assert (life.node.state, life.node.probes.tries, life.node.silence.failed) == ("suspect", 0, 1)
+    assert set(life.node.timers) == {"probe", "agent_silent"}
 
 
 @pytest.mark.parametrize("assignment", [None, ("alloc_1", "active")])

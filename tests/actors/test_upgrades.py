@@ -84,9 +84,12 @@ def leaves(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
     return found
 
 
+YOUNGER = {"offline"}  # states that no release of flat bodies had
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_is_a_flat_body_of_every_state_and_with_every_field_that_has_moved(kind: str) -> None:
-    assert {name.partition(":")[0] for name in FLAT[kind]} == set(KINDS[kind].states)
+    assert {name.partition(":")[0] for name in FLAT[kind]} == set(KINDS[kind].states) - YOUNGER
     said = {field for _, body in FLAT[kind].values() for field in json.loads(body)}
     assert set(PLACES[kind]) <= said
 

@@ -125,7 +125,7 @@ def test_a_spent_budget_ends_as_the_row_says() -> None:
 def test_a_turn_of_a_row_that_books_nothing_writes_no_money() -> None:
     d = turn()
     begin_run(d, "T1")
-    d.row(MeterRow("meter_1", "alloc_1", "acct", "accruing", 1, "v", "h", 1, None, None, 1))
+    d.row(MeterRow("meter_1", "alloc_1", "acct", "accruing", 1, "v", "h", 1, None, None, 1, 1, 1))
     with pytest.raises(Bug, match="a turn of row T1 may not write meters"):
         d.build()
 

@@ -12,6 +12,7 @@ import pytest
 from actors.account.messages import CreateAccount
 from actors.allocation.messages import ReleaseAllocation
 from actors.between import SetupFailed, Suspicion
+from actors.detector.messages import FLEET, DetectorStarts, MassSilence
 from actors.node.messages import HeartbeatSeen, QuarantineNode, ReturnNode, Silent
 from actors.node.state import view_node
 from adapters.cli import arguments
@@ -96,6 +97,18 @@ async def reconcile_stalled(book: Book) -> None:
         await book.end("node:n1", "ssh.probe", "failed", "ssh_auth_failed", "Permission denied")
 
 
+async def agent_silent(book: Book) -> None:
+    await node_told(Silent(1))(book)
+    await book.end("node:n1", "ssh.probe")
+    await book.timer("node", "n1", "agent_silent")
+
+
+async def mass_offline(book: Book) -> None:
+    await book.tell("stream", "AMENDS_EVT", Envelope(RelayStarts()))
+    await book.tell("detector", FLEET, Envelope(DetectorStarts()))
+    await book.tell("detector", FLEET, Envelope(MassSilence("hall 2", 3, 4)))
+
+
 def paused(kind: str) -> Scene:
     async def scene(book: Book) -> None:
         await ready_node(book, "n1")
@@ -120,6 +133,8 @@ SCENES: dict[str, Scene] = {
     "setup_failing": node_told(*(SetupFailed(f"alloc_{number}", "ssh_auth_failed") for number in range(3))),
     "identity_conflict": node_told(HeartbeatSeen("boot-1", 2, rival="boot-2")),
     "reconcile_stalled": reconcile_stalled,
+    "agent_silent": agent_silent,
+    "mass_offline": mass_offline,
 }
 
 

@@ -31,6 +31,7 @@ class Engine:
         self.store = SimpleNamespace(get=lambda kind, name: self.states.get((kind, name)))
         self.listeners: list[Any] = []
         self.gone: list[Any] = []
+        self.now_us = self.monotonic_us = lambda: 0
         self.offers: list[tuple[str, Envelope]] = []
 
     def tell(self, kind: str, identifier: str, env: Envelope) -> None:

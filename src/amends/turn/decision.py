@@ -27,6 +27,7 @@ from amends.values.records import (
     MessageRow,
     OutboxRow,
     ReplyRow,
+    RunRow,
     StepEndRow,
     StepRow,
 )
@@ -367,8 +368,8 @@ class Decision:
     def _check_books(self) -> None:
         """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
         runs = [run for state in (self.before, self._state) if state is not None for run in state.runs.values()]
-        written = {table.name for row in self.rows if (table := table_of(type(row))).money} if runs else set()
-        rows = sorted({run.row for run in runs})
+        rows = sorted({run.row for run in runs} | {row.matrix_row for row in self.rows if type(row) is RunRow})
+        written = {table.name for row in self.rows if (table := table_of(type(row))).money} if rows else set()
         if denied := written - {name for row in rows for name in self.context.matrix.row(row).books}:
             raise Bug(f"{self.ref}: a turn of row {', '.join(rows)} may not write {', '.join(sorted(denied))}")
 

@@ -32,7 +32,7 @@ from tests.policies import OLD_POLICY
 KINDS = {kind.name: kind for kind in RENTAL.kinds}
 START_US = 1_768_478_400_000_000
 LIMITS: dict[str, int | tuple[int, int]] = {
-    "setup_fail_limit": 3,
+    "setup_fail_limit": 3, "min_failed_probes": 1, "probe_timeout_ms": 300,
     "allocation_deadline_ms": 3000, "activation_tries": 3, "activation_backoff_ms": (20, 100), "cleanup_tries": 2,
     "cleanup_backoff_ms": (50, 200), "notification_tries": 2, "notification_backoff_ms": (50, 200),
     "suspect_after_ms": 600, "offline_after_ms": 1500, "flap_limit": 4, "flap_window_ms": 10_000,
@@ -56,6 +56,13 @@ class Facts:
         self.states: dict[tuple[str, str], Any] = {}
         self.held: dict[str, tuple[str, str]] = {}
         self.debts: dict[str, set[str]] = {}
+
+    def held_nodes(self, domain: str | None, node_ids: Any) -> list[str]:
+        return ["n1"]
+
+    def concerned_by_loss(self, node_id: str, beat_us: int) -> list[str]:
+        held = self.held.get(node_id)
+        return [held[0]] if held is not None else []
 
     def policy_of(self, sha256: str) -> Any:
         return self.policy
