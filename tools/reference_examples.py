@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from actors.allocation.state import access_to
+from actors.money.explanation import explain
+from actors.money.metering import Usage
 from adapters.postgres.reading import ENTITIES
 from amends.domain.api import Request, example_of
 from amends.domain.domain import requests_of
@@ -76,7 +78,7 @@ ROWS: Final[dict[str, Json]] = {
         "meter_id": METER, "allocation_id": ALLOCATION, "account_id": "acme", "state": "stopped",
         "rate_uminor_per_hour": 249000000, "policy_version": "2026-01-01.1", "policy_sha256": _hex("policy", 64),
         "started_us": T0 + 60_090_000, "stopped_us": T0 + 3_660_000_000, "stop_cause": "release",
-        "posted_through_us": T0 + 60_090_000,
+        "posted_through_us": T0 + 3_660_000_000,
     },
     "ledger_entry": {
         "entry_id": _id("ent"), "account_id": "acme", "meter_id": METER, "entry_type": "debit", "amount_minor": 244,
@@ -141,6 +143,11 @@ ROWS: Final[dict[str, Json]] = {
         "evidence": {"node_id": "node-1", "tries": 8, "code": "ssh_connect_failed"}, "entity": ENTITY,
     },
 }  # fmt: skip
+
+EXPLAINED: Final = explain(
+    ROWS["ledger_entry"]["idempotency_key"],
+    Usage(ROWS["meter"]["rate_uminor_per_hour"], ROWS["meter"]["started_us"], POLICY.time.unit_us), POLICY, (),
+)  # fmt: skip
 
 # What a list is asked for beside its limit: one of the view's columns.
 FILTERS: Final[dict[str, str]] = {
@@ -207,7 +214,18 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
     "ops.case.show": ({"case_id": CASE}, {"case": ROWS["ops_case"], "runbook": "# cleanup_exhausted\n…"}),
     "qry.account.statement": (
         {"account_id": "acme", "since_us": T0, "until_us": T0 + 86_400_000_000},
-        {"entries": [], "balance_minor": 0, "currency": "usd"},
+        {"entries": [ROWS["ledger_entry"]], "balance_minor": -248, "currency": "usd", "opening_minor": 0,
+         "minor_unit_exponent": 2, "cursor": None},
+    ),
+    "qry.ledger_entry.explain": (
+        {"idempotency_key": ROWS["ledger_entry"]["idempotency_key"]},
+        {"entry": ROWS["ledger_entry"], "meter": ROWS["meter"], "what": EXPLAINED.what,
+         "formula": list(EXPLAINED.lines), "reckoned_minor": EXPLAINED.amount_minor, "agrees": True,
+         "evaluation": None, "rule": None,
+         "policy": {"version": POLICY.version, "sha256": _hex("policy", 64), "currency": POLICY.currency,
+                    "minor_unit_exponent": POLICY.minor_unit_exponent, "unit_us": POLICY.time.unit_us,
+                    "window_us": POLICY.time.window_us},
+         "traces": {"allocation": COMMAND_TRACE}, "problem": ""},
     ),
 }  # fmt: skip
 
@@ -216,9 +234,12 @@ NOTES: Final[dict[str, str]] = {
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
     "on after the reply, which then says `complete: false`; the audit entry at its end has the same counts.",
     "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",
-    "qry.account.statement": "Nothing is debited or credited in this release, so there are no entries.",
-    "qry.ledger_entry.get": "Nothing writes the ledger in this release: every id is 404, and this is the row's shape.",
-    "qry.ledger_entry.list": "Nothing writes the ledger in this release.",
+    "qry.account.statement": "Shortened. At most 1000 entries, in the order of time; `cursor` leads on. "
+    "`opening_minor` is the balance before the first of them, `balance_minor` that of now. `minor_unit_exponent` is "
+    "that of the policy in force, null for another currency.",
+    "qry.ledger_entry.explain": "`formula` is reckoned anew from meter, policy and what was evaluated at the end; "
+    "`agrees` says whether the entry has the same. Where that cannot be done `problem` says why. `evaluation` is the "
+    "audit entry `billing.credit.evaluated`; a window that was posted while the meter ran has none.",
     "ops.trace.export": "`traces` is a document of Jaeger's JSON; here of a runtime that has recovered nothing.",
     "ops.tree.show": "Shortened; services add fields of their own.",
     "ops.policy.show": "Shortened. `rules` are as they are read, with what a rule leaves out filled in; `toml` is the "
@@ -238,5 +259,4 @@ def example(subject: str) -> tuple[Json, Json]:
     row = ROWS[entity]
     if verb == "get":
         return {"id": row[ENTITIES[entity]]}, row
-    items = [] if entity == "ledger_entry" else [row]
-    return {FILTERS[entity]: row[FILTERS[entity]], "limit": 20}, {"items": items, "cursor": None}
+    return {FILTERS[entity]: row[FILTERS[entity]], "limit": 20}, {"items": [row], "cursor": None}

@@ -42,7 +42,18 @@ class Verb(Struct, frozen=True):
     fields: tuple[Field, ...] = ()
     columns: tuple[str, ...] = ()
     show: Literal[
-        "rows", "record", "rental", "tree", "matrix", "case", "why", "trace", "statement", "policy", "verdict"
+        "rows",
+        "record",
+        "rental",
+        "tree",
+        "matrix",
+        "case",
+        "why",
+        "trace",
+        "statement",
+        "explanation",
+        "policy",
+        "verdict",
     ] = "record"
     changes: bool = False
     states: tuple[str, ...] = ()  # what a list shows when nothing is asked for by --where
@@ -71,7 +82,10 @@ QUESTIONS: Final = (
         Field("account_id", "the account"),
         Field("since_us", "from this time on", "--since", "time"),
         Field("until_us", "before this time", "--until", "time"),
-    ), ("entry_id", "created_us", "entry_type", "amount_minor", "currency", "rule_id", "meter_id"), "statement"),
+    ), show="statement"),
+    Verb("explain", "qry.ledger_entry.explain", "one screen: how an entry of the ledger came about", (
+        Field("idempotency_key", "its key, such as debit:meter_…:1768464000000000"),
+    ), show="explanation"),
     Verb("policy show", "ops.policy.show", "the credit policy in force: its rules and its text", (
         Field("sha256", "one that was in force earlier, by its hash", "--sha256"),
     ), ("id", "cause", "reason", "stop_at", "bp", "lookback_us", "early_full_refund_us", "minimum"), "policy"),

@@ -19,6 +19,14 @@ _OBJECT: Final[Schema] = {"type": "object"}
 _MAYBE_TEXT: Final[Schema] = {"type": ["string", "null"]}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 
+_EXPLAINED: Final[Mapping[str, Schema]] = {
+    "meter": {"type": ["object", "null"]}, "what": {"type": "string"},
+    "formula": {"type": "array", "items": {"type": "string"}}, "reckoned_minor": {"type": ["integer", "null"]},
+    "agrees": {"type": ["boolean", "null"]}, "evaluation": {"type": ["object", "null"]},
+    "rule": {"type": ["object", "null"]}, "policy": {"type": ["object", "null"]}, "traces": _OBJECT,
+    "problem": {"type": "string"},
+}  # fmt: skip
+
 # Subjects that answer something else than rows.
 _OTHERS: Final[Mapping[str, Schema]] = {
     "ops.tree.show": {"tree": _OBJECT},
@@ -59,13 +67,19 @@ def data_schema(endpoint: Endpoint, columns: Columns) -> Schema:
     entity, _, verb = rest.rpartition(".")
     if family == "qry" and entity in columns and verb in ("get", "list"):
         return row(columns[entity]) if verb == "get" else _page(columns[entity])
+    if subject == "qry.ledger_entry.explain":
+        return _properties({"entry": row(columns["ledger_entry"]), **_EXPLAINED}, ["entry"])
     if subject == "ops.case.list":
         return _page(columns["ops_case"])
     if subject == "ops.case.show":
         return _properties({"case": row(columns["ops_case"]), "runbook": {"type": "string"}}, ["case", "runbook"])
     if subject == "qry.account.statement":
         entries = {"type": "array", "items": row(columns["ledger_entry"])}
-        own = {"entries": entries, "balance_minor": {"type": "integer"}, "currency": {"type": "string"}}
+        own = {
+            "entries": entries, "balance_minor": {"type": "integer"}, "currency": {"type": "string"},
+            "opening_minor": {"type": "integer"}, "minor_unit_exponent": {"type": ["integer", "null"]},
+            "cursor": _MAYBE_TEXT,
+        }  # fmt: skip
         return _properties(own, ["entries", "balance_minor"])
     if command is not None:
         name, beside = command.shown, dict(command.answer)

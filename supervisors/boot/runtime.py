@@ -41,6 +41,7 @@ from amends.values.limits import Limits
 from supervisors.api.auth import Gatekeeper, operators
 from supervisors.api.counts import Counts
 from supervisors.api.endpoints import checks, commands, finders
+from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
@@ -198,7 +199,7 @@ class Runtime:
             silent=lambda: not kernel.lease.may_answer(),
         )  # fmt: skip
         sides = Sides(reads.callers, reads.operators)
-        questions = Questions(sides, ENTITIES)
+        questions = Questions(sides, ENTITIES, {self._policy.currency: self._policy.minor_unit_exponent})
         self._service = CommandService(
             self._links.client, requests, self._table(sides, questions, traces), self._version, answers,
             lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
@@ -239,7 +240,7 @@ class Runtime:
                 finders(self._journal), {"republish": self._republishes.outcome},
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
-            *traces.endpoints(), *questions.endpoints(),
+            *LedgerQuestions(sides).endpoints(), *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:

@@ -51,7 +51,10 @@ async def test_a_forced_release_stops_the_meter_when_it_is_accepted_and_refunds_
     assert (run.row["trigger_type"], run.outcome, run.failures) == ("policy", "recovered", [])
     assert run.shape() == [
         f"cancel·state_change·meter:{meter['meter_id']}·success",
-        *(f"reverse·state_change·ledger:acme/credit:{meter['meter_id']}:force_platform_fault·success" for _ in credits_),
+        *(
+            f"reverse·state_change·ledger:acme/credit:{meter['meter_id']}:force_platform_fault·success"
+            for _ in credits_
+        ),
     ]
     assert "billing.credit.evaluated" in await audit(world, f"meter:{meter['meter_id']}")
 
