@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Mapping
 
-import msgspec
-
 from actors.node.state import Node
 from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow
 from amends.ports.journal import Journal
 from amends.runtime.store import Store
 from amends.values.errors import BadConfiguration
-from supervisors.policy_file import read
+from supervisors.policy_file import read_stored
 from supervisors.pool import Pool
 
 log = logging.getLogger("amends.fleet")
@@ -47,10 +45,9 @@ async def load_policies(pool: Pool, journal: Journal) -> None:
     """The policies under which meters were ever opened; those that no release of this shape wrote are left out."""
     for sha256, body in (await journal.documents("policy")).items():
         try:
-            text = msgspec.json.decode(body, type=dict[str, str])["toml"]
-            pool.policies.setdefault(sha256, read(text.encode(), f"the stored policy {sha256}"))
-        except (BadConfiguration, msgspec.MsgspecError, KeyError) as error:
-            log.warning("the stored policy %s cannot be read, and no meter may be open under it: %s", sha256, error)
+            pool.policies.setdefault(sha256, read_stored(body))
+        except BadConfiguration as error:
+            log.warning("the policy %s cannot be read, and no meter may be open under it: %s", sha256, error)
 
 
 async def load_seen(journal: Journal, store: Store) -> dict[str, int]:

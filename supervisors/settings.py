@@ -1,4 +1,4 @@
-"""Settings: `amends.toml`, the environment, and the policy file, read strictly. What is wrong stops the start.
+"""Settings: `amends.toml` and the environment, read strictly. What is wrong stops the start.
 
 Every key is optional; an unknown one is refused with its line. Environment: AMENDS_ + section + key, such as
 AMENDS_POSTGRES_DSN, AMENDS_STATE_DIR or AMENDS_TIMING_CLEANUP_TRIES; lists and ranges are separated by commas.
@@ -16,10 +16,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from actors.fields import MAX_RATE
-from actors.money.policy import Policy
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
-from supervisors import policy_file
 from supervisors.matrix import MATRIX
 from supervisors.timing import TIMING, Profile, timing
 
@@ -330,8 +328,3 @@ def check_serving(settings: Settings) -> None:
 def _check_not_built(name: str, settings: Settings) -> None:
     if settings.stripe != StripeSettings() and MATRIX.row("R05").status == "not_built":
         raise BadConfiguration(f"{name}: [stripe] belongs to the rows R05 and R06, which are not_built in this release")
-
-
-def load_policy(settings: Settings) -> tuple[Policy, bytes]:
-    """The policy in force and its text; the built-in one if none is configured. Raises `BadConfiguration`."""
-    return policy_file.load(Path(settings.policy_file) if settings.policy_file else policy_file.BUILT_IN)

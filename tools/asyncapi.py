@@ -18,7 +18,9 @@ from adapters.postgres.reading import ENTITIES
 from amends.domain.domain import Domain
 from amends.runtime.requests import Endpoint
 from supervisors.api.endpoints import checks, commands, finders
+from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.operators import OperatorQuestions
+from supervisors.api.policies import PolicyQuestions
 from supervisors.api.questions import Questions
 from supervisors.api.replies import data_schema, row
 from supervisors.api.traces import Traces
@@ -33,7 +35,10 @@ Json = dict[str, Any]
 def endpoints() -> list[Endpoint]:
     """All endpoints of the service, without a runtime: their tables are data, only their answers need one."""
     none = cast(Any, None)
-    asked = (OperatorQuestions(none, none, none, none), Traces(none, none, none, none), Questions(none, ENTITIES))
+    asked = (
+        OperatorQuestions(none, none, none, none), PolicyQuestions(none, none), LedgerQuestions(none),
+        Traces(none, none, none, none), Questions(none, ENTITIES),
+    )  # fmt: skip
     questions = [endpoint for each in asked for endpoint in each.endpoints()]
     return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]
 

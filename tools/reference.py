@@ -31,8 +31,10 @@ from tools.views import views
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 WIDTH: Final = 118
-PLACES: Final = {"cmd": "api-commands.md", "ops": "api-operators.md", "qry": "api-queries.md"}
-OF_NODES: Final = ("ops.node.", "ops.detector.")  # they have a page of their own
+PLACES: Final = {  # part → its page
+    "commands": "api-commands.md", "operators": "api-operators.md", "inspection": "api-inspection.md",
+    "queries": "api-queries.md", "records": "api-records.md",
+}  # fmt: skip
 CASE_KINDS: Final = frozenset(case.kind for case in CASES)
 RECORDS: Final = frozenset(
     ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case")
@@ -80,6 +82,8 @@ def described(kind: Any) -> str:
             return f"whole number, {kind.ge} to {kind.le}"
         case inspect.StrType():
             return _text(kind)
+        case inspect.LiteralType():
+            return " or ".join(code(str(one)) for one in kind.values)
         case inspect.ListType():
             most = f" of at most {kind.max_length}" if kind.max_length is not None else ""
             return f"list{most}: {described(kind.item_type)}"
@@ -164,16 +168,21 @@ def subject(endpoint: Endpoint) -> list[str]:
     return [*lines, "", "```json", compact(asked), "```", "```json", compact(answered), "```", ""]
 
 
-def _subjects(where: str) -> Callable[[], list[str]]:
-    """The sections of the subjects that begin so; of `qry.` those of records and of `ops.` those of nodes apart."""
+def part_of(endpoint: Endpoint) -> str:
+    """In which part a subject stands: operators' questions and those of records have pages of their own."""
+    family, entity, *_ = endpoint.subject.split(".")
+    match family:
+        case "cmd":
+            return "commands"
+        case "ops":
+            return "operators" if endpoint.answer is None else "inspection"
+        case _:
+            return "records" if entity in RECORDS else "queries"
 
+
+def _subjects(part: str) -> Callable[[], list[str]]:
     def sections() -> list[str]:
-        begins = where.removesuffix("records").removesuffix("nodes")
-        chosen = [one for one in endpoints() if one.subject.startswith(begins)]
-        if where.startswith("ops."):
-            chosen = [one for one in chosen if one.subject.startswith(OF_NODES) == where.endswith("nodes")]
-        if where.startswith("qry."):
-            chosen = [one for one in chosen if (one.subject.split(".")[1] in RECORDS) == where.endswith("records")]
+        chosen = [one for one in endpoints() if part_of(one) == part]
         return [line for endpoint in chosen for line in subject(endpoint)][:-1]
 
     return sections
@@ -183,12 +192,11 @@ def index() -> list[str]:
     """All subjects with who may use them."""
     rows = []
     for endpoint in endpoints():
-        where, _, verb = endpoint.subject.partition(".")
-        if where != "qry" or verb == "account.statement":
+        subject_of_rows = endpoint.subject.startswith("qry.") and endpoint.subject.endswith((".get", ".list"))
+        if not subject_of_rows:
             anchor = endpoint.subject.replace(".", "")
             what = "change" if endpoint.answer is None else "question"
-            place = "api-nodes.md" if endpoint.subject.startswith(OF_NODES) else PLACES[where]
-            rows.append(f"[`{endpoint.subject}`]({place}#{anchor}) | {askers(endpoint)} | {what}")
+            rows.append(f"[`{endpoint.subject}`]({PLACES[part_of(endpoint)]}#{anchor}) | {askers(endpoint)} | {what}")
     answered = [entity for entity in ENTITIES if entity not in NOT_BUILT]
     rows.append(f"`qry.<entity>.get`, `qry.<entity>.list` of {listed(answered)} | {ROLES['reader']} | question")
     return table("subject | for | kind", rows)
@@ -278,11 +286,7 @@ PARTS: Final[dict[str, Callable[[], list[str]]]] = {
     "subjects": index,
     "errors": errors,
     "cases": cases,
-    "commands": _subjects("cmd."),
-    "operators": _subjects("ops."),
-    "nodes": _subjects("ops.nodes"),
-    "queries": _subjects("qry."),
-    "records": _subjects("qry.records"),
+    **{part: _subjects(part) for part in PLACES},
     "matrix": matrix,
     "timing": timing,
     "states": states.sections,

@@ -12,14 +12,18 @@ from typing import Any, Final
 import msgspec
 
 from actors.allocation.state import access_to
+from actors.money.explanation import explain
+from actors.money.metering import Usage
 from adapters.postgres.reading import ENTITIES
 from amends.domain.api import Request, example_of
 from amends.domain.domain import requests_of
 from amends.values import ids
 from supervisors.matrix import MATRIX
+from supervisors.policy_file import built_in
 from supervisors.rental import RENTAL
 
 Json = dict[str, Any]
+POLICY: Final = built_in()
 T0: Final = 1_768_464_000_000_000  # 2026-01-15 08:00 UTC
 
 
@@ -74,7 +78,7 @@ ROWS: Final[dict[str, Json]] = {
         "meter_id": METER, "allocation_id": ALLOCATION, "account_id": "acme", "state": "stopped",
         "rate_uminor_per_hour": 249000000, "policy_version": "2026-01-01.1", "policy_sha256": _hex("policy", 64),
         "started_us": T0 + 60_090_000, "stopped_us": T0 + 3_660_000_000, "stop_cause": "release",
-        "posted_through_us": T0 + 60_090_000,
+        "posted_through_us": T0 + 3_660_000_000,
     },
     "ledger_entry": {
         "entry_id": _id("ent"), "account_id": "acme", "meter_id": METER, "entry_type": "debit", "amount_minor": 244,
@@ -140,6 +144,11 @@ ROWS: Final[dict[str, Json]] = {
     },
 }  # fmt: skip
 
+EXPLAINED: Final = explain(
+    ROWS["ledger_entry"]["idempotency_key"],
+    Usage(ROWS["meter"]["rate_uminor_per_hour"], ROWS["meter"]["started_us"], POLICY.time.unit_us), POLICY, (),
+)  # fmt: skip
+
 # What a list is asked for beside its limit: one of the view's columns.
 FILTERS: Final[dict[str, str]] = {
     "account": "stripe_customer_id", "node": "state", "allocation": "account_id", "debt": "node_id",
@@ -185,6 +194,17 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
         ],
     }),
     "ops.audit.verify": ({}, {"valid": True, "entries": 114, "head_hash": _hex("114", 64)}),
+    "ops.policy.show": ({}, {
+        "version": POLICY.version, "sha256": POLICY.sha256, "in_force": True, "currency": POLICY.currency,
+        "rules": [msgspec.to_builtins(POLICY.rules[-1])], "toml": 'policy_version = "2026-01-01.1"\n…', "problem": "",
+    }),
+    "ops.policy.evaluate": (
+        {"rate_uminor_per_hour": 249000000, "started_us": T0, "cause": "force_release", "reason": "operator_request",
+         "stop_us": T0 + 2_400_000_000, "posted_through_us": T0 + 2_400_000_000, "later_cause": "node_offline",
+         "later_stop_us": T0 + 2_370_000_000},
+        {"posted": 166, "final": 0, "minimum": 0, "overrun": 3, "policy_credit": 0, "net": 163,
+         "rule_id": "force_default", "policy_version": POLICY.version, "policy_sha256": POLICY.sha256},
+    ),
     "ops.trace.verify": ({}, {"valid": True, "compensations": 14, "spans": 168, "differences": []}),
     "ops.trace.export": (
         {"limit": 1}, {"traces": {"data": [], "total": 0, "limit": 0, "offset": 0, "errors": None}, "recoveries": 0,
@@ -194,7 +214,18 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
     "ops.case.show": ({"case_id": CASE}, {"case": ROWS["ops_case"], "runbook": "# cleanup_exhausted\n…"}),
     "qry.account.statement": (
         {"account_id": "acme", "since_us": T0, "until_us": T0 + 86_400_000_000},
-        {"entries": [], "balance_minor": 0, "currency": "usd"},
+        {"entries": [ROWS["ledger_entry"]], "balance_minor": -248, "currency": "usd", "opening_minor": 0,
+         "minor_unit_exponent": 2, "cursor": None},
+    ),
+    "qry.ledger_entry.explain": (
+        {"idempotency_key": ROWS["ledger_entry"]["idempotency_key"]},
+        {"entry": ROWS["ledger_entry"], "meter": ROWS["meter"], "what": EXPLAINED.what,
+         "formula": list(EXPLAINED.lines), "reckoned_minor": EXPLAINED.amount_minor, "agrees": True,
+         "evaluation": None, "rule": None,
+         "policy": {"version": POLICY.version, "sha256": _hex("policy", 64), "currency": POLICY.currency,
+                    "minor_unit_exponent": POLICY.minor_unit_exponent, "unit_us": POLICY.time.unit_us,
+                    "window_us": POLICY.time.window_us},
+         "traces": {"allocation": COMMAND_TRACE}, "problem": ""},
     ),
 }  # fmt: skip
 
@@ -203,11 +234,18 @@ NOTES: Final[dict[str, str]] = {
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
     "on after the reply, which then says `complete: false`; the audit entry at its end has the same counts.",
     "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",
-    "qry.account.statement": "Nothing is debited or credited in this release, so there are no entries.",
-    "qry.ledger_entry.get": "Nothing writes the ledger in this release: every id is 404, and this is the row's shape.",
-    "qry.ledger_entry.list": "Nothing writes the ledger in this release.",
+    "qry.account.statement": "Shortened. At most 1000 entries, in the order of time; `cursor` leads on. "
+    "`opening_minor` is the balance before the first of them, `balance_minor` that of now. `minor_unit_exponent` is "
+    "that of the policy in force, null for another currency.",
+    "qry.ledger_entry.explain": "`formula` is reckoned anew from meter, policy and what was evaluated at the end; "
+    "`agrees` says whether the entry has the same. Where that cannot be done `problem` says why. `evaluation` is the "
+    "audit entry `billing.credit.evaluated`; a window that was posted while the meter ran has none.",
     "ops.trace.export": "`traces` is a document of Jaeger's JSON; here of a runtime that has recovered nothing.",
     "ops.tree.show": "Shortened; services add fields of their own.",
+    "ops.policy.show": "Shortened. `rules` are as they are read, with what a rule leaves out filled in; `toml` is the "
+    "text as it was stored. Where this release refuses what an earlier one took, `rules` is empty and `problem` says "
+    "why.",
+    "ops.policy.evaluate": "`net` is what the rental costs in the end: debits less all credits, `prior_credits` too.",
     "ops.matrix.show": "Shortened: the reply has all 14 rows.",
 }
 
@@ -221,5 +259,4 @@ def example(subject: str) -> tuple[Json, Json]:
     row = ROWS[entity]
     if verb == "get":
         return {"id": row[ENTITIES[entity]]}, row
-    items = [] if entity == "ledger_entry" else [row]
-    return {FILTERS[entity]: row[FILTERS[entity]], "limit": 20}, {"items": items, "cursor": None}
+    return {FILTERS[entity]: row[FILTERS[entity]], "limit": 20}, {"items": [row], "cursor": None}

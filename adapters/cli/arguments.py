@@ -15,7 +15,9 @@ A verb that changes something is sent with a random idempotency key. After a tim
 --key it printed: what was done already is not done twice. Exit status: 0 done, 1 refused, 2 usage, 3 unreachable.
 """
 NAMED: Final = frozenset(("account_id", "node_id"))  # people chose these: their order is no order of time
-GROUP_HELP: Final = {"audit": "the audit log's chain", "trace": "spans and records", "retry": "try again"}
+GROUP_HELP: Final = {
+    "audit": "the audit log's chain", "policy": "the credit policy", "trace": "spans and records", "retry": "try again",
+}  # fmt: skip
 
 
 class Usage(Exception):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli import arguments, tables, trace, why
+from adapters.cli import arguments, money, tables, trace, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
 from adapters.cli.verbs import QUESTIONS, LocalVerb, Verb, all_verbs
@@ -104,7 +104,10 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
             return _reply(await _send(api, verb, typed, data), typed), DONE
         if verb.show == "rows":
             return await _list(api, verb, typed, data), DONE
-        answer = await api.ask(verb.subject, data)
+        if verb.show == "statement":
+            answer = await money.statement(api, verb.subject, data)
+        else:
+            answer = await api.ask(verb.subject, data)
         if verb.show == "case" and not typed.json:
             case = answer.get("case", {})
             answer["settle"] = why.settle_lines(case, await why.target(api, case), typed.verbs) if case else []
@@ -207,8 +210,18 @@ def _rental(verb: Verb, answer: dict[str, Any]) -> str:
 
 
 def _statement(verb: Verb, answer: dict[str, Any]) -> str:
-    balance = {"balance_minor": answer.get("balance_minor"), "currency": answer.get("currency")}
-    return f"{tables.table(answer.get('entries', []), verb.columns, _width())}\n\n{tables.record(balance)}"
+    return money.statement_page(answer, _width())
+
+
+def _explanation(verb: Verb, answer: dict[str, Any]) -> str:
+    return money.explanation_page(answer)
+
+
+def _policy(verb: Verb, answer: dict[str, Any]) -> str:
+    """What it is, its rules as a table, and its text as it was written."""
+    said = {name: answer.get(name) for name in ("version", "sha256", "in_force", "currency", "problem")}
+    text = "\n".join(tables.printable(line) for line in str(answer.get("toml", "")).splitlines())
+    return f"{tables.record(said)}\n\n{tables.table(answer.get('rules', []), verb.columns, _width())}\n\n{text}"
 
 
 def _tree(verb: Verb, answer: dict[str, Any]) -> str:
@@ -235,6 +248,8 @@ SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "rental": _rental,
     "verdict": _record,
     "statement": _statement,
+    "explanation": _explanation,
+    "policy": _policy,
     "tree": _tree,
     "matrix": _matrix,
     "case": _case,

@@ -41,9 +41,20 @@ class Verb(Struct, frozen=True):
     help: str
     fields: tuple[Field, ...] = ()
     columns: tuple[str, ...] = ()
-    show: Literal["rows", "record", "rental", "tree", "matrix", "case", "why", "trace", "statement", "verdict"] = (
-        "record"
-    )
+    show: Literal[
+        "rows",
+        "record",
+        "rental",
+        "tree",
+        "matrix",
+        "case",
+        "why",
+        "trace",
+        "statement",
+        "explanation",
+        "policy",
+        "verdict",
+    ] = "record"
     changes: bool = False
     states: tuple[str, ...] = ()  # what a list shows when nothing is asked for by --where
 
@@ -71,7 +82,24 @@ QUESTIONS: Final = (
         Field("account_id", "the account"),
         Field("since_us", "from this time on", "--since", "time"),
         Field("until_us", "before this time", "--until", "time"),
-    ), ("entry_id", "created_us", "entry_type", "amount_minor", "currency", "rule_id", "meter_id"), "statement"),
+    ), show="statement"),
+    Verb("explain", "qry.ledger_entry.explain", "one screen: how an entry of the ledger came about", (
+        Field("idempotency_key", "its key, such as debit:meter_…:1768464000000000"),
+    ), show="explanation"),
+    Verb("policy show", "ops.policy.show", "the credit policy in force: its rules and its text", (
+        Field("sha256", "one that was in force earlier, by its hash", "--sha256"),
+    ), ("id", "cause", "reason", "stop_at", "bp", "lookback_us", "early_full_refund_us", "minimum"), "policy"),
+    Verb("policy evaluate", "ops.policy.evaluate", "what the policy makes of an end; nothing is written", (
+        Field("rate_uminor_per_hour", "millionths of a minor unit per hour", "--rate", "int", required=True),
+        Field("started_us", "when it became active", "--started", "time", required=True),
+        Field("cause", "release, force_release, node_offline or node_rebooted", "--cause", required=True),
+        Field("stop_us", "when it ended", "--stop", "time", required=True),
+        Field("posted_through_us", "windows are posted up to here", "--posted-through", "time", required=True),
+        Field("reason", "of a force-release: the reason code", "--reason"),
+        Field("prior_credits", "minor units that the meter has given back before", "--prior-credits", "int"),
+        Field("later_cause", "a cause that came later", "--later-cause"),
+        Field("later_stop_us", "… and the end that it proves", "--later-stop", "time"),
+    )),
     Verb("audit verify", "ops.audit.verify", "check the chain of the audit log", show="verdict"),
     Verb("trace verify", "ops.trace.verify", "compare compensation records with their spans", show="verdict"),
     Verb("trace show", "ops.trace.export", "the spans of a trace and of those it leads to, as trees", (

@@ -36,11 +36,12 @@ class Empty(Request, frozen=True):
 
 
 class Statement(Request, frozen=True):
-    """qry.account.statement; times in microseconds."""
+    """qry.account.statement; times in microseconds. `cursor` is that of the page before."""
 
     account_id: AccountId
     since_us: Instant | None = None
     until_us: Instant | None = None
+    cursor: Annotated[str, Meta(pattern=r"^[0-9]{1,18}:[a-zA-Z0-9_-]{1,64}$(?!\n)")] | None = None
 
 
 class Export(Request, frozen=True):

@@ -11,14 +11,16 @@ from supervisors.api.sides import Sides
 
 BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "notification"))
 NOT_BUILT = frozenset(("attachment", "namespace", "provider_grant"))
+STATEMENT_PAGE = 1000  # entries; so many fit into one reply
+NO_EXPONENTS: Mapping[str, int] = {}
 Question = dict[str, Any]
 
 
 class Questions:
-    """Answers them. `entities`: those that can be asked for."""
+    """Answers them. `entities`: those that can be asked for. `exponents`: currency → digits of its minor units."""
 
-    def __init__(self, sides: Sides, entities: Iterable[str]) -> None:
-        self._sides = sides
+    def __init__(self, sides: Sides, entities: Iterable[str], exponents: Mapping[str, int] = NO_EXPONENTS) -> None:
+        self._sides, self._exponents = sides, exponents
         self._entities = [entity for entity in entities if entity not in NOT_BUILT]
 
     def endpoints(self) -> list[Endpoint]:
@@ -70,10 +72,21 @@ class Questions:
         account = await side.get("account", request.account_id, asker)
         if not _may_see(identity, "account", account):
             raise Rejected("forbidden", "this caller may not see that account", field="account_id")
-        since, until = request.since_us or 0, request.until_us or (1 << 62)
-        entries = await side.rows("statement_entries", request.account_id, since, until, asker=asker)
+        after, until = (request.since_us or 0, ""), request.until_us or (1 << 62)
+        if request.cursor is not None:
+            at_us, _, entry_id = request.cursor.partition(":")
+            after = max(after, (int(at_us), entry_id))
+        wanted = (request.account_id, *after, until, STATEMENT_PAGE + 1)
+        found = await side.rows("statement_entries", *wanted, asker=asker)
+        more, entries = len(found) > STATEMENT_PAGE, found[:STATEMENT_PAGE]
+        opening = await side.rows("balance_at", request.account_id, *after, asker=asker) if after > (0, "") else []
         balance = await side.rows("balance", request.account_id, asker=asker)
-        return {"entries": entries, "balance_minor": balance[0]["balance_minor"], "currency": account["currency"]}
+        return {
+            "entries": entries, "balance_minor": balance[0]["balance_minor"], "currency": account["currency"],
+            "opening_minor": opening[0]["balance_minor"] if opening else 0,
+            "minor_unit_exponent": self._exponents.get(account["currency"]),
+            "cursor": f"{entries[-1]['created_us']}:{entries[-1]['entry_id']}" if more else None,
+        }  # fmt: skip
 
 
 def _may_see(identity: Identity, entity: str, row: Mapping[str, Any]) -> bool:

@@ -16,7 +16,16 @@ _TYPES: Final = {
     "bigint": "integer", "integer": "integer", "smallint": "integer", "boolean": "boolean", "text": "string",
 }  # fmt: skip
 _OBJECT: Final[Schema] = {"type": "object"}
+_MAYBE_TEXT: Final[Schema] = {"type": ["string", "null"]}
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+
+_EXPLAINED: Final[Mapping[str, Schema]] = {
+    "meter": {"type": ["object", "null"]}, "what": {"type": "string"},
+    "formula": {"type": "array", "items": {"type": "string"}}, "reckoned_minor": {"type": ["integer", "null"]},
+    "agrees": {"type": ["boolean", "null"]}, "evaluation": {"type": ["object", "null"]},
+    "rule": {"type": ["object", "null"]}, "policy": {"type": ["object", "null"]}, "traces": _OBJECT,
+    "problem": {"type": "string"},
+}  # fmt: skip
 
 # Subjects that answer something else than rows.
 _OTHERS: Final[Mapping[str, Schema]] = {
@@ -25,6 +34,15 @@ _OTHERS: Final[Mapping[str, Schema]] = {
     "ops.audit.verify": {
         "valid": {"type": "boolean"}, "entries": _COUNT, "head_hash": {"type": "string"},
         "first_bad_seq": {"type": ["integer", "null"]}, "problem": {"type": "string"},
+    },
+    "ops.policy.show": {
+        "version": _MAYBE_TEXT, "sha256": {"type": "string"}, "in_force": {"type": "boolean"}, "currency": _MAYBE_TEXT,
+        "rules": {"type": "array"}, "toml": {"type": "string"}, "problem": {"type": "string"},
+    },
+    "ops.policy.evaluate": {
+        "posted": _COUNT, "final": _COUNT, "minimum": _COUNT, "overrun": _COUNT, "policy_credit": _COUNT,
+        "net": {"type": "integer"}, "rule_id": {"type": "string"}, "policy_version": {"type": "string"},
+        "policy_sha256": {"type": "string"},
     },
     "ops.trace.verify": {
         "valid": {"type": "boolean"}, "compensations": _COUNT, "spans": _COUNT, "differences": {"type": "array"},
@@ -49,13 +67,19 @@ def data_schema(endpoint: Endpoint, columns: Columns) -> Schema:
     entity, _, verb = rest.rpartition(".")
     if family == "qry" and entity in columns and verb in ("get", "list"):
         return row(columns[entity]) if verb == "get" else _page(columns[entity])
+    if subject == "qry.ledger_entry.explain":
+        return _properties({"entry": row(columns["ledger_entry"]), **_EXPLAINED}, ["entry"])
     if subject == "ops.case.list":
         return _page(columns["ops_case"])
     if subject == "ops.case.show":
         return _properties({"case": row(columns["ops_case"]), "runbook": {"type": "string"}}, ["case", "runbook"])
     if subject == "qry.account.statement":
         entries = {"type": "array", "items": row(columns["ledger_entry"])}
-        own = {"entries": entries, "balance_minor": {"type": "integer"}, "currency": {"type": "string"}}
+        own = {
+            "entries": entries, "balance_minor": {"type": "integer"}, "currency": {"type": "string"},
+            "opening_minor": {"type": "integer"}, "minor_unit_exponent": {"type": ["integer", "null"]},
+            "cursor": _MAYBE_TEXT,
+        }  # fmt: skip
         return _properties(own, ["entries", "balance_minor"])
     if command is not None:
         name, beside = command.shown, dict(command.answer)

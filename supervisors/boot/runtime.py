@@ -41,8 +41,10 @@ from amends.values.limits import Limits
 from supervisors.api.auth import Gatekeeper, operators
 from supervisors.api.counts import Counts
 from supervisors.api.endpoints import checks, commands, finders
+from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
+from supervisors.api.policies import PolicyQuestions
 from supervisors.api.questions import Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.replies import data_schema
@@ -63,8 +65,9 @@ from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
+from supervisors.policy_file import load
 from supervisors.runbooks import runbook
-from supervisors.settings import Settings, load_policy
+from supervisors.settings import Settings
 
 log = logging.getLogger("amends.boot")
 
@@ -82,7 +85,7 @@ class Runtime:
         self._instance_id = secrets.token_hex(8)
         self._version = version("amends")
         self._servers = Servers(settings, self._state_dir)
-        self._policy, self._policy_text = load_policy(settings)
+        self._policy, self._policy_text = load(settings.policy_file)
         self._otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
         self._resource = resource_of(os.environ)
         self._core = Core(
@@ -196,7 +199,7 @@ class Runtime:
             silent=lambda: not kernel.lease.may_answer(),
         )  # fmt: skip
         sides = Sides(reads.callers, reads.operators)
-        questions = Questions(sides, ENTITIES)
+        questions = Questions(sides, ENTITIES, {self._policy.currency: self._policy.minor_unit_exponent})
         self._service = CommandService(
             self._links.client, requests, self._table(sides, questions, traces), self._version, answers,
             lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
@@ -236,7 +239,8 @@ class Runtime:
                        self.settings.prices),
                 finders(self._journal), {"republish": self._republishes.outcome},
             ),
-            *asked.endpoints(), *traces.endpoints(), *questions.endpoints(),
+            *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
+            *LedgerQuestions(sides).endpoints(), *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:

@@ -13,7 +13,7 @@ from amends.runtime.requests import Endpoint
 from amends.values.errors import Rejected
 from supervisors.api.endpoints import ById, CaseShow, Empty, Export, Statement
 from supervisors.api.operators import OperatorQuestions
-from supervisors.api.questions import NOT_BUILT, Questions
+from supervisors.api.questions import NOT_BUILT, STATEMENT_PAGE, Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.sides import Sides
 from supervisors.api.traces import EXPORT_BYTES, Span, Traces, TraceVerdict
@@ -64,7 +64,7 @@ class Rooms:
     def __init__(self) -> None:
         self.callers, self.operators = Book(), Book()
         self.sides = Sides(self.callers, self.operators)
-        self.questions = Questions(self.sides, ("account", "allocation", "node", *NOT_BUILT))
+        self.questions = Questions(self.sides, ("account", "allocation", "node", *NOT_BUILT), {"usd": 2})
         store, policy = SimpleNamespace(counts=lambda: {"node": 2}), SimpleNamespace(crashes=1, quarantined=0)
         engine = SimpleNamespace(store=store, policy=policy, waiting=lambda: 3)
         kernel = SimpleNamespace(engine=engine, matrix=RENTAL.matrix)
@@ -119,10 +119,33 @@ async def test_a_list_is_of_ones_own_account_and_who_has_several_names_one(rooms
 
 
 async def test_a_statement_has_entries_balance_and_currency(rooms: Rooms) -> None:
-    rooms.callers.named = {"statement_entries": [{"entry_id": "e1"}], "balance": [{"balance_minor": -5}]}
+    rooms.callers.named = {
+        "statement_entries": [{"entry_id": "e1"}], "balance": [{"balance_minor": -5}],
+        "balance_at": [{"balance_minor": 7}],
+    }  # fmt: skip
     found = await rooms.ask("qry.account.statement", Statement(account_id="acme", since_us=3), ONE)
-    assert found == {"entries": [{"entry_id": "e1"}], "balance_minor": -5, "currency": "usd"}
-    assert rooms.callers.asked[1] == ("statement_entries", "acme", 3, 1 << 62)
+    assert found == {
+        "entries": [{"entry_id": "e1"}], "balance_minor": -5, "currency": "usd", "opening_minor": 7,
+        "minor_unit_exponent": 2, "cursor": None,
+    }  # fmt: skip
+    assert rooms.callers.asked[1] == ("statement_entries", "acme", 3, "", 1 << 62, STATEMENT_PAGE + 1)
+    assert rooms.callers.asked[2] == ("balance_at", "acme", 3, "")
+
+
+async def test_a_long_statement_is_read_page_by_page(rooms: Rooms) -> None:
+    entries = [{"entry_id": f"e{number}", "created_us": number} for number in range(STATEMENT_PAGE + 1)]
+    rooms.callers.named = {"statement_entries": entries, "balance": [{"balance_minor": 0}]}
+    first = await rooms.ask("qry.account.statement", Statement(account_id="acme"), ONE)
+    last = STATEMENT_PAGE - 1
+    assert (first["entries"], first["cursor"], first["opening_minor"]) == (entries[:-1], f"{last}:e{last}", 0)
+    assert [name for name, *_ in rooms.callers.asked] == ["get", "statement_entries", "balance"]
+    rooms.callers.named |= {"statement_entries": entries[-1:], "balance_at": [{"balance_minor": -9}]}
+    rooms.callers.asked.clear()
+    following = Statement(account_id="acme", since_us=3, cursor=first["cursor"])
+    rest = await rooms.ask("qry.account.statement", following, ONE)
+    assert (rest["entries"], rest["cursor"], rest["opening_minor"]) == (entries[-1:], None, -9)
+    wanted = ("statement_entries", "acme", last, f"e{last}", 1 << 62, STATEMENT_PAGE + 1)
+    assert rooms.callers.asked[1:3] == [wanted, ("balance_at", "acme", last, f"e{last}")]
 
 
 async def test_the_slow_questions_of_callers_are_not_the_operators_wait(rooms: Rooms) -> None:

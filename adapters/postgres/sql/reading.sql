@@ -9,6 +9,10 @@ JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
 WHERE space.nspname = 'public_v1' AND relation.relkind = 'v' AND attribute.attnum > 0 AND NOT attribute.attisdropped
 ORDER BY relation.relname, attribute.attnum;
 
+-- name: policy_document
+-- A policy that is or was in force, by its hash.
+SELECT body FROM document WHERE sha256 = $1 AND kind = 'policy';
+
 -- name: spans_between
 -- Spans whose records were committed in ($1, $2], in that order; at most $3.
 SELECT * FROM public_v1.span WHERE jseq > $1 AND jseq <= $2 ORDER BY jseq, span_id LIMIT $3;
