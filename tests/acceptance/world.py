@@ -333,7 +333,7 @@ class World:
 
     # --- the fleet and rentals -----------------------------------------------------------------------
 
-    async def add_machine(self, node_id: str = "", *, ready: bool = True) -> Machine:
+    async def add_machine(self, node_id: str = "", *, ready: bool = True, zone: str = "a") -> Machine:
         """A machine that beats and is registered."""
         assert self.process is not None
         assert self.process.returncode is None, f"the runtime has ended: {self.log_text()[-3000:]}"
@@ -341,7 +341,7 @@ class World:
         machine = self.machines[node_id] = Machine(self, node_id)
         await machine.start()
         ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
-        await self.ok("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": {"zone": "a"}})
+        await self.ok("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": {"zone": zone}})
         if ready:
             await self.node_is(node_id, "ready")
         return machine
