@@ -4,6 +4,11 @@ The one place beside boot that picks adapters: it joins the simulated machines t
 not know each other. It ends with SIGTERM, when its parent is gone, or with its standard input where that is one that
 somebody speaks through: under nohup, systemd and CI it is /dev/null or a file, and says nothing.
 """
+# ruff: noqa: E402
+
+from supervisors.late import load_late
+
+load_late("aiohttp")
 
 import argparse
 import asyncio

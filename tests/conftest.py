@@ -10,6 +10,7 @@ from tests.directories import scratch
 from tests.fast import fast_means_no_server, pytest_itemcollected
 from tests.parallel import (
     pytest_cmdline_main,
+    pytest_collection_finish,
     pytest_collection_modifyitems,
     pytest_sessionstart,
     pytest_xdist_auto_num_workers,
@@ -21,6 +22,7 @@ pytest_plugins = ["tests.adapters.postgres.database"]
 __all__ = [
     "fast_means_no_server",
     "pytest_cmdline_main",
+    "pytest_collection_finish",
     "pytest_collection_modifyitems",
     "pytest_itemcollected",
     "pytest_sessionstart",

@@ -8,9 +8,13 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
+import asyncpg
+
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.lease import Lease
 
 MEMORY, DISK = Path("/dev/shm"), Path("/tmp")  # short: sockets stand below them
 ROOM = 4 << 30
@@ -25,8 +29,20 @@ def scratch(prefix: str) -> Path:
     return base
 
 
+async def migrate(dsn: str, superuser_dsn: str) -> None:
+    """Have the product make all of its schema in an empty database, and leave nothing by which one sees who did."""
+    lease = Lease(dsn, "template")
+    await lease.acquire_now()
+    await lease.prepare("template", version("amends"), 0)
+    await lease.aclose()
+    connection = await asyncpg.connect(superuser_dsn)
+    await connection.execute("SET session_replication_role = replica; DELETE FROM lease; DELETE FROM runtime_epoch; "
+                             "UPDATE journal_head SET epoch = 0")  # fmt: skip
+    await connection.close()
+
+
 async def with_database(state_dir: Path) -> None:
-    """Give a new state directory an embedded Postgres' database that was made before: empty, as initdb leaves it."""
+    """Give a new state directory an embedded Postgres' database that was made before, with a schema and no rows."""
     home = state_dir / "postgres"
     if home.exists():
         return
@@ -35,6 +51,7 @@ async def with_database(state_dir: Path) -> None:
         atexit.register(shutil.rmtree, base, ignore_errors=True)
         postgres = EmbeddedPostgres(base / "state")
         await postgres.start()
+        await migrate(postgres.dsn, postgres.superuser_dsn)
         await postgres.stop()
         _made.append(base / "state" / "postgres" / "data")
     home.mkdir(mode=0o711, parents=True)

@@ -204,7 +204,8 @@ def run(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    import_module("supervisors.boot.serving")
+    for name in ("supervisors.boot.serving", "supervisors.demo"):
+        import_module(name)
     gc.collect()
     gc.freeze()
     asked = serve(socket.socket(fileno=int(sys.argv[1])))

@@ -3,6 +3,7 @@
 Hooks of pytest and pytest-xdist; `tests/conftest.py` takes them in.
 """
 
+import gc
 import os
 import random
 import re
@@ -122,6 +123,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         sizes = Counter(unit(item.nodeid) for item in items)
         items.sort(key=lambda item: (_tier(item), -sizes[unit(item.nodeid)]))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded now stays to the end: the collector of garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _tier(item: pytest.Item) -> int:

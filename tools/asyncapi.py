@@ -166,6 +166,8 @@ def add_events(it: Document, domain: Domain) -> None:
     for kind, names in {**kinds, **schemas.ANNOUNCED}.items():
         own = it.columns.get(kind)
         data = {**row(own), "required": []} if own else schemas.ANNOUNCED_DATA[kind]
+        if other := schemas.OF_ANOTHER.get(kind):
+            data = {**data, "properties": {**row(it.columns[other])["properties"], **data["properties"]}}
         it.schemas[f"Event.{kind}"] = schemas.event(kind, data)
         body = {"headers": schemas.MESSAGE_ID, "payload": ref("components", "schemas", f"Event.{kind}")}
         it.stream(

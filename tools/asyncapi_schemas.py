@@ -90,7 +90,8 @@ def event(kind: str, data: Json) -> Json:
 
 
 # Events of actors that are no transition: kind → event names (`Decision.event`).
-BESIDE: Final[dict[str, tuple[str, ...]]] = {"allocation": ("access_changed",)}
+BESIDE: Final[dict[str, tuple[str, ...]]] = {"allocation": ("access_changed",), "account": ("ledger_posted",)}
+OF_ANOTHER: Final = {"account": "ledger_entry"}  # kind → of what else the `data` of such an event may be a row
 # Events of what is no actor: kind → event names (`Decision.announce`).
 ANNOUNCED: Final[dict[str, tuple[str, ...]]] = {"audit": ("anchored",), "control_plane": ("degraded", "recovered")}
 
@@ -112,8 +113,17 @@ ANNOUNCED_DATA: Final[dict[str, Json]] = {
     },
     "control_plane": {
         "type": "object",
-        "properties": {"stream": TEXT, "age_us": WHOLE, "offset_us": WHOLE, "peer": TEXT},
-        "description": "a lagging stream's name and the age of its oldest event; how far a clock is off, and whose",
+        "properties": {
+            "stream": TEXT,
+            "age_us": WHOLE,
+            "offset_us": WHOLE,
+            "peer": TEXT,
+            "domain": TEXT,
+            "silent": WHOLE,
+            "nodes": WHOLE,
+        },
+        "description": "a lagging stream's name and the age of its oldest event; how far a clock is off, and whose; "
+        "of a held failure domain, how many nodes of how many are silent",
     },
 }
 
@@ -126,7 +136,7 @@ ACCESS: Final[Json] = {
 AUDIENCES: Final = {"account": "ntf.account.{account_id}.{kind}", "ops": "ntf.ops.ops.{kind}"}
 NOTIFICATIONS: Final[dict[str, tuple[str, ...]]] = {
     "account": ("allocation.active", "allocation.failed", "allocation.released"),
-    "ops": ("case.opened", "node.quarantined"),
+    "ops": ("case.opened", "node.offline", "node.quarantined"),
 }
 NOTIFICATION: Final[Json] = {
     "type": "object",
@@ -142,6 +152,10 @@ NOTIFICATION: Final[Json] = {
         "failure_code": TEXT,
         "access": ACCESS,
         "stopped_us": WHOLE,
+        "debited_minor": WHOLE,
+        "credited_minor": WHOLE,
+        "currency": TEXT,
+        "rule_id": TEXT,
         "recovery_trace_id": TRACE_ID,
         "case_id": TEXT,
         "late": {"type": "boolean"},

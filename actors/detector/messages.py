@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
-from actors.fields import NodeId
+from actors.fields import Label, NodeId
 from amends.domain.api import Asked, Command, Reason, Request
 
 FLEET = "fleet"  # the only actor of its kind
@@ -21,9 +21,7 @@ class ConfirmLoss(Request, frozen=True):
         example={"domain": "hall-2", "reason": "the hall has no power"}, beside={"confirmed": 1, "nodes": ["node-1"]},
     )  # fmt: skip
     reason: Reason
-    domain: Annotated[
-        Annotated[str, Meta(max_length=128)] | None, Asked("the failure domain: a value of its label", "--domain")
-    ] = None
+    domain: Annotated[Label | None, Asked("the failure domain: a value of its label", "--domain")] = None
     node_ids: Annotated[
         Annotated[list[NodeId], Meta(max_length=MOST_NODES)] | None, Asked("these nodes only", "--node", "names")
     ] = None

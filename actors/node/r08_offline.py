@@ -97,6 +97,7 @@ def lose(d: Decision, cause: str, beat_us: int) -> None:
     allocations = facts(d).concerned_by_loss(d.id, beat_us)
     epoch = s.epoch
     span = d.did(STEP, 1, False, min(beat_us or d.now_us, d.now_us), cause, "no sign of life")
+    d.span_id = span  # what follows of the loss hangs below it, here and with the allocations
     run = begin_run(d, loss_row(d), original=(d.trace_id, span))
     failure_id = failure(
         d, cause, f"the node is lost; last heard at {beat_us}", component=STEP, span_id=span, failure_type="timeout",

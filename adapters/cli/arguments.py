@@ -24,8 +24,11 @@ class Usage(Exception):
     """What was typed cannot be understood; the message says why."""
 
 
-def parser(local: Container[str], verbs: Sequence[Verb]) -> argparse.ArgumentParser:
-    """The whole command line, help included. `local`: the words of the local verbs that were handed in."""
+def parser(local: Container[str], verbs: Sequence[Verb], typed: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole command line, help included; of what was typed already, as far as it is needed to understand that.
+
+    `local`: the words of the local verbs that were handed in.
+    """
     top = argparse.ArgumentParser(
         prog="amends", description="Rent machines, and make amends when they fail.", epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,7 +42,9 @@ def parser(local: Container[str], verbs: Sequence[Verb]) -> argparse.ArgumentPar
     asked = {verb.words for verb in verbs}
     chosen: list[Verb | LocalVerb] = [verb for verb in LOCAL if verb.words in local or verb.words not in asked]
     chosen += [verb for verb in verbs if verb.words not in local]
-    for verb in chosen:
+    word = next((word for word in typed if not word.startswith("-")), "")  # no option before the verb takes a value
+    meant = [verb for verb in chosen if verb.words.partition(" ")[0] == word]
+    for verb in meant or chosen:  # all of them take longer to make than anything else that a verb does here
         first, _, second = verb.words.partition(" ")
         parents = [shared] if isinstance(verb, Verb) else []
         if second:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str], local_verbs: LocalVerbs, requests: Iterable[type[R
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no such letter is no reason to fail
     try:
-        typed = arguments.parser(local_verbs, all_verbs(requests)).parse_args(list(argv))
+        typed = arguments.parser(local_verbs, all_verbs(requests), argv).parse_args(list(argv))
     except SystemExit as ended:  # argparse has said what is wrong, or has printed the help
         return int(ended.code or 0)
     verb: Verb | LocalVerb = typed.verb

@@ -17,7 +17,10 @@ CODES = {LATE: "ssh_stale_epoch", RETRYABLE: "ssh_retryable"}
 
 
 class Fault(Struct):
-    """What goes wrong with the next `times` calls of an op: fail, lose (done, reply lost), hang, slow, refuse."""
+    """What goes wrong with the next `times` calls of an op.
+
+    fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key).
+    """
 
     kind: str
     times: int = 1
@@ -109,6 +112,8 @@ class MachineSteps:
         kind = machine.fault(op)
         if kind == "refuse":
             return Outcome("failed", "ssh_connect_failed", "connection refused", may_have_run=False)
+        if kind == "other_key":
+            return Outcome("failed", "ssh_host_key_mismatch", "it shows another host key", may_have_run=False)
         if kind == "fail":
             return Outcome("failed", "ssh_step_failed", "fault injected", data={"exit_status": 1})
         if kind == "hang":

@@ -1,7 +1,7 @@
 """Boot: the composition root and the `amends` program. Nothing imports it."""
 # ruff: noqa: E402
 
-from supervisors.boot.late import load_late
+from supervisors.late import load_late
 
 load_late("aiohttp")
 

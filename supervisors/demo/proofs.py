@@ -26,6 +26,8 @@ async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
         f"traces: {traces['compensations']} compensations ↔ spans, {traces['spans']} spans, every parent exists",
         good=traces["valid"],
     )
+    for line in traces["differences"][:5]:
+        await tell.say(line)
     violations = await site.rows("SELECT * FROM public_v1.invariant_violation")
     await tell.tick(f"invariants: {len(violations)} violations", good=not violations)
     file = Path(TRACE_FILE).absolute()

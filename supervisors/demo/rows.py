@@ -9,6 +9,7 @@ from msgspec import Struct
 from nats.js.api import StreamConfig
 
 from supervisors.demo.aftermath import drop_trigger
+from supervisors.demo.loss import Say, bill, rented
 from supervisors.demo.site import DemoFailed, Site
 
 Steps = list[tuple[str, str, str]]
@@ -205,11 +206,70 @@ async def crash(site: Site, say: Callable[[str, float | None], Awaitable[None]])
     return Result("R02 + kill -9", "runtime killed in mid-undo", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
-ROWS: dict[str, Callable[[Site], Awaitable[Result]]] = {"R01": r01, "R02": r02, "R03": r03, "R04": r04, "R07": r07}
+async def r08(site: Site, say: Say) -> Result:
+    """The node dies under its customer, and comes back."""
+    assert site.fleet is not None
+    allocation, node = await rented(site, say)
+    began = time.monotonic()
+    await site.fleet.agent_stop(node)
+    await site.fleet.ssh_stop(node)
+    await site.until_sql(
+        "the rental has failed",
+        "SELECT state = 'failed' AND failure_code = 'node_offline' FROM public_v1.allocation WHERE allocation_id = $1",
+        allocation, timeout_s=40,
+    )  # fmt: skip
+    await say(f"{node} is lost. {await bill(site, allocation)}")
+    ms = (time.monotonic() - began) * 1000
+    await site.fleet.ssh_start(node)
+    await site.fleet.agent_start(node)
+    entity = f"allocation:{allocation}"
+    for each in (entity, f"node:{node}"):
+        await _ended(site, each, "recovered", "R08")
+    await site.until_sql(f"{node} is ready", "SELECT state = 'ready' FROM public_v1.node WHERE node_id = $1", node)
+    if users := await site.fleet.users(node):
+        raise DemoFailed(f"R08: {node} still has {users}")
+    undone = await _settled(site, entity)
+    return Result("R08", "node dies under a customer", undone, "recovered", ms)
+
+
+async def r09(site: Site, say: Say) -> Result:
+    """An operator ends a rental, for a reason that the policy refunds."""
+    allocation, _ = await rented(site, say)
+    began = time.monotonic()
+    body = {"allocation_id": allocation, "reason_code": "platform_fault", "reason": "the rack loses its cooling"}
+    await site.ask("ops.allocation.force_release", body)
+    await site.allocation_is(allocation, "released")
+    entity = f"allocation:{allocation}"
+    await _ended(site, entity, "recovered", "R09")
+    await say(await bill(site, allocation))
+    undone = await _settled(site, entity)
+    return Result("R09", "operator forces the release", undone, "recovered", (time.monotonic() - began) * 1000)
+
+
+async def _settled(site: Site, entity: str) -> str:
+    """The meter's record first, then one for each amount given back."""
+    found = await site.compensations(entity)
+    back = ("reverse", "state_change", "success")
+    if len(found) not in (2, 3) or found[0] != ("cancel", "state_change", "success") or set(found[1:]) != {back}:
+        raise DemoFailed(f"{entity}: the compensations are {found}, and it was cancelled and given back")
+    return ", ".join(dict.fromkeys(f"{kind} {what}" for kind, what, _ in found))
+
+
+def _silent(row: Callable[[Site], Awaitable[Result]]) -> Callable[[Site, Say], Awaitable[Result]]:
+    return lambda site, say: row(site)
+
+
+ROWS: dict[str, Callable[[Site, Say], Awaitable[Result]]] = {
+    **{name: _silent(row) for name, row in {"R01": r01, "R02": r02, "R03": r03, "R04": r04, "R07": r07}.items()},
+    "R08": r08,
+    "R09": r09,
+}
 STORY: dict[str, str] = {
     "R01": "the event stream vanishes while a rental is requested",
     "R02": "the customer's key cannot be installed",
     "R03": "the database refuses to activate what stands on the node",
     "R04": "the node does not clean up at the release",
     "R07": "the bus is down when the customer is to be told",
+    "R08": "the node dies under its customer",
+    "R09": "an operator ends a rental, and the policy pays it back",
 }

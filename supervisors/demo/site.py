@@ -40,8 +40,8 @@ setup_fail_limit = 1000  # set-ups are broken on purpose, again and again on a s
 ssh_step_timeout_ms = 20000
 allocation_deadline_ms = 20000
 probe_timeout_ms = 5000
-suspect_after_ms = 5000
-offline_after_ms = 15000
+suspect_after_ms = 3000
+offline_after_ms = 6000
 """
 
 

@@ -133,7 +133,7 @@ async def _rows(site: Site, tell: Teller, only: str) -> list[Result]:
         if only and name != only:
             continue
         await tell.scene(f"{name}: {STORY[name]}")
-        result = await provoke(site)
+        result = await provoke(site, tell.say)
         results.append(result)
         await tell.say(f"broken: {result.broken}")
         await tell.tick(f"made amends: {result.undone} → {result.outcome}", result.ms)

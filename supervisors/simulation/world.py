@@ -213,11 +213,11 @@ class Running:
         """There is this account."""
         await self._once("cmd.account.create", account_id, account_id=account_id, currency="usd")
 
-    async def node(self, node_id: str, *states: str) -> Machine:
+    async def node(self, node_id: str, *states: str, **labels: str) -> Machine:
         """There is this node, ready to be rented (or in one of these states)."""
         machine = self.world.machine(node_id)
         ssh = {"host": node_id, "port": 22, "host_key": machine.host_key}
-        await self._once("cmd.node.register", node_id, node_id=node_id, ssh=ssh)
+        await self._once("cmd.node.register", node_id, node_id=node_id, ssh=ssh, labels=labels)
         await self.until(lambda: self.state("node", node_id) in (states or ("ready",)))
         return machine
 

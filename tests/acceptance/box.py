@@ -46,6 +46,7 @@ class Box:
         config.write_text(
             f'ListenAddress 127.0.0.1\nPort {self.port}\nHostKey "{directory}/host_key"\nPidFile none\nUsePAM no\n'
             f'StrictModes no\nMatch User root\n    AuthorizedKeysFile "{directory}/root.pub"\n'
+            f'    SetEnv HOME="{directory}"\n'  # root's start files are not this machine's
         )
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._log = (directory / "log").open("wb")

@@ -55,6 +55,8 @@ HOSTILE: dict[str, list[Any]] = {
         {"a" * 64: "b"}, {"-a": "b"}, {"a": "b" * 129}, {"a": "b\u0000"}, {"a": "b\n"}, {"a\n": "b"},
         {f"a{n}": "b" for n in range(33)}, {"$(id)": "b"}, {"'": "b"},
     ],
+    "label": [*NO_STRING, "a" * 129, "a\n", "a\nb", *CONTROL],
+    "names": [5, "a", True, {}, ["A"], [5], [None], ["a b"], ["a" * 64], ["a\n"], [["a"]], ["a"] * 10_001],
     "address": [5, "a", True, [], {}, {"host": "h"}],
 }  # fmt: skip
 
@@ -93,6 +95,14 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, str], set[str]]] = {
     ),
     "cmd.allocation.release": ({"allocation_id": ALLOCATION}, {"allocation_id": "id"}, set()),
     "ops.cleanup.retry": _by_id("allocation_id", ALLOCATION),
+    "ops.allocation.force_release": (
+        {"allocation_id": ALLOCATION, "reason_code": "operator_request", "reason": "a test"},
+        {"allocation_id": "id", "reason_code": "text", "reason": "reason"}, set(),
+    ),
+    "ops.detector.confirm": (
+        {"domain": "hall 2", "node_ids": ["hostile"], "reason": "a test"},
+        {"domain": "label", "node_ids": "names", "reason": "reason"}, {"domain", "node_ids"},
+    ),
     "ops.node.update": (
         {**NODE, "ssh": SSH, "labels": {"zone": "a"}}, {**NODE_KINDS, "labels": "labels", **SSH_KINDS},
         {"labels", "ssh", "ssh.user"},

@@ -1,5 +1,6 @@
 """The ledger by the book: what each meter must have come to, reckoned from the policy's page and not by the product."""
 
+import itertools
 import tomllib
 from typing import Any
 
@@ -25,7 +26,8 @@ def owed_back(meter: dict[str, Any], reason: str = "") -> int:
     base, bp = cost(meter, stop) - cost(meter, max(start, stop - rule.get("lookback_us", 0))), rule["bp"]
     if stop - start < rule.get("early_full_refund_us", 0):
         base, bp = cost(meter, stop), 10_000
-    return -(-base * bp // 10_000)
+    back: int = -(-base * bp // 10_000)
+    return back
 
 
 async def entries(world: World, meter_id: str) -> list[dict[str, Any]]:
@@ -58,7 +60,7 @@ async def ledger_is_right(world: World) -> None:
         edges = [meter["started_us"], *range((meter["started_us"] // size + 1) * size, posted, size), posted]
         expected = {
             start // size * size: cost(meter, end) - cost(meter, start)
-            for start, end in zip(edges, edges[1:], strict=False)
+            for start, end in itertools.pairwise(edges)
             if end > start
         }
         assert windows == expected, (meter, found)

@@ -205,7 +205,7 @@ async def meters(world: World, allocation_id: str) -> list[dict[str, Any]]:
 
 
 async def all_is_well(world: World) -> None:
-    """What holds at any instant: no invariant is violated, the ledger is right, nothing was set aside, rows are as written."""
+    """What holds at any instant: no invariant is violated, the ledger is right, nothing set aside, rows as written."""
     assert await world.rows("SELECT * FROM public_v1.invariant_violation") == []
     await ledger_is_right(world)
     assert await world.rows("SELECT * FROM message_quarantine") == []

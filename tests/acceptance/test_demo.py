@@ -23,6 +23,7 @@ from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
 from supervisors.demo.site import DemoFailed, Site
 from supervisors.matrix import ROWS
+from tests.forked import PIPE, STDOUT, Process, python
 from tests.patience import PATIENCE_S
 
 log = logging.getLogger(__name__)
@@ -33,15 +34,21 @@ TRACES = "amends-demo-traces.json"
 @asynccontextmanager
 async def started(
     folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`amends demo …` in `folder`; killed if the test leaves it running."""
-    process = await asyncio.create_subprocess_exec(
-        *(*before, sys.executable, "-m", "supervisors.boot", "demo", *arguments),
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+) -> AsyncIterator[asyncio.subprocess.Process | Process]:
+    """`amends demo …` in `folder`; killed if the test leaves it running.
+
+    A program of its own where a test says what stands before it or around it, else forked; what the demo itself starts,
+    the runtime, the fleet and the command line, is always a program of its own.
+    """
+    command = ("-m", "supervisors.boot", "demo", *arguments)
+    process: asyncio.subprocess.Process | Process
+    if before or environment:
+        process = await asyncio.create_subprocess_exec(
+            *(*before, sys.executable, *command), cwd=folder, env={**os.environ, **environment}, stdout=PIPE,
+            stderr=STDOUT,
+        )  # fmt: skip
+    else:
+        process = await python(*command, cwd=folder, stdout=PIPE, stderr=STDOUT)
     try:
         yield process
     finally:
@@ -57,7 +64,7 @@ async def demo(folder: Path, *arguments: str, **environment: str) -> tuple[int |
     return process.returncode, said.decode()
 
 
-async def told(process: asyncio.subprocess.Process, text: str) -> None:
+async def told(process: asyncio.subprocess.Process | Process, text: str) -> None:
     """Read what it says until `text` is in a line."""
     assert process.stdout is not None
     async with asyncio.timeout(WITHIN_S):

@@ -92,6 +92,8 @@ async def test_a_node_that_dies_under_a_customer_costs_him_nothing_after_its_las
     assert (await ended_run(world, entity, "R08")).outcome == of_node.outcome == "recovered"
     seen = [name for name in await events(world, f"node:{machine.node_id}") if name != "registered"]
     assert seen == ["ready", "suspect", "offline", "quarantined", "ready"]
+    found = await world.ok("ops.trace.verify", {})
+    assert found["valid"], found["differences"]
 
 
 async def test_a_gap_in_the_heartbeats_is_a_suspicion_and_no_more(world: World, machine: Machine) -> None:

@@ -159,7 +159,7 @@ async def test_a_second_row_of_a_key_is_merged_as_its_type_declares(bench: Bench
 async def test_a_stop_is_lowered_and_never_raised(bench: Bench) -> None:
     def meter(stopped_us: int | None) -> MeterRow:
         state, cause = ("accruing", None) if stopped_us is None else ("stopped", "release")
-        return MeterRow("meter_1", "alloc_1", "a", state, 5, "v", "h", 1, stopped_us, cause, 1)
+        return MeterRow("meter_1", "alloc_1", "a", state, 5, "v", "h", 1, stopped_us, cause, 1, 1, 1)
 
     for stop, stands in ((None, None), (90, 90), (50, 50), (70, 50)):
         await bench.rows([meter(stop)])

@@ -104,6 +104,7 @@ async def agent_silent(book: Book) -> None:
 
 
 async def mass_offline(book: Book) -> None:
+    await ready_node(book, "n1")
     await book.tell("stream", "AMENDS_EVT", Envelope(RelayStarts()))
     await book.tell("detector", FLEET, Envelope(DetectorStarts()))
     await book.tell("detector", FLEET, Envelope(MassSilence("hall 2", 3, 4)))

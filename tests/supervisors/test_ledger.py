@@ -67,7 +67,7 @@ async def ask(book: Book, key: str | None = None, identity: Identity = OWN) -> d
     (endpoint,) = LedgerQuestions(Sides(book, book)).endpoints()
     assert (endpoint.subject, endpoint.role) == ("qry.ledger_entry.explain", "reader")
     assert endpoint.answer is not None
-    return await endpoint.answer(LedgerExplain(idempotency_key=key or book.entry["idempotency_key"]), identity)
+    return await endpoint.answer(LedgerExplain(idempotency_key=key or str(book.entry["idempotency_key"])), identity)
 
 
 WINDOW = f"debit:m:{START_US}"

@@ -17,6 +17,7 @@ from amends.domain.kinds import ActorKind, ActorState, Owed
 from amends.domain.versions import Message, stamped
 from amends.ports.journal import Requirement, StateWrite, Turn
 from amends.turn.messages import Envelope, Pause, StepDone
+from amends.turn.place import place_of
 from amends.values import ids
 from amends.values.canonical import canonical
 from amends.values.errors import Bug, Rejected
@@ -113,14 +114,7 @@ class Decision:
         self.before = state
         self._state = state
         self.ref = f"{kind.name}:{identifier}"
-        # Timers carry no trace of their own: their work belongs to the entity's.
-        # What the runtime begins by itself (a heartbeat, a lag alarm) begins a trace (U4).
-        self.trace_id = (
-            env.trace_id
-            or (state.trace_id if state is not None else "")
-            or hashlib.md5(seed, usedforsecurity=False).hexdigest()
-        )
-        self.span_id = _root_span(state, self.trace_id) or env.span_id or (state.span_id if state is not None else "")
+        self.trace_id, self.span_id = place_of(state, env, seed)
         self.rows: list[Struct] = []
         self.steps: list[StepRow] = []
         self.sent: list[Sent] = []
@@ -489,12 +483,3 @@ def command_rows(
             info.received_us,
         ),
     ]  # fmt: skip
-
-
-def _root_span(state: Any, trace_id: str) -> str:
-    """The root's span id of the open run that has this trace, "" for none.
-
-    What follows the work of an action hangs there: the action covers its own work and nothing that comes after it.
-    """
-    runs = state.runs.values() if state is not None else ()
-    return next((ids.span_id("run", run.recovery_id) for run in runs if run.trace_id == trace_id), "")

@@ -442,6 +442,18 @@ def test_every_verb_has_help_and_no_option_means_two_things(capsys: pytest.Captu
     assert capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "argv", ["", "-x", "--help", "dance", "node", "node --help", "node dance", "--json node show", "node show n1 n2"]
+)
+def test_the_verbs_that_can_be_meant_say_the_same_as_all(capsys: pytest.CaptureFixture[str], argv: str) -> None:
+    said = []
+    for typed in ((), argv.split()):
+        with pytest.raises(SystemExit) as ended:
+            arguments.parser([one.words for one in LOCAL], VERBS, typed).parse_args(argv.split())
+        said.append((ended.value.code, capsys.readouterr()))
+    assert said[0] == said[1]
+
+
 def test_every_operators_change_asks_for_a_reason() -> None:
     assert [verb.words for verb in COMMANDS if verb.subject.startswith("ops.")] == [
         verb.words for verb in COMMANDS if any(field.name == "reason" for field in verb.fields)

@@ -17,7 +17,7 @@ from adapters.postgres.reading import ReadSide
 from amends.domain.domain import ends_of
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.story import Book, context
-from tests.directories import scratch
+from tests.directories import migrate, scratch
 
 _numbers = itertools.count(1)
 
@@ -25,7 +25,8 @@ _numbers = itertools.count(1)
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server() -> AsyncIterator[EmbeddedPostgres]:
     base = scratch("amends-test-")
-    server = EmbeddedPostgres(base / "state", settings={"max_connections": "60"})
+    # Its log lies in memory, where compressing saves nothing.
+    server = EmbeddedPostgres(base / "state", settings={"max_connections": "60", "wal_compression": "off"})
     await server.start()
     yield server
     await server.stop()
@@ -62,14 +63,7 @@ class Database(SimpleNamespace):
 async def template(server: EmbeddedPostgres) -> str:
     """A database that the product has migrated and nobody has led yet, to be copied."""
     await _superuser(server, "CREATE DATABASE migrated OWNER amends")
-    lease = Lease(named(server.dsn, "migrated"), "template")
-    await lease.acquire_now()
-    await lease.prepare("template", "0", 0)
-    await lease.aclose()
-    connection = await asyncpg.connect(named(server.superuser_dsn, "migrated"))
-    await connection.execute("SET session_replication_role = replica; DELETE FROM lease; DELETE FROM runtime_epoch; "
-                             "UPDATE journal_head SET epoch = 0")  # fmt: skip
-    await connection.close()
+    await migrate(named(server.dsn, "migrated"), named(server.superuser_dsn, "migrated"))
     return "migrated"
 
 

@@ -414,7 +414,9 @@ class _Settings:
         )
 
     def write(self, settings: str) -> None:
-        root = "\n".join(f"    {line}" for line in self._for_root.splitlines())
+        # Last, for the first one counts: root's start files, which may take longer than a step, are this machine's own.
+        for_root = [*self._for_root.splitlines(), f'SetEnv HOME="{self._directory}"']
+        root = "\n".join(f"    {line}" for line in for_root)
         self._file.write_text(f"""\
 ListenAddress 127.0.0.1
 Port {self._port}
