@@ -4,7 +4,7 @@ import random
 from itertools import pairwise
 
 import msgspec
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.money.metering import Usage, Window, windows
@@ -43,6 +43,7 @@ def covered(found: list[Window], from_us: int, to_us: int, window_us: int) -> No
     assert len({one.start_us for one in found}) == len(found), "a window has a key of its own"
 
 
+@settings(deadline=None)
 @given(rate=rates, start_us=starts, length_us=lengths, window=st.sampled_from([HOUR_US, 4 * HOUR_US, HOUR_US // 4]))
 @example(rate=249_000_000, start_us=T0, length_us=0, window=HOUR_US)
 def test_the_debits_of_all_windows_are_the_whole_usage(rate: int, start_us: int, length_us: int, window: int) -> None:
@@ -52,6 +53,7 @@ def test_the_debits_of_all_windows_are_the_whole_usage(rate: int, start_us: int,
     covered(found, start_us, stop_us, window)
 
 
+@settings(deadline=None)
 @given(rate=rates, start_us=starts, length_us=lengths, cuts=st.lists(lengths, max_size=6))
 def test_in_however_many_parts_it_is_posted_it_comes_to_the_same(
     rate: int, start_us: int, length_us: int, cuts: list[int]
@@ -65,6 +67,7 @@ def test_in_however_many_parts_it_is_posted_it_comes_to_the_same(
     covered(found, start_us, stop_us, HOUR_US)
 
 
+@settings(deadline=None)
 @given(
     start_us=starts, number=st.integers(1, 40), off_us=st.sampled_from([-1, 0, 1]), posted=st.integers(0, 40),
     rate=rates,
@@ -80,6 +83,7 @@ def test_a_stop_beside_the_edge_of_a_window_leaves_no_empty_one(
     assert end.posted + end.final - end.overrun == usage(rate, start_us, stop_us)
 
 
+@settings(deadline=None)
 @given(rate=rates, start_us=starts, lengths_us=st.tuples(lengths, lengths, lengths))
 def test_usage_never_falls_and_never_drifts(rate: int, start_us: int, lengths_us: tuple[int, int, int]) -> None:
     meter = Usage(rate, start_us, UNIT_US)
