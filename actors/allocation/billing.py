@@ -13,7 +13,7 @@ from actors.allocation.state import Allocation
 from actors.between import LedgerPosted
 from actors.facts import facts
 from actors.money.metering import Usage, Window, grid_start, windows
-from actors.money.policy import Cause, Policy, StopAt
+from actors.money.policy import Cause, Policy
 from actors.money.settlement import Lowered, Meter, Settlement, lower, settle
 from actors.tables import LedgerRow, MeterRow
 from amends.turn.decision import Decision
@@ -101,9 +101,10 @@ def lowered(d: Decision, at_us: int, cause: Cause) -> Lowered | None:
     return found
 
 
-def stops_at(d: Decision, cause: Cause) -> StopAt:
-    """Where the meter's policy has a rental end that ends for this cause."""
-    return _policy(d).rule_for(cause).stop_at
+def end_us(d: Decision, cause: Cause, reason: str, accepted_us: int, beat_us: int) -> int:
+    """Where the meter's policy has a rental end for this cause: when that was accepted, or at the last beat."""
+    by_beat = _policy(d).rule_for(cause, reason).stop_at == "last_good_heartbeat" and beat_us > 0
+    return min(accepted_us, beat_us) if by_beat else accepted_us
 
 
 def meter_ref(d: Decision) -> str:

@@ -59,7 +59,7 @@ def _ended(m: NodeLost, d: Decision) -> None:
 
 def _stop_us(m: NodeLost, d: Decision) -> int:
     """Where the policy has such a rental end: at the last sign of life, or at this very turn."""
-    return m.beat_us if billing.stops_at(d, CAUSES[m.cause]) == "last_good_heartbeat" else d.now_us
+    return billing.end_us(d, CAUSES[m.cause], "", d.now_us, m.beat_us)
 
 
 def _run(m: NodeLost, d: Decision) -> Run:

@@ -8,6 +8,7 @@ from actors.allocation import billing
 from actors.allocation.messages import ReleaseAllocation
 from actors.allocation.r04_cleanup import LOCK, LOCKOUT, begin_cleanup
 from actors.allocation.state import Allocation, ssh_args, user_ref
+from actors.facts import facts
 from actors.money.policy import Cause
 from actors.money.settlement import Settlement
 from actors.tables import AssignmentRow
@@ -58,7 +59,8 @@ def begin_release(s: Allocation, d: Decision, accepted_us: int, by: str, reason:
     d.part("ending", accepted_us=accepted_us, cause=by, reason=reason)
     cause = STOP_CAUSE[by]
     d.to("releasing", cause=cause)
-    end = billing.stop(d, accepted_us, cause, reason)
+    beat_us = facts(d).last_seen_us(s.node_id or "")
+    end = billing.stop(d, billing.end_us(d, cause, reason, accepted_us, beat_us), cause, reason)
     d.step(LOCK, f"node:{s.node_id}", ssh_args(s, d.id), key=f"{d.id}:lock")
     return end
 

@@ -248,6 +248,12 @@ BREAKS = [
      "UPDATE step SET state = 'intended', ended_us = NULL, month = 0, entity = 'node:gone'"),
     ("A4 node: a debt whose allocation owes no cleanup", "UPDATE debts SET settled_us = NULL"),
     ("A4 allocation: a pending cleanup that no debt lists", f"{OWED}; DELETE FROM debts"),
+    ("B1 meter: its entries are not what it has counted",
+     "UPDATE meters SET rate_uminor_per_hour = rate_uminor_per_hour * 1000000"),
+    ("B1 meter: it has stopped, and not all of it is posted", "UPDATE meters SET posted_through_us = started_us"),
+    ("B2 meter: its windows have a gap", "UPDATE meters SET window_us = 1000"),
+    ("B4 meter: it has given back more than it took", """INSERT INTO ledger_entries
+     SELECT 'ent_x', account_id, meter_id, 'credit', 1000000, 'usd', 'credit:x', 'h', NULL, NULL, 5, 1 FROM meters"""),
     ("B3 meter: several debits of one window",
      f"INSERT INTO ledger_entries VALUES {DEBIT.format(1, 1)}, {DEBIT.format(2, 2)}"),
     ("B6 allocation: it is active and its clock does not run",
