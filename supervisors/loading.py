@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Mapping
 
+import msgspec
+
 from actors.node.state import Node
-from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow
+from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow, NodesSeenRow
 from amends.ports.journal import Journal
 from amends.runtime.store import Store
 from amends.values.errors import BadConfiguration
@@ -13,6 +15,7 @@ from supervisors.pool import Pool
 
 log = logging.getLogger("amends.fleet")
 FOREVER_US = 1 << 62
+_seen = msgspec.json.Decoder(dict[str, tuple[str, int]])
 
 
 async def load_pool(pool: Pool, journal: Journal) -> None:
@@ -53,9 +56,18 @@ async def load_policies(pool: Pool, journal: Journal) -> None:
 async def load_seen(journal: Journal, store: Store) -> dict[str, int]:
     """When each node was last heard, as checkpointed since it was registered: its state knows the last change only."""
     seen: dict[str, int] = {}
+
+    def take(node_id: str, boot_id: str, us: int) -> None:
+        node = store.get("node", node_id)
+        # What another boot said is no word of the one that the node is known by: money hangs on that.
+        if isinstance(node, Node) and us >= node.registered_us and boot_id in ("", node.boot_id):
+            seen[node_id] = max(us, seen.get(node_id, 0))
+
     async for part in journal.live_rows(NodeSeenRow):
         for row in part:
-            node = store.get("node", row.node_id)
-            if isinstance(node, Node) and row.last_heartbeat_us >= node.registered_us:
-                seen[row.node_id] = row.last_heartbeat_us
+            take(row.node_id, row.boot_id, row.last_heartbeat_us)
+    async for parts in journal.live_rows(NodesSeenRow):
+        for found in parts:
+            for node_id, (boot_id, us) in _seen.decode(found.seen).items():
+                take(node_id, boot_id, us)
     return seen

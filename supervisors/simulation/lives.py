@@ -32,8 +32,8 @@ class Lives:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(AT_ONCE):
                 tasks.create_task(self._lives(running))
-        for name in running.world.machines.machines:
-            await running.until(lambda name=name: running.state("node", name) == "ready")
+        names = list(running.world.machines.machines)
+        await running.until(lambda: {running.state("node", name) for name in names} == {"ready"})
         await running.quiet()
 
     async def _lives(self, running: Running) -> None:

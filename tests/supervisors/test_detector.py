@@ -8,7 +8,7 @@ import pytest
 
 from actors.node.messages import HeartbeatSeen, Silent
 from actors.node.state import Node, WayBack
-from actors.tables import NodeSeenRow
+from actors.tables import NodesSeenRow, part_of
 from amends.ports.clock import REAL
 from amends.runtime.writer import Pending
 from amends.values.errors import Refused
@@ -193,7 +193,11 @@ def test_a_suspect_node_that_is_drained_is_suspected_again_as_draining(watch: Wa
 def saved(watch: Watch) -> list[dict[str, int]]:
     """Last-seen times by node of each checkpoint so far."""
     return [
-        {row.node_id: row.last_heartbeat_us for row in cast(list[NodeSeenRow], pending.turn.rows)}
+        {
+            node_id: us
+            for row in cast(list[NodesSeenRow], pending.turn.rows)
+            for node_id, (_, us) in msgspec.json.decode(row.seen).items()
+        }
         for pending in watch.told.submitted
     ]
 
@@ -219,6 +223,23 @@ def test_while_one_checkpoint_waits_for_the_database_no_other_is_begun_and_nothi
     watch.told.submitted[1].done(None)
     watch.detector.save()
     assert len(watch.told.submitted) == 2, "nothing was heard since"
+
+
+def test_the_nodes_of_a_part_are_written_as_one_row_and_only_if_one_of_them_was_heard(watch: Watch) -> None:
+    names = [name for number in range(2000) if part_of(name := f"node-{number}") in ("00", "ff")]
+    for name in names:
+        watch.node(name)
+    watch.run(0.1, *names)
+    watch.detector.save()
+    (first,) = watch.told.submitted
+    assert [row.part for row in cast(list[NodesSeenRow], first.turn.rows)] == ["00", "ff"]
+    assert {node for found in saved(watch) for node in found} == set(names)
+    first.done(None)
+    one = names[0]
+    watch.run(0.1, one)
+    watch.detector.save()
+    assert [row.part for row in cast(list[NodesSeenRow], watch.told.submitted[1].turn.rows)] == [part_of(one)]
+    assert {node for node, us in saved(watch)[1].items() if us == 200_000} == {one}
 
 
 def test_a_checkpoint_that_the_database_refuses_is_gathered_again(watch: Watch) -> None:

@@ -271,8 +271,30 @@ SELECT * FROM unnest(
     $10::bigint[], $11::bigint[], $12::bigint[]
 );
 
+-- name: write_nodes_seen
+-- When the nodes of one part of the fleet were last heard: a checkpoint of the detector, {node: [boot id, us]}.
+INSERT INTO nodes_seen AS known (
+    part, seen, jseq
+)
+SELECT
+    part, seen::json, jseq
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[]
+) AS row (
+    part, seen, jseq
+)
+ON CONFLICT (part) DO UPDATE SET
+    seen = excluded.seen, jseq = excluded.jseq;
+
+-- name: live_nodes_seen
+-- What is live of nodes_seen, as it was committed.
+SELECT
+    part, seen
+FROM nodes_seen
+ORDER BY jseq, part;
+
 -- name: write_node_seen
--- When a node was last heard (checkpoint of the detector).
+-- When a node was last heard, as releases up to 0.3 wrote it, a row each; read until they are gone.
 INSERT INTO node_seen AS known (
     node_id, boot_id, last_heartbeat_us, jseq
 )

@@ -25,14 +25,19 @@ SELECT
     CASE assignments.state WHEN 'active' THEN assignments.allocation_id END AS allocated_to,
     coalesce((body ->> 'epoch')::bigint, 1) AS epoch,
     body ->> 'boot_id' AS boot_id,
-    greatest((body ->> 'last_heartbeat_us')::bigint, node_seen.last_heartbeat_us) AS last_heartbeat_us,
+    greatest((body ->> 'last_heartbeat_us')::bigint, node_seen.last_heartbeat_us, part.last_heartbeat_us)
+        AS last_heartbeat_us,
     coalesce((body ->> 'flap_count')::integer, 0) AS flap_count,
     coalesce(body -> 'quarantine_reasons', '[]') AS quarantine_reasons,
     nodes.version
 FROM nodes
 LEFT JOIN assignments ON assignments.node_id = nodes.node_id AND assignments.state <> 'ended'
-LEFT JOIN node_seen ON node_seen.node_id = nodes.node_id
-    AND node_seen.last_heartbeat_us >= (nodes.body ->> 'registered_us')::bigint;
+LEFT JOIN node_seen ON node_seen.node_id = nodes.node_id  -- of releases up to 0.3
+    AND node_seen.last_heartbeat_us >= (nodes.body ->> 'registered_us')::bigint
+LEFT JOIN LATERAL (
+    SELECT (seen -> nodes.node_id ->> 1)::bigint AS last_heartbeat_us
+    FROM nodes_seen WHERE nodes_seen.part = left(md5(nodes.node_id), 2)
+) AS part ON part.last_heartbeat_us >= (nodes.body ->> 'registered_us')::bigint;
 
 -- What is still owed; a settled debt is no debt.
 CREATE OR REPLACE VIEW public_v1.debt AS

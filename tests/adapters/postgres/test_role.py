@@ -17,7 +17,6 @@ from tests.adapters.postgres.database import Database
         "TRUNCATE audit_log",
         "DELETE FROM audit_log",
         "UPDATE ledger_entries SET amount_minor = 1",
-        "INSERT INTO ledger_entries DEFAULT VALUES",
         "INSERT INTO schema_migration VALUES (99, 'x', 'y')",
         "UPDATE journal_digest SET leaves = ''",
     ],
