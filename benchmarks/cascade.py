@@ -26,7 +26,7 @@ from adapters.postgres.lease import Lease
 from adapters.simulated.agents import AgentSteps
 from adapters.simulated.machines import MachineSteps, SimulatedMachines
 from amends.ports.bus import Published
-from amends.ports.steps import Outcome, StepCall
+from amends.ports.steps import Outcome, StepCall, StepRunner
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
@@ -80,7 +80,7 @@ class Fleet:
         journal = journal_of(self.dsn, lease.epoch, kernel.domains, role=lease.role)
         await core.load(journal, lease)
         await core.watch(lambda: True)
-        runners = {
+        runners: dict[str, StepRunner] = {
             "ssh": MachineSteps(self.machines), "agent": AgentSteps(self.machines, core.pool.node_epoch),
             "bus": Notices(), "bus-admin": Notices(),
         }  # fmt: skip

@@ -202,7 +202,8 @@ def _meter(d: Decision, *, posted_us: int | None = None) -> MeterRow:
 def record(d: Decision, run: Run, overrun: int, credit: int, **stopped: Any) -> None:
     """The records of a stop in its run: the meter's, and one for each amount given back (R08, R09)."""
     of = d.state.rental.ref or f"{d.state.trace_id}:{d.state.span_id}"
-    run.compensate("cancel", "state_change", "meter", meter_ref(d), "success", of=of, cause=run.id, metadata=stopped)
+    run.compensate("cancel", "state_change", "meter", meter_ref(d), "success", of=of, cause=run.id, duration_ms=0,
+                   metadata=stopped)  # fmt: skip
     account = f"ledger:{d.state.account_id}"
     for key, amount in ((overrun_key(d), overrun), (credit_key(d), credit)):
         if amount:

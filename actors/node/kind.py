@@ -43,6 +43,7 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
         return
     if s.boot_id is not None and m.boot_id != s.boot_id and _rebooted(s, m, d):
         return
+    r08_offline.no_reboot(d)
     d.set(boot_id=m.boot_id, last_heartbeat_us=m.at_us)
     if s.state == "registered":
         probe(d)
@@ -51,7 +52,7 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
 
 
 def _rebooted(s: Node, m: HeartbeatSeen, d: Decision) -> bool:
-    """Another boot id; True if that ends its rental, and with it this turn."""
+    """Another boot id; True if that may end its rental: the node is known by the old one until that is sure."""
     held = facts(d).assignment_of(d.id)
     if held is None:
         return False
@@ -60,14 +61,13 @@ def _rebooted(s: Node, m: HeartbeatSeen, d: Decision) -> bool:
         d.set(epoch=s.epoch + 1)
         d.audit("node.rebooted", details={**told, "reserved_by": held[0]})
         return False
-    d.audit("node.rebooted", details={**told, "allocated_to": held[0]})
-    d.set(boot_id=m.boot_id)
-    r08_offline.lose(d, "node_rebooted", m.before_us or s.last_heartbeat_us or 0)
+    r08_offline.restarted(s, m, d)
     return True
 
 
 def _two_machines(s: Node, m: HeartbeatSeen, d: Decision) -> None:
     """Boot ids that alternate are no reboots: two machines claim the name. What runs on the node goes on."""
+    r08_offline.no_reboot(d)
     d.set(last_heartbeat_us=m.at_us)
     evidence = {"boot_ids": sorted((m.boot_id, m.rival))}
     operations.quarantine(d, "identity_conflict", case="identity_conflict", evidence=evidence)
@@ -128,13 +128,13 @@ def _probed(s: Node, m: StepDone, d: Decision) -> None:
         operations.quarantine(d, "host_key_mismatch", case="host_key_mismatch")
     if s.silence.last_us:
         r08_offline.probed(s, m, d)
-    elif m.outcome.code == "ssh_host_key_mismatch":
+    if m.outcome.code == "ssh_host_key_mismatch":
         return
-    elif s.state == "registered":
+    if s.state == "registered":
         _first_probe(s, m, d)
-    elif s.state == "quarantined":
+    elif d.state.state == "quarantined":
         reconcile.probed(m, d)
-    elif s.state in operations.IN_SERVICE:
+    elif s.state in operations.IN_SERVICE and not s.silence.last_us:
         _probed_again(s, m, d)
 
 
@@ -183,6 +183,8 @@ def _timer(s: Node, m: TimerFired, d: Decision) -> None:
         reconcile.begin_reconcile(d)
     elif m.name == r08_offline.AGENT_SILENT:
         r08_offline.unheard(s, d)
+    elif m.name == r08_offline.REBOOT:
+        r08_offline.rebooted(s, d)
     elif s.silence.last_us:
         probe(d)
     elif s.state == "registered":

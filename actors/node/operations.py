@@ -113,7 +113,7 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     probes.ended(d)
     left_over.settled(d)
     d.to("retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[])
-    d.cancel("probe", "reconcile", "agent_silent")
+    d.cancel("probe", "reconcile", "agent_silent", "reboot")
     for kind in list(s.cases):
         close_case(d, kind, m.reason)
     for allocation_id in debtors:

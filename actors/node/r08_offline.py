@@ -9,15 +9,15 @@ from actors.between import LossConfirmed, NodeLost
 from actors.facts import facts
 from actors.node import probes, reconcile
 from actors.node.left_over import STEP, loss_row
-from actors.node.messages import Silent, Verdict
-from actors.node.state import Node, Silence, address
+from actors.node.messages import HeartbeatSeen, Silent, Verdict
+from actors.node.state import Node, Reboot, Silence, address
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
 from amends.turn.recovery import begin_run, failure
 
-AGENT_SILENT = "agent_silent"
+AGENT_SILENT, REBOOT = "agent_silent", "reboot"
 AGENT_SILENT_US = 15 * 60_000_000
 SILENCED = ("suspect", "quarantined")
 
@@ -79,6 +79,32 @@ def confirm(s: Node, m: LossConfirmed, d: Decision) -> None:
         lose(d, "node_offline", s.silence.last_us)
 
 
+def restarted(s: Node, m: HeartbeatSeen, d: Decision) -> None:
+    """Another boot id under a customer. It is a reboot if the old one stays away for as long as silence is borne."""
+    if s.reboot.boot_id != m.boot_id:
+        before_us = s.reboot.before_us or m.before_us or s.last_heartbeat_us or 0
+        d.part("reboot", boot_id=m.boot_id, before_us=before_us)
+        d.timer(REBOOT, d.now_us + d.limits.us("suspect_after_ms"))
+
+
+def rebooted(s: Node, d: Decision) -> None:
+    """The old boot id has stayed away: its rental ended with its last beat, without probes."""
+    if not s.reboot.boot_id:
+        return
+    held = facts(d).assignment_of(d.id)
+    told = {"boot_id": s.reboot.boot_id, "was": s.boot_id, "allocated_to": held[0] if held else None}
+    d.audit("node.rebooted", details=told)
+    d.set(boot_id=s.reboot.boot_id)
+    lose(d, "node_rebooted", s.reboot.before_us)
+
+
+def no_reboot(d: Decision) -> None:
+    """The old boot id is heard again, or nothing is sure any more."""
+    if d.state.reboot.boot_id:
+        d.part("reboot", boot_id="", before_us=0)
+        d.cancel(REBOOT)
+
+
 def _is_silent(s: Node, d: Decision) -> bool:
     return bool(s.silence.last_us) and s.silence.failed >= d.limits("min_failed_probes") and not facts(d).is_heard(d.id)
 
@@ -110,8 +136,9 @@ def lose(d: Decision, cause: str, beat_us: int) -> None:
     d.to(
         "offline", cause=cause, details={"allocations": allocations}, epoch=epoch + 1,
         last_heartbeat_us=beat_us or None, before_suspect="", silence=Silence(),
+        reboot=Reboot(),
     )  # fmt: skip
-    d.cancel("probe", "reconcile", AGENT_SILENT)
+    d.cancel("probe", "reconcile", AGENT_SILENT, REBOOT)
     close_case(d, AGENT_SILENT, "the node is offline")
     notify(d, "node.offline", state="offline", cause=cause)
     for allocation_id in allocations:

@@ -12,7 +12,7 @@ from typing import Any
 from actors.facts import facts
 from actors.node import left_over, probes
 from actors.node.probes import probe
-from actors.node.state import SELF_HEALING, Node, address
+from actors.node.state import SELF_HEALING, Node, Silence, address
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -156,7 +156,7 @@ def _clean(s: Node, d: Decision) -> None:
         left_over.settled(d)
         d.to(
             "ready", cause="reconciled", quarantine_reasons=[], flaps=[], setup_fails=[],
-            boot_id=facts(d).heard_boot(d.id) or s.boot_id,
+            boot_id=facts(d).heard_boot(d.id) or s.boot_id, silence=Silence(),  # silent or not is told anew
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:
             close_case(d, kind)

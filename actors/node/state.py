@@ -33,6 +33,16 @@ class Silence(Struct, frozen=True, omit_defaults=True):
     confirmed: bool = False
 
 
+class Reboot(Struct, frozen=True, omit_defaults=True):
+    """Another boot id was heard under a customer (`r08_offline`): a reboot, unless the old one is heard again soon.
+
+    `before_us`: the last beat with the boot id that the node had until then.
+    """
+
+    boot_id: str = ""
+    before_us: int = 0
+
+
 class WayBack(Struct, frozen=True, omit_defaults=True):
     """Its way out of quarantine (`reconcile`).
 
@@ -66,6 +76,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     setup_fails: list[str] = []  # allocations in a row that failed in their set-up here
     probes: Probes = Probes()
     silence: Silence = Silence()
+    reboot: Reboot = Reboot()
     way_back: WayBack = WayBack()
 
 

@@ -13,6 +13,7 @@ from tests.acceptance.world import RATE, World, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 WINDOW_US = 1_000_000
 DEAR = RATE * 20_000
+CONFIG = "[timing]\ncleanup_tries = 100\n"  # no case of a cleanup is meant here
 
 
 async def die(machine: Machine) -> None:

@@ -15,7 +15,7 @@ OWNERS = {
         "setup": {"r02_setup"}, "rental": {"r03_activation"}, "billing": {"billing"}, "ending": {"release"},
         "cleanup": {"r04_cleanup"},
     },
-    Node: {"probes": {"probes"}, "silence": {"r08_offline"}, "way_back": {"reconcile"}},
+    Node: {"probes": {"probes"}, "silence": {"r08_offline"}, "reboot": {"r08_offline"}, "way_back": {"reconcile"}},
 }  # fmt: skip
 ACTORS = Path(__file__).parents[2] / "actors"
 
