@@ -89,7 +89,7 @@ class Lease:
         try:
             return self.epoch if await self._try() else None
         except DRIVER_ERRORS as error:
-            raise _blame(error) from error
+            raise blame(error) from error
 
     async def _try(self) -> bool:
         if self._connection is None or self._connection.is_closed():
@@ -153,7 +153,7 @@ class Lease:
             said = msgspec.json.encode(dict(resource or {})).decode()
             await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us, said)
         except DRIVER_ERRORS as error:
-            raise _blame(error) from error
+            raise blame(error) from error
         finally:
             await close(connection)
 
@@ -226,12 +226,12 @@ class Lease:
         await close(connection)
 
 
-def _blame(error: Exception) -> Unavailable | BadConfiguration:
+def blame(error: Exception) -> Unavailable | BadConfiguration:
     """What a driver's error means to a start."""
-    blame = classify(error)
-    if isinstance(blame, Refused):
-        return BadConfiguration(f"Postgres refuses what the start needs: {blame.message}")
-    return blame if isinstance(blame, Unavailable) else Unavailable(f"Postgres: {error}")
+    found = classify(error)
+    if isinstance(found, Refused):
+        return BadConfiguration(f"Postgres refuses what the start needs: {found.message}")
+    return found if isinstance(found, Unavailable) else Unavailable(f"Postgres: {error}")
 
 
 def check_clock(before_us: int, peer_us: int, after_us: int) -> None:
