@@ -29,6 +29,7 @@ from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 from supervisors.api.admission import Admission
 from supervisors.detector import Detector
+from supervisors.epochs import HigherEpochs
 from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
 from supervisors.loading import Restore, last_restore, load_ended, load_policies, load_pool, load_seen
@@ -79,7 +80,8 @@ class Core:
             engine, self._last_seen, self._guards, monotonic=lambda: clock() / 1e6, linked=linked,
             domain_of=self._domain,
         )  # fmt: skip
-        engine.listeners += [self.detector.follow, self._wake_held]
+        self.epochs = HigherEpochs(engine, self.kernel.journal, self.kernel.lease, self.kernel.sources.entropy)
+        engine.listeners += [self.detector.follow, self._wake_held, self.epochs.follow]
         seen, beats = await load_seen(self.kernel.journal, engine.store), dict[str, int]()
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
@@ -120,6 +122,7 @@ class Core:
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="epochs", run=self.epochs.run),
             ChildSpec(name="windows", run=self.pool.meters.run, detail=lambda: {"meters": len(self.pool.meters)}),
         ]  # fmt: skip
 

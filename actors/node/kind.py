@@ -146,7 +146,7 @@ def _first_probe(s: Node, m: StepDone, d: Decision) -> None:
     if not m.ok:
         d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
     elif s.boot_id is not None:  # else it is probed again when it is heard
-        d.to("ready", cause="probe")
+        restored.registered(d)
 
 
 def _probed_again(s: Node, m: StepDone, d: Decision) -> None:

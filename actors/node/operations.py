@@ -35,7 +35,7 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
         state="registered", ssh_host=m.ssh.host, ssh_port=m.ssh.port, ssh_host_key=m.ssh.host_key,
         ssh_user=m.ssh.user, labels=m.labels, registered_us=d.now_us,
     )  # fmt: skip
-    d.create(msgspec.structs.replace(fresh, epoch=epochs.first(d, s), restored=facts(d).restored))
+    d.create(msgspec.structs.replace(fresh, epoch=epochs.first(d, s)))
 
 
 def _claim_key(host_key: str, d: Decision) -> None:

@@ -20,6 +20,7 @@ from adapters.postgres.connect import DRIVER_ERRORS, classify, close, connect
 from adapters.postgres.role import runtime_role
 from adapters.postgres.statements import statement
 from amends.runtime.clock import WRONG_US, ahead_of
+from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 
 log = logging.getLogger("amends.lease")
@@ -48,6 +49,7 @@ class Lease:
         self._sight: tuple[int, Any] | None = None  # the lease as it was last seen
         self._looked = self._unrenewed_s = 0.0  # when that was, and for how long it has been seen like that
         self._lost = False
+        self._raised = ""  # why we have raised the epoch above our own
         self._away_since = NEVER
         self.epoch = 0
         self.role = ""  # what the runtime's sessions work as; "": as who they log in
@@ -163,6 +165,18 @@ class Lease:
         if await connection.fetchval(statement("has_journal")):
             await connection.execute(statement("begin_epoch"), self.epoch)
 
+    async def raise_to(self, epoch: int, why: str, kind: str, body: bytes, at_us: int) -> None:
+        """See `HeldLease.raise_to`. The lease's own connection is busy renewing."""
+        connection = await connect(self._dsn, name=f"amends:{self.epoch}")
+        try:
+            arguments = (self.epoch, epoch, sha256(body), kind, body.decode(), at_us)
+            if await connection.fetchval(statement("raise_lease_to"), *arguments) is not None:
+                self._raised, self._lost = why, True
+        except DRIVER_ERRORS as error:
+            raise Unavailable(f"Postgres: {error}") from error
+        finally:
+            await close(connection)
+
     async def run(self) -> None:
         """Until cancelled; raises `Fenced` when another runtime has taken the lease. `aclose` ends the renewing."""
         assert self._renewing is not None
@@ -184,7 +198,7 @@ class Lease:
                 self._say(None)
             if not held:
                 self._lost = True
-                raise Fenced(f"another runtime has taken the lease from epoch {self.epoch}")
+                raise Fenced(self._raised or f"another runtime has taken the lease from epoch {self.epoch}")
 
     def _say(self, error: Exception | None) -> None:
         """One line when Postgres goes and one when it is back."""

@@ -80,6 +80,14 @@ class Database:
         for name, value in copy.deepcopy(backup).items():
             setattr(self, name, value)
 
+    def raise_lease(self, epoch: int, to: int, kind: str, body: str) -> bool:
+        """Whether it was that epoch's: then it goes up, nobody holds it, and there is a document that says so."""
+        if self.lease.epoch != epoch:
+            return False
+        self.lease = LeaseRow(to)
+        self.documents[f"{kind} {to}"] = (kind, body)
+        return True
+
     def mark_restored(self, kind: str, by: int, mark: Callable[[int], str]) -> None:
         """The lease's epoch goes up, nobody holds it, and there is a document that says so, of that new epoch."""
         self.lease = LeaseRow(self.lease.epoch + by)

@@ -102,6 +102,42 @@ async def test_a_restored_backup_assigns_no_node_before_it_was_looked_at_and_rem
         assert "valid: both chains" in await world.amends("audit", "verify", "--state-dir", str(state_dir))
 
 
+async def test_a_copy_that_was_put_back_unmarked_is_noticed_by_a_nodes_refusal(state_dir: Path) -> None:
+    async with World(state_dir).running() as world:
+        await world.account("acme")
+        machine = await world.add_machine()
+        data, backup = state_dir / "postgres" / "data", state_dir / "backup"
+        allocation_id = await world.rent(node_id=machine.node_id)
+        await world.quiet()
+        assert world.process is not None
+        # given a backup with a customer, whom the second runtime after it has locked out and removed
+        world.process.terminate()
+        await ended(world)
+        await copy(data, backup)
+        await world.restart()
+        world.process.terminate()
+        await world.restart()
+        await world.release(allocation_id)
+        await world.cleaned(allocation_id)
+        # when the backup is put back, and nobody says so
+        world.kill()
+        await ended(world)
+        shutil.rmtree(data)
+        await copy(backup, data)
+        await world.restart()
+        await world.ok("cmd.allocation.release", {"allocation_id": allocation_id})
+        # then the node's refusal raises the epoch, and ends this runtime
+        assert await world.process.wait() == 1
+        assert f"node:{machine.node_id} has seen epoch 3 and this runtime has 2, as after a restore" in world.log_text()
+        # and the next one is obeyed
+        await world.restart()
+        await world.cleaned(allocation_id)
+        raised = await world.one("SELECT reason, epoch FROM public_v1.audit_log WHERE action = 'lease.epoch_raised'")
+        assert raised == {"reason": "a node has seen a higher epoch", "epoch": 2}
+        assert (await world.one("SELECT epoch FROM journal_head"))["epoch"] == 3 + 2**32 + 1
+        assert "valid: both chains" in await world.amends("audit", "verify", "--state-dir", str(state_dir))
+
+
 async def test_a_directory_without_a_database_is_not_marked(state_dir: Path) -> None:
     world = World(state_dir)
     state_dir.mkdir(parents=True)

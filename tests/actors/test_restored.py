@@ -223,11 +223,30 @@ def test_an_agent_that_has_seen_what_no_runtime_gave_is_not_followed(highest: in
     assert life.node.epoch == epoch
 
 
-def test_a_registration_after_a_restore_knows_of_it_and_begins_above_what_its_agent_may_remember() -> None:
+def registered_after() -> Life:
+    """A machine that is registered after a restore, heard and probed."""
     life = Life()
     life.facts.restored = FIRST.number
     life.take(RegisterNode(node_id="n1", ssh=SSH))
-    assert (life.node.restored, life.node.epoch) == (FIRST.number, RESTORED_BY + 1)
+    assert life.node.epoch == RESTORED_BY + 1  # above what its agent may remember
+    life.take(HeartbeatSeen("b1", 1))
+    life.end(life.next("ssh.probe"), DONE)
+    assert (life.node.state, life.node.quarantine_reasons) == ("quarantined", ["restored"])
+    return life
+
+
+def test_a_machine_that_the_database_has_forgotten_is_looked_at_when_it_is_registered_again() -> None:
+    life = registered_after()
+    reported(life, TWO)
+    assert cases(life) == [f"open restored_unknown node:n1/user:{TWO}"]
+
+
+def test_a_new_machine_is_ready_once_it_was_looked_at() -> None:
+    life = registered_after()
+    reported(life)
+    life.end(life.next("ssh.probe"), DONE)
+    reported(life)
+    assert (life.node.state, life.node.restored) == ("ready", FIRST.number)
 
 
 def test_of_very_many_unknown_names_some_are_cases_and_the_rest_is_counted() -> None:

@@ -5,10 +5,12 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.between import RESTORED_BY
-from amends.values.errors import Refused
+from adapters.simulated.journal import LeaseRow
+from amends.values.errors import Fenced, Refused
 from supervisors.invariants import committed
 from supervisors.simulation.points import MODES, Point, Points
 from supervisors.simulation.stories import DEAR
@@ -73,10 +75,9 @@ class History:
         database.refuse = refuse
 
     def read(self) -> set[str]:
-        """The nodes whose inventory was read since the restore, or that were registered since."""
+        """The nodes whose inventory was read since the restore."""
         rows = self.world.database.tables.rows["audit_log"].values()
-        actions = ("node.reconciled", "node.registered")
-        found = [row for row in rows if row["action"] in actions and row["epoch"] > self.number]
+        found = [row for row in rows if row["action"] == "node.reconciled" and row["epoch"] > self.number]
         return {row["target_ref"].removeprefix("node:") for row in found}
 
     def cases(self) -> list[tuple[str, str, str]]:
@@ -199,3 +200,113 @@ def test_a_start_that_dies_anywhere_changes_nothing_of_the_end(history: History)
         ended = died(point, chance.choice(MODES))
         assert [case[::2] for case in ended.cases()] == [("restored_unknown", "resolved")], point
         ended.ends_well()
+
+
+# --- a copy that was put back without a mark --------------------------------------------------------------------
+
+
+def unmarked(lost_runs: int = 3) -> History:
+    """The same, but nobody has said so; nodes have seen some epochs of the lost history."""
+    history = History()
+    for _ in range(lost_runs):
+        history.world.database.lease = LeaseRow(history.world.machine("n1").agent.runtime_epoch)
+        history.told(history.nothing)
+    history.world.database.put_back(history.backup)
+    return history
+
+
+async def silent_for_a_while(running: Running) -> None:
+    """So that the agent is asked."""
+    machine = running.world.machine("n1")
+    machine.up = False
+    await running.until(lambda: running.state("node", "n1") == "offline")
+    machine.up = True
+    await running.until(lambda: running.state("node", "n1") == "ready")
+
+
+def raises(history: History) -> list[dict[str, Any]]:
+    rows = history.world.database.tables.rows["audit_log"].values()
+    return [msgspec.json.decode(row["details"]) for row in rows if row["action"] == "lease.epoch_raised"]
+
+
+def test_a_refusal_for_a_stale_epoch_ends_the_runtime_and_the_next_one_works_above_it() -> None:
+    history = unmarked()
+    seen = history.world.machine("n1").agent.runtime_epoch
+    own = history.world.database.lease.epoch + 1
+    assert own < seen
+    with pytest.raises(Fenced, match=f"agent:n1 has seen epoch {seen} and this runtime has {own}"):
+        history.told(silent_for_a_while)
+    (told,) = raises(history)
+    assert (told["seen"], told["is"]) == (seen, seen + RESTORED_BY)
+    assert history.world.database.lease == LeaseRow(seen + RESTORED_BY)
+
+    async def goes_on(running: Running) -> None:
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    assert history.told(goes_on)
+    assert history.world.machine("n1").agent.runtime_epoch == seen + RESTORED_BY + 1
+    assert committed(records_of(history.world.database)) == []
+
+
+def test_a_script_that_refuses_a_stale_epoch_says_so_as_well() -> None:
+    history = History()
+    known: list[str] = []
+
+    async def rents(running: Running) -> None:
+        running.world.machine("n1").table.users.clear()
+        known.append(await running.rent("acme", "known", rate=DEAR))
+        await running.until(lambda: running.state("allocation", known[0]) == "active")
+        await running.quiet()
+        history.backup = running.world.database.backup()
+
+    async def releases(running: Running) -> None:
+        await running.release(known[0], "release")
+        await running.until(lambda: running.state("allocation", known[0]) == "released")
+        await running.quiet()
+
+    assert history.told(rents)
+    assert history.told(history.nothing)
+    assert history.told(releases)
+    history.world.machine("n1").agent.runtime_epoch = 0  # so that no agent speaks first
+    history.world.database.put_back(history.backup)
+    with pytest.raises(Fenced, match="node:n1 has seen epoch"):
+        history.told(releases)
+    assert history.told(releases)
+
+
+def test_who_says_so_again_within_the_hour_is_not_believed() -> None:
+    history = unmarked()
+    with pytest.raises(Fenced):
+        history.told(silent_for_a_while)
+
+    async def lies(running: Running) -> None:
+        running.world.machine("n1").agent.runtime_epoch = running.lease.epoch + 7
+        await asyncio.sleep(60)
+        assert running.state("node", "n1") == "quarantined"
+
+    assert history.told(lies)
+    assert len(raises(history)) == 1
+
+
+def test_an_epoch_that_no_runtime_gave_is_not_believed(history: History) -> None:
+    async def lies(running: Running) -> None:
+        await running.until(lambda: running.state("node", "n1") == "quarantined")
+        running.world.machine("n1").agent.runtime_epoch = 10**17
+        await running.ask("ops.node.return_to_service", "back", node_id="n1", reason="go")
+        await asyncio.sleep(60)
+
+    assert history.told(lies)
+    assert raises(history) == []
+
+
+def test_a_runtime_that_was_replaced_raises_nothing() -> None:
+    history = unmarked()
+
+    async def replaced(running: Running) -> None:
+        running.world.database.lease = LeaseRow(running.lease.epoch + 1, "another", 1e9)
+        await silent_for_a_while(running)
+
+    with pytest.raises(Fenced, match="another runtime has taken the lease"):
+        history.told(replaced)
+    assert history.world.database.lease.holder == "another"

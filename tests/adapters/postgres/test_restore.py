@@ -10,7 +10,7 @@ import pytest
 from adapters.postgres import lease as module
 from adapters.postgres.lease import Lease
 from adapters.postgres.restore import Held, mark_restored
-from amends.values.errors import BadConfiguration
+from amends.values.errors import BadConfiguration, Fenced
 from tests.adapters.postgres.database import Database
 from tests.patience import PATIENCE_S
 
@@ -97,3 +97,20 @@ async def test_a_database_without_a_journal_is_not_marked(empty: str) -> None:
     with pytest.raises(BadConfiguration, match="no journal"):
         await marked(empty)
     assert await rows(empty, "SELECT to_regclass('lease') IS NULL") == [(True,)]
+
+
+async def test_a_holder_raises_its_own_lease_and_ends_with_the_reason(holder: Lease, empty: str) -> None:
+    await holder.raise_to(9 + BY, "a node has seen 9", "epoch_raised", b'{"seen": 9}', 7)
+    assert not holder.may_act()
+    with pytest.raises(Fenced, match="a node has seen 9"):
+        async with asyncio.timeout(PATIENCE_S):
+            await holder.run()
+    assert await rows(empty, "SELECT epoch, holder FROM lease") == [(9 + BY, "")]
+    assert await rows(empty, "SELECT body ->> 'seen' FROM document WHERE kind = 'epoch_raised'") == [("9",)]
+
+
+async def test_who_was_replaced_raises_nothing(holder: Lease, empty: str) -> None:
+    await rows(empty, "UPDATE lease SET epoch = 5, holder = 'another'")
+    await holder.raise_to(9 + BY, "a node has seen 9", "epoch_raised", b"{}", 7)
+    assert await rows(empty, "SELECT epoch, holder FROM lease") == [(5, "another")]
+    assert await rows(empty, "SELECT * FROM document WHERE kind = 'epoch_raised'") == []
