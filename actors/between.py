@@ -4,6 +4,13 @@ from typing import Any
 
 from amends.domain.versions import Message
 
+RESTORED_BY = 2**32  # by how much a restored database raises an epoch: above all that a lost history gave
+
+
+def same_life(epoch: int, other: int) -> bool:
+    """Whether two epochs of a node differ by restores alone: those raise it, and are no loss."""
+    return epoch % RESTORED_BY == other % RESTORED_BY
+
 
 class Suspicion(Message, frozen=True):
     """An allocation found the node unfit: quarantine it for that reason."""

@@ -24,6 +24,11 @@ class Facts(Protocol):
         """The policy that a meter was opened under; KeyError where it is not stored."""
         ...
 
+    @property
+    def restored(self) -> int:
+        """The number of the last restore of the database; 0 if it never was."""
+        ...
+
     def posted_us(self, meter_id: str) -> int | None:
         """Through which instant a running meter is posted."""
         ...

@@ -45,3 +45,4 @@ class Reconcile(OnNode, frozen=True):
 
     node_epoch: int
     expected: dict[str, list[str]]
+    report_only: bool = False  # nothing is taken away, not even what the agent has made itself

@@ -13,6 +13,7 @@ from actors.detector.kind import DetectorState
 from actors.detector.messages import FLEET, DetectorStarts
 from actors.facts import Facts
 from actors.money.policy import Policy
+from actors.node.messages import Restored
 from actors.node.state import Node
 from amends.kernel import Kernel, OpenJournal
 from amends.ports.bus import Publisher
@@ -28,9 +29,10 @@ from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 from supervisors.api.admission import Admission
 from supervisors.detector import Detector
+from supervisors.epochs import HigherEpochs
 from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
-from supervisors.loading import load_ended, load_policies, load_pool, load_seen
+from supervisors.loading import Restore, last_restore, load_ended, load_policies, load_pool, load_seen
 from supervisors.pool import IN_REACH, Pool
 from supervisors.rental import RENTAL
 from supervisors.reprobe import Reprobes
@@ -55,6 +57,7 @@ class Core:
             address_of=self.pool.address_of,
         )  # fmt: skip
         self._domain_label = domain_label
+        self._restore: Restore | None = None
 
     async def load(self, journal: OpenJournal, lease: HeldLease, notary: Notary | None = None) -> int:
         """Take over the journal, and have all that lives or owes in memory; returns how many actors."""
@@ -66,6 +69,7 @@ class Core:
         count = await kernel.load()
         await load_policies(self.pool, journal)
         await load_pool(self.pool, journal)
+        self._restore = await last_restore(journal)
         return count
 
     async def watch(self, linked: Callable[[], bool]) -> None:
@@ -76,7 +80,8 @@ class Core:
             engine, self._last_seen, self._guards, monotonic=lambda: clock() / 1e6, linked=linked,
             domain_of=self._domain,
         )  # fmt: skip
-        engine.listeners += [self.detector.follow, self._wake_held]
+        self.epochs = HigherEpochs(engine, self.kernel.journal, self.kernel.lease, self.kernel.sources.entropy)
+        engine.listeners += [self.detector.follow, self._wake_held, self.epochs.follow]
         seen, beats = await load_seen(self.kernel.journal, engine.store), dict[str, int]()
         for node_id, node in engine.store.items("node"):
             if isinstance(node, Node):
@@ -86,11 +91,21 @@ class Core:
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
         await load_ended(self.pool, self.kernel.journal, beats)
         self.reprobes = Reprobes(engine, self.pool)
+        if self._restore is not None:
+            self._tell_restored(self._restore)
         detector = engine.store.get("detector", FLEET)
         if isinstance(detector, DetectorState):
             self._guards.restore(detector.holds)
         else:
             engine.tell("detector", FLEET, Envelope(DetectorStarts(), priority=True))
+
+    def _tell_restored(self, mark: Restore) -> None:
+        """Whoever does not know of the database's last restore; until its turn has committed nobody is sent there."""
+        self.pool.restored = mark.number
+        for node_id, node in self.kernel.engine.store.items("node"):
+            if isinstance(node, Node) and node.restored < mark.number:
+                env = Envelope(Restored(mark.number, mark.reason), priority=True)
+                self.kernel.engine.tell("node", node_id, env)
 
     def wire(
         self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool],
@@ -107,6 +122,7 @@ class Core:
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="epochs", run=self.epochs.run),
             ChildSpec(name="windows", run=self.pool.meters.run, detail=lambda: {"meters": len(self.pool.meters)}),
         ]  # fmt: skip
 

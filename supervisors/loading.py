@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 
 import msgspec
+from msgspec import Struct
 
 from actors.node.state import Node
 from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow, NodesSeenRow
@@ -16,6 +17,21 @@ from supervisors.pool import Pool
 log = logging.getLogger("amends.fleet")
 FOREVER_US = 1 << 62
 _seen = msgspec.json.Decoder(dict[str, tuple[str, int]])
+RESTORE = "restore"
+
+
+class Restore(Struct, frozen=True):
+    """The mark of `amends restore` in the database: a document of this kind. Numbers only grow."""
+
+    number: int
+    reason: str
+    at_us: int
+
+
+async def last_restore(journal: Journal) -> Restore | None:
+    """The last restore that the database was marked with."""
+    marks = [msgspec.json.decode(body, type=Restore) for body in (await journal.documents(RESTORE)).values()]
+    return max(marks, key=lambda mark: mark.number, default=None)
 
 
 async def load_pool(pool: Pool, journal: Journal) -> None:

@@ -160,6 +160,7 @@ CASES = tuple(
         ("node_flapping", ("ops.node.return_to_service", "ops.node.retire")),
         ("setup_failing", ("ops.node.return_to_service", "ops.node.update", "ops.node.retire")),
         ("identity_conflict", ("ops.node.return_to_service", "ops.node.retire")),
+        ("restored_unknown", ("ops.node.return_to_service", "ops.node.retire")),
         ("mass_offline", ("ops.detector.confirm",)),
         ("agent_silent", ("ops.node.drain", "ops.node.quarantine", "ops.node.update")),
         ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),

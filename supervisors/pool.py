@@ -40,6 +40,7 @@ class Pool:
         self.meters = Meters(self.policy_of)
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
+        self.restored = 0  # the number of the last restore: no node that was not told of it is assigned
         self._ended: dict[str, dict[str, int]] = {}  # node → allocations that have ended there of late, and when
         self._debts: dict[str, dict[str, str]] = {}  # node → {debt: allocation}
         self._waiting: WaitingRequests[Allocation] = WaitingRequests()
@@ -295,6 +296,7 @@ class Pool:
 
     def _index_node(self, node_id: str, node: Node) -> None:
         assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
+        assignable = assignable and node.restored >= self.restored
         if assignable and not node.probes.unproven and node_id not in self._offered and node_id not in self._accused:
             self._free.add(node_id, node.labels, node)
         else:

@@ -175,5 +175,6 @@ TASK: Final[Json] = {
         "expected": {
             "type": "object", "required": ["mounts", "users"], "properties": {"mounts": _NAMES, "users": _NAMES},
         },
+        "report_only": {"type": "boolean", "description": "nothing is taken away: after a restore of the database"},
     },
 }  # fmt: skip

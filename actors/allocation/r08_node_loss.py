@@ -8,7 +8,7 @@ from actors.allocation import billing, r02_setup
 from actors.allocation.r04_cleanup import LOCK, begin_cleanup
 from actors.allocation.release import fail
 from actors.allocation.state import Allocation
-from actors.between import NodeLost
+from actors.between import NodeLost, same_life
 from actors.money.policy import Cause
 from amends.turn.decision import Decision
 from amends.turn.recovery import Run, begin_run, failure, find_run
@@ -19,7 +19,7 @@ CAUSES: dict[str, Cause] = {"node_offline": "node_offline", "node_rebooted": "no
 
 def lost(s: Allocation, m: NodeLost, d: Decision) -> None:
     """The node is lost, at the epoch under which this allocation had it."""
-    if s.node_id != m.node_id or s.setup.node_epoch != m.epoch:
+    if s.node_id != m.node_id or not same_life(s.setup.node_epoch, m.epoch):
         return
     if s.state in ("provisioning", "activating"):
         _before_active(s, m, d)

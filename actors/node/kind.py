@@ -6,13 +6,14 @@ Its automaton. What operators do to it stands in `operations`, silence and loss 
 
 from actors.between import DebtSettled, LossConfirmed, SetupFailed, SetupWorked, Suspicion
 from actors.facts import facts
-from actors.node import left_over, operations, probes, r08_offline, reconcile
+from actors.node import left_over, operations, probes, r08_offline, reconcile, restored
 from actors.node.messages import (
     DrainNode,
     HeartbeatSeen,
     QuarantineNode,
     RegisterNode,
     Reprobe,
+    Restored,
     RetireNode,
     ReturnNode,
     Silent,
@@ -49,6 +50,8 @@ def _heard(s: Node, m: HeartbeatSeen, d: Decision) -> None:
         probe(d)
     elif s.state == "suspect":
         _back(d)
+    elif s.state == "quarantined":
+        reconcile.read_inventory(d)
 
 
 def _rebooted(s: Node, m: HeartbeatSeen, d: Decision) -> bool:
@@ -143,7 +146,7 @@ def _first_probe(s: Node, m: StepDone, d: Decision) -> None:
     if not m.ok:
         d.timer("probe", d.now_us + d.limits.us("suspect_after_ms"))
     elif s.boot_id is not None:  # else it is probed again when it is heard
-        d.to("ready", cause="probe")
+        restored.registered(d)
 
 
 def _probed_again(s: Node, m: StepDone, d: Decision) -> None:
@@ -220,15 +223,18 @@ NODE = ActorKind(
         ("suspect", "draining"): "heartbeat with the same boot id",
         ("ready", "draining"): "ops.node.drain",
         ("draining", "ready"): "ops.node.undrain",
-        ("registered", "quarantined"): "host key mismatch, identity conflict, ops.node.quarantine",
+        ("registered", "quarantined"): "host key mismatch, identity conflict, database restored, ops.node.quarantine",
         ("ready", "quarantined"): (
-            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
+            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, database restored, "
+            "ops.node.quarantine"
         ),
         ("suspect", "quarantined"): (
-            "flapping, exhausted cleanup, host key mismatch, failing set-ups, identity conflict, ops.node.quarantine"
+            "flapping, exhausted cleanup, host key mismatch, failing set-ups, identity conflict, database restored, "
+            "ops.node.quarantine"
         ),
         ("draining", "quarantined"): (
-            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, ops.node.quarantine"
+            "exhausted cleanup, host key mismatch, failing set-ups or probes, identity conflict, database restored, "
+            "ops.node.quarantine"
         ),
         ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
         ("suspect", "offline"): "silent for offline_after_ms, probes failed, no guard (R08); rebooted under a customer",
@@ -247,6 +253,7 @@ NODE = ActorKind(
         Verdict: r08_offline.verdict,
         LossConfirmed: r08_offline.confirm,
         Reprobe: _reprobe,
+        Restored: restored.restored,
         Suspicion: _suspicion,
         SetupFailed: _setup_failed,
         SetupWorked: _setup_worked,
@@ -267,6 +274,7 @@ NODE = ActorKind(
         Verdict: Legal(r08_offline.SILENCED),
         LossConfirmed: Legal(r08_offline.SILENCED),
         Reprobe: Legal(("ready",)),
+        Restored: Legal(LIVING),
         Suspicion: Legal(LIVING),
         SetupFailed: Legal(LIVING),
         DrainNode: Legal(operations.IN_SERVICE, "drained"),

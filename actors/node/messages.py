@@ -135,5 +135,12 @@ class Verdict(Struct, frozen=True):
     last_us: int
 
 
+class Restored(Struct, frozen=True):
+    """The database was restored: the number of that restore, and the operator's reason."""
+
+    number: int
+    reason: str
+
+
 class Reprobe(Struct, frozen=True):
     """It is this node's turn to be probed again: it is ready and without a customer."""

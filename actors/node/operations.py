@@ -6,7 +6,7 @@ import msgspec
 
 from actors.between import CleanupLost, NodeMoved
 from actors.facts import facts
-from actors.node import left_over, probes, reconcile
+from actors.node import epochs, left_over, probes, reconcile
 from actors.node.messages import (
     DrainNode,
     QuarantineNode,
@@ -35,10 +35,7 @@ def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
         state="registered", ssh_host=m.ssh.host, ssh_port=m.ssh.port, ssh_host_key=m.ssh.host_key,
         ssh_user=m.ssh.user, labels=m.labels, registered_us=d.now_us,
     )  # fmt: skip
-    if s is None:
-        d.create(fresh)
-    else:
-        d.create(msgspec.structs.replace(fresh, epoch=s.epoch + 1))
+    d.create(msgspec.structs.replace(fresh, epoch=epochs.first(d, s)))
 
 
 def _claim_key(host_key: str, d: Decision) -> None:
@@ -89,6 +86,7 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
         d.audit("node.quarantine_reason", reason=reason, details={"cause": why, "was_returning": s.way_back.returning})
         d.cancel("reconcile")
         close_case(d, "reconcile_stalled", "the node is no longer on its way back")
+        reconcile.read_inventory(d)
     if case and case not in d.state.cases:
         open_case(d, case, evidence={**(evidence or {}), **address(d.state)})
 
@@ -114,8 +112,9 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     left_over.settled(d)
     d.to("retired", reason=m.reason, details={"acknowledge_lost": m.acknowledge_lost}, quarantine_reasons=[])
     d.cancel("probe", "reconcile", "agent_silent", "reboot")
-    for kind in list(s.cases):
-        close_case(d, kind, m.reason)
+    for key in list(s.cases):
+        kind, _, target = key.partition(" ")
+        close_case(d, kind, m.reason, target)
     for allocation_id in debtors:
         d.tell("allocation", allocation_id, CleanupLost(m.reason))
 

@@ -3,14 +3,15 @@
 By itself a node goes back only when nothing but `offline` or `cleanup_exhausted` stands against it; otherwise an
 operator lets it, and then it is probed first: what was against it must be over. What answers is matched to what was
 asked by its step, and a node that is no longer on its way is left where it stands. Mounts are the agent's business;
-whatever else is found is reported, never touched.
+whatever else is found is reported, never touched. After a restore of the database the first inventory is no more than
+read (`inventory`), whatever else stands against the node and whoever lets it back.
 """
 
 import re
 from typing import Any
 
 from actors.facts import facts
-from actors.node import left_over, probes
+from actors.node import epochs, inventory, left_over, probes
 from actors.node.probes import probe
 from actors.node.state import SELF_HEALING, Node, Silence, address
 from amends.turn.cases import close_case, open_case
@@ -27,7 +28,13 @@ CUSTOMER = re.compile(r"am-([0-9a-z]{26})")
 
 def try_return(d: Decision) -> None:
     """Begin the way out of quarantine where nothing stands against it."""
-    if d.state.state == "quarantined" and not facts(d).is_dirty(d.id):
+    if d.state.state == "quarantined" and (not facts(d).is_dirty(d.id) or inventory.is_owed(d.state)):
+        begin_reconcile(d)
+
+
+def read_inventory(d: Decision) -> None:
+    """Ask for the inventory that a restored node owes; nobody has to let it back for that."""
+    if inventory.is_owed(d.state):
         begin_reconcile(d)
 
 
@@ -36,11 +43,11 @@ def begin_reconcile(d: Decision) -> None:
     s: Node = d.state
     if s.state != "quarantined" or s.way_back.step or not _on_its_way(s):
         return
-    if s.way_back.returning and not s.way_back.reachable:
+    report = {"report_only": True} if inventory.is_owed(s) else {}
+    if s.way_back.returning and not report and not s.way_back.reachable:
         probe(d)
         return
-    expected = {"mounts": [], "users": facts(d).expected_users(d.id)}
-    args = {"node_id": d.id, "node_epoch": s.epoch, "expected": expected}
+    args = {"node_id": d.id, "node_epoch": s.epoch, "expected": _expected(d), **report}
     d.part("way_back", step=d.step(RECONCILE, f"agent:{d.id}", args, attempt=s.way_back.tries + 1))
 
 
@@ -63,7 +70,7 @@ def forget(d: Decision) -> None:
 
 def probed(m: StepDone, d: Decision) -> None:
     """The probe of a node that an operator lets back; one that fails leaves it where it is, its cases open."""
-    if not d.state.way_back.returning:
+    if not d.state.way_back.returning and not inventory.is_owed(d.state):
         return
     if m.ok:
         d.part("way_back", reachable=True)
@@ -87,9 +94,13 @@ def reconciled(s: Node, m: StepDone, d: Decision) -> None:
         begin_reconcile(d)
         return
     if not m.ok:
+        epochs.catch_up(d, m.outcome)
         _again(d, {"code": m.outcome.code})
         return
-    d.audit("node.reconciled", details={"inventory": _digest(m.outcome.data)})
+    d.audit("node.reconciled", details={"inventory": _digest(m.outcome.data), "report_only": _is_report(m)})
+    if _is_report(m):
+        _read(d, m.outcome.data)
+        return
     expected = facts(d).expected_users(d.id)
     users = [user for user in m.outcome.data["users"] if CUSTOMER.fullmatch(user) and user not in expected]
     if users:
@@ -120,8 +131,34 @@ def removed(s: Node, m: StepDone, d: Decision) -> None:
         _again(d, {"users": {user: "reported again"}}, soon=True)
 
 
+def _read(d: Decision, found: dict[str, Any]) -> None:
+    """The inventory after a restore. Whoever has let the node back could not know of what is unknown there."""
+    if inventory.look(d, found, _expected(d)):
+        call_off(d)
+        _settle(d)
+        return
+    s: Node = d.state
+    rest = sorted({*s.quarantine_reasons} - {inventory.REASON})
+    if not s.way_back.returning and not set(rest) <= SELF_HEALING:
+        d.set(quarantine_reasons=rest)
+        d.audit("node.inventory_read", details={"quarantine_reasons": rest})
+        _settle(d)
+    elif not s.way_back.reachable:  # its address may be an old one too
+        probe(d)
+    else:
+        _clean(s, d)
+
+
+def _is_report(m: StepDone) -> bool:
+    return bool(m.args.get("report_only"))
+
+
+def _expected(d: Decision) -> dict[str, list[str]]:
+    return {"mounts": [], "users": facts(d).expected_users(d.id)}
+
+
 def _on_its_way(s: Node) -> bool:
-    return s.way_back.returning or set(s.quarantine_reasons) <= SELF_HEALING
+    return s.way_back.returning or inventory.is_owed(s) or set(s.quarantine_reasons) <= SELF_HEALING
 
 
 def _remove(d: Decision, users: list[str], stuck: dict[str, str]) -> None:
@@ -147,9 +184,13 @@ def _again(d: Decision, evidence: dict[str, Any], *, soon: bool = False) -> None
         d.timer("reconcile", d.now_us + d.limits.us("offline_after_ms"))
 
 
-def _clean(s: Node, d: Decision) -> None:
+def _settle(d: Decision) -> None:
     d.part("way_back", tries=0)
     close_case(d, "reconcile_stalled")
+
+
+def _clean(s: Node, d: Decision) -> None:
+    _settle(d)
     if s.way_back.dirty_acknowledged or not facts(d).is_dirty(d.id):
         call_off(d)
         probes.passed(d)
@@ -160,6 +201,7 @@ def _clean(s: Node, d: Decision) -> None:
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:
             close_case(d, kind)
+        inventory.gone(d)
 
 
 def _digest(inventory: dict[str, Any]) -> dict[str, Any]:

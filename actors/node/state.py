@@ -73,6 +73,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     flap_count: int = 0
     flaps: list[int] = []
     quarantine_reasons: list[str] = []
+    restored: int = 0  # the last restore of the database that it was told of
     setup_fails: list[str] = []  # allocations in a row that failed in their set-up here
     probes: Probes = Probes()
     silence: Silence = Silence()

@@ -87,6 +87,9 @@ async def tell(api: Api, identifier: str, verbs: Iterable[Verb]) -> Story | None
     if kind in ("allocation", "node"):
         story.debts = await api.rows("debt", limit=STEPS, **{f"{kind}_id": name})
     if kind == "node":
+        on_node = await api.rows("ops_case", limit=PAGE, kind="restored_unknown")
+        here = [case for case in on_node if str(case["target_ref"]).startswith(f"{ref}/")]
+        cases |= {case["case_id"]: case for case in here if case["state"] != "resolved"}
         story.settle = [f"amends why {debt['allocation_id']}" for debt in story.debts if debt.get("allocation_id")]
     story.cases = _by(list(cases.values()), "opened_us")
     story.settle += [line for case in story.cases for line in settle_lines(case, row, verbs)]
@@ -156,15 +159,21 @@ async def _of_run(api: Api, trace_id: str) -> tuple[str, str, dict[str, Any]] | 
 
 async def target(api: Api, case: Mapping[str, Any]) -> dict[str, Any]:
     """The row of the entity that a case is about, {} if there is none to be asked for."""
-    kind, _, name = str(case.get("target_ref", "")).partition(":")
+    kind, name = _of(case)
     return (await api.row(kind, name) or {}) if kind in FIELD_OF else {}
+
+
+def _of(case: Mapping[str, Any]) -> tuple[str, str]:
+    """Kind and name of what a case is about; of what is on a node the node's."""
+    kind, _, name = str(case.get("target_ref", "")).partition(":")
+    return kind, name.partition("/")[0]
 
 
 def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterable[Verb]) -> list[str]:
     """The command lines that may settle an open case, ids filled in as far as they are known."""
     if case.get("state") == "resolved":
         return []
-    kind, _, name = str(case.get("target_ref", "")).partition(":")
+    kind, name = _of(case)
     known = {FIELD_OF.get(kind, ""): name, "case_id": str(case["case_id"])}
     evidence = _plain(case.get("evidence"))
     for source in (row, evidence if isinstance(evidence, dict) else {}):

@@ -1,7 +1,8 @@
 """The node agent: heartbeats out, tasks in, results out and kept (api.md 6). Decides nothing.
 
 A task is answered once and its result kept before it is sent, so a repeat gets the same result and does
-nothing. This release knows one op, `reconcile`: it reports, and takes away mounts of its own record only.
+nothing. This release knows one op, `reconcile`: it reports, and takes away mounts of its own record only; with
+`report_only` not even those.
 """
 
 import asyncio
@@ -50,6 +51,7 @@ class Task(Struct, frozen=True):
     node_epoch: Epoch
     runtime_epoch: Epoch
     expected: Expected | None = None
+    report_only: bool = False
 
 
 class NodeAgent:
@@ -157,7 +159,9 @@ class NodeAgent:
         try:
             await asyncio.to_thread(store.raise_epochs, task.node_epoch, task.runtime_epoch)
             if task.op == "reconcile":
-                result = await self._reconcile(task, task.expected or Expected())
+                if not task.report_only:
+                    await self._take_away(task.expected or Expected())
+                result = await self._inventory(task)
             else:
                 result = failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
             await asyncio.to_thread(store.keep, result)
@@ -166,10 +170,12 @@ class NodeAgent:
             return failure(task, "agent_failed", f"the agent cannot use its disk or machine: {error}")
         return result
 
-    async def _reconcile(self, task: Task, expected: Expected) -> TaskResult:
+    async def _take_away(self, expected: Expected) -> None:
         for attachment_id in self._mounts.own():
             if attachment_id not in expected.mounts:
                 await self._mounts.unmount(attachment_id)
+
+    async def _inventory(self, task: Task) -> TaskResult:
         users = await asyncio.to_thread(lambda: list(self._users()))
         inventory = Inventory(_names(self._mounts.own()), _names(users), _names(self._mounts.foreign()))
         return TaskResult(task.task_id, "ok", "", "", [], {}, inventory)

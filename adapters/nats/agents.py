@@ -120,7 +120,7 @@ class AgentTasks:
         task = {
             "task_id": task_id, "op": op, "node_epoch": args["node_epoch"],
             "runtime_epoch": self._epoch, "deadline_us": self._now() + call.timeout_ms * 1000,
-            "expected": args["expected"],
+            "expected": args["expected"], "report_only": args.get("report_only", False),
         }  # fmt: skip
         payload = msgspec.json.encode(task)
         headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}

@@ -20,6 +20,7 @@ from adapters.postgres.connect import DRIVER_ERRORS, classify, close, connect
 from adapters.postgres.role import runtime_role
 from adapters.postgres.statements import statement
 from amends.runtime.clock import WRONG_US, ahead_of
+from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration, Fenced, Refused, Unavailable
 
 log = logging.getLogger("amends.lease")
@@ -48,6 +49,7 @@ class Lease:
         self._sight: tuple[int, Any] | None = None  # the lease as it was last seen
         self._looked = self._unrenewed_s = 0.0  # when that was, and for how long it has been seen like that
         self._lost = False
+        self._raised = ""  # why we have raised the epoch above our own
         self._away_since = NEVER
         self.epoch = 0
         self.role = ""  # what the runtime's sessions work as; "": as who they log in
@@ -89,7 +91,7 @@ class Lease:
         try:
             return self.epoch if await self._try() else None
         except DRIVER_ERRORS as error:
-            raise _blame(error) from error
+            raise blame(error) from error
 
     async def _try(self) -> bool:
         if self._connection is None or self._connection.is_closed():
@@ -153,7 +155,7 @@ class Lease:
             said = msgspec.json.encode(dict(resource or {})).decode()
             await connection.execute(statement("record_epoch"), self.epoch, instance_id, version, now_us, said)
         except DRIVER_ERRORS as error:
-            raise _blame(error) from error
+            raise blame(error) from error
         finally:
             await close(connection)
 
@@ -162,6 +164,18 @@ class Lease:
         await connection.execute(statement("set_epoch"), str(self.epoch))
         if await connection.fetchval(statement("has_journal")):
             await connection.execute(statement("begin_epoch"), self.epoch)
+
+    async def raise_to(self, epoch: int, why: str, kind: str, body: bytes, at_us: int) -> None:
+        """See `HeldLease.raise_to`. The lease's own connection is busy renewing."""
+        connection = await connect(self._dsn, name=f"amends:{self.epoch}")
+        try:
+            arguments = (self.epoch, epoch, sha256(body), kind, body.decode(), at_us)
+            if await connection.fetchval(statement("raise_lease_to"), *arguments) is not None:
+                self._raised, self._lost = why, True
+        except DRIVER_ERRORS as error:
+            raise Unavailable(f"Postgres: {error}") from error
+        finally:
+            await close(connection)
 
     async def run(self) -> None:
         """Until cancelled; raises `Fenced` when another runtime has taken the lease. `aclose` ends the renewing."""
@@ -184,7 +198,7 @@ class Lease:
                 self._say(None)
             if not held:
                 self._lost = True
-                raise Fenced(f"another runtime has taken the lease from epoch {self.epoch}")
+                raise Fenced(self._raised or f"another runtime has taken the lease from epoch {self.epoch}")
 
     def _say(self, error: Exception | None) -> None:
         """One line when Postgres goes and one when it is back."""
@@ -226,12 +240,12 @@ class Lease:
         await close(connection)
 
 
-def _blame(error: Exception) -> Unavailable | BadConfiguration:
+def blame(error: Exception) -> Unavailable | BadConfiguration:
     """What a driver's error means to a start."""
-    blame = classify(error)
-    if isinstance(blame, Refused):
-        return BadConfiguration(f"Postgres refuses what the start needs: {blame.message}")
-    return blame if isinstance(blame, Unavailable) else Unavailable(f"Postgres: {error}")
+    found = classify(error)
+    if isinstance(found, Refused):
+        return BadConfiguration(f"Postgres refuses what the start needs: {found.message}")
+    return found if isinstance(found, Unavailable) else Unavailable(f"Postgres: {error}")
 
 
 def check_clock(before_us: int, peer_us: int, after_us: int) -> None:

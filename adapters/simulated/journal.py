@@ -4,6 +4,7 @@ The database outlives its journals: a `Database` is kept when a runtime dies, an
 """
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from amends.values.records import AuditRow, CaseRow, MessageRow, OutboxRow
 from amends.values.tables import table_of
 
 Refusal = Callable[[Commit], Exception | None]
+KEPT = ("tables", "head", "lease", "newest_us", "documents", "commits")
 LOCK_S = 0.05  # a statement waits so long for a lock
 
 
@@ -68,6 +70,28 @@ class Database:
         """Nobody holds it any more, if it was that epoch's."""
         if self.lease.epoch == epoch:
             self.lease = msgspec.structs.replace(self.lease, holder="")
+
+    def backup(self) -> dict[str, Any]:
+        """A copy of all that is kept, as a dump has it."""
+        return copy.deepcopy({name: getattr(self, name) for name in KEPT})
+
+    def put_back(self, backup: dict[str, Any]) -> None:
+        """An older copy takes the place of what is kept; whoever had the lease then has ended."""
+        for name, value in copy.deepcopy(backup).items():
+            setattr(self, name, value)
+
+    def raise_lease(self, epoch: int, to: int, kind: str, body: str) -> bool:
+        """Whether it was that epoch's: then it goes up, nobody holds it, and there is a document that says so."""
+        if self.lease.epoch != epoch:
+            return False
+        self.lease = LeaseRow(to)
+        self.documents[f"{kind} {to}"] = (kind, body)
+        return True
+
+    def mark_restored(self, kind: str, by: int, mark: Callable[[int], str]) -> None:
+        """The lease's epoch goes up, nobody holds it, and there is a document that says so, of that new epoch."""
+        self.lease = LeaseRow(self.lease.epoch + by)
+        self.documents[f"{kind} {self.lease.epoch}"] = (kind, mark(self.lease.epoch))
 
     def write(self, commit: Commit) -> None:
         """All of it or nothing; raises `Fenced`, `Refused`."""

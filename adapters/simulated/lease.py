@@ -31,6 +31,7 @@ class SimulatedLease:
         self._sight: tuple[int, float] | None = None  # the lease as it was last seen
         self._looked = self._unrenewed_s = 0.0
         self._lost = False
+        self._raised = ""
         self.epoch = 0
 
     @property
@@ -85,6 +86,13 @@ class SimulatedLease:
         self._looked = now
         return self._unrenewed_s >= STALE_S
 
+    async def raise_to(self, epoch: int, why: str, kind: str, body: bytes, at_us: int) -> None:
+        """See `HeldLease.raise_to`."""
+        await self._reached("lease raise")
+        if self._database.raise_lease(self.epoch, epoch, kind, body.decode()):
+            self._raised, self._lost = why, True
+        await self._faults.after("lease raise")
+
     async def run(self) -> None:
         """Until cancelled; raises `Fenced` when another runtime has taken it."""
         assert self._renewing is not None
@@ -102,7 +110,7 @@ class SimulatedLease:
             await self._faults.after("lease renew")
             if not held:
                 self._lost = True
-                raise Fenced(f"another runtime has taken the lease from epoch {self.epoch}")
+                raise Fenced(self._raised or f"another runtime has taken the lease from epoch {self.epoch}")
             self._renewed = began
 
     async def _reached(self, what: str) -> None:

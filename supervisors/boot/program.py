@@ -53,6 +53,14 @@ async def _fleet(o: argparse.Namespace) -> int:
     return await fleet.run(o)
 
 
+async def _restore(o: argparse.Namespace) -> int:
+    check_environment()
+    settings = load(o.config, os.environ)
+    from supervisors.boot.restore import restore
+
+    return await restore(settings, o.reason)
+
+
 async def _audit_verify(o: argparse.Namespace) -> int:
     from supervisors.boot.audit_verifier import verify_audit_log
 
@@ -71,6 +79,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         "demo": _demo,
         "agent": _agent,
         "fleet": _fleet,
+        "restore": _restore,
     }
     verifiers: dict[str, Work] = {"audit verify": _audit_verify, "trace verify": _trace_verify}
     return {name: _blocking(work) for name, work in table.items()} | {

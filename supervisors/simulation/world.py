@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from actors.between import RESTORED_BY
 from adapters.simulated.agents import AgentSteps
 from adapters.simulated.bus import BusConnection, SimulatedBus
 from adapters.simulated.faults import Links
@@ -31,6 +32,7 @@ from supervisors.api.endpoints import checks, commands, finders
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
+from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
@@ -76,6 +78,16 @@ class World:
     def machine(self, node_id: str) -> Machine:
         """A machine that is up."""
         return self.machines.machines.get(node_id) or self.machines.add(node_id)
+
+    def restore(self, backup: dict[str, Any], reason: str = "the disk is gone") -> int:
+        """An older copy of the database is put back and marked as `amends restore` does; the number of the restore."""
+        self.database.put_back(backup)
+
+        def mark(number: int) -> str:
+            return msgspec.json.encode(Restore(number, reason, START_US + int(self.now_s * 1e6))).decode()
+
+        self.database.mark_restored(RESTORE, RESTORED_BY, mark)
+        return self.database.lease.epoch
 
     def run(self, story: Tell, points: Points | None = None) -> bool:
         """A runtime from its start through the story to its end; False if it crashed before."""

@@ -40,6 +40,7 @@ class Facts:
         self.keys: dict[str, str] = {}
         self.ssh_works = self.heard = True
         self.concerned: list[str] = []
+        self.restored = 0
 
     def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
         return self.ssh_works
@@ -104,6 +105,16 @@ class Life:
         args = msgspec.json.decode(step.args)
         done = StepDone(step.step_id, step.name, step.attempt, step.target, args, outcome, 1, 2, "t" * 32, "s" * 16)
         self.take(done)
+
+    def timer(self, name: str) -> None:
+        """A timer of the node is due."""
+        self.take(TimerFired(name))
+
+    @staticmethod
+    def args(step: StepRow) -> dict[str, Any]:
+        """What a step is asked with."""
+        args: dict[str, Any] = msgspec.json.decode(step.args)
+        return args
 
     def next(self, name: str) -> StepRow:
         """The one step that the last turn intended."""

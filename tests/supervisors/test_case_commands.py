@@ -13,7 +13,7 @@ from actors.account.messages import CreateAccount
 from actors.allocation.messages import ReleaseAllocation
 from actors.between import SetupFailed, Suspicion
 from actors.detector.messages import FLEET, DetectorStarts, MassSilence
-from actors.node.messages import HeartbeatSeen, QuarantineNode, ReturnNode, Silent
+from actors.node.messages import HeartbeatSeen, QuarantineNode, Restored, ReturnNode, Silent
 from actors.node.state import view_node
 from adapters.cli import arguments
 from adapters.cli.verbs import Verb, all_verbs
@@ -103,6 +103,11 @@ async def agent_silent(book: Book) -> None:
     await book.timer("node", "n1", "agent_silent")
 
 
+async def restored_unknown(book: Book) -> None:
+    await node_told(Restored(1 << 32, "the disk is gone"))(book)
+    await book.end("node:n1", "agent.reconcile", mounts=[], users=["am-" + "1" * 26], foreign=[])
+
+
 async def mass_offline(book: Book) -> None:
     await ready_node(book, "n1")
     await book.tell("stream", "AMENDS_EVT", Envelope(RelayStarts()))
@@ -135,6 +140,7 @@ SCENES: dict[str, Scene] = {
     "identity_conflict": node_told(HeartbeatSeen("boot-1", 2, rival="boot-2")),
     "reconcile_stalled": reconcile_stalled,
     "agent_silent": agent_silent,
+    "restored_unknown": restored_unknown,
     "mass_offline": mass_offline,
 }
 

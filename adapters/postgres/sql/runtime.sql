@@ -269,3 +269,16 @@ INSERT INTO installation (name, value, set_us) VALUES ($1, $2, $3) ON CONFLICT D
 -- name: change_installation
 -- Set it anew, on purpose.
 UPDATE installation SET value = $2, set_us = $3 WHERE name = $1;
+
+-- name: raise_lease
+-- The epoch goes up by so much, if it is that epoch's, and nobody holds the lease any more.
+UPDATE lease SET epoch = epoch + $2, holder = ''
+WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 AND epoch = $1 RETURNING epoch;
+
+-- name: raise_lease_to
+-- The epoch goes up to that one and nobody holds the lease, if it is still its holder's; kept as a document.
+WITH raised AS (
+    UPDATE lease SET epoch = $2, holder = ''
+    WHERE coalesce((to_jsonb(lease) ->> 'shard')::integer, 0) = 0 AND epoch = $1 AND epoch < $2 RETURNING epoch
+)
+INSERT INTO document (sha256, kind, body, stored_us) SELECT $3, $4, $5::text::jsonb, $6 FROM raised RETURNING sha256;

@@ -28,6 +28,13 @@ class HeldLease(Protocol):
         """Another runtime has taken over: nothing begins any more."""
         ...
 
+    async def raise_to(self, epoch: int, why: str, kind: str, body: bytes, at_us: int) -> None:
+        """Raise the lease's epoch and give it up, with a document that says so: `run` ends with `why`.
+
+        Nothing happens where it is ours no more. Raises `Unavailable`.
+        """
+        ...
+
     async def run(self) -> None:
         """Until cancelled; raises `Fenced` when another runtime has taken it."""
         ...

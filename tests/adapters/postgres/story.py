@@ -51,6 +51,7 @@ class Facts:
     """What decisions may know of other actors, kept up by the book."""
 
     policy = OLD_POLICY
+    restored = 0
 
     def __init__(self) -> None:
         self.states: dict[tuple[str, str], Any] = {}
