@@ -4,9 +4,10 @@ One road for all: mailbox → decide (pure) → journal (one transaction) → ef
 only. What a committed turn asks for (messages, steps, timers, replies) is carried out after the commit.
 """
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 
 log = logging.getLogger("amends.entities")
+AT_ONCE = 64  # messages of one turn that are delivered before others have the loop
 
 
 class Listener(Protocol):
@@ -66,6 +68,7 @@ class Engine:
         self._read = read
         self._mailboxes: dict[Key, Mailbox] = {}
         self._ready: deque[tuple[Key, Mailbox]] = deque()
+        self._undelivered: dict[Key, deque[Sent]] = {}  # by sender
         self._pumping = False
         self._writer: JournalWriter | None = None
         self._messages = {
@@ -120,7 +123,8 @@ class Engine:
 
     def waiting(self) -> int:
         """Messages in mailboxes."""
-        return sum(len(box) for box in self._mailboxes.values())
+        held = sum(map(len, self._undelivered.values()))
+        return held + sum(len(box) for box in self._mailboxes.values())
 
     # --- one turn ------------------------------------------------------------------------------------
 
@@ -247,11 +251,32 @@ class Engine:
             env.reply(decision.reply_data(), None)
         if env.done is not None:
             env.done(True)
-        for sent in decision.sent:
-            self.tell_stored(sent)
+        self._deliver(key, decision.sent)
         self.proceed(key, box)
         if decision.before is not None and decision.before.paused and state is not None and not state.paused:
             self.policy.resumed(key)
+
+    def _deliver(self, sender: Key, sent: Sequence[Sent]) -> None:
+        """Deliver what a turn has sent, in its order; of very much the loop is given away in between."""
+        waiting = self._undelivered.get(sender)
+        if waiting is not None:
+            waiting.extend(sent)
+            return
+        for one in sent[:AT_ONCE]:
+            self.tell_stored(one)
+        if len(sent) > AT_ONCE:
+            self._undelivered[sender] = deque(sent[AT_ONCE:])
+            asyncio.get_running_loop().call_soon(self._deliver_more, sender)
+
+    def _deliver_more(self, sender: Key) -> None:
+        """The next part; a stop leaves the rest as rows, which the next start finds."""
+        waiting = self._undelivered[sender]
+        for _ in range(0 if self.stopping else min(AT_ONCE, len(waiting))):
+            self.tell_stored(waiting.popleft())
+        if waiting and not self.stopping:
+            asyncio.get_running_loop().call_soon(self._deliver_more, sender)
+        else:
+            del self._undelivered[sender]
 
     def _follow(self, decision: Decision) -> None:
         for spawn in decision.spawned:
