@@ -114,16 +114,17 @@ class Detector:
         self._told.add(node_id)
         before_us = self._before.get(node_id, 0)
         message = Silent(seen.us) if seen.silent else HeartbeatSeen(seen.boot_id, seen.us, rival, before_us)
-        env = Envelope(message, priority=True, done=lambda taken: self._taken(node_id, taken))
+        env = Envelope(message, priority=True, done=lambda taken: self._taken(node_id, taken, before_us))
         self._engine.tell("node", node_id, env)
 
-    def _taken(self, node_id: str, taken: bool) -> None:
+    def _taken(self, node_id: str, taken: bool, before_us: int) -> None:
         self._told.discard(node_id)
-        rival = self._owed.pop(node_id, None)
         if not taken:
             self._refused.add(node_id)
             return
-        self._before.pop(node_id, None)
+        rival = self._owed.pop(node_id, None)
+        if before_us and self._before.get(node_id) == before_us:  # else it was told of something older
+            del self._before[node_id]
         if rival is not None:
             self._tell(node_id, rival)
 
@@ -245,8 +246,7 @@ class Detector:
 
     def _look(self, now: float) -> Iterator[None]:
         """Find who has fallen silent; others may have the loop after each."""
-        sees = self._linked() and now - self._canary <= self._suspect_s
-        if not sees:
+        if not self._sees():
             self._blind = True
             return
         if self._blind:
@@ -257,7 +257,7 @@ class Detector:
         if now >= self._again_at:
             self._again_at, refused, self._refused = now + AGAIN_S, self._refused, set()
             for node_id in sorted(refused):
-                self._tell(node_id)
+                self._tell(node_id, self._owed.pop(node_id, ""))
                 yield
         while self._linked() and self._heap and self._heap[0][0] <= now:
             due, node_id = heapq.heappop(self._heap)
@@ -266,7 +266,11 @@ class Detector:
                 seen.due = inf
                 if self._has_fallen_silent(node_id, seen, now):
                     yield
-        yield from self._verdicts.look(now)
+        yield from self._verdicts.look(now, self._sees)
+
+    def _sees(self) -> bool:
+        """Whether heartbeats would reach us now: the link is up, and our own has come back."""
+        return self._linked() and self._mono() - self._canary <= self._suspect_s
 
     def _arm(self, node_id: str, due: float) -> None:
         """It is looked at then, or before: one entry of a node counts."""

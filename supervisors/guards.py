@@ -97,7 +97,8 @@ class Guards:
                 counts.lost.popleft()
             gone = counts.silent + len(counts.lost)
             held = gone >= self._least and gone * 100 > self._percent * counts.total
-            if held != counts.held and not (domain == ALL and len(self._domains) <= 2):
+            held = held and not (domain == ALL and len(self._domains) <= 2)
+            if held != counts.held:
                 counts.held = held
                 yield domain, counts
 

@@ -297,7 +297,8 @@ class Pool:
     def _index_node(self, node_id: str, node: Node) -> None:
         assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
         assignable = assignable and node.restored >= self.restored
-        if assignable and not node.probes.unproven and node_id not in self._offered and node_id not in self._accused:
+        assignable = assignable and not node.probes.unproven and not node.reboot.boot_id
+        if assignable and node_id not in self._offered and node_id not in self._accused:
             self._free.add(node_id, node.labels, node)
         else:
             self._free.take(node_id)

@@ -35,6 +35,7 @@ class Verdicts:
         self._enough = engine.context.limits("min_failed_probes")
         self._due: dict[str, str] = {}  # node → the domain under which it was sorted
         self._ready: dict[str, dict[str, float]] = {}  # domain → due and proved, and when each may be told
+        self._confirmed: dict[str, float] = {}  # the same of those that an operator has confirmed
         self.passed = 0
 
     def due(self, node_id: str) -> None:
@@ -51,46 +52,51 @@ class Verdicts:
         """It is heard, or gone: nothing is to be judged."""
         domain = self._due.pop(node_id, None)
         if domain is not None:
-            self._ready.get(domain, {}).pop(node_id, None)
+            self._drop(node_id, domain)
+
+    def _drop(self, node_id: str, domain: str) -> None:
+        self._ready.get(domain, {}).pop(node_id, None)
+        self._confirmed.pop(node_id, None)
 
     def begin_again(self) -> list[str]:
         """The detector was blind: nobody is due any more; returns who was."""
         due = list(self._due)
         self._due.clear()
         self._ready.clear()
+        self._confirmed.clear()
         return due
 
     def _sort(self, node_id: str) -> None:
         node = self._engine.store.get("node", node_id)
         known, domain = self._due[node_id], self._guards.domain_of(node_id)
-        if known != domain:  # its label has changed
-            self._ready.get(known, {}).pop(node_id, None)
-            self._due[node_id] = domain
-        ready = self._ready.setdefault(domain, {})
-        if isinstance(node, Node) and node.state in SILENCED and node.silence.failed >= self._enough:
-            ready.setdefault(node_id, 0.0)
-        else:
-            ready.pop(node_id, None)
+        self._due[node_id] = domain
+        proved = isinstance(node, Node) and node.state in SILENCED and node.silence.failed >= self._enough
+        if not isinstance(node, Node) or not proved or node.paused:  # a paused one would only keep the word for later
+            self._drop(node_id, known)
+            return
+        fits = self._confirmed if node.silence.confirmed else self._ready.setdefault(domain, {})
+        if node_id not in fits:
+            self._drop(node_id, known)
+            fits[node_id] = 0.0
 
-    def look(self, now: float) -> Iterator[None]:
-        """Pass what may be passed; others may have the loop after each."""
+    def look(self, now: float, sees: Callable[[], bool]) -> Iterator[None]:
+        """Pass what may be passed while the detector sees; others may have the loop after each."""
         for domain, counts in self._guards.look(now):
             gone = counts.silent + len(counts.lost)
             message = MassSilence(domain, gone, counts.total) if counts.held else MassOver(domain)
             self._engine.tell("detector", FLEET, Envelope(message, priority=True))
-        for domain in list(self._ready):
-            if self._guards.holds(domain):
-                continue
-            for node_id, not_before in list(self._ready[domain].items()):
-                if not_before > now:
+        groups = [self._confirmed, *(self._ready[each] for each in list(self._ready) if not self._guards.holds(each))]
+        for group in groups:
+            for node_id in [each for each, not_before in group.items() if not_before <= now]:
+                if node_id not in group:  # it was heard meanwhile
                     continue
-                if not self._guards.token(now):
+                if not sees() or not (group is self._confirmed or self._guards.token(now)):
                     return
-                self._pass(node_id, domain, now)
+                group[node_id] = now + AGAIN_S  # it leaves with the node's turn; else it is told again
+                self._pass(node_id)
                 yield
 
-    def _pass(self, node_id: str, domain: str, now: float) -> None:
-        self._ready[domain][node_id] = now + AGAIN_S  # it leaves with the node's turn; else it is told again
+    def _pass(self, node_id: str) -> None:
         self.passed += 1
         verdict = Verdict(self._last_beat(node_id))
         self._engine.tell("node", node_id, Envelope(verdict, priority=True))

@@ -39,7 +39,8 @@ def _before_active(s: Allocation, m: NodeLost, d: Decision) -> None:
 
 def _active(s: Allocation, m: NodeLost, d: Decision) -> None:
     run = _run(m, d)
-    end = billing.stop(d, _stop_us(m, d), CAUSES[m.cause])
+    stop_us, accepted_us = _stop_us(m, d), s.ending.accepted_us  # of a release that came while it was paused
+    end = billing.stop(d, stop_us if accepted_us is None else min(stop_us, accepted_us), CAUSES[m.cause])
     billing.record(d, run, end.overrun, end.policy_credit, stopped_us=end.stop_us)
     fail(s, d, m.cause)
     begin_cleanup(d, d.context.matrix.row_of(LOCK).id)

@@ -112,6 +112,8 @@ def _suspicion(s: Node, m: Suspicion, d: Decision) -> None:
 
 def _debt_settled(s: Node, m: DebtSettled, d: Decision) -> None:
     left_over.user_gone(d, m)
+    if s.state in operations.IN_SERVICE and not facts(d).is_dirty(d.id):  # it was returned with what it owed
+        left_over.settled(d)
     reconcile.try_return(d)
 
 
@@ -270,7 +272,7 @@ NODE = ActorKind(
     creates=frozenset({RegisterNode}),
     legal={
         HeartbeatSeen: Legal(LIVING),
-        Silent: Legal(("ready", "draining", "quarantined")),
+        Silent: Legal(("ready", "draining", "suspect", "quarantined")),
         Verdict: Legal(r08_offline.SILENCED),
         LossConfirmed: Legal(r08_offline.SILENCED),
         Reprobe: Legal(("ready",)),

@@ -14,9 +14,15 @@ def user_gone(d: Decision, m: DebtSettled) -> None:
         _record(d, run, m.user, m.made_by, m.duration_ms)
 
 
-def removed(d: Decision, user: str, of: str, duration_ms: int) -> None:
-    """A reconcile has removed a user that nobody expects; after another quarantine than a loss in a run of its own."""
-    run = find_run(d, loss_row(d)) or begin_run(d, loss_row(d), trigger_type="policy", trigger_ref=d.ref)
+def removed(d: Decision, user: str, of: str, duration_ms: int, *, expected: bool) -> None:
+    """A reconcile has removed a user that nobody expects; after another quarantine than a loss in a run of its own.
+
+    Not `expected`: the node is not on that way back any more, and begins no run that nobody would end.
+    """
+    run = find_run(d, loss_row(d))
+    if run is None and not expected:
+        return
+    run = run or begin_run(d, loss_row(d), trigger_type="policy", trigger_ref=d.ref)
     _record(d, run, user, of, duration_ms)
     run.degrade()
 

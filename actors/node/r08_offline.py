@@ -26,8 +26,9 @@ def silent(s: Node, m: Silent, d: Decision) -> None:
     """No heartbeat for `suspect_after_ms`: no new customers, no effect on the one there; its SSH server is probed."""
     last_us = max(m.last_us, s.last_heartbeat_us or 0)
     d.set(silence=Silence(last_us=last_us or d.now_us))
-    if s.state != "quarantined":
+    if s.state in ("ready", "draining"):  # of one that an older release suspected the silence was not kept
         d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last_us)
+    if s.state != "quarantined":
         d.timer(AGENT_SILENT, d.now_us + AGENT_SILENT_US)
     probes.probe(d)
 
@@ -37,9 +38,6 @@ def probed(s: Node, m: StepDone, d: Decision) -> None:
     enough = d.limits("min_failed_probes")
     failed = 0 if m.ok else min(s.silence.failed + 1, enough)
     d.part("silence", failed=failed)
-    if s.silence.confirmed and failed >= enough:
-        lose(d, "node_offline", s.silence.last_us)
-        return
     grace_us = d.limits.us("offline_after_ms") - d.limits.us("suspect_after_ms")
     wait_us = max(grace_us // (2 * enough), d.limits.us("probe_timeout_ms")) if failed < enough else grace_us
     d.timer("probe", d.now_us + wait_us)
@@ -69,14 +67,10 @@ def verdict(s: Node, m: Verdict, d: Decision) -> None:
 
 
 def confirm(s: Node, m: LossConfirmed, d: Decision) -> None:
-    """An operator's word stands in for the guards; the probes must have failed all the same."""
-    if not s.silence.last_us:
-        return
-    d.part("silence", confirmed=True)
-    d.audit("node.loss_confirmed", reason=m.reason)
-    if _is_silent(s, d):
-        d.as_of_commit()
-        lose(d, "node_offline", s.silence.last_us)
+    """An operator's word stands in for the guards, and for nothing else: the verdict comes when it is due."""
+    if s.silence.last_us:
+        d.part("silence", confirmed=True)
+        d.audit("node.loss_confirmed", reason=m.reason)
 
 
 def restarted(s: Node, m: HeartbeatSeen, d: Decision) -> None:
@@ -88,8 +82,19 @@ def restarted(s: Node, m: HeartbeatSeen, d: Decision) -> None:
 
 
 def rebooted(s: Node, d: Decision) -> None:
-    """The old boot id has stayed away: its rental ended with its last beat, without probes."""
+    """The old boot id has stayed away: its rental ended with its last beat, without probes.
+
+    It must be the new one that is heard, and now: who is not heard, or by whom we hear nobody, is judged another time.
+    """
     if not s.reboot.boot_id:
+        return
+    d.as_of_commit()
+    seen_us, grace_us = facts(d).last_seen_us(d.id), d.limits.us("suspect_after_ms")
+    if facts(d).heard_boot(d.id) == s.boot_id and seen_us > s.reboot.before_us:
+        no_reboot(d)
+        return
+    if facts(d).heard_boot(d.id) != s.reboot.boot_id or d.now_us - seen_us > grace_us:
+        d.timer(REBOOT, d.now_us + grace_us)
         return
     held = facts(d).assignment_of(d.id)
     told = {"boot_id": s.reboot.boot_id, "was": s.boot_id, "allocated_to": held[0] if held else None}
@@ -120,6 +125,8 @@ def back(d: Decision) -> None:
 def lose(d: Decision, cause: str, beat_us: int) -> None:
     """The node's own transaction: state, epoch, failure, and a durable message for each allocation concerned."""
     s: Node = d.state
+    if s.reboot.boot_id:  # its life under the rental ended before, whatever beats since
+        beat_us = min(beat_us, s.reboot.before_us)
     allocations = facts(d).concerned_by_loss(d.id, beat_us)
     epoch = s.epoch
     span = d.did(STEP, 1, False, min(beat_us or d.now_us, d.now_us), cause, "no sign of life")

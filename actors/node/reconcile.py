@@ -113,7 +113,7 @@ def removed(s: Node, m: StepDone, d: Decision) -> None:
     """A left-over user is gone, or could not be removed; one after the other, then the inventory is read again."""
     user, left, stuck = m.args["user"], m.args["left"], m.args["stuck"]
     if m.ok:
-        left_over.removed(d, user, m.ref, m.duration_ms)
+        left_over.removed(d, user, m.ref, m.duration_ms, expected=m.step_id == s.way_back.step)
         d.audit("node.user_removed", f"node:{d.id}/user:{user}", reason="left over")
     else:
         d.audit("node.user_not_removed", f"node:{d.id}/user:{user}", details={"code": m.outcome.code})
@@ -194,7 +194,8 @@ def _clean(s: Node, d: Decision) -> None:
     if s.way_back.dirty_acknowledged or not facts(d).is_dirty(d.id):
         call_off(d)
         probes.passed(d)
-        left_over.settled(d)
+        if not facts(d).is_dirty(d.id):
+            left_over.settled(d)
         d.to(
             "ready", cause="reconciled", quarantine_reasons=[], flaps=[], setup_fails=[],
             boot_id=facts(d).heard_boot(d.id) or s.boot_id, silence=Silence(),  # silent or not is told anew

@@ -40,6 +40,7 @@ class Facts:
         self.keys: dict[str, str] = {}
         self.ssh_works = self.heard = True
         self.concerned: list[str] = []
+        self.last_us = 0
         self.restored = 0
 
     def ssh_works_elsewhere(self, node_id: str, since_us: int) -> bool:
@@ -58,7 +59,7 @@ class Facts:
         return self.assignment
 
     def last_seen_us(self, node_id: str) -> int:
-        return 0
+        return self.last_us
 
     def is_heard(self, node_id: str) -> bool:
         return self.heard

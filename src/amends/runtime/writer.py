@@ -29,6 +29,7 @@ from amends.values.tables import table_of
 
 log = logging.getLogger("amends.journal")
 MAX_BATCH = 512
+MAX_ROWS = 1_024  # of one batch, about: what follows a commit is carried out in one go, and the loop stands still
 ROOM = 4 * MAX_BATCH  # so many may wait before what can come later (timers) waits for room
 RECENT_US = 50_000
 LOCKED_RETRY_S = (0.02, 0.5)
@@ -151,10 +152,12 @@ class JournalWriter:
 
     def _next_batch(self) -> list[Pending]:
         batch: list[Pending] = []
-        while self._queue and len(batch) < MAX_BATCH:
+        rows = 0
+        while self._queue and len(batch) < MAX_BATCH and rows < MAX_ROWS:
             if batch and (self._queue[0].alone or batch[0].alone):
                 break
             batch.append(self._queue.popleft())
+            rows += len(batch[-1].turn.rows) + len(batch[-1].turn.audits)
         return batch
 
     async def _commit(self, batch: list[Pending]) -> None:
