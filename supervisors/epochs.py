@@ -28,7 +28,7 @@ log = logging.getLogger("amends.lease")
 STALE = re.compile(r"stale (?:runtime )?epoch (\d{1,18}), highest seen (\d{1,18})(?!\d)")
 Entropy = Callable[[int], bytes]
 CODES = ("ssh_stale_epoch", "stale_epoch")
-LEAP = 2**40  # no epoch is that far above ours: a restore raises it by 2**32
+LEAP = 4 * RESTORED_BY  # one further above is not believed: agents refuse a runtime that leaps by 2**40
 DOCUMENT = "epoch_raised"
 BELIEVED_EVERY_US = 3600 * 1_000_000
 

@@ -167,7 +167,9 @@ LOCAL: Final = (
         Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
         Field("sites", "values of the label site", "--sites", "int", default=2),
     )),
-    LocalVerb("restore", "mark a restored database; the runtime is stopped", (REASON, _CONFIG)),
+    LocalVerb("restore", "mark a restored database; the runtime is stopped", (
+        Field("reason", "why; it stands in the audit of every node", "--reason", required=True), _CONFIG,
+    )),
     LocalVerb("audit verify", "check the chain of the audit log, and every row against its digest", (
         Field("anchors", "a file of signed heads that the history must have passed; again for each runtime's",
               "--anchors", "paths"),

@@ -59,7 +59,7 @@ def brought_back(records: Records) -> Iterator[Violation]:
     for node in records.actors("node", "quarantined"):
         ref, reasons = f"node:{node['id']}", node["body"].get("quarantine_reasons")
         let_back = _returning(node["body"]) is True
-        comes_back = let_back or (reasons is not None and COMES_BACK.issuperset(reasons))
+        comes_back = let_back or (reasons is not None and (COMES_BACK.issuperset(reasons) or "restored" in reasons))
         waits = node["id"] in owing or ref in records.moving or ref in records.with_open_case
         if comes_back and node["due_us"] is None and not waits:
             yield Violation("A3", ref, "nothing brings it back")

@@ -181,6 +181,70 @@ def test_a_node_that_cannot_be_told_is_not_assigned(history: History) -> None:
     assert history.told(waits)
 
 
+@pytest.mark.parametrize("state", ["provisioning", "active", "releasing"])
+def test_a_rental_of_the_backup_goes_on_or_ends_and_nothing_is_left_over(state: str) -> None:
+    history = History()
+    history.world.machine("n1").table.users.clear()
+    known: list[str] = []
+
+    async def rents(running: Running) -> None:
+        machine = running.world.machine("n1")
+        if state == "provisioning":
+            machine.break_next("key-install", "hang")
+        known.append(await running.rent("acme", "known", rate=DEAR))
+        if state == "releasing":
+            await running.until(lambda: running.state("allocation", known[0]) == "active")
+            machine.break_next("user-lock", "hang")
+            await running.release(known[0], "release")
+        await running.until(lambda: running.state("allocation", known[0]) == state)
+        history.backup = running.world.database.backup()
+        machine.mend()
+
+    async def ended(running: Running) -> None:
+        running.world.machine("n1").mend()
+        await running.until(lambda: running.state("allocation", known[0]) in ("active", "failed", "released"))
+        if running.state("allocation", known[0]) == "active":
+            await running.release(known[0], "release")
+        await running.until(lambda: not running.body("allocation", known[0]).get("cleanup_pending"))
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    assert history.told(rents)
+    assert history.told(ended)
+    history.number = history.world.restore(history.backup)
+    history.watch()
+    assert history.told(ended)
+    assert history.cases() == []
+    assert left_over(history) == []
+    assert committed(records_of(history.world.database)) == []
+
+
+def left_over(history: History) -> list[str]:
+    return history.world.machine("n1").customers()
+
+
+def test_a_node_that_is_lost_while_a_restored_rental_is_active_ends_it() -> None:
+    history = History()
+    history.world.machine("n1").table.users.clear()
+    known: list[str] = []
+
+    async def rents(running: Running) -> None:
+        known.append(await running.rent("acme", "known", rate=DEAR))
+        await running.until(lambda: running.state("allocation", known[0]) == "active")
+        history.backup = running.world.database.backup()
+
+    async def loses(running: Running) -> None:
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        running.world.machine("n1").up = False
+        await running.until(lambda: running.state("allocation", known[0]) == "failed")
+        assert running.body("allocation", known[0])["billing"]["cause"] == "node_offline"
+
+    assert history.told(rents)
+    history.number = history.world.restore(history.backup)
+    assert history.told(loses)
+    assert committed(records_of(history.world.database)) == []
+
+
 def died(at: Point, mode: str) -> History:
     """The start after a restore dies at that point; the next one goes on."""
     history = History()
@@ -289,12 +353,15 @@ def test_who_says_so_again_within_the_hour_is_not_believed() -> None:
     assert len(raises(history)) == 1
 
 
-def test_an_epoch_that_no_runtime_gave_is_not_believed(history: History) -> None:
+@pytest.mark.parametrize("above", [4 * RESTORED_BY, 10**17])
+def test_an_epoch_that_would_shut_us_out_of_other_nodes_is_not_believed(above: int) -> None:
+    history = History()
+
     async def lies(running: Running) -> None:
         await running.until(lambda: running.state("node", "n1") == "quarantined")
-        running.world.machine("n1").agent.runtime_epoch = 10**17
+        running.world.machine("n1").agent.runtime_epoch = running.lease.epoch + above
         await running.ask("ops.node.return_to_service", "back", node_id="n1", reason="go")
-        await asyncio.sleep(60)
+        await running.until(lambda: any("reconcile_stalled" in case for case in history.cases()))
 
     assert history.told(lies)
     assert raises(history) == []

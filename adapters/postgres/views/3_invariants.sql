@@ -85,12 +85,15 @@ WHERE settled_us IS NULL AND kind = 'user' AND due_us IS NULL
   AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = 'allocation:' || allocation_id
                   AND ops_case.state = 'open')
 UNION ALL
--- A quarantined node whose way back is free (`try_return`): no reason that only an operator lifts, no debt.
+-- A quarantined node whose way back is free (`try_return`): no reason that only an operator lifts, no debt; or whose
+-- inventory is owed after a restore.
 SELECT 'A3', 'node:' || node_id,
     jsonb_build_object('what', 'nothing brings it back', 'reasons', body -> 'quarantine_reasons')
 FROM nodes
 WHERE state = 'quarantined' AND due_us IS NULL AND (
-    coalesce(body #> '{way_back,returning}', body -> 'returning') = 'true' OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
+    coalesce(body #> '{way_back,returning}', body -> 'returning') = 'true'
+    OR body -> 'quarantine_reasons' <@ '["offline", "cleanup_exhausted"]'
+    OR body -> 'quarantine_reasons' @> '["restored"]'
 )
   AND NOT EXISTS (SELECT FROM debts WHERE debts.node_id = nodes.node_id AND settled_us IS NULL)
   AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'node:' || node_id AND step.month = 0)

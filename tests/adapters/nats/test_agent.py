@@ -102,6 +102,15 @@ async def test_reconcile_reports_and_removes_only_its_own_unexpected_mounts(
     assert mounts.mounted == ["attach_b"]
 
 
+async def test_a_report_takes_nothing_away_not_even_what_nobody_expects_of_its_own(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    mounts = Mounts()
+    async with running(agent_in(server, tmp_path, mounts=mounts)):
+        result = await ask(expected={"mounts": ["attach_b"], "users": []}, report_only=True)
+    assert result["inventory"]["mounts"] == mounts.mounted == ["attach_a", "attach_b"]
+
+
 async def test_a_repeated_task_gets_the_kept_result_even_from_a_restarted_agent(
     server: EmbeddedNats, ask: Ask, tmp_path: Path
 ) -> None:

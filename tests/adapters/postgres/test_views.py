@@ -244,6 +244,8 @@ BREAKS = [
     ("A3 node: nothing brings it back", "DELETE FROM step WHERE name = 'agent.reconcile'"),
     ("A3 node: nothing brings it back", """DELETE FROM step WHERE name = 'agent.reconcile';
      UPDATE nodes SET body = body || '{"returning": true, "quarantine_reasons": ["operator"]}' WHERE node_id = 'n2'"""),
+    ("A3 node: nothing brings it back", """DELETE FROM step WHERE name = 'agent.reconcile';
+     UPDATE nodes SET body = body || '{"quarantine_reasons": ["operator", "restored"]}' WHERE node_id = 'n2'"""),
     ("A3 node: a step is intended for nobody",
      "UPDATE step SET state = 'intended', ended_us = NULL, month = 0, entity = 'node:gone'"),
     ("A4 node: a debt whose allocation owes no cleanup", "UPDATE debts SET settled_us = NULL"),
