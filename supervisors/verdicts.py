@@ -6,6 +6,7 @@ looks again whether it was heard.
 """
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Protocol
 
 from actors.detector.messages import FLEET, MassOver, MassSilence
@@ -92,11 +93,17 @@ class Verdicts:
                     continue
                 if not sees() or not (group is self._confirmed or self._guards.token(now)):
                     return
-                group[node_id] = now + AGAIN_S  # it leaves with the node's turn; else it is told again
-                self._pass(node_id)
+                self._pass(node_id, group)
                 yield
 
-    def _pass(self, node_id: str) -> None:
+    def _pass(self, node_id: str, group: dict[str, float]) -> None:
+        """It leaves its group with the node's turn; if that did not lose it, it is told again later."""
+
+        def taken(_: bool) -> None:
+            if node_id in group:
+                group[node_id] = self._mono() + AGAIN_S
+
+        group[node_id] = inf
         self.passed += 1
         verdict = Verdict(self._last_beat(node_id))
-        self._engine.tell("node", node_id, Envelope(verdict, priority=True))
+        self._engine.tell("node", node_id, Envelope(verdict, priority=True, done=taken))
