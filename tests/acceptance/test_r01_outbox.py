@@ -13,6 +13,8 @@ from tests.acceptance.records import all_is_well, audit, cases, ended_run, event
 from tests.acceptance.world import EVENTS, RATE, World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+# The machines of earlier tests are gone for good: their loss would be told in the middle of what is looked at here.
+CONFIG = "[timing]\noffline_after_ms = 3600000\n"
 
 SETTLED = "stream:AMENDS_EVT"
 

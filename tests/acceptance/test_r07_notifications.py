@@ -10,6 +10,8 @@ from tests.acceptance.records import audit, ended_run, notifications, run_of, ru
 from tests.acceptance.world import NOTIFICATIONS, World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+# The machines of earlier tests are gone for good: their loss would be told in the middle of what is looked at here.
+CONFIG = "[timing]\noffline_after_ms = 3600000\n"
 
 
 async def notification(world: World, notification_id: str) -> dict[str, Any]:
