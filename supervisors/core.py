@@ -45,7 +45,7 @@ class Core:
     """See above. Raises `BadDomain` if the tables do not hold together."""
 
     def __init__(
-        self, policy: Policy, limits: Limits, *, policy_text: str = "", domain_label: str = "", sources: Sources = REAL,
+        self, policy: Policy, limits: Limits, *, policy_text: str, domain_label: str = "", sources: Sources = REAL,
         has_runbook: Callable[[str], bool] = lambda name: True,
     ) -> None:  # fmt: skip
         self._last_seen, self._guards = LastSeen(), Guards(limits)

@@ -109,8 +109,11 @@ class _Step:
         return self._session is not None and self._session.opened
 
     async def run(self) -> SshOutcome:
-        """Run on the waiting connection, and once more on a fresh one if that turned out to be dead."""
-        connection = self._connections.take(self._node_id, self._endpoint)
+        """Run on the waiting connection, and once more on a fresh one if that turned out to be dead.
+
+        A probe asks whether the server lets anybody in now (R08): an old connection outlives its listener.
+        """
+        connection = self._connections.take(self._node_id, self._endpoint) if self._op != "probe" else None
         if connection is not None:
             # A node that vanished without a word leaves us an open connection; a fresh one is given no longer.
             give_up = asyncio.get_running_loop().call_later(

@@ -49,7 +49,7 @@ async def test_a_start_that_fails_says_why() -> None:
     ],
 )  # fmt: skip
 def test_what_waits_for_a_node_goes_on_when_it_is_back(before: str | None, state: str, wakes: bool) -> None:
-    core = Core(POLICY, Limits(timing("acceptance", {})))
+    core = Core(POLICY, Limits(timing("acceptance", {})), policy_text="")
     woken: list[str] = []
     core.kernel.dispatcher = cast(Any, SimpleNamespace(wake=woken.append))
     node = Node(state=state, ssh_host="h", ssh_port=22, ssh_host_key="k", registered_us=1)

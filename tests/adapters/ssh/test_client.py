@@ -15,7 +15,7 @@ from adapters.embedded.ports import free_port
 from adapters.simulated.ssh_node import Fault, SimulatedNode
 from adapters.ssh.client import SshClient
 from adapters.ssh.client_key import generate_client_key
-from adapters.ssh.commands import SshEndpoint, SshOutcome, probe_command
+from adapters.ssh.commands import SshCommand, SshEndpoint, SshOutcome, probe_command
 from adapters.ssh.keys import KeyRefused
 from adapters.ssh.session import plain
 from tests.adapters.ssh.machines import Customer, Simulated, until
@@ -44,6 +44,12 @@ async def node() -> AsyncIterator[SimulatedNode]:
 
 def endpoint(node: SimulatedNode) -> SshEndpoint:
     return SshEndpoint(node.address, node.port, "root", node.host_key)
+
+
+async def step(client: SshClient, node: SimulatedNode, *, timeout_ms: int = 20_000) -> SshOutcome:
+    """A command that may go over a connection that waits; a probe may not."""
+    lock = SshCommand("user-lock", "am-" + "1" * 26, "alloc_" + "1" * 26, "task_" + "1" * 26, 1)
+    return await client.run("n1", endpoint(node), lock, timeout_ms=timeout_ms)
 
 
 async def probe(client: SshClient, node: SimulatedNode, *, name: str = "n1", timeout_ms: int = 20_000) -> SshOutcome:
@@ -130,9 +136,20 @@ async def test_a_login_refused_for_a_time_is_refused_and_then_not(client: SshCli
 
 async def test_a_connection_is_used_again(client: SshClient, node: SimulatedNode) -> None:
     for _ in range(3):
-        assert (await probe(client, node)).status == "done"
+        assert (await step(client, node)).status == "done"
         assert client.idle_connections == 1
         assert len(node._connections) == 1
+
+
+async def test_a_probe_asks_who_listens_now_and_not_a_connection_that_outlives_its_listener(
+    client: SshClient, node: SimulatedNode
+) -> None:
+    assert (await step(client, node)).status == "done"
+    assert node._listener is not None
+    node._listener.close()
+    assert (await step(client, node)).status == "done", "the connection stands"
+    outcome = await probe(client, node)
+    assert (outcome.status, outcome.code, outcome.may_have_run) == ("failed", "ssh_connect_failed", False)
 
 
 async def test_a_connection_that_idles_is_closed(node: SimulatedNode) -> None:
@@ -146,35 +163,35 @@ async def test_a_connection_that_idles_is_closed(node: SimulatedNode) -> None:
 async def test_a_failed_step_is_no_error_of_its_connection_but_a_lost_one_is(
     client: SshClient, node: SimulatedNode
 ) -> None:
-    node.inject("probe", Fault("exit"))
-    await probe(client, node)
+    node.inject("user-lock", Fault("exit"))
+    await step(client, node)
     assert client.idle_connections == 1
     for fault, code, timeout_ms in (
         (Fault("no_exit_status"), "ssh_step_failed", 20_000),
         (Fault("drop_after"), "ssh_step_failed", 20_000),
         (Fault("hang"), "ssh_timeout", 1000),
     ):
-        assert (await probe(client, node)).status == "done"
+        assert (await step(client, node)).status == "done"
         assert client.idle_connections == 1
-        node.inject("probe", fault)
-        outcome = await probe(client, node, timeout_ms=timeout_ms)
+        node.inject("user-lock", fault)
+        outcome = await step(client, node, timeout_ms=timeout_ms)
         assert (outcome.status, outcome.code, outcome.may_have_run) == ("unknown", code, True)
         assert client.idle_connections == 0
 
 
 async def test_a_node_that_was_restarted_is_reached_at_once_again(client: SshClient, node: SimulatedNode) -> None:
-    await probe(client, node)
+    await step(client, node)
     await node.stop()
-    outcome = await probe(client, node)
+    outcome = await step(client, node)
     assert (outcome.status, outcome.code, outcome.may_have_run) == ("failed", "ssh_connect_failed", False)
     await node.start()
-    assert (await probe(client, node)).status == "done"
+    assert (await step(client, node)).status == "done"
 
 
 async def test_a_waiting_connection_that_opens_no_channel_is_replaced_once(
     client: SshClient, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await probe(client, node)
+    await step(client, node)
     opened = 0
     genuine = asyncssh.SSHClientConnection.create_session
 
@@ -186,19 +203,19 @@ async def test_a_waiting_connection_that_opens_no_channel_is_replaced_once(
         return await genuine(self, *args, **keywords)
 
     monkeypatch.setattr(asyncssh.SSHClientConnection, "create_session", refuse_first)
-    assert (await probe(client, node)).status == "done"
+    assert (await step(client, node)).status == "done"
     assert (opened, len(node.calls)) == (2, 2)
 
 
 async def test_a_waiting_connection_whose_node_no_longer_answers_is_replaced_once(node: SimulatedNode) -> None:
     # given a waiting connection, open as far as anybody can tell, behind which nobody reads any more
     client = SshClient(asyncssh.generate_private_key("ssh-ed25519"), connect_timeout_ms=1000, idle_ms=60_000)
-    await probe(client, node)
+    await step(client, node)
     (deaf,) = node._connections
     assert isinstance(deaf._transport, asyncio.ReadTransport)
     deaf._transport.pause_reading()
     # then the next step does not wait for it until its own deadline
-    outcome = await probe(client, node, timeout_ms=600_000)
+    outcome = await step(client, node, timeout_ms=600_000)
     assert (outcome.status, outcome.duration_us < 10_000_000) == ("done", True)  # keep-alives need 15 s
     assert len(node.calls) == 2
     await client.close()
