@@ -45,7 +45,7 @@ HOST_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkGFP6jA35xzb5GpLR0Rjjfx
 CUSTOMER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGn2q0yRkD1zVZQ7eF2p8mT4bLqv0sXhW3uJ6cN9tYwE"
 NAMES: Final = {
     "allocation": ALLOCATION, "notification": NOTIFICATION, "event": EVENT, "case": CASE, "host_key": HOST_KEY,
-    "customer_key": CUSTOMER_KEY,
+    "customer_key": CUSTOMER_KEY, "meter": METER,
 }  # fmt: skip
 
 ACCESS: Final[Json] = msgspec.to_builtins(access_to(ALLOCATION, "10.0.0.11", 22, HOST_KEY))

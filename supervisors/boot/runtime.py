@@ -17,6 +17,7 @@ from typing import Any
 from actors.node.state import ssh_endpoint
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.server import HttpServer
+from adapters.http.stripe import stripe_routes
 from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
 from adapters.nats.publishing import JetStreamPublisher
@@ -31,6 +32,7 @@ from adapters.postgres.spans import SpanReader
 from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
+from adapters.stripe.signatures import verify
 from amends.delivery.notices import NoticeRunner
 from amends.domain.matrix import broken_promises
 from amends.ports.steps import StepRunner
@@ -50,6 +52,7 @@ from supervisors.api.readiness import Readiness
 from supervisors.api.replies import data_schema
 from supervisors.api.sides import Sides
 from supervisors.api.traces import Traces
+from supervisors.api.webhooks import Webhooks
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.collector import spare_collector
@@ -162,7 +165,8 @@ class Runtime:
         publisher = JetStreamPublisher(links.client)
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
-        await core.watch(links.up)
+        balances = [(row["account_id"], row["balance_minor"]) for row in await self._read.rows("balances")]
+        await core.watch(links.up, balances)
         self._agents = AgentTasks(links.client, epoch, kernel.clock.now_us, core.pool.node_epoch, may_act)
         self._heartbeats = Heartbeats(core.detector.heard)
         await links.open_heartbeats(self.parts, self._heartbeats)
@@ -193,6 +197,7 @@ class Runtime:
         kernel.engine.listeners.append(export.follow)
         traces = Traces(spans, Shown(), reads.pages, partial(verify_records, reads.pages))
         requests = core.requests(self._gatekeeper)
+        webhooks = Webhooks(kernel.engine, self._journal, self._signed, self._gatekeeper.count)
         answers = Answers(
             self.settings.nats.inbox_prefixes,
             lambda subject: self._gatekeeper.count("anonymous", "reply_subject_refused"),
@@ -201,8 +206,8 @@ class Runtime:
         sides = Sides(reads.callers, reads.operators)
         questions = Questions(sides, ENTITIES, {self._policy.currency: self._policy.minor_unit_exponent})
         self._service = CommandService(
-            self._links.client, requests, self._table(sides, questions, traces), self._version, answers,
-            lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
+            self._links.client, requests, [*self._table(sides, questions, traces), *webhooks.endpoints()],
+            self._version, answers, lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         metrics = Metrics(
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
@@ -211,6 +216,7 @@ class Runtime:
         http = HttpServer(
             self.settings.http.listen, checks=Readiness(kernel, core.detector, self._links.up).checks,
             metrics=metrics.samples, authorise=self._gatekeeper.may_look, guarded=jaeger_routes(traces),
+            routes=stripe_routes(webhooks.take),
         )  # fmt: skip
         file = EndpointsFile(self._servers, self._state_dir, token, self._key.public)
         front = Front(http, reads, file, took_over=self._took_over)
@@ -237,7 +243,7 @@ class Runtime:
                 self._kernel.domains,
                 checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
                        self.settings.prices),
-                finders(self._journal), {"republish": self._republishes.outcome},
+                finders(self._journal, partial(self._read.rows, "given_up")), {"republish": self._republishes.outcome},
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
             *LedgerQuestions(sides).endpoints(), *traces.endpoints(), *questions.endpoints(),
@@ -255,6 +261,10 @@ class Runtime:
             ChildSpec(name="violations", run=self._counts.watch_violations),
             ChildSpec(name="refusals", run=partial(self._gatekeeper.audit, engine)),
         ]
+
+    def _signed(self, body: bytes, signature: str) -> None:
+        """Raise ValueError for what is not signed with one of the configured secrets, of late, by the wall clock."""
+        verify(body, signature, self.settings.stripe.webhook_secrets, time.time())
 
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self._core.pool.node(node_id)

@@ -8,6 +8,7 @@ Time goes on from run to run. Clients ask with the idempotency keys they asked w
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -27,8 +28,11 @@ from amends.ports.steps import StepRunner
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.values.errors import Rejected, Unavailable
 from amends.values.limits import Limits
 from supervisors.api.endpoints import checks, commands, finders
+from supervisors.api.webhooks import Webhooks
+from supervisors.balances import GIVES
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
@@ -43,6 +47,7 @@ BEAT_S = 0.2
 WINDOW_US = 1_000_000  # so that stories have windows
 PATIENCE_S = 600.0  # virtual: all is quiet within ten minutes (L1)
 CUSTOMER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEGd9bAiRPwdzoHc9bXh0hUeQZEKrxfD5wyKYs6oFGcW"
+AGAIN = ("throttled", "draining", "deadline_exceeded", "db_unavailable", "internal")  # Stripe sends it again
 Tell = Callable[["Running"], Coroutine[Any, Any, None]]  # what clients do with a runtime, to its end
 
 
@@ -88,6 +93,13 @@ class World:
 
         self.database.mark_restored(RESTORE, RESTORED_BY, mark)
         return self.database.lease.epoch
+
+    def balances(self) -> dict[str, int]:
+        """What each account has, by the entries that are there."""
+        found = Counter[str]()
+        for row in self.database.tables.rows["ledger_entries"].values():
+            found[row["account_id"]] += row["amount_minor"] * (1 if row["entry_type"] in GIVES else -1)
+        return found
 
     def run(self, story: Tell, points: Points | None = None) -> bool:
         """A runtime from its start through the story to its end; False if it crashed before."""
@@ -149,7 +161,7 @@ class Running:
         sources = core.kernel.sources
         journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
         await core.load(journal, self.lease)
-        await core.watch(lambda: links.bus)
+        await core.watch(lambda: links.bus, world.balances().items())
         agents = AgentSteps(
             world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links
         )
@@ -164,9 +176,12 @@ class Running:
         core.kernel.engine.listeners.append(republishes.follow)
         core.wire(runners, bus, bus_is_there=lambda: links.bus)
 
-        table = commands((RENTAL,), checks(str, str, {}), finders(journal), {"republish": republishes.outcome})
+        table = commands(
+            (RENTAL,), checks(str, str, {}), finders(journal, self._given_up), {"republish": republishes.outcome}
+        )
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
+        self.webhooks = Webhooks(core.kernel.engine, journal, lambda body, signature: None, lambda source, kind: None)
         await core.kernel.resume()
         spec = SupervisorSpec(name="amends", children=[*core.kernel.children(), *core.children()])
         tree = Supervisor(spec, sources.entropy)
@@ -182,6 +197,15 @@ class Running:
         self._tree.cancel()
         await asyncio.wait([self._tree, self._beating])
         await self.core.kernel.aclose()
+
+    async def _given_up(self, account_id: str) -> list[dict[str, Any]]:
+        """Credits of an account that never came to Stripe."""
+        names = ("customer", "amount_minor", "currency", "ledger_key", "first_us", "generation")
+        rows = self.world.database.tables.rows["mirrored_credits"].values()
+        return [
+            {name: row[name] for name in names} for row in rows
+            if row["account_id"] == account_id and row["state"] == "failed"
+        ]  # fmt: skip
 
     async def _republished(self, question: str, target: str, request_id: str) -> list[dict[str, Any]]:
         """How a republish ended that this runtime has not seen end."""
@@ -221,9 +245,21 @@ class Running:
                 raise Refused(reply.body["error"])
             await asyncio.sleep(0.5)
 
-    async def account(self, account_id: str) -> None:
+    async def deliver(self, event: dict[str, Any]) -> bool:
+        """Stripe delivers an event until it is acknowledged; whether it was a duplicate."""
+        while True:
+            try:
+                answer = await self.webhooks.take(msgspec.json.encode(event), "", "simulated")
+            except (Rejected, Unavailable) as error:
+                if isinstance(error, Rejected) and error.code not in AGAIN:
+                    raise
+                await asyncio.sleep(1.0)
+            else:
+                return bool(answer["duplicate"])
+
+    async def account(self, account_id: str, **more: str) -> None:
         """There is this account."""
-        await self._once("cmd.account.create", account_id, account_id=account_id, currency="usd")
+        await self._once("cmd.account.create", account_id, account_id=account_id, **{"currency": "usd", **more})
 
     async def node(self, node_id: str, *states: str, **labels: str) -> Machine:
         """There is this node, ready to be rented (or in one of these states)."""

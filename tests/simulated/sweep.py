@@ -81,7 +81,7 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     """How this row must end: once, whatever happened on the way."""
     found = []
     states = [write for (kind, _), write in world.database.tables.states.items() if kind == "allocation"]
-    if [write.state for write in states] != [story.state]:
+    if [write.state for write in states] != ([story.state] if story.state else []):
         found.append(Violation("A2", story.row, f"allocations: {[write.state for write in states]}"))
     own = [row for row in records.of("recovery_run") if row["matrix_row"] == story.row]
     traces = {row["recovery_trace_id"] for row in own}
@@ -90,12 +90,15 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
                      key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
     seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in undone]
-    if story.row in ("R01", "R07", "R08"):  # of each event or notification that met the outage; of each credit
+    if story.row in ("R01", "R06", "R07", "R08"):  # of each event, notification, delivery or credit that met it
         seen = [each for each, count in Counter(seen).items() if count]
     if seen != list(story.compensations):
         found.append(Violation("C2", story.row, f"compensations: {seen}"))
     if len(records.of("meters")) != story.meters:
         found.append(Violation("B1", story.row, f"{len(records.of('meters'))} meters"))
+    paid = {row["idempotency_key"]: row["amount_minor"] for row in records.of("ledger_entries") if not row["meter_id"]}
+    if paid != story.payments:
+        found.append(Violation("B7", story.row, f"payments {paid}"))
     wanted = [f"am-{write.id.removeprefix('alloc_')}" for write in states if write.state == "active"]
     for machine in world.machines.machines.values():
         if machine.customers() != wanted:
