@@ -46,3 +46,19 @@ class Reconcile(OnNode, frozen=True):
     node_epoch: int
     expected: dict[str, list[str]]
     report_only: bool = False  # nothing is taken away, not even what the agent has made itself
+
+
+class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A credit of the ledger, to be made at Stripe for this customer. `amount_minor` is above zero.
+
+    `first_us`: when it was sent first; `generation`: the next one after an error that Stripe has stored under the key;
+    `look_up`: it may be there already, so look before it is made.
+    """
+
+    customer: str
+    amount_minor: int
+    currency: str
+    ledger_key: str
+    first_us: int
+    generation: int = 0
+    look_up: bool = False
