@@ -63,8 +63,5 @@ class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     first_us: int
     generation: int = 0
     look_up: bool = False
-<<<<<<< HEAD
     spent: int = 0
     resent: bool = False
-=======
->>>>>>> stripe

@@ -134,15 +134,17 @@ class SimulatedMirror:
             return begun
         if begun.fault == "refuse":
             raise _Lost(NO_WAY)
-        # As over a wire: what was sent is done, whether or not anybody waits for it.
-        reply = await asyncio.shield(asyncio.ensure_future(self._later(begun)))
+        # As over a wire: what was sent is done, whether or not anybody waits for it, or lives to hear of it.
+        if begun.delay_s:
+            reply = await asyncio.shield(asyncio.ensure_future(self._later(begun)))
+        else:
+            reply = self._stripe.book.finish(begun)
         if reply is None:
             raise _Lost(BROKEN)
         return reply
 
     async def _later(self, begun: Any) -> Reply | None:
-        if begun.delay_s:
-            await asyncio.sleep(begun.delay_s)
+        await asyncio.sleep(begun.delay_s)
         return self._stripe.book.finish(begun)
 
 

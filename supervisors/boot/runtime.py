@@ -64,6 +64,7 @@ from supervisors.boot.servers import Servers
 from supervisors.boot.services import Services
 from supervisors.boot.spans import Shown, SpanExport
 from supervisors.boot.standby import Waiting
+from supervisors.boot.stripe import NoStripe, stripe_steps
 from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
@@ -178,13 +179,18 @@ class Runtime:
         self._counts, self._republishes = Counts(self._read), Republishes(self._read.rows)
         await self._counts.load()
         engine.listeners += [self._counts.follow, self._republishes.follow]
+        stripe = stripe_steps(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),
             "agent": self._agents,
             "bus": NoticeRunner(publisher),
             "bus-admin": BusAdmin(publisher, self._journal, may_act),
+            "stripe": stripe or NoStripe(),
         }
-        core.wire(runners, publisher, bus_is_there=links.up, peer_clocks={"nats": publisher.clock_us})
+        core.wire(
+            runners, publisher, bus_is_there=links.up, peer_clocks={"nats": publisher.clock_us},
+            stripe_is_there=stripe.there if stripe is not None else None,
+        )  # fmt: skip
 
     async def _serve(self) -> None:
         """Who may ask what; then the services, and last the commands."""

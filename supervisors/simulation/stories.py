@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from adapters.simulated.stripe_faults import StripeFault
 from amends.ports.journal import Commit
 from amends.values.errors import Refused as RefusedByDatabase
 from supervisors.simulation import events
@@ -109,11 +110,23 @@ async def _r05(running: Running) -> None:
     await running.quiet()
 
 
-# --- R06: Stripe says it twice, in two ways -----------------------------------------------------------------------
+# --- R06: Stripe says it twice, in two ways; and what it is told it takes in once ---------------------------------
+
+
+def _stripe_breaks(world: World) -> None:
+    world.stripe.book.faults.add(StripeFault(kind="done_stored_error"))
+    world.stripe.book.faults.add(StripeFault(kind="cut"))
 
 
 async def _r06(running: Running) -> None:
-    await running.account("acme")
+    stripe = running.world.stripe
+    customer = next(iter(stripe.book.of("customer")), "") or stripe.customer()
+    await running.account("acme", stripe_customer_id=customer)
+    await running.node("n1")
+    allocation = await running.rent("acme", "rent", rate=DEAR)
+    await running.until(lambda: running.state("allocation", allocation) in ("active", "releasing", "released"))
+    await running.used(allocation, 1.5)
+    await running.force(allocation, "force", "platform_fault")
     paid = events.intent("evt_paid", "pi_1", 5000, account="acme", received=2000)
     await running.deliver(paid)
     await running.deliver(events.refund("evt_refund", "pi_1", "re_1", 500))
@@ -197,7 +210,7 @@ STORIES = (
         compensations=(("cancel·state_change", "success"), ("cancel·state_change", "success")),
     ),
     Story(
-        row="R06", breaks=lambda world: None, tell=_r06, state="",
+        row="R06", breaks=_stripe_breaks, tell=_r06, state="released", meters=1,
         compensations=(("cancel·external_call", "success"),), payments={"topup:pi_1": 2000, "refund:re_1": 500},
     ),
     Story(

@@ -22,6 +22,7 @@ from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
 from adapters.simulated.loop import Crashed, VirtualLoop
 from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
+from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
 from amends.delivery.notices import NoticeRunner
 from amends.ports.clock import Sources
 from amends.ports.steps import StepRunner
@@ -40,6 +41,7 @@ from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
+from supervisors.stripe_steps import StripeSteps
 from supervisors.timing import timing
 
 START_US = 1_768_478_400_000_000
@@ -76,6 +78,8 @@ class World:
         self.policy = read(self.policy_text.encode(), "policy.toml")
         self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
         self.now_s = 0.0
+        self.time: Callable[[], float] = lambda: self.now_s
+        self.stripe = SimulatedStripe(lambda: START_US / 1e6 + self.time())
         self.runs = 0
         self.told: dict[str, str] = {}  # by idempotency key: the allocation that a client was told of
         self.broken: list[Violation] = []  # what a client has seen that may not be
@@ -106,6 +110,7 @@ class World:
         loop = VirtualLoop(self.now_s)
         points = points or Points()
         points.loop = loop
+        self.time = loop.time
         self.runs += 1
         try:
             loop.run_until_complete(self._tell(loop, points, story))
@@ -113,6 +118,7 @@ class World:
             return False
         finally:
             self.now_s = loop.time() + 1.0
+            self.time = lambda: self.now_s
             loop.bury()
             loop.close()
         if loop.unheard:
@@ -165,16 +171,19 @@ class Running:
         agents = AgentSteps(
             world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links
         )
+        mirror = SimulatedMirror(world.stripe, now_us=sources.wall_us, faults=self._points)
+        stripe = StripeSteps(mirror, sources.wall_us)
         bus, steps = BusConnection(world.bus, self._points, links), self.steps
         runners: dict[str, StepRunner] = {
             "ssh": steps,
             "agent": agents,
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
+            "stripe": stripe,
         }
         republishes = Republishes(self._republished)
         core.kernel.engine.listeners.append(republishes.follow)
-        core.wire(runners, bus, bus_is_there=lambda: links.bus)
+        core.wire(runners, bus, bus_is_there=lambda: links.bus, stripe_is_there=stripe.there)
 
         table = commands(
             (RENTAL,), checks(str, str, {}), finders(journal, self._given_up), {"republish": republishes.outcome}

@@ -63,7 +63,24 @@ def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
     records = records_of(world.database)
     found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
-    return [*found, *world.broken, *_sent_once(world), *_as_told(story, world, records)]
+    return [*found, *world.broken, *_sent_once(world), *mirrored(world), *_as_told(story, world, records)]
+
+
+def mirrored(world: World) -> list[Violation]:
+    """Stripe has each policy and overrun credit of an account with a customer once, and no other (B5)."""
+    rows = world.database.tables.rows["ledger_entries"].values()
+    found = []
+    for (kind, account_id), write in world.database.tables.states.items():
+        customer = msgspec.json.decode(write.body).get("stripe_customer_id") if kind == "account" else None
+        if customer is not None:
+            wanted = {
+                row["idempotency_key"]: [(row["amount_minor"], row["currency"])] for row in rows
+                if row["account_id"] == account_id and row["entry_type"] == "credit" and row["meter_id"]
+            }  # fmt: skip
+            there = {key: [each[1:] for each in made] for key, made in world.stripe.mirrored(customer).items()}
+            if wanted != there:
+                found.append(Violation("B5", f"account:{account_id}", f"ledger {wanted}, Stripe {there}"))
+    return found
 
 
 def published(world: World) -> list[tuple[str, int]]:
