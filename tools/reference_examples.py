@@ -198,6 +198,12 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
         "version": POLICY.version, "sha256": POLICY.sha256, "in_force": True, "currency": POLICY.currency,
         "rules": [msgspec.to_builtins(POLICY.rules[-1])], "toml": 'policy_version = "2026-01-01.1"\n…', "problem": "",
     }),
+    "ingress.stripe": (
+        {"id": "evt_1", "type": "payment_intent.succeeded",
+         "data": {"object": {"id": "pi_1", "amount_received": 5000, "currency": "usd", "customer": None,
+                             "metadata": {"account_id": "acme"}}}},
+        {"duplicate": False},
+    ),
     "ops.policy.evaluate": (
         {"rate_uminor_per_hour": 249000000, "started_us": T0, "cause": "force_release", "reason": "operator_request",
          "stop_us": T0 + 2_400_000_000, "posted_through_us": T0 + 2_400_000_000, "later_cause": "node_offline",
@@ -231,6 +237,8 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
 
 # What a reader of the example must know beside it.
 NOTES: Final[dict[str, str]] = {
+    "ingress.stripe": "Shortened. The body is the event as Stripe sent it, byte for byte, with its header "
+    "`Stripe-Signature`; no key and no token. Over HTTP it is `POST /stripe/webhook` (`credit-policy.md`).",
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
     "on after the reply, which then says `complete: false`; the audit entry at its end has the same counts.",
     "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",

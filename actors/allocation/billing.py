@@ -62,6 +62,12 @@ def posted_window(d: Decision, start_us: int) -> Window | None:
     return Window(start_us, from_us, to_us, usage.between(from_us, to_us))
 
 
+def ends_past_stop(d: Decision, start_us: int) -> bool:
+    """Whether the meter has stopped before the end of that window."""
+    stopped_us = d.state.billing.stopped_us
+    return stopped_us is not None and start_us + _policy(d).time.window_us > stopped_us
+
+
 def post_one(d: Decision, window: Window) -> None:
     """Post the next window."""
     _debit(d, window, _policy(d).currency)

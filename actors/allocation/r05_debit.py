@@ -25,7 +25,7 @@ def post_window(s: Allocation, m: PostWindow, d: Decision) -> None:
     d.reply(ledger_key=f"debit:{m.meter_id}:{m.window_start_us}", amount_minor=m.amount_minor)
     if posted is not None:
         _again(m, d, posted)
-    elif s.billing.state == "stopped":
+    elif billing.ends_past_stop(d, m.window_start_us):
         _refused(m, d, "window_after_stop", "the meter stopped; no window that ends past its stop is posted",
                  stopped_us=s.billing.stopped_us)  # fmt: skip
     elif due is None or (m.window_start_us, m.amount_minor) != (due.start_us, due.amount_minor):

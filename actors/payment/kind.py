@@ -211,8 +211,10 @@ def _timer(s: Payment, m: TimerFired, d: Decision) -> None:
     """72 hours have gone by, and nobody knows whose it is, or what it refunds."""
     if s.state != "noted":
         return
+    paid = next((each for each in s.waiting if each.what == "paid"), s.waiting[0])
     open_case(d, DEFERRED, _first(s), evidence={
-        "payment": d.id, "since_us": s.since_us,
+        "payment": d.id, "since_us": s.since_us, "account_id": paid.account_id or None,
+        "customer": paid.customer or None, "currency": paid.currency, "amount_minor": paid.amount_minor,
         "events": [{"event_id": each.event_id, "type": each.type, "account_id": each.account_id or None,
                     "customer": each.customer or None} for each in s.waiting],
     })  # fmt: skip

@@ -116,17 +116,15 @@ class StripeSimulator:
         begun = self.book.begin(request)
         if isinstance(begun, Reply):
             return _answer(begun)
-        # Shielded: who hangs up has not undone what was sent.
-        reply = await asyncio.shield(asyncio.ensure_future(self._later(begun)))
+        try:
+            await asyncio.sleep(begun.delay_s)
+        finally:  # who hangs up has not undone what was sent
+            reply = self.book.finish(begun)
         if reply is None:
             if asked.transport is not None:
                 asked.transport.abort()
             return web.Response(status=500)
         return _answer(reply)
-
-    async def _later(self, begun: Any) -> Reply | None:
-        await asyncio.sleep(begun.delay_s)
-        return self.book.finish(begun)
 
     # --- control -------------------------------------------------------------------------------------
 

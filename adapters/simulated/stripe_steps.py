@@ -5,13 +5,13 @@ Outcomes are those of the real adapter's table, which `tests/adapters/stripe` ho
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from adapters.simulated.faults import CALM, Faults
-from adapters.simulated.stripe_book import API_KEY, StripeBook
+from adapters.simulated.stripe_book import API_KEY, Begun, StripeBook
 from adapters.simulated.stripe_credits import create_customer
 from adapters.simulated.stripe_errors import Reply, Request, Thing
 from adapters.simulated.stripe_routes import new_book
@@ -30,12 +30,34 @@ BY_STATUS: Final[dict[int, tuple[OutcomeKind, str, bool]]] = {
 }  # fmt: skip
 
 
+class Sent(Struct):
+    """A request on its way; `reply` when it is `over`, None if nobody is answered."""
+
+    begun: Begun
+    due_s: float
+    reply: Reply | None = None
+    over: bool = False
+
+
 class SimulatedStripe:
     """What is kept when a runtime dies. `up` false: it cannot be reached."""
 
     def __init__(self, now_s: Callable[[], float], api_key: str = API_KEY) -> None:
         self.book: StripeBook = new_book(now_s, api_key)
         self.up = True
+        self._sent: list[Sent] = []
+
+    def send(self, begun: Begun) -> Sent:
+        """Take a request; it is done when its time has come, whether or not anybody still waits for it."""
+        sent = Sent(begun, self.book.now_s() + begun.delay_s)
+        self._sent.append(sent)
+        return sent
+
+    def settle(self) -> None:
+        """Do what is due."""
+        for sent in [each for each in self._sent if each.due_s <= self.book.now_s()]:
+            self._sent.remove(sent)
+            sent.reply, sent.over = self.book.finish(sent.begun), True
 
     def customer(self, **fields: str) -> str:
         """One more customer; its id."""
@@ -129,23 +151,20 @@ class SimulatedMirror:
         if not self._stripe.up:
             raise _Lost(NO_WAY)
         path = f"/v1/customers/{customer}/balance_transactions"
+        self._stripe.settle()
         begun = self._stripe.book.begin(Request(method, path, params, key, self._api_key))
         if isinstance(begun, Reply):
             return begun
         if begun.fault == "refuse":
             raise _Lost(NO_WAY)
-        # As over a wire: what was sent is done, whether or not anybody waits for it, or lives to hear of it.
-        if begun.delay_s:
-            reply = await asyncio.shield(asyncio.ensure_future(self._later(begun)))
-        else:
-            reply = self._stripe.book.finish(begun)
-        if reply is None:
+        sent = self._stripe.send(begun)
+        self._stripe.settle()
+        while not sent.over:
+            await asyncio.sleep(max(0.0, sent.due_s - self._stripe.book.now_s()))
+            self._stripe.settle()
+        if sent.reply is None:
             raise _Lost(BROKEN)
-        return reply
-
-    async def _later(self, begun: Any) -> Reply | None:
-        await asyncio.sleep(begun.delay_s)
-        return self._stripe.book.finish(begun)
+        return sent.reply
 
 
 def _of_key(things: list[Thing], ledger_key: str) -> Iterator[Thing]:

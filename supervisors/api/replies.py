@@ -29,6 +29,7 @@ _EXPLAINED: Final[Mapping[str, Schema]] = {
 
 # Subjects that answer something else than rows.
 _OTHERS: Final[Mapping[str, Schema]] = {
+    "ingress.stripe": {"duplicate": {"type": "boolean"}},
     "ops.tree.show": {"tree": _OBJECT},
     "ops.matrix.show": {"version": {"type": "string"}, "sha256": {"type": "string"}, "rows": {"type": "array"}},
     "ops.audit.verify": {

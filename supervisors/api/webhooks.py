@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from actors.payment.messages import StripeEvent
 from actors.payment.reading import read_event
 from actors.payment.state import Said
@@ -27,6 +29,14 @@ Verify = Callable[[bytes, str], None]  # body and header; raises ValueError that
 Count = Callable[[str, str], None]  # a refusal for the audit: where it came from, of which kind
 
 
+class Delivery(Struct, frozen=True):
+    """ingress.stripe: an event as Stripe sent it, with whatever else it has; nothing is read before its signature."""
+
+    id: str
+    type: str
+    data: dict[str, Any]
+
+
 class Webhooks:
     """Takes deliveries. `take` raises `Rejected`, `Unavailable`."""
 
@@ -38,7 +48,7 @@ class Webhooks:
 
     def endpoints(self) -> list[Endpoint]:
         """Its subject."""
-        return [Endpoint(subject=SUBJECT, request=dict[str, Any], role="signed", raw=self._over_nats)]
+        return [Endpoint(subject=SUBJECT, request=Delivery, role="signed", raw=self._over_nats)]
 
     async def take(self, body: bytes, signature: str, source: str) -> dict[str, Any]:
         """One delivery; `source`: by which way it came. The answer says whether it was a duplicate."""
@@ -102,7 +112,7 @@ class Webhooks:
                 result.set_exception(error)
                 result.exception()  # whoever waits hears it; if nobody does, it is no failure of the loop
             else:
-                result.set_result({"request_id": request_id, "trace_id": trace_id, **(data or {})})
+                result.set_result(data or {})
 
         env = Envelope(
             message, trace_id=trace_id, span_id=span_id, actor="stripe", request_id=request_id, command=info,

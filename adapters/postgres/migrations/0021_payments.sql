@@ -63,7 +63,8 @@ SELECT account_id, month, sum(CASE WHEN entry_type IN ('topup', 'credit') THEN a
     count(*)
 FROM ledger_entries CROSS JOIN LATERAL (VALUES (0), (amends_month_of(created_us))) AS parts (month)
 GROUP BY account_id, month;
-CREATE FUNCTION amends_ledger_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION amends_ledger_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path FROM CURRENT AS $$
 BEGIN
     INSERT INTO ledger_balances AS known (account_id, month, balance_minor, entries)
     SELECT account_id, parts.month,
@@ -73,9 +74,6 @@ BEGIN
     ON CONFLICT (account_id, month) DO UPDATE SET
         balance_minor = known.balance_minor + excluded.balance_minor, entries = known.entries + excluded.entries;
     RETURN NULL;
-END $$;
-DO $$ BEGIN
-    EXECUTE format('ALTER FUNCTION amends_ledger_balance() SET search_path = %I, pg_temp', current_schema());
 END $$;
 CREATE TRIGGER balanced AFTER INSERT ON ledger_entries REFERENCING NEW TABLE AS born
     FOR EACH STATEMENT EXECUTE FUNCTION amends_ledger_balance();

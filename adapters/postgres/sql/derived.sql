@@ -295,6 +295,19 @@ SELECT
     event_id, type, payment_id, state, account_id, received_us
 FROM stripe_events WHERE event_id = $1;
 
+-- name: write_mirror
+-- A credit of the ledger on its way to Stripe (`owed`), there (`done`), or given up (`failed`).
+INSERT INTO mirrored_credits AS known (
+    ledger_key, account_id, customer, amount_minor, currency, state, first_us, generation, transaction, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[],
+    $10::bigint[]
+)
+ON CONFLICT (ledger_key) DO UPDATE SET
+    state = excluded.state, generation = excluded.generation, transaction = excluded.transaction,
+    jseq = excluded.jseq;
+
 -- name: write_nodes_seen
 -- When the nodes of one part of the fleet were last heard: a checkpoint of the detector, {node: [boot id, us]}.
 INSERT INTO nodes_seen AS known (
