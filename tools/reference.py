@@ -68,7 +68,7 @@ def listed(names: Any) -> str:
 # --- subjects ----------------------------------------------------------------------------------------
 
 
-def described(kind: Any) -> str:
+def described(kind: Any) -> str:  # noqa: PLR0911 - a word for each kind of type
     """A field's type and bounds in words."""
     match kind:
         case inspect.Metadata():

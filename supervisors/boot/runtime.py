@@ -47,6 +47,7 @@ from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
+from supervisors.api.proofs import Proofs
 from supervisors.api.questions import Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.replies import data_schema
@@ -64,7 +65,7 @@ from supervisors.boot.servers import Servers
 from supervisors.boot.services import Services
 from supervisors.boot.spans import Shown, SpanExport
 from supervisors.boot.standby import Waiting
-from supervisors.boot.stripe import NoStripe, stripe_steps
+from supervisors.boot.stripe import NoStripe, stripe_link
 from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
@@ -179,17 +180,17 @@ class Runtime:
         self._counts, self._republishes = Counts(self._read), Republishes(self._read.rows)
         await self._counts.load()
         engine.listeners += [self._counts.follow, self._republishes.follow]
-        stripe = stripe_steps(self.settings.stripe, kernel.clock.now_us, self.parts)
+        self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),
             "agent": self._agents,
             "bus": NoticeRunner(publisher),
             "bus-admin": BusAdmin(publisher, self._journal, may_act),
-            "stripe": stripe or NoStripe(),
+            "stripe": stripe.steps if stripe is not None else NoStripe(),
         }
         core.wire(
             runners, publisher, bus_is_there=links.up, peer_clocks={"nats": publisher.clock_us},
-            stripe_is_there=stripe.there if stripe is not None else None,
+            stripe_is_there=stripe.steps.there if stripe is not None else None,
         )  # fmt: skip
 
     async def _serve(self) -> None:
@@ -243,6 +244,8 @@ class Runtime:
     def _table(self, sides: Sides, questions: Questions, traces: Traces) -> list[Endpoint]:
         """Every subject that is served."""
         dsn = self._servers.dsn
+        mirrored = self._stripe.mirrored if self._stripe is not None else None
+        proofs = Proofs(sides, self._core.pool.policy_of, mirrored)
         asked = OperatorQuestions(sides, self._kernel, self._services, lambda: verify_audit(dsn))
         return [
             *commands(
@@ -252,7 +255,7 @@ class Runtime:
                 finders(self._journal, partial(self._read.rows, "given_up")), {"republish": self._republishes.outcome},
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
-            *LedgerQuestions(sides).endpoints(), *traces.endpoints(), *questions.endpoints(),
+            *LedgerQuestions(sides).endpoints(), *proofs.endpoints(), *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:

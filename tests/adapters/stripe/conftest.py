@@ -27,7 +27,5 @@ async def simulator() -> AsyncIterator[StripeSimulator]:
 @pytest.fixture
 async def client(simulator: StripeSimulator) -> AsyncIterator[stripe.StripeClient]:
     http = stripe.AIOHTTPClient()
-    yield stripe.StripeClient(
-        API_KEY, base_addresses={"api": simulator.url}, http_client=http, max_network_retries=0
-    )
+    yield stripe.StripeClient(API_KEY, base_addresses={"api": simulator.url}, http_client=http, max_network_retries=0)
     await http.close_async()  # type: ignore[no-untyped-call]
