@@ -1,6 +1,6 @@
 """Random rentals on a real runtime, Postgres, NATS and SSH, the runtime killed between; each ledger by the book.
 
-AMENDS_TEST_REAL_LIVES=1000 lives more of them.
+TEST_REAL_LIVES=1000 lives more of them (names that begin with AMENDS_ are for the runtime, which refuses unknown ones).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.actors.money.oracle import reckoned
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 WINDOW_US = 1_000_000
-LIVES = int(os.environ.get("AMENDS_TEST_REAL_LIVES", "100"))
+LIVES = int(os.environ.get("TEST_REAL_LIVES", "100"))
 MACHINES, AT_ONCE, A_KILL = 24, 10, 25  # never half of the machines silent at once: verdicts would be held
 CONFIG = "[timing]\ncleanup_tries = 1000\nsetup_fail_limit = 1000\nallocation_deadline_ms = 60000\n"
 LATE_US = 100_000  # a heartbeat on its way when its machine falls silent
