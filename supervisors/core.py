@@ -130,7 +130,7 @@ class Core:
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
-            ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="last-seen", run=self.detector.checkpoint.run),
             ChildSpec(name="epochs", run=self.epochs.run),
             ChildSpec(name="windows", run=self.pool.meters.run, detail=lambda: {"meters": len(self.pool.meters)}),
         ]  # fmt: skip

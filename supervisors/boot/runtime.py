@@ -300,7 +300,7 @@ class Runtime:
         budget_s = kernel.limits("drain_timeout_ms") / 1000
         kernel.engine.stopping = True
         self._gatekeeper.flush(kernel.engine)
-        self._core.detector.save()
+        self._core.detector.checkpoint.save()
         await kernel.anchor()
         if not await kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", kernel.writer.waiting)
