@@ -250,8 +250,8 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
 NOTES: Final[dict[str, str]] = {
     "ingress.stripe": "Shortened. The body is the event as Stripe sent it, byte for byte, with its header "
     "`Stripe-Signature`; no key and no token. Over HTTP it is `POST /stripe/webhook` (`credit-policy.md`).",
-    "ops.ledger.verify": "A page: meters, then payments, then accounts; `cursor` leads on, null is the end. `wrong` has "
-    "at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor` and `found_minor`.",
+    "ops.ledger.verify": "A page: meters, then payments, then accounts; `cursor` leads on, null is the end. `wrong` "
+    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor` and `found_minor`.",
     "ops.policy.backtest": "A page of 200 rentals, the amounts those of the page. `toml` is a whole policy file. "
     "`not_comparable`: the last heartbeat was not recorded, since the policy of the day did not go by it.",
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "

@@ -38,7 +38,6 @@ Ref = Id | _Expanded | None
 
 
 class _Payer(Struct, kw_only=True):
-    currency: Currency | None = None
     customer: Ref = None
     metadata: Mapping[str, Any] | None = None
 
@@ -54,6 +53,7 @@ class _Session(_Payer, kw_only=True):
     mode: str
     payment_status: str
     payment_intent: Ref = None
+    currency: Currency | None = None
     amount_total: Amount | None = None
 
 
@@ -102,17 +102,17 @@ def _id(ref: str | _Expanded | None) -> str:
     return ref.id if isinstance(ref, _Expanded) else ref or ""
 
 
-def _paid(payer: _Payer, payment_id: str, amount: int) -> dict[str, Any]:
+def _paid(payer: _Payer, payment_id: str, amount: int, currency: str) -> dict[str, Any]:
     account = (payer.metadata or {}).get("account_id")
     return {
-        "what": "paid", "payment_id": payment_id, "amount_minor": amount, "currency": (payer.currency or "").lower(),
+        "what": "paid", "payment_id": payment_id, "amount_minor": amount, "currency": currency.lower(),
         "account_id": account[:255] if isinstance(account, str) else "", "customer": _id(payer.customer),
     }  # fmt: skip
 
 
 def _intent(body: Raw) -> dict[str, Any] | None:
     intent: _Intent = _decoded(body, _Intent, "$.data.object")
-    return _paid(intent, intent.id, intent.amount_received) if intent.amount_received else None
+    return _paid(intent, intent.id, intent.amount_received, intent.currency) if intent.amount_received else None
 
 
 def _session(body: Raw) -> dict[str, Any] | None:
@@ -123,7 +123,7 @@ def _session(body: Raw) -> dict[str, Any] | None:
         return None
     if session.currency is None:
         raise Rejected("invalid_request", "the body is no event of Stripe's: `$.data.object.currency` is missing")
-    return _paid(session, payment, session.amount_total)
+    return _paid(session, payment, session.amount_total, session.currency)
 
 
 def _refund(what: What, *statuses: str) -> Callable[[Raw], dict[str, Any] | None]:

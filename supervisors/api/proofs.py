@@ -22,6 +22,9 @@ from supervisors.policy_file import read
 
 METERS, ENTRIES = 200, 20_000  # of a page, at most; one meter with more is a page of its own
 ACCOUNTS, PAYMENTS = 20, 200
+TOTALS = (
+    "meters", "charged_minor", "credited_minor", "would_charge_minor", "would_credit_minor", "not_comparable",
+)  # fmt: skip
 MOST_WRONG = 100  # told one by one on a page
 Row = dict[str, Any]
 Cursor = Annotated[str, Meta(pattern=r"^(meters|payments|accounts):[A-Za-z0-9_-]{0,255}$(?!\n)")]
@@ -157,8 +160,7 @@ class Proofs:
         page = Page(side, asker, request.cursor or "", "")
         meters = await page.rows("ended_meters", request.since_us, page.after, METERS)
         entries, evaluations = await _recorded(page, meters)
-        total = dict.fromkeys(("meters", "charged_minor", "credited_minor", "would_charge_minor", "would_credit_minor",
-                               "not_comparable"), 0)  # fmt: skip
+        total: Row = dict.fromkeys(TOTALS, 0)
         rules: dict[str, Row] = {}
         changes: list[Row] = []
         for meter in meters:

@@ -21,7 +21,7 @@ async def rented(site: Site, say: Say) -> tuple[str, str]:
     usage = Usage(row["rate_uminor_per_hour"], row["started_us"], UNIT_US)
     for _ in range(LOOKS):
         await asyncio.sleep(1)
-        await say(f"the clock runs: {_money(usage.at(time.time_ns() // 1000))}")
+        await say(f"the clock runs: {money(usage.at(time.time_ns() // 1000))}")
     node = await site.value("SELECT node_id FROM public_v1.allocation WHERE allocation_id = $1", allocation)
     return allocation, str(node)
 
@@ -39,8 +39,9 @@ async def bill(site: Site, allocation: str) -> str:
     ran_s = (meter["stopped_us"] - meter["started_us"]) / 1e6
     least = ", the least that the policy takes" if minimum else ""
     how = f"stopped after {ran_s:.1f} s ({meter['stop_cause']})"
-    return f"{how}: {_money(taken)} debited{least}, {_money(given)} given back"
+    return f"{how}: {money(taken)} debited{least}, {money(given)} given back"
 
 
-def _money(minor: int) -> str:
+def money(minor: int) -> str:
+    """Minor units as people write them."""
     return f"{minor / 100:,.2f} usd"

@@ -1,6 +1,7 @@
 """The demo's last scene: the board, the proofs, and where to look further."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,11 @@ async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
     )
     for line in traces["differences"][:5]:
         await tell.say(line)
+    ledger = await _ledger(site)
+    await tell.tick(
+        f"ledger: {ledger['entries']} entries of {ledger['meters']} meters and {ledger['payments']} payments reckoned "
+        f"anew, {ledger['mirrored']} credits at Stripe", good=not ledger["wrong"],
+    )  # fmt: skip
     violations = await site.rows("SELECT * FROM public_v1.invariant_violation")
     await tell.tick(f"invariants: {len(violations)} violations", good=not violations)
     file = Path(TRACE_FILE).absolute()
@@ -39,4 +45,15 @@ async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
     except OSError as error:  # the story has been told and proved; this is only its souvenir
         await tell.say(f"the traces could not be kept for Jaeger's UI: {file}: {error.strerror}")
     await tell.say("keep it running and look around: ./run demo --keep")
-    return bool(audit["valid"] and traces["valid"] and not violations)
+    return bool(audit["valid"] and traces["valid"] and not ledger["wrong"] and not violations)
+
+
+async def _ledger(site: Site) -> Counter[str]:
+    """What `amends ledger verify` counts, and how much of it is wrong."""
+    found = Counter[str]()
+    cursor: str | None = "meters:"
+    while cursor is not None:
+        page = await site.ask("ops.ledger.verify", {"cursor": cursor})
+        found.update({**page["checked"], "wrong": page["wrong_count"]})
+        cursor = page["cursor"]
+    return found

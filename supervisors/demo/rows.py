@@ -8,6 +8,7 @@ from nats.js.api import StreamConfig
 
 from supervisors.demo.aftermath import drop_trigger
 from supervisors.demo.loss import Say, bill, rented
+from supervisors.demo.money import r05, r06
 from supervisors.demo.result import Result, ended, expect
 from supervisors.demo.site import DemoFailed, Site
 
@@ -195,7 +196,10 @@ def _silent(row: Callable[[Site], Awaitable[Result]]) -> Callable[[Site, Say], A
 
 
 ROWS: dict[str, Callable[[Site, Say], Awaitable[Result]]] = {
-    **{name: _silent(row) for name, row in {"R01": r01, "R02": r02, "R03": r03, "R04": r04, "R07": r07}.items()},
+    **{name: _silent(row) for name, row in {"R01": r01, "R02": r02, "R03": r03, "R04": r04}.items()},
+    "R05": r05,
+    "R06": r06,
+    "R07": _silent(r07),
     "R08": r08,
     "R09": r09,
 }
@@ -204,6 +208,8 @@ STORY: dict[str, str] = {
     "R02": "the customer's key cannot be installed",
     "R03": "the database refuses to activate what stands on the node",
     "R04": "the node does not clean up at the release",
+    "R05": "a billing worker is replayed",
+    "R06": "a customer pays, and Stripe says so again and again",
     "R07": "the bus is down when the customer is to be told",
     "R08": "the node dies under its customer",
     "R09": "an operator ends a rental, and the policy pays it back",

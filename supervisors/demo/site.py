@@ -26,16 +26,21 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
+from adapters.simulated.stripe_book import API_KEY
+from adapters.simulated.stripe_client import StripeProcess
 from amends.values.errors import Unavailable
 from amends.values.inboxes import inbox_prefix
 from supervisors.closing import Parts
 from supervisors.demo.users import BusUsers
+from supervisors.policy_file import BUILT_IN
 
 READY_WITHIN_S = 60
+HOUR, SECOND = "window_us = 3_600_000_000", "window_us = 1_000_000"
 END_WITHIN_S = 12  # a runtime of the acceptance profile ends itself within 8 s
 CLOSE_WITHIN_S = 60
 CONFIG = """profile = "acceptance"
 state_dir = {state_dir}
+policy_file = {policy}  # the built-in one, but for windows of a second
 callers = "open"  # only the users of the file are let in by NATS
 [postgres]
 dsn = {dsn}
@@ -43,6 +48,11 @@ dsn = {dsn}
 servers = [{nats}]
 [http]
 listen = "127.0.0.1:0"
+[stripe]
+api_key = {stripe_key}
+api_base = {stripe_url}
+mirror_credits = true
+webhook_secrets = [{stripe_secret}]
 [timing]
 setup_fail_limit = 1000  # set-ups are broken on purpose, again and again on a state that is kept
 # Nothing that is shown waits for a time-out, and a busy machine may take its time.
@@ -58,6 +68,14 @@ class DemoFailed(Exception):
     """Something did not end as the matrix says; the message says what."""
 
 
+class Refused(DemoFailed):
+    """A request was refused; `code` says why."""
+
+    def __init__(self, subject: str, error: dict[str, Any]) -> None:
+        super().__init__(f"{subject} was refused: {error}")
+        self.code = str(error["code"])
+
+
 class Site:
     """Servers, a runtime or two, and their fleet, below `state_dir`."""
 
@@ -71,6 +89,8 @@ class Site:
         self.operator: Client
         self.sql: asyncpg.Connection[Any]
         self.fleet: Fleet | None = None
+        self.stripe: StripeProcess
+        self._secret = f"whsec_{secrets.token_hex(16)}"
         self._postgres = EmbeddedPostgres(state_dir)
         self._nats = EmbeddedNats(state_dir, config_extra=self.users.file.read_text(encoding="utf-8"))
         self._process: asyncio.subprocess.Process | None = None
@@ -83,6 +103,7 @@ class Site:
         began = time.monotonic()
         await self._postgres.start()
         await self._nats.start()
+        self.stripe = await StripeProcess.spawn(self.state_dir / "stripe.json", self.state_dir / "stripe.log")
         return (time.monotonic() - began) * 1000
 
     async def start_runtime(self) -> float:
@@ -92,7 +113,7 @@ class Site:
         # One that an earlier demo left may be dying still: then this one stands by for a moment.
         while await self._line(self._process) != "ready":
             pass
-        self._read_endpoints()
+        await self._read_endpoints()
         return (time.monotonic() - began) * 1000
 
     async def start_standby(self) -> None:
@@ -108,11 +129,16 @@ class Site:
         while await self._line(self._standby) != "ready":
             pass
         self._process, self._standby = self._standby, None
-        self._read_endpoints()
+        await self._read_endpoints()
 
     async def _spawned(self) -> asyncio.subprocess.Process:
         config = self.state_dir / "amends.toml"
-        values = {"state_dir": str(self.state_dir), "dsn": self._postgres.dsn, "nats": self._nats.url}
+        policy = self.state_dir / "policy.toml"
+        policy.write_text(BUILT_IN.read_text(encoding="utf-8").replace(HOUR, SECOND), encoding="utf-8")
+        values = {
+            "state_dir": str(self.state_dir), "dsn": self._postgres.dsn, "nats": self._nats.url, "policy": str(policy),
+            "stripe_key": API_KEY, "stripe_url": self.stripe.url, "stripe_secret": self._secret,
+        }  # fmt: skip
         config.write_text(CONFIG.format(**{key: json.dumps(value) for key, value in values.items()}), encoding="utf-8")
         env = dict(os.environ)
         for prefix, name in (("AMENDS_NATS", "runtime"), ("AMENDS_NATS_OPERATOR", "operator")):
@@ -134,8 +160,10 @@ class Site:
             raise Unavailable(f"the runtime did not start; the end of {self.log_file}:\n{end}")
         return line.decode().strip()
 
-    def _read_endpoints(self) -> None:
+    async def _read_endpoints(self) -> None:
+        """Where the runtime is now; Stripe's webhooks go there from now on."""
         self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text(encoding="utf-8"))
+        await self.stripe.deliver_to(f"{self.endpoints['http_url']}/stripe/webhook", self._secret)
 
     @property
     def nats_url(self) -> str:
@@ -173,6 +201,8 @@ class Site:
         parts = Parts()
         parts.opened("Postgres", self._postgres.stop)
         parts.opened("NATS", self._nats.stop)
+        if hasattr(self, "stripe"):
+            parts.opened("the simulated Stripe", self.stripe.close)
         for name, process in (("the runtime", self._process), ("the second runtime", self._standby)):
             if process is not None:
                 parts.opened(name, partial(_ended, process))
@@ -198,8 +228,16 @@ class Site:
             raise DemoFailed(f"{subject} had no answer: {str(error) or type(error).__name__}") from error
         body = json.loads(reply.data)
         if not body["ok"]:
-            raise DemoFailed(f"{subject} was refused: {body['error']}")
-        return {**body["data"], "duplicate": body["duplicate"]}
+            raise Refused(subject, body["error"])
+        return {"duplicate": body["duplicate"], **body["data"]}
+
+    async def refused(self, subject: str, data: dict[str, Any]) -> str:
+        """The code of the refusal; "" where it was ok."""
+        try:
+            await self.ask(subject, data)
+        except Refused as error:
+            return error.code
+        return ""
 
     async def make(self, subject: str, data: dict[str, Any]) -> None:
         """Create what may be there from an earlier run of the demo on the same state."""

@@ -90,7 +90,7 @@ async def test_a_credit_comes_to_stripe_once_whatever_happens_on_the_way(
 ) -> None:
     if fault is not None:
         stripe.book.faults.add(StripeFault(kind=fault, match=CREDITS))
-    account, customer, key = await refunded(world, stripe, machine)
+    account, _, key = await refunded(world, stripe, machine)
     await mirrored(world, key)
     assert at_stripe(stripe, key) == [-await amount(world, key)]
     found = await verified(world, account)
@@ -141,7 +141,7 @@ async def test_a_kill_between_intent_and_reply_makes_no_second_credit(
     world: World, stripe: StripeSimulator, machine: Machine
 ) -> None:
     stripe.book.faults.add(StripeFault(kind="delay", seconds=0.5, match=CREDITS))
-    account, _, key = await refunded(world, stripe, machine)
+    _, _, key = await refunded(world, stripe, machine)
     await asyncio.sleep(0.1)
     world.kill()
     await world.restart()
