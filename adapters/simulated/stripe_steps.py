@@ -19,6 +19,7 @@ from amends.ports.steps import Outcome, OutcomeKind, StepCall
 
 FORGOTTEN_US: Final = 23 * 3_600_000_000
 MAX_PAGES: Final = 100
+TICK_S: Final = 0.001  # what is left may be less than a clock of seconds since 1970 can add
 NO_WAY: Final = Outcome("failed", "stripe_unreachable", "connection refused", may_have_run=False)
 BROKEN: Final = Outcome("unknown", "stripe_unreachable", "the connection was lost")
 REFUSED: Final = ("failed", "stripe_refused", False)
@@ -64,7 +65,8 @@ class SimulatedStripe:
         return str(create_customer(self.book, dict(fields), ())["id"])
 
     def mirrored(self, customer: str) -> dict[str, list[tuple[str, int, str]]]:
-        """Ledger key → its credits: transaction, amount above zero, currency."""
+        """Ledger key → its credits: transaction, amount above zero, currency. What is due is done before."""
+        self.settle()
         found: dict[str, list[tuple[str, int, str]]] = {}
         for each in self.book.of("customer_balance_transaction").values():
             if each["customer"] == customer and (key := each["metadata"].get("ledger_key")):
@@ -160,7 +162,7 @@ class SimulatedMirror:
         sent = self._stripe.send(begun)
         self._stripe.settle()
         while not sent.over:
-            await asyncio.sleep(max(0.0, sent.due_s - self._stripe.book.now_s()))
+            await asyncio.sleep(max(TICK_S, sent.due_s - self._stripe.book.now_s()))
             self._stripe.settle()
         if sent.reply is None:
             raise _Lost(BROKEN)

@@ -7,13 +7,13 @@ import stripe
 
 from adapters.simulated.stripe_book import API_KEY
 from adapters.simulated.stripe_server import StripeSimulator
-from tests.adapters.stripe.benches import Bench, in_memory, over_http
+from tests.adapters.stripe.mirrors import Mirroring, in_memory, over_http
 
 
 @pytest.fixture(params=["over HTTP", "in memory"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    async with {"over HTTP": over_http, "in memory": in_memory}[request.param]() as bench:
-        yield bench
+async def mirroring(request: pytest.FixtureRequest) -> AsyncIterator[Mirroring]:
+    async with {"over HTTP": over_http, "in memory": in_memory}[request.param]() as mirroring:
+        yield mirroring
 
 
 @pytest.fixture
@@ -27,7 +27,5 @@ async def simulator() -> AsyncIterator[StripeSimulator]:
 @pytest.fixture
 async def client(simulator: StripeSimulator) -> AsyncIterator[stripe.StripeClient]:
     http = stripe.AIOHTTPClient()
-    yield stripe.StripeClient(
-        API_KEY, base_addresses={"api": simulator.url}, http_client=http, max_network_retries=0
-    )
+    yield stripe.StripeClient(API_KEY, base_addresses={"api": simulator.url}, http_client=http, max_network_retries=0)
     await http.close_async()  # type: ignore[no-untyped-call]
