@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from adapters.simulated.faults import CALM, Faults
 from adapters.simulated.stripe_book import API_KEY, Begun, StripeBook
-from adapters.simulated.stripe_credits import create_customer
 from adapters.simulated.stripe_errors import Reply, Request, Thing
+from adapters.simulated.stripe_events import encoded, signature
 from adapters.simulated.stripe_routes import new_book
 from amends.ports.steps import Outcome, OutcomeKind, StepCall
 
@@ -62,7 +62,12 @@ class SimulatedStripe:
 
     def customer(self, **fields: str) -> str:
         """One more customer; its id."""
-        return str(create_customer(self.book, dict(fields), ())["id"])
+        return str(self.book.call("POST", "/v1/customers", dict(fields))["id"])
+
+    def webhook(self, event: Thing, secret: str) -> tuple[bytes, str]:
+        """Body and `Stripe-Signature` of an event (`book.listeners` get them), signed now by the simulator's clock."""
+        body = encoded(event)
+        return body, signature(body, secret, self.book.now_s())
 
     def mirrored(self, customer: str) -> dict[str, list[tuple[str, int, str]]]:
         """Ledger key → its credits: transaction, amount above zero, currency. What is due is done before."""

@@ -6,7 +6,6 @@ from time import time
 from typing import Any
 
 from adapters.simulated.stripe_book import API_KEY, StripeBook
-from adapters.simulated.stripe_credits import create_customer
 from adapters.simulated.stripe_faults import FaultKind, StripeFault
 from adapters.simulated.stripe_server import StripeSimulator
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
@@ -25,7 +24,7 @@ class Mirroring:
         self, book: StripeBook, mirror: Callable[[str, int], StepRunner], up: Callable[[bool], Awaitable[None]]
     ) -> None:
         self.book, self.up, self._mirror = book, up, mirror
-        self.customer = str(create_customer(book, {}, ())["id"])
+        self.customer = str(book.call("POST", "/v1/customers")["id"])
         self.first_us = self.now_us()
 
     def now_us(self) -> int:

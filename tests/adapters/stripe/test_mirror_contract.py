@@ -7,7 +7,6 @@ import pytest
 from actors.steps import MirrorCredit
 from adapters.simulated import stripe_steps
 from adapters.simulated.stripe_book import StripeBook
-from adapters.simulated.stripe_credits import create_customer, create_transaction
 from adapters.simulated.stripe_faults import FaultKind
 from adapters.stripe import mirror
 from amends.ports.steps import Outcome
@@ -21,10 +20,10 @@ def said(outcome: Outcome) -> tuple[str, str, bool]:
     return outcome.kind, outcome.code, outcome.may_have_run
 
 
-def noise(book: StripeBook, customer: str, count: int) -> None:
+def noise(book: StripeBook, customer: str, count: int, currency: str = "usd") -> None:
     """Transactions that are not ours."""
     for _ in range(count):
-        create_transaction(book, {"amount": "5", "currency": "usd"}, (customer,))
+        book.call("POST", f"/v1/customers/{customer}/balance_transactions", {"amount": "5", "currency": currency})
 
 
 def test_both_take_the_arguments_that_the_actors_intend() -> None:
@@ -141,7 +140,9 @@ async def test_a_customer_that_is_not_there_is_refused_and_that_is_kept_under_th
 
 
 async def test_a_refusal_whose_cause_is_mended_needs_another_generation(mirroring: Mirroring) -> None:
-    create_transaction(mirroring.book, {"amount": "5", "currency": "eur"}, (mirroring.customer,))
+    mirroring.book.call(
+        "POST", f"/v1/customers/{mirroring.customer}/balance_transactions", {"amount": "5", "currency": "eur"}
+    )
     assert said(await mirroring.credit()) == ("failed", "stripe_refused", False)
     mirroring.book.get("customer", mirroring.customer)["currency"] = "usd"
     assert said(await mirroring.credit()) == ("failed", "stripe_refused", False)
@@ -150,7 +151,9 @@ async def test_a_refusal_whose_cause_is_mended_needs_another_generation(mirrorin
 
 
 async def test_another_currency_than_the_customers_is_refused(mirroring: Mirroring) -> None:
-    create_transaction(mirroring.book, {"amount": "5", "currency": "eur"}, (mirroring.customer,))
+    mirroring.book.call(
+        "POST", f"/v1/customers/{mirroring.customer}/balance_transactions", {"amount": "5", "currency": "eur"}
+    )
     assert said(await mirroring.credit()) == ("failed", "stripe_refused", False)
     assert mirroring.made() == [(5, "")]
 
@@ -248,7 +251,7 @@ async def test_a_try_that_is_cancelled_ends_at_once_and_the_next_one_knows(mirro
 
 async def test_two_customers_do_not_meet_in_a_look_up(mirroring: Mirroring) -> None:
     await mirroring.credit()
-    other = str(create_customer(mirroring.book, {}, ())["id"])
+    other = str(mirroring.book.call("POST", "/v1/customers")["id"])
     outcome = await mirroring.credit(customer=other, ledger_key="credit:meter_2:offline", look_up=True)
     assert outcome.kind == "done"
     assert mirroring.made() == [*ONE, (-250, "credit:meter_2:offline")]

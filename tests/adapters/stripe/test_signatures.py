@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from stripe import SignatureVerificationError, WebhookSignature
 
-from adapters.simulated.stripe_webhooks import signature
+from adapters.simulated.stripe_events import signature
 from adapters.stripe.signatures import MAX_HEADER_CHARS, MAX_ITEMS, BadSignature, verify
 
 SECRET, PREVIOUS = "whsec_current", "whsec_previous"

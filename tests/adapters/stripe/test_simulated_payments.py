@@ -157,6 +157,11 @@ async def test_a_pending_refund_is_created_and_succeeds_later(
     refund = await client.v1.refunds.create_async({"payment_intent": intent.id})
     assert refund.status == "pending"
     settle_refund(simulator.book, refund.id, "succeeded")
+    (created,) = (await client.v1.events.list_async({"type": "refund.created"})).data
+    (settled,) = (await client.v1.events.list_async({"type": "refund.updated"})).data
+    assert created.request is not None
+    assert settled.request is not None
+    assert (created.request.id is None, settled.request.id) == (False, None)  # no request of ours has settled it
     assert (await client.v1.refunds.retrieve_async(refund.id)).status == "succeeded"
     assert (await events(client))[-1] == "refund.updated"
     await client.v1.refunds.update_async(refund.id, {"metadata": {"note": "x"}})
