@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.simulated.faults import NoFaults
 from adapters.simulated.loop import Clock, Crashed, VirtualLoop
-from adapters.simulated.stripe_faults import StripeFault
+from adapters.simulated.stripe_faults import FaultKind, StripeFault
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
 from amends.ports.steps import Outcome, StepCall
 
@@ -36,9 +38,9 @@ class World:
             loop.bury()
             loop.close()
 
-    async def credit(self, faults: NoFaults | None = None, timeout_ms: int = 10_000) -> Outcome:
+    async def credit(self, faults: NoFaults | None = None, timeout_ms: int = 10_000, **more: Any) -> Outcome:
         args = {"customer": self.customer, "amount_minor": 5, "currency": "usd", "ledger_key": "k",
-                "first_us": int(START_S * 1e6)}  # fmt: skip
+                "first_us": int(START_S * 1e6), **more}  # fmt: skip
         call = StepCall("s", "stripe.credit", "a", "a", args, 1, "i", 1, timeout_ms, "a" * 32, "b" * 16)
         mirror = SimulatedMirror(
             self.stripe, now_us=lambda: int((START_S + self.clock.now) * 1e6), faults=faults or NoFaults()
@@ -110,3 +112,32 @@ def test_the_same_story_gives_the_same_answers_and_objects() -> None:
     first, second = told(), told()
     assert first == second
     assert {outcome.kind for outcome in first[0]} == {"unknown", "done"}
+
+
+Trouble = st.tuples(
+    st.sampled_from([*get_args(FaultKind), None]), st.sampled_from([0.0, 0.5, 3600.0, 40_000.0, 90_000.0])
+)
+
+
+@given(troubles=st.lists(Trouble, max_size=12), dies_after_s=st.sampled_from([0.0, 0.2]))
+def test_whatever_goes_wrong_a_caller_that_keeps_the_rule_ends_with_one_transaction(
+    troubles: list[tuple[FaultKind | None, float]], dies_after_s: float
+) -> None:
+    """The rule: again with the same key, and after a stored error with the next generation, which looks first."""
+    world, generation = World(), 0
+    for kind, passes_s in troubles:
+        if kind is not None:
+            world.stripe.book.faults.add(StripeFault(kind, seconds=0.4 if passes_s else 2.0))
+        outcome = world.run(world.credit(timeout_ms=1000, generation=generation, look_up=generation > 0), dies_after_s)
+        if outcome is not None and outcome.code == "stripe_stored_error":
+            generation += 1
+        world.clock.now += passes_s
+        assert world.credits() <= 1
+    world.stripe.book.faults.mend()
+    ended: list[str] = []
+    for _ in range(3):  # what was kept under the key may be an error still
+        world.clock.now += 10.0
+        outcome = world.run(world.credit(generation=generation, look_up=generation > 0))
+        generation += outcome.code == "stripe_stored_error"
+        ended.append(outcome.kind)
+    assert (ended[-1], world.credits()) == ("done", 1)
