@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import Struct
+
 from amends.domain.versions import Message
 
 RESTORED_BY = 2**32  # by how much a restored database raises an epoch: above all that a lost history gave
@@ -65,6 +67,10 @@ class LedgerPosted(Message, frozen=True):
 
     entries: list[dict[str, Any]]
     recovery_trace_id: str = ""
+
+
+class BalanceMoved(Struct, frozen=True):
+    """The account's balance has crossed zero."""
 
 
 class Offer(Message, frozen=True):

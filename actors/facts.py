@@ -6,7 +6,7 @@ What a decision relies on at its commit it requires (`Decision.require`); a fact
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from actors.account.kind import Account
+from actors.account.state import Account
 from actors.money.policy import Policy
 from actors.node.state import Node
 from amends.turn.decision import Decision
@@ -35,6 +35,19 @@ class Facts(Protocol):
 
     def account(self, account_id: str) -> Account | None:
         """The committed account."""
+        ...
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether credits are mirrored to Stripe."""
+        ...
+
+    def payer(self, account_id: str, customer: str) -> tuple[str, str] | None:
+        """(account, currency) of who pays: the account that is named, else the only one with that Stripe customer."""
+        ...
+
+    def balance_minor(self, account_id: str) -> int:
+        """What the account has, by all entries that have committed."""
         ...
 
     def node(self, node_id: str) -> Node | None:

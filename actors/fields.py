@@ -11,6 +11,7 @@ NodeId = Annotated[Name, Asked("the node", example="node-1")]
 AllocationId = Annotated[
     str, Meta(pattern=r"^alloc_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)"), Asked("the allocation", example="{allocation}")
 ]
+MeterId = Annotated[str, Meta(pattern=r"^meter_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
 Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}$(?!\n)")]
 Label = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 Labels = Annotated[

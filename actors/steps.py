@@ -52,7 +52,8 @@ class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """A credit of the ledger, to be made at Stripe for this customer. `amount_minor` is above zero.
 
     `first_us`: when it was sent first; `generation`: the next one after an error that Stripe has stored under the key;
-    `look_up`: it may be there already, so look before it is made.
+    `look_up`: it may be there already, so look before it is made. `spent`: tries of its budget by now; `resent`: by an
+    operator's word.
     """
 
     customer: str
@@ -62,3 +63,5 @@ class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     first_us: int
     generation: int = 0
     look_up: bool = False
+    spent: int = 0
+    resent: bool = False

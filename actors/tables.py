@@ -56,7 +56,7 @@ class DebtRow(Struct):
 class MeterRow(Struct):
     """The usage clock of one allocation (`tables.md`, meter)."""
 
-    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), money=True,
+    table: ClassVar[Table] = Table(name="meters", key=("meter_id",), money=True, found=True,
         live=Live("state", is_in=("accruing",)), facets=(
         Facet(
             name="meter",
@@ -147,4 +147,41 @@ class LedgerRow(Struct):
     created_us: int
 
 
-RENTAL_ROWS: tuple[type[Struct], ...] = (AssignmentRow, DebtRow, MeterRow, LedgerRow, NodesSeenRow, NodeSeenRow)
+class StripeEventRow(Struct):
+    """An event of Stripe's by its id, one for ever: what came of it, and since when we know (R06)."""
+
+    table: ClassVar[Table] = Table(name="stripe_events", key=("event_id",), found=True, facets=(
+        Facet(name="stripe_event", columns=("type", "payment_id", "received_us")),
+        Facet(name="stripe_event.state", wins="last", columns=("state", "account_id", "jseq")),
+    ))  # fmt: skip
+
+    event_id: str
+    type: str
+    payment_id: str
+    state: str
+    account_id: str | None
+    received_us: int
+
+
+class MirrorRow(Struct):
+    """A credit of the ledger on its way to Stripe (`owed`), there (`done`), or given up (`failed`)."""
+
+    table: ClassVar[Table] = Table(name="mirrored_credits", key=("ledger_key",), facets=(
+        Facet(name="mirror", columns=("account_id", "customer", "amount_minor", "currency", "first_us")),
+        Facet(name="mirror.state", wins="last", columns=("state", "generation", "transaction", "jseq")),
+    ))  # fmt: skip
+
+    ledger_key: str
+    account_id: str
+    customer: str
+    amount_minor: int
+    currency: str
+    state: str
+    first_us: int
+    generation: int
+    transaction: str
+
+
+RENTAL_ROWS: tuple[type[Struct], ...] = (
+    AssignmentRow, DebtRow, MeterRow, LedgerRow, StripeEventRow, MirrorRow, NodesSeenRow, NodeSeenRow,
+)  # fmt: skip

@@ -4,7 +4,7 @@ Order: `load` under a lease, `watch` the fleet, `wire` the adapters, `resume` wh
 `serve`: only then does anything new come in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -72,8 +72,11 @@ class Core:
         self._restore = await last_restore(journal)
         return count
 
-    async def watch(self, linked: Callable[[], bool]) -> None:
-        """Have the detector know the fleet. `linked`: whether heartbeats could reach us now."""
+    async def watch(self, linked: Callable[[], bool], balances: Iterable[tuple[str, int]] = ()) -> None:
+        """Have the detector know the fleet, and accounts what they have (`balances`, in minor units).
+
+        `linked`: whether heartbeats could reach us now.
+        """
         engine = self.kernel.engine
         clock = self.kernel.sources.monotonic_us
         self.detector = Detector(
@@ -91,6 +94,8 @@ class Core:
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
         await load_ended(self.pool, self.kernel.journal, beats)
         self.reprobes = Reprobes(engine, self.pool)
+        self.pool.payers.load()
+        self.pool.balances.load(balances)
         if self._restore is not None:
             self._tell_restored(self._restore)
         detector = engine.store.get("detector", FLEET)
@@ -109,10 +114,14 @@ class Core:
 
     def wire(
         self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool],
-        peer_clocks: Mapping[str, PeerClock] = NO_PEERS,
+        peer_clocks: Mapping[str, PeerClock] = NO_PEERS, stripe_is_there: Callable[[], bool] | None = None,
     ) -> None:  # fmt: skip
-        """Join it to the adapters of its world."""
-        conditions = {"bus": lambda target: bus_is_there(), "node_in_reach": self.pool.in_reach}
+        """Join it to the adapters of its world; without a word of Stripe nothing is mirrored there."""
+        self.pool.mirrors = stripe_is_there is not None
+        conditions = {
+            "bus": lambda target: bus_is_there(), "node_in_reach": self.pool.in_reach,
+            "stripe": lambda target: stripe_is_there is not None and stripe_is_there(),
+        }  # fmt: skip
         self.kernel.wire(runners, publisher, conditions, self._domain_of, peer_clocks)
 
     def children(self) -> Sequence[ChildSpec]:
@@ -121,7 +130,7 @@ class Core:
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
-            ChildSpec(name="last-seen", run=self.detector.checkpoint),
+            ChildSpec(name="last-seen", run=self.detector.checkpoint.run),
             ChildSpec(name="epochs", run=self.epochs.run),
             ChildSpec(name="windows", run=self.pool.meters.run, detail=lambda: {"meters": len(self.pool.meters)}),
         ]  # fmt: skip

@@ -10,27 +10,21 @@ one says how it is then.
 import asyncio
 import heapq
 from collections.abc import Callable, Iterator
-from functools import partial
 from math import inf
 
 from actors.node.messages import HeartbeatSeen, Silent
 from actors.node.state import Node
-from actors.tables import NodesSeenRow, part_of
-from amends.ports.journal import Turn
 from amends.runtime.engine import Engine
 from amends.runtime.slices import Slices
-from amends.runtime.writer import Pending
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
-from amends.values.canonical import canonical
-from amends.values.errors import TurnFailed
 from supervisors.boots import BootIds
+from supervisors.checkpoint import Checkpoint
 from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen, Seen
 from supervisors.verdicts import Verdicts
 
 STALL_S = 0.1
-SAVED_AT_ONCE = 16  # parts of the fleet that one turn writes
 AGAIN_S = 1.0  # after which a node that took no word (it is held) is told anew
 
 
@@ -52,11 +46,9 @@ class Detector:
         self._before: dict[str, int] = {}  # of nodes with a new boot id, the last beat with the one they had
         self._boots = BootIds(engine.context.limits("flap_window_ms") / 1000)
         self._seen = last_seen.nodes
+        self.checkpoint = Checkpoint(engine, last_seen)
         self._known: set[str] = set()
-        self._parts: dict[str, dict[str, None]] = {}  # of the fleet, as it is checkpointed
         self._heap: list[tuple[float, str]] = []
-        self._dirty: dict[str, None] = {}  # as they were heard
-        self._saving = 0  # turns with last-seen times on their way
         self._told: set[str] = set()  # nodes that have yet to take in what they were told
         self._owed: dict[str, str] = {}  # of those, who is to be told more: a rival's boot id, or ""
         self._refused: set[str] = set()
@@ -88,7 +80,7 @@ class Detector:
                 self._boots.changed(node_id, seen.boot_id, boot_id, now)
             again = again or not seen.boot_id
             seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
-        self._dirty[node_id] = None
+        self.checkpoint.heard(node_id)
         if moved:
             self._tell_boots(now, node_id)
         elif again:
@@ -163,14 +155,13 @@ class Detector:
             self._guards.watch(node_id, self._domain_of(node))
         if node.state == "retired":
             self._known.discard(node_id)
-            self._parts.get(part_of(node_id), {}).pop(node_id, None)
+            self.checkpoint.forget(node_id)
             self._seen.pop(node_id, None)
             self._boots.forget(node_id)
             self._verdicts.heard(node_id)
             return
-        if node_id not in self._known:
-            self._known.add(node_id)
-            self._parts.setdefault(part_of(node_id), {})[node_id] = None
+        self._known.add(node_id)
+        self.checkpoint.know(node_id)
         if node.state == "offline":
             self._is_offline(node_id, node)
         elif node.state != "registered":
@@ -214,35 +205,6 @@ class Detector:
             for _ in self._look(now):
                 await slices.shared()
                 await self._engine.writer.room()
-
-    async def checkpoint(self) -> None:
-        """Write last-seen times in bulk, every `last_seen_checkpoint_ms`."""
-        period = self._engine.context.limits("last_seen_checkpoint_ms") / 1000
-        while True:
-            await asyncio.sleep(period)
-            if not self._engine.stopping:
-                self.save()
-
-    def save(self) -> None:
-        """Write the parts of the fleet of which any was heard since the last time, unless that is still on its way."""
-        if self._saving:
-            return
-        heard, self._dirty = sorted({part_of(node_id) for node_id in self._dirty}), {}
-        for start in range(0, len(heard), SAVED_AT_ONCE):
-            parts = heard[start : start + SAVED_AT_ONCE]
-            turn = Turn()
-            turn.rows = [NodesSeenRow(part, canonical(self._seen_of(part)).decode()) for part in parts]
-            self._saving += 1
-            self._engine.writer.submit(Pending(turn, partial(self._saved, parts)))
-
-    def _seen_of(self, part: str) -> dict[str, tuple[str, int]]:
-        found = {node_id: self._seen.get(node_id) for node_id in self._parts.get(part, ())}
-        return {node_id: (seen.boot_id, seen.us) for node_id, seen in found.items() if seen is not None and seen.us}
-
-    def _saved(self, parts: list[str], error: TurnFailed | None) -> None:
-        self._saving -= 1
-        if error is not None:
-            self._dirty |= {node_id: None for part in parts for node_id in self._parts.get(part, ())}
 
     def _look(self, now: float) -> Iterator[None]:
         """Find who has fallen silent; others may have the loop after each."""

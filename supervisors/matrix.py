@@ -54,14 +54,17 @@ ROWS = (
         detection="idempotency conflict", action="reject duplicate using key/window check", owner="Billing Worker",
         entity="meter", covers=("billing.debit",), compensations=("cancel·state_change",), budget=(),
         billing="ledger unchanged", exhaustion="billing_conflict", failure_types=("violation",),
-        cases=("billing_conflict",), status="not_built",
+        cases=("billing_conflict",), books=("meters", "ledger_entries"), code="actors.allocation.r05_debit",
     ),
     MatrixRow(
         id="R06", name="duplicate webhook", step="Stripe credit", failure_point="duplicate webhook event",
         detection="unique stripe_event id conflict", action="no-op, acknowledge success", owner="Payments Service",
-        entity="account", covers=("payments.webhook",), compensations=("cancel·external_call",), budget=(),
-        billing="one topup", exhaustion="none", failure_types=("violation",), cases=("deferred_payment",),
-        status="not_built",
+        entity="payment", covers=("payments.webhook", "stripe.credit"), compensations=("cancel·external_call",),
+        budget=("notification_tries", "notification_backoff_ms"),
+        billing="one topup", exhaustion="of a mirrored credit: a case", failure_types=("violation", "error", "timeout"),
+        cases=("deferred_payment", "payment_currency", "payment_dispute", "stripe_mirror_failed"),
+        exhausts="stripe_mirror_failed", books=("ledger_entries",),
+        code="actors.payment.r06_duplicate",
     ),
     MatrixRow(
         id="R07", name="notification publish", step="Notification publish", failure_point="bus temporary failure",
@@ -145,11 +148,12 @@ ROWS = (
     ),
 )  # fmt: skip
 
-MATRIX = Matrix("2026-11-27.1", ROWS)
+MATRIX = Matrix("2026-11-28.1", ROWS)
 
 # What a person settles: kind of case, and the commands that may; its page is docs/runbooks/<kind>.md.
+FREE = ("billing_conflict", "deferred_payment", "payment_currency", "payment_dispute", "stripe_mirror_failed")
 CASES = tuple(
-    CaseKind(kind, commands, f"{kind}.md")
+    CaseKind(kind, commands, f"{kind}.md", kind not in FREE)
     for kind, commands in (
         ("cleanup_exhausted", ("ops.cleanup.retry", "ops.node.retire")),
         ("lockout_failed", ("ops.cleanup.retry",)),
@@ -164,5 +168,10 @@ CASES = tuple(
         ("mass_offline", ("ops.detector.confirm",)),
         ("agent_silent", ("ops.node.drain", "ops.node.quarantine", "ops.node.update")),
         ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
+        ("billing_conflict", ("ops.case.resolve",)),
+        ("deferred_payment", ("cmd.account.create", "ops.case.resolve")),
+        ("payment_currency", ("ops.case.resolve",)),
+        ("payment_dispute", ("ops.case.resolve",)),
+        ("stripe_mirror_failed", ("ops.account.retry_mirror", "ops.case.resolve")),
     )
 )

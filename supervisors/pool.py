@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from msgspec import Struct
 
-from actors.account.kind import Account
+from actors.account.state import Account
 from actors.allocation.r04_cleanup import LOCKOUT
 from actors.allocation.state import Allocation, user_of
 from actors.between import Offer, SetupFailed, Suspicion
@@ -21,10 +21,12 @@ from actors.tables import AssignmentRow, DebtRow
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone
+from supervisors.balances import Balances
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
 from supervisors.meters import Meters
+from supervisors.payers import Payers
 
 OFFER_AGAIN_S = 0.05
 IN_REACH = ("registered", "ready", "draining", "quarantined")
@@ -38,6 +40,8 @@ class Pool:
         self.policy, self._last_seen, self._guards = policy, last_seen, guards
         self.policies = {policy.sha256: policy}  # by hash: an open meter keeps the one that it was opened under
         self.meters = Meters(self.policy_of)
+        self.mirrors = False  # whether credits are mirrored to Stripe
+        self.payers, self.balances = Payers(), Balances()
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self.restored = 0  # the number of the last restore: no node that was not told of it is assigned
@@ -59,6 +63,8 @@ class Pool:
         self._engine = engine
         engine.listeners.append(self.follow)
         self.meters.attach(engine)
+        self.payers.attach(engine)
+        self.balances.attach(engine)
         engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------
@@ -75,6 +81,14 @@ class Pool:
         """The committed account."""
         account = self._get("account", account_id)
         return account if isinstance(account, Account) else None
+
+    def payer(self, account_id: str, customer: str) -> tuple[str, str] | None:
+        """(account, currency) of who pays: the account that is named, else the only one with that Stripe customer."""
+        return self.payers.payer(account_id, customer)
+
+    def balance_minor(self, account_id: str) -> int:
+        """What the account has, by all entries that have committed."""
+        return self.balances.minor(account_id)
 
     def node(self, node_id: str) -> Node | None:
         """The committed node, if it lives."""

@@ -1,10 +1,12 @@
 """The rental domain, assembled: its actor kinds, steps with undo, matrix and cases. Data only."""
 
 from actors.account.kind import ACCOUNT
+from actors.account.messages import RetryMirror
 from actors.allocation.kind import ALLOCATION
 from actors.detector.kind import DETECTOR
 from actors.node.kind import NODE
-from actors.steps import InstallKey, OnNode, OnUser, Reconcile, RemoveUser, UndoUser
+from actors.payment.kind import PAYMENT
+from actors.steps import InstallKey, MirrorCredit, OnNode, OnUser, Reconcile, RemoveUser, UndoUser
 from actors.tables import RENTAL_ROWS
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_REQUESTS, DELIVERY_STEPS
 from amends.domain.domain import Domain
@@ -68,14 +70,35 @@ STEPS = (
         no_undo="an operator's word stands",
         failures=("policy",),
     ),
+    StepSpec(
+        name="payments.webhook",
+        external=False,
+        no_undo="what is refused has changed nothing",
+        failures=("violation",),
+    ),
+    StepSpec(
+        name="billing.debit",
+        external=False,
+        no_undo="what is refused has changed nothing",
+        failures=("violation",),
+    ),
+    StepSpec(
+        name="stripe.credit",
+        adapter="stripe",
+        timeout="provider_timeout_ms",
+        no_undo="what was given stays given",
+        needs=("stripe",),
+        per_target=4,
+        args=MirrorCredit,
+    ),
     *DELIVERY_STEPS,
 )
 
 RENTAL = Domain(
     name="rental",
-    kinds=(ACCOUNT, NODE, ALLOCATION, DETECTOR, *DELIVERY_KINDS),
+    kinds=(ACCOUNT, PAYMENT, NODE, ALLOCATION, DETECTOR, *DELIVERY_KINDS),
     steps=STEPS,
-    requests=DELIVERY_REQUESTS,
+    requests=(*DELIVERY_REQUESTS, RetryMirror),
     matrix=MATRIX,
     cases=CASES,
     rows=RENTAL_ROWS,

@@ -18,7 +18,6 @@ from msgspec import Meta, Struct
 from actors.fields import MAX_RATE
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
-from supervisors.matrix import MATRIX
 from supervisors.timing import TIMING, Profile, timing
 
 Role = Literal["operator", "viewer"]
@@ -90,7 +89,7 @@ class AnchorSettings(Section, frozen=True):
 
 
 class StripeSettings(Section, frozen=True):
-    """`[stripe]`; rows R05 and R06 are not built, so anything set here is refused."""
+    """`[stripe]`; `webhook_secrets` the current one first; `api_base` of a simulator. Keys and secrets are secret."""
 
     api_key: str = ""
     api_base: str = ""
@@ -180,7 +179,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     _check_tokens(name, settings)
     _check_texts(name, text, settings)
     _check_users_file(name, text, settings)
-    _check_not_built(name, settings)
+    _check_stripe(name, settings)
     return settings
 
 
@@ -325,6 +324,9 @@ def check_serving(settings: Settings) -> None:
         )
 
 
-def _check_not_built(name: str, settings: Settings) -> None:
-    if settings.stripe != StripeSettings() and MATRIX.row("R05").status == "not_built":
-        raise BadConfiguration(f"{name}: [stripe] belongs to the rows R05 and R06, which are not_built in this release")
+def _check_stripe(name: str, settings: Settings) -> None:
+    stripe = settings.stripe
+    if stripe.mirror_credits and not stripe.api_key:
+        raise BadConfiguration(f"{name}: [stripe].mirror_credits needs [stripe].api_key")
+    if any(not secret.strip() for secret in stripe.webhook_secrets):
+        raise BadConfiguration(f"{name}: [stripe].webhook_secrets has an empty one; Stripe's begin with whsec_")

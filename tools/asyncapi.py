@@ -21,9 +21,11 @@ from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
+from supervisors.api.proofs import Proofs
 from supervisors.api.questions import Questions
 from supervisors.api.replies import data_schema, row
 from supervisors.api.traces import Traces
+from supervisors.api.webhooks import Webhooks
 from supervisors.rental import RENTAL
 from tools import asyncapi_schemas as schemas
 from tools.views import column_type, views
@@ -37,7 +39,8 @@ def endpoints() -> list[Endpoint]:
     none = cast(Any, None)
     asked = (
         OperatorQuestions(none, none, none, none), PolicyQuestions(none, none), LedgerQuestions(none),
-        Traces(none, none, none, none), Questions(none, ENTITIES),
+        Traces(none, none, none, none), Questions(none, ENTITIES), Webhooks(none, none, none, none),
+        Proofs(none, none),
     )  # fmt: skip
     questions = [endpoint for each in asked for endpoint in each.endpoints()]
     return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]

@@ -41,7 +41,7 @@ RECORDS: Final = frozenset(
 )  # fmt: skip
 ROLES: Final = {
     "caller": "callers and operators", "operator": "operators", "viewer": "operators and viewers",
-    "reader": "callers, operators, viewers",
+    "reader": "callers, operators, viewers", "signed": "whoever has Stripe's signature",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def listed(names: Any) -> str:
 # --- subjects ----------------------------------------------------------------------------------------
 
 
-def described(kind: Any) -> str:
+def described(kind: Any) -> str:  # noqa: PLR0911 - a word for each kind of type
     """A field's type and bounds in words."""
     match kind:
         case inspect.Metadata():
@@ -76,6 +76,8 @@ def described(kind: Any) -> str:
         case inspect.UnionType():
             (one,) = (one for one in kind.types if not isinstance(one, inspect.NoneType))
             return f"{described(one)}; or null"
+        case inspect.AnyType():
+            return "anything"
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType():
@@ -172,7 +174,7 @@ def part_of(endpoint: Endpoint) -> str:
     """In which part a subject stands: operators' questions and those of records have pages of their own."""
     family, entity, *_ = endpoint.subject.split(".")
     match family:
-        case "cmd":
+        case "cmd" | "ingress":
             return "commands"
         case "ops":
             return "operators" if endpoint.answer is None else "inspection"

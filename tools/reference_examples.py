@@ -19,7 +19,7 @@ from amends.domain.api import Request, example_of
 from amends.domain.domain import requests_of
 from amends.values import ids
 from supervisors.matrix import MATRIX
-from supervisors.policy_file import built_in
+from supervisors.policy_file import BUILT_IN, built_in
 from supervisors.rental import RENTAL
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ HOST_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkGFP6jA35xzb5GpLR0Rjjfx
 CUSTOMER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGn2q0yRkD1zVZQ7eF2p8mT4bLqv0sXhW3uJ6cN9tYwE"
 NAMES: Final = {
     "allocation": ALLOCATION, "notification": NOTIFICATION, "event": EVENT, "case": CASE, "host_key": HOST_KEY,
-    "customer_key": CUSTOMER_KEY,
+    "customer_key": CUSTOMER_KEY, "meter": METER,
 }  # fmt: skip
 
 ACCESS: Final[Json] = msgspec.to_builtins(access_to(ALLOCATION, "10.0.0.11", 22, HOST_KEY))
@@ -198,12 +198,29 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
         "version": POLICY.version, "sha256": POLICY.sha256, "in_force": True, "currency": POLICY.currency,
         "rules": [msgspec.to_builtins(POLICY.rules[-1])], "toml": 'policy_version = "2026-01-01.1"\n…', "problem": "",
     }),
+    "ingress.stripe": (
+        {"id": "evt_1", "type": "payment_intent.succeeded",
+         "data": {"object": {"id": "pi_1", "amount_received": 5000, "currency": "usd", "customer": None,
+                             "metadata": {"account_id": "acme"}}}},
+        {"duplicate": False},
+    ),
     "ops.policy.evaluate": (
         {"rate_uminor_per_hour": 249000000, "started_us": T0, "cause": "force_release", "reason": "operator_request",
          "stop_us": T0 + 2_400_000_000, "posted_through_us": T0 + 2_400_000_000, "later_cause": "node_offline",
          "later_stop_us": T0 + 2_370_000_000},
         {"posted": 166, "final": 0, "minimum": 0, "overrun": 3, "policy_credit": 0, "net": 163,
          "rule_id": "force_default", "policy_version": POLICY.version, "policy_sha256": POLICY.sha256},
+    ),
+    "ops.ledger.verify": (
+        {"account_id": "acme"},
+        {"checked": {"meters": 1, "payments": 0, "accounts": 0, "entries": 1, "mirrored": 0}, "wrong": [],
+         "wrong_count": 0, "cursor": "payments:"},
+    ),
+    "ops.policy.backtest": (
+        {"toml": BUILT_IN.read_text(encoding="utf-8").replace("2026-01-01.1", "2026-06-01.1"), "since_us": T0},
+        {"policy_version": "2026-06-01.1", "policy_sha256": _hex("other", 64), "meters": 1, "charged_minor": 249,
+         "credited_minor": 0, "would_charge_minor": 249, "would_credit_minor": 0, "not_comparable": 0,
+         "rules": {"release_default": {"meters": 1, "credited_minor": 0}}, "changes": [], "cursor": None},
     ),
     "ops.trace.verify": ({}, {"valid": True, "compensations": 14, "spans": 168, "differences": []}),
     "ops.trace.export": (
@@ -231,6 +248,12 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
 
 # What a reader of the example must know beside it.
 NOTES: Final[dict[str, str]] = {
+    "ingress.stripe": "Shortened. The body is the event as Stripe sent it, byte for byte, with its header "
+    "`Stripe-Signature`; no key and no token. Over HTTP it is `POST /stripe/webhook` (`credit-policy.md`).",
+    "ops.ledger.verify": "A page: meters, then payments, then accounts; `cursor` leads on, null is the end. `wrong` has "
+    "at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor` and `found_minor`.",
+    "ops.policy.backtest": "A page of 200 rentals, the amounts those of the page. `toml` is a whole policy file. "
+    "`not_comparable`: the last heartbeat was not recorded, since the policy of the day did not go by it.",
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
     "on after the reply, which then says `complete: false`; the audit entry at its end has the same counts.",
     "ops.streams.create": "The work goes on after the reply; an audit entry says how it ended.",

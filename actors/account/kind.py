@@ -2,18 +2,14 @@
 
 from typing import Any
 
-from actors.account.messages import CreateAccount
-from actors.between import LedgerPosted
-from amends.domain.kinds import ActorKind, ActorState
+from actors.account import mirror
+from actors.account.messages import CreateAccount, ResendCredits
+from actors.account.state import Account
+from actors.between import BalanceMoved, LedgerPosted
+from actors.facts import facts
+from amends.domain.kinds import ActorKind
 from amends.turn.decision import Decision
-
-
-class Account(ActorState, frozen=True, kw_only=True):
-    """Who pays, and in which currency."""
-
-    currency: str
-    created_us: int
-    stripe_customer_id: str | None = None
+from amends.turn.messages import StepDone
 
 
 def _create(s: Account | None, m: CreateAccount, d: Decision) -> None:
@@ -28,6 +24,20 @@ def _posted(s: Account, m: LedgerPosted, d: Decision) -> None:
     for number, entry in enumerate(m.entries, s.event_seq + 1):
         d.announce("account", d.id, "ledger_posted", seq=number, cause=entry["entry_type"], data=entry)
     d.set(event_seq=s.event_seq + len(m.entries))
+    mirror.intend(s, m.entries, d)
+
+
+def _balance(s: Account, m: BalanceMoved, d: Decision) -> None:
+    """An event for each time that it falls below zero; what has changed back meanwhile is none."""
+    balance = facts(d).balance_minor(d.id)
+    if (balance < 0) == s.overdrawn:
+        return
+    if balance < 0:
+        seq = s.event_seq + 1
+        d.announce("account", d.id, "balance_negative", seq=seq, data={
+            "account_id": d.id, "balance_minor": balance, "currency": s.currency})  # fmt: skip
+        d.set(event_seq=seq)
+    d.set(overdrawn=balance < 0)
 
 
 def view_account(s: Account, identifier: str, d: Any) -> dict[str, Any]:
@@ -45,7 +55,13 @@ ACCOUNT = ActorKind(
     state_type=Account,
     states={"open": "forever"},
     transitions={("", "open"): "account.create"},
-    handlers={CreateAccount: _create, LedgerPosted: _posted},
+    handlers={
+        CreateAccount: _create,
+        LedgerPosted: _posted,
+        BalanceMoved: _balance,
+        StepDone: mirror.step_done,
+        ResendCredits: mirror.resend,
+    },
     creates=frozenset({CreateAccount}),
     view=view_account,
 )

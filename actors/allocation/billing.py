@@ -46,6 +46,34 @@ def post(s: Allocation, m: PostWindows, d: Decision) -> None:
         d.row(_meter(d, posted_us=due[-1].to_us))
 
 
+def next_window(d: Decision) -> Window | None:
+    """The next window of a running meter that has ended and is not posted."""
+    policy, usage = _policy(d), _usage(d)
+    window_us = policy.time.window_us
+    return next(windows(usage, window_us, _posted_us(d), grid_start(d.now_us, window_us)), None)
+
+
+def posted_window(d: Decision, start_us: int) -> Window | None:
+    """The window of that grid start as it was posted, of which nothing is read: entries are the formula's (B1)."""
+    usage, window_us, posted_us = _usage(d), _policy(d).time.window_us, _posted_us(d)
+    from_us, to_us = max(start_us, usage.start_us), min(start_us + window_us, posted_us)
+    if start_us % window_us or from_us >= to_us or start_us < grid_start(usage.start_us, window_us):
+        return None
+    return Window(start_us, from_us, to_us, usage.between(from_us, to_us))
+
+
+def ends_past_stop(d: Decision, start_us: int) -> bool:
+    """Whether the meter has stopped before the end of that window."""
+    stopped_us = d.state.billing.stopped_us
+    return stopped_us is not None and start_us + _policy(d).time.window_us > stopped_us
+
+
+def post_one(d: Decision, window: Window) -> None:
+    """Post the next window."""
+    _debit(d, window, _policy(d).currency)
+    d.row(_meter(d, posted_us=window.to_us))
+
+
 def stop(d: Decision, at_us: int, cause: Cause, reason: str = "") -> Settlement:
     """It ends, for the first time: what is still due is posted, and what the policy gives back is given.
 

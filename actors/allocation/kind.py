@@ -11,11 +11,19 @@ from actors.allocation import (
     r02_setup,
     r03_activation,
     r04_cleanup,
+    r05_debit,
     r08_node_loss,
     r09_force_release,
     release,
 )
-from actors.allocation.messages import ForceRelease, PostWindows, ReleaseAllocation, RequestAllocation, RetryCleanup
+from actors.allocation.messages import (
+    ForceRelease,
+    PostWindow,
+    PostWindows,
+    ReleaseAllocation,
+    RequestAllocation,
+    RetryCleanup,
+)
 from actors.allocation.state import Allocation, view_allocation
 from actors.allocation.upgrades import in_parts, owes_its_user
 from actors.between import CleanupLost, NodeLost, NodeMoved, Offer, Suspicion
@@ -90,6 +98,7 @@ ALLOCATION = ActorKind(
         ForceRelease: r09_force_release.force_release,
         NodeLost: r08_node_loss.lost,
         PostWindows: billing.post,
+        PostWindow: r05_debit.post_window,
         RetryCleanup: r04_cleanup.retry,
         CleanupLost: r04_cleanup.lost,
         StepDone: _step_done,

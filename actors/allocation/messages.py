@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta, Struct
 
-from actors.fields import MAX_RATE, AccountId, AllocationId, KeyText, Labels, NodeId
-from amends.domain.api import Asked, Command, Name, Reason, Request, ShortText
+from actors.fields import MAX_RATE, AccountId, AllocationId, KeyText, Labels, MeterId, NodeId
+from amends.domain.api import Asked, Command, Instant, Name, Reason, Request, ShortText
 
 _BEGUN: dict[str, Any] = {
     "state": "requested", "node_id": None, "attempt_id": None, "release_cause": None, "cleanup_pending": False,
@@ -17,6 +17,9 @@ _RELEASING: dict[str, Any] = {
 }  # fmt: skip
 
 
+_POSTED = {
+    "ledger_key": {"type": "string"}, "amount_minor": {"type": "integer"}, "duplicate": {"type": "boolean"},
+}  # fmt: skip
 _ACCEPTED = {"accepted_us": {"type": "integer"}, "already_terminal": {"type": "boolean"}}
 
 
@@ -79,6 +82,25 @@ class ForceRelease(Request, frozen=True):
     reason_code: Annotated[
         ShortText, Asked("what the policy goes by, such as operator_request or platform_fault", "--reason-code")
     ]
+    reason: Reason
+
+
+class PostWindow(Request, frozen=True):
+    """ops.billing.post_window: one debit delivered from outside; it is held to the formula (R05)."""
+
+    command: ClassVar[Command] = Command(
+        subject="ops.billing.post_window", help="post the next window of a meter", role="operator", of="allocation",
+        found="meter", row="",
+        answer=_POSTED,
+        example={"amount_minor": 249, "delivery_id": "biller-77", "reason": "the worker was replayed"},
+        beside={"ledger_key": "debit:{meter}:1768464000000000", "amount_minor": 249, "duplicate": False},
+    )  # fmt: skip
+    meter_id: Annotated[MeterId, Asked("the meter", example="{meter}")]
+    window_start_us: Annotated[
+        Instant, Asked("where the window starts on the grid", "--window", "time", example=1_768_464_000_000_000)
+    ]
+    amount_minor: Annotated[Annotated[int, Meta(ge=0, le=2**62)], Asked("what it comes to, in minor units", "--amount")]
+    delivery_id: Annotated[ShortText, Asked("the sender's own id of this delivery", "--delivery")]
     reason: Reason
 
 

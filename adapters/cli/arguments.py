@@ -139,13 +139,19 @@ def _value(field: Field, value: Any) -> Any:
     if field.kind == "labels":
         return dict(_pair(one) for one in value)
     if field.kind == "line" and value.startswith("@"):
-        try:
-            return Path(value[1:]).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Usage(f"{field.option}: {error}") from error
+        return _content(field, value[1:]).strip()
+    if field.kind == "file":
+        return _content(field, value)
     if field.kind == "time":
         return microseconds(value)
     return value
+
+
+def _content(field: Field, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(f"{field.option or field.name}: {error}") from error
 
 
 def filters_of(typed: argparse.Namespace) -> dict[str, Any]:

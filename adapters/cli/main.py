@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli import arguments, money, tables, trace, why
+from adapters.cli import arguments, money, proofs, tables, trace, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
 from adapters.cli.verbs import QUESTIONS, LocalVerb, Verb, all_verbs
@@ -106,12 +106,14 @@ async def _talk(verb: Verb, typed: argparse.Namespace) -> tuple[str, int]:
             return await _list(api, verb, typed, data), DONE
         if verb.show == "statement":
             answer = await money.statement(api, verb.subject, data)
+        elif verb.show in PAGED:
+            answer = await PAGED[verb.show](api, verb.subject, data)
         else:
             answer = await api.ask(verb.subject, data)
         if verb.show == "case" and not typed.json:
             case = answer.get("case", {})
             answer["settle"] = why.settle_lines(case, await why.target(api, case), typed.verbs) if case else []
-    status = REFUSED if verb.show == "verdict" and not answer.get("valid") else DONE
+    status = REFUSED if verb.show in ("verdict", "ledger") and not answer.get("valid") else DONE
     return _json(answer) if typed.json else SHOW[verb.show](verb, answer), status
 
 
@@ -243,6 +245,15 @@ def _case(verb: Verb, answer: dict[str, Any]) -> str:
     return "\n".join([*parts, "", runbook]) if runbook else "\n".join(parts)
 
 
+def _ledger(verb: Verb, answer: dict[str, Any]) -> str:
+    return proofs.verdict_page(answer, _width())
+
+
+def _backtest(verb: Verb, answer: dict[str, Any]) -> str:
+    return proofs.backtest_page(answer, _width())
+
+
+PAGED: Final = {"ledger": proofs.verified, "backtest": proofs.backtested}
 SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "record": _record,
     "rental": _rental,
@@ -250,6 +261,8 @@ SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "statement": _statement,
     "explanation": _explanation,
     "policy": _policy,
+    "ledger": _ledger,
+    "backtest": _backtest,
     "tree": _tree,
     "matrix": _matrix,
     "case": _case,

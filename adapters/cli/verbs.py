@@ -12,13 +12,14 @@ from msgspec import Struct
 from amends.domain.api import Field as RequestField
 from amends.domain.api import Request, fields_of
 
-Kind = Literal["text", "int", "time", "labels", "flag", "line", "names", "path", "paths"]
+Kind = Literal["text", "int", "time", "labels", "flag", "line", "file", "names", "path", "paths"]
 
 
 class Field(Struct, frozen=True):
     """One value of a request: where it goes (`name`, dots for nesting) and how it is typed.
 
-    Without `option` it is positional. `line`: a text, or `@FILE` for its content; `time`: microseconds or ISO 8601.
+    Without `option` it is positional. `line`: a text, or `@FILE` for its content; `file`: the content of that one;
+    `time`: microseconds or ISO 8601.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Verb(Struct, frozen=True):
         "statement",
         "explanation",
         "policy",
+        "ledger",
+        "backtest",
         "verdict",
     ] = "record"
     changes: bool = False
@@ -100,6 +103,13 @@ QUESTIONS: Final = (
         Field("later_cause", "a cause that came later", "--later-cause"),
         Field("later_stop_us", "… and the end that it proves", "--later-stop", "time"),
     )),
+    Verb("policy backtest", "ops.policy.backtest", "what another policy would have charged and credited", (
+        Field("toml", "its policy file", kind="file"),
+        Field("since_us", "rentals that ended from this time on", "--since", "time", required=True),
+    ), show="backtest"),
+    Verb("ledger verify", "ops.ledger.verify", "reckon every meter, payment and balance anew, and compare", (
+        Field("account_id", "of this account only", "--account"),
+    ), show="ledger"),
     Verb("audit verify", "ops.audit.verify", "check the chain of the audit log", show="verdict"),
     Verb("trace verify", "ops.trace.verify", "compare compensation records with their spans", show="verdict"),
     Verb("trace show", "ops.trace.export", "the spans of a trace and of those it leads to, as trees", (

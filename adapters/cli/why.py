@@ -36,13 +36,15 @@ LEADING: Final = frozenset(entity for entity, _ in POINTERS.values())  # `step:s
 # An entity → the request field that names it in the commands of its cases.
 FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
-    "domain": "domain",
+    "domain": "domain", "account": "account_id",
 }  # fmt: skip
 
 # Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
 # up that still owes something. `{…}` stands in the case's evidence.
+QUOTED: Final = '"…"'
 UPDATE: Final = "--host {host} --port {port} --host-key @NEW_HOST_KEY.pub"
 LOST: Final = "--acknowledge-lost"
+CUSTOMER: Final = "--stripe-customer {customer}"
 DOMAIN: Final = "--domain {domain}"
 
 
@@ -177,7 +179,7 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
     known = {FIELD_OF.get(kind, ""): name, "case_id": str(case["case_id"])}
     evidence = _plain(case.get("evidence"))
     for source in (row, evidence if isinstance(evidence, dict) else {}):
-        fields = ("node_id", "host", "port")
+        fields = ("node_id", "host", "port", "account_id", "currency", "customer")
         known |= {field: str(source[field]) for field in fields if source.get(field) and field not in known}
     subjects = [str(subject) for subject in _plain(case.get("commands")) or []]
     owes = kind != "node" or row.get("dirty")
@@ -185,6 +187,8 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
         # Refused until its debts are settled: those say how, and a person may acknowledge them by a word of its own.
         subjects = [subject for subject in subjects if subject != "ops.node.return_to_service"]
     beside = {"ops.node.update": UPDATE, "ops.node.retire": LOST if owes else "", "ops.detector.confirm": DOMAIN}
+    if known.get("customer"):
+        beside["cmd.account.create"] = CUSTOMER
     senders = {verb.subject: verb for verb in verbs}
     return [
         command_line(senders[subject], known, beside.get(subject, "")) if subject in senders else subject
@@ -199,7 +203,7 @@ def command_line(verb: Verb, known: Mapping[str, str], beside: str) -> str:
         if not field.option:
             words.append(known.get(field.name, field.name.upper()))
         elif field.required:
-            words.append(f'{field.option} "…"')
+            words.append(f"{field.option} {known.get(field.name) or QUOTED}")
     if beside:
         given = {name: shlex.quote(value) for name, value in known.items()}
         words.append(beside.format_map({"host": "HOST", "port": "22", **given}))

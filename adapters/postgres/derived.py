@@ -27,6 +27,8 @@ def statements_of(rows: Sequence[type[Struct]], kinds: Sequence[ActorKind]) -> I
             yield live_name(row), f"What is live of {table.name}, as it was committed.", _live(row, table)
         if table.after:
             yield after_name(row), f"What of {table.name} has its {table.after} after an instant.", _after(row, table)
+        if table.found:
+            yield found_name(row), f"The row of {table.name} with that key.", _found(row, table)
     for name, kind in {kind.table: kind for kind in kinds}.items():
         yield from _state(name, kind)
 
@@ -47,6 +49,11 @@ def live_name(row: type[Struct]) -> str:
 def after_name(row: type[Struct]) -> str:
     """The name of the read of a row type's rows after an instant."""
     return table_of(row).statement.replace("write_", "after_", 1)
+
+
+def found_name(row: type[Struct]) -> str:
+    """The name of the read of one of a row type's rows by its key."""
+    return table_of(row).statement.replace("write_", "find_", 1)
 
 
 def _purpose(row: type[Struct]) -> str:
@@ -137,6 +144,11 @@ def _live(row: type[Struct], table: Table) -> str:
 def _after(row: type[Struct], table: Table) -> str:
     order = ", ".join((table.after, *table.key))
     return f"SELECT\n{_wrapped(columns_of(row))}\nFROM {table.name} WHERE {table.after} > $1\nORDER BY {order};"
+
+
+def _found(row: type[Struct], table: Table) -> str:
+    (key,) = table.key
+    return f"SELECT\n{_wrapped(columns_of(row))}\nFROM {table.name} WHERE {key} = $1;"
 
 
 def condition(live: Live) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 
 from adapters.postgres.connect import classify, close, connect
-from adapters.postgres.derived import after_name, columns_of, live_name
+from adapters.postgres.derived import after_name, columns_of, found_name, live_name
 from adapters.postgres.statements import statement
 from amends.ports.journal import KeptReply, RowT, StateWrite, StoredActor, StoredEvent
 from amends.values.errors import Locked, Unavailable
@@ -111,6 +111,11 @@ class Stored:
         """See `Journal.rows_after`."""
         async for part in self._parts(after_name(row), us):
             yield [row(*found) for found in part]
+
+    async def find(self, row: type[RowT], key: str) -> RowT | None:
+        """See `Journal.find`."""
+        found = await self.fetch(found_name(row), key)
+        return row(*found[0]) if found else None
 
     async def documents(self, kind: str) -> dict[str, bytes]:
         """See `Journal.documents`."""

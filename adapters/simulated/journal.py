@@ -243,6 +243,13 @@ class SimulatedJournal:
         if found := [_made(row, each) for each in rows if (each[table.after] or 0) > us]:
             yield found
 
+    async def find(self, row: type[RowT], key: str) -> RowT | None:
+        """See `Journal.find`."""
+        table = table_of(row)
+        await self._read(f"{row.__name__} {key}", table.name)
+        found = self._kept.tables.rows[table.name].get((key,))
+        return _made(row, found) if found is not None else None
+
     async def documents(self, kind: str) -> dict[str, bytes]:
         """See `Journal.documents`."""
         await self._read(f"documents {kind}", "document")

@@ -29,6 +29,7 @@ class Credit(Struct, frozen=True):
     first_us: int
     generation: int = 0
     look_up: bool = False
+    # The rest is the sender's own: `spent`, `resent`.
 
     @property
     def key(self) -> str:

@@ -7,8 +7,9 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from amends.ports.journal import Turn
 from amends.runtime.engine import Engine
@@ -18,6 +19,9 @@ from amends.values import ids
 from amends.values.errors import Rejected
 from amends.values.records import AuditDraft
 from supervisors.settings import Operator, Settings
+
+LOOK_S = 1.0  # how often refusals are looked at
+ACTIONS = {"bad_signature": "payments.webhook.rejected"}  # of refusals that are no matter of tokens
 
 
 def operators(settings: Settings, own_token: Callable[[], str]) -> tuple[dict[str, Operator], str]:
@@ -34,9 +38,12 @@ class Gatekeeper:
     def __init__(self, settings: Settings, known: dict[str, Operator]) -> None:
         self._callers, self._operators = settings.known_callers, known
         self._refusals: Counter[tuple[str, str]] = Counter()
+        self._written: dict[tuple[str, str], float] = {}  # when each had its last entry
 
     def __call__(self, headers: Headers, role: str) -> Identity:
-        """The identity behind the headers, good for `role` (caller, reader, viewer, operator)."""
+        """The identity behind the headers, good for `role` (caller, reader, viewer, operator, signed)."""
+        if role == "signed":
+            return Identity("stripe", accounts=())
         token = _bearer(headers)
         if role in ("operator", "viewer"):
             return self._operator(token, role)
@@ -95,24 +102,30 @@ class Gatekeeper:
         raise Rejected(code, message)
 
     async def audit(self, engine: Engine, period_s: float = 60.0) -> None:
-        """One aggregated entry per source, kind and minute."""
+        """One aggregated entry per source, kind and minute: the first at once, what follows when the minute is over."""
         while True:
-            await asyncio.sleep(period_s)
-            self.flush(engine)
+            await asyncio.sleep(min(LOOK_S, period_s))
+            now_s = time.monotonic()
+            self._written = {key: at_s for key, at_s in self._written.items() if now_s - at_s < period_s}
+            self._write(engine, {key: self._refusals.pop(key) for key in [*self._refusals] if key not in self._written})
 
     def flush(self, engine: Engine) -> None:
         """Write what was refused since the last time."""
         counted, self._refusals = self._refusals, Counter()
+        self._write(engine, counted)
+
+    def _write(self, engine: Engine, counted: Mapping[tuple[str, str], int]) -> None:
         if not counted:
             return
         now = engine.now_us()
+        self._written |= dict.fromkeys(counted, time.monotonic())
         turn = Turn()
         turn.audits = [
             AuditDraft(
                 ids.type_id("aud", now, secrets.token_bytes(10)),
                 now,
                 source,
-                f"auth.{code}",
+                ACTIONS.get(code, f"auth.{code}"),
                 "api:amends",
                 None,
                 None,

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from actors.allocation.messages import RequestAllocation
+from actors.account.messages import ResendCredits, RetryMirror
+from actors.allocation.messages import PostWindow, RequestAllocation
 from actors.fields import AccountId
+from actors.tables import MeterRow
 from amends.delivery.requests import AcknowledgeCase, RedispatchOutbox, SettleCase
 from amends.domain.api import CaseId, Command, Instant, Request, ShortText
 from amends.domain.domain import Domain, requests_of
@@ -23,6 +25,8 @@ Outcome = Callable[[str], Awaitable[dict[str, Any]]]
 KeyCheck = Callable[[str], str]
 Check = Callable[[Any, Identity], Any]  # the request as it may go on; raises `Rejected`
 Finder = Callable[[Any], Awaitable[tuple[str, str, Any]]]  # kind and id of the actor, and its message
+
+GivenUp = Callable[[str], Awaitable[list[dict[str, Any]]]]  # by account: credits that never came to Stripe
 
 
 class CaseShow(Request, frozen=True):
@@ -151,8 +155,13 @@ def _host_key(request: Any, check: KeyCheck) -> Any:
 # --- entities that are found by the id of something they have -------------------------------------------
 
 
-def finders(journal: Journal) -> Mapping[str, Finder]:
-    """Who gets a request on an outbox row or a case."""
+async def nothing_given_up(account_id: str) -> list[dict[str, Any]]:
+    """Of a composition that mirrors nothing."""
+    return []
+
+
+def finders(journal: Journal, given_up: GivenUp = nothing_given_up) -> Mapping[str, Finder]:
+    """Who gets a request on an outbox row, a case, a meter, or on credits that were given up."""
 
     async def outbox(request: RedispatchOutbox) -> tuple[str, str, Any]:
         event = next(iter(await journal.events("", [request.outbox_id])), None)
@@ -172,4 +181,13 @@ def finders(journal: Journal) -> Mapping[str, Finder]:
         acknowledge = isinstance(request, AcknowledgeCase)
         return kind, identifier, ResolveCase(found.kind, request.case_id, request.reason, acknowledge, row)
 
-    return {"outbox": outbox, "case": case}
+    async def mirror(request: RetryMirror) -> tuple[str, str, Any]:
+        return "account", request.account_id, ResendCredits(await given_up(request.account_id), request.reason)
+
+    async def meter(request: PostWindow) -> tuple[str, str, Any]:
+        found = await journal.find(MeterRow, request.meter_id)
+        if found is None:
+            raise Rejected("not_found", f"there is no meter {request.meter_id!r}", field="meter_id")
+        return "allocation", found.allocation_id, request
+
+    return {"outbox": outbox, "case": case, "meter": meter, "mirror": mirror}

@@ -82,7 +82,8 @@ class Questions:
         opening = await side.rows("balance_at", request.account_id, *after, asker=asker) if after > (0, "") else []
         balance = await side.rows("balance", request.account_id, asker=asker)
         return {
-            "entries": entries, "balance_minor": balance[0]["balance_minor"], "currency": account["currency"],
+            "entries": entries, "balance_minor": balance[0]["balance_minor"] if balance else 0,
+            "currency": account["currency"],
             "opening_minor": opening[0]["balance_minor"] if opening else 0,
             "minor_unit_exponent": self._exponents.get(account["currency"]),
             "cursor": f"{entries[-1]['created_us']}:{entries[-1]['entry_id']}" if more else None,

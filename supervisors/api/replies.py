@@ -29,6 +29,7 @@ _EXPLAINED: Final[Mapping[str, Schema]] = {
 
 # Subjects that answer something else than rows.
 _OTHERS: Final[Mapping[str, Schema]] = {
+    "ingress.stripe": {"duplicate": {"type": "boolean"}},
     "ops.tree.show": {"tree": _OBJECT},
     "ops.matrix.show": {"version": {"type": "string"}, "sha256": {"type": "string"}, "rows": {"type": "array"}},
     "ops.audit.verify": {
@@ -43,6 +44,14 @@ _OTHERS: Final[Mapping[str, Schema]] = {
         "posted": _COUNT, "final": _COUNT, "minimum": _COUNT, "overrun": _COUNT, "policy_credit": _COUNT,
         "net": {"type": "integer"}, "rule_id": {"type": "string"}, "policy_version": {"type": "string"},
         "policy_sha256": {"type": "string"},
+    },
+    "ops.ledger.verify": {
+        "checked": _OBJECT, "wrong": {"type": "array"}, "wrong_count": _COUNT, "cursor": _MAYBE_TEXT,
+    },
+    "ops.policy.backtest": {
+        "policy_version": {"type": "string"}, "policy_sha256": {"type": "string"}, "meters": _COUNT,
+        "charged_minor": _COUNT, "credited_minor": _COUNT, "would_charge_minor": _COUNT, "would_credit_minor": _COUNT,
+        "not_comparable": _COUNT, "rules": _OBJECT, "changes": {"type": "array"}, "cursor": _MAYBE_TEXT,
     },
     "ops.trace.verify": {
         "valid": {"type": "boolean"}, "compensations": _COUNT, "spans": _COUNT, "differences": {"type": "array"},

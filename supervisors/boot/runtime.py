@@ -17,6 +17,7 @@ from typing import Any
 from actors.node.state import ssh_endpoint
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.server import HttpServer
+from adapters.http.stripe import stripe_routes
 from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
 from adapters.nats.publishing import JetStreamPublisher
@@ -31,6 +32,7 @@ from adapters.postgres.spans import SpanReader
 from adapters.ssh.client import SshClient
 from adapters.ssh.keys import canonical_host_key, canonical_public_key
 from adapters.ssh.runner import SshRunner
+from adapters.stripe.signatures import verify
 from amends.delivery.notices import NoticeRunner
 from amends.domain.matrix import broken_promises
 from amends.ports.steps import StepRunner
@@ -45,11 +47,13 @@ from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
+from supervisors.api.proofs import Proofs
 from supervisors.api.questions import Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.replies import data_schema
 from supervisors.api.sides import Sides
 from supervisors.api.traces import Traces
+from supervisors.api.webhooks import Webhooks
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.collector import spare_collector
@@ -61,6 +65,7 @@ from supervisors.boot.servers import Servers
 from supervisors.boot.services import Services
 from supervisors.boot.spans import Shown, SpanExport
 from supervisors.boot.standby import Waiting
+from supervisors.boot.stripe import NoStripe, stripe_link
 from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
@@ -162,7 +167,8 @@ class Runtime:
         publisher = JetStreamPublisher(links.client)
         if self.settings.nats.auto_create_streams == "startup":
             await publisher.create_streams()
-        await core.watch(links.up)
+        balances = [(row["account_id"], row["balance_minor"]) for row in await self._read.rows("balances")]
+        await core.watch(links.up, balances)
         self._agents = AgentTasks(links.client, epoch, kernel.clock.now_us, core.pool.node_epoch, may_act)
         self._heartbeats = Heartbeats(core.detector.heard)
         await links.open_heartbeats(self.parts, self._heartbeats)
@@ -174,13 +180,18 @@ class Runtime:
         self._counts, self._republishes = Counts(self._read), Republishes(self._read.rows)
         await self._counts.load()
         engine.listeners += [self._counts.follow, self._republishes.follow]
+        self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),
             "agent": self._agents,
             "bus": NoticeRunner(publisher),
             "bus-admin": BusAdmin(publisher, self._journal, may_act),
+            "stripe": stripe.steps if stripe is not None else NoStripe(),
         }
-        core.wire(runners, publisher, bus_is_there=links.up, peer_clocks={"nats": publisher.clock_us})
+        core.wire(
+            runners, publisher, bus_is_there=links.up, peer_clocks={"nats": publisher.clock_us},
+            stripe_is_there=stripe.steps.there if stripe is not None else None,
+        )  # fmt: skip
 
     async def _serve(self) -> None:
         """Who may ask what; then the services, and last the commands."""
@@ -193,6 +204,7 @@ class Runtime:
         kernel.engine.listeners.append(export.follow)
         traces = Traces(spans, Shown(), reads.pages, partial(verify_records, reads.pages))
         requests = core.requests(self._gatekeeper)
+        webhooks = Webhooks(kernel.engine, self._journal, self._signed, self._gatekeeper.count)
         answers = Answers(
             self.settings.nats.inbox_prefixes,
             lambda subject: self._gatekeeper.count("anonymous", "reply_subject_refused"),
@@ -201,8 +213,8 @@ class Runtime:
         sides = Sides(reads.callers, reads.operators)
         questions = Questions(sides, ENTITIES, {self._policy.currency: self._policy.minor_unit_exponent})
         self._service = CommandService(
-            self._links.client, requests, self._table(sides, questions, traces), self._version, answers,
-            lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
+            self._links.client, requests, [*self._table(sides, questions, traces), *webhooks.endpoints()],
+            self._version, answers, lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         metrics = Metrics(
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
@@ -211,6 +223,7 @@ class Runtime:
         http = HttpServer(
             self.settings.http.listen, checks=Readiness(kernel, core.detector, self._links.up).checks,
             metrics=metrics.samples, authorise=self._gatekeeper.may_look, guarded=jaeger_routes(traces),
+            routes=stripe_routes(webhooks.take),
         )  # fmt: skip
         file = EndpointsFile(self._servers, self._state_dir, token, self._key.public)
         front = Front(http, reads, file, took_over=self._took_over)
@@ -231,16 +244,18 @@ class Runtime:
     def _table(self, sides: Sides, questions: Questions, traces: Traces) -> list[Endpoint]:
         """Every subject that is served."""
         dsn = self._servers.dsn
+        mirrored = self._stripe.mirrored if self._stripe is not None else None
+        proofs = Proofs(sides, self._core.pool.policy_of, mirrored)
         asked = OperatorQuestions(sides, self._kernel, self._services, lambda: verify_audit(dsn))
         return [
             *commands(
                 self._kernel.domains,
                 checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
                        self.settings.prices),
-                finders(self._journal), {"republish": self._republishes.outcome},
+                finders(self._journal, partial(self._read.rows, "given_up")), {"republish": self._republishes.outcome},
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
-            *LedgerQuestions(sides).endpoints(), *traces.endpoints(), *questions.endpoints(),
+            *LedgerQuestions(sides).endpoints(), *proofs.endpoints(), *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:
@@ -255,6 +270,10 @@ class Runtime:
             ChildSpec(name="violations", run=self._counts.watch_violations),
             ChildSpec(name="refusals", run=partial(self._gatekeeper.audit, engine)),
         ]
+
+    def _signed(self, body: bytes, signature: str) -> None:
+        """Raise ValueError for what is not signed with one of the configured secrets, of late, by the wall clock."""
+        verify(body, signature, self.settings.stripe.webhook_secrets, time.time())
 
     def _endpoint(self, node_id: str) -> dict[str, Any] | None:
         node = self._core.pool.node(node_id)
@@ -281,7 +300,7 @@ class Runtime:
         budget_s = kernel.limits("drain_timeout_ms") / 1000
         kernel.engine.stopping = True
         self._gatekeeper.flush(kernel.engine)
-        self._core.detector.save()
+        self._core.detector.checkpoint.save()
         await kernel.anchor()
         if not await kernel.drain(budget_s * 0.6):
             log.warning("%d turns are not committed; they will be decided again", kernel.writer.waiting)

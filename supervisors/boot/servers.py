@@ -93,15 +93,16 @@ class Servers:
 
     @property
     def local_nats_url(self) -> str:
-        """For the command line on this machine; of an embedded server with users it holds the operators' way in.
+        """For the command line on this machine: with the operators' way in, where the configuration names one.
 
-        Where none is named it is the runtime's own, which can do no more than the runtime may.
+        Where it names none it is, of an embedded server with users, the runtime's own, which can do no more than the
+        runtime may; of others it is the bare address.
         """
         found, url = self._settings.nats, self.nats_urls[0]
         user, password = found.operator_user, found.operator_password
-        if not user:
+        if not user and self.nats is not None:
             user, password = found.user, found.password
-        if self.nats is None or not user:
+        if not user or "@" in url:
             return url
         return url.replace("://", f"://{quote(user, safe='')}:{quote(password, safe='')}@")
 

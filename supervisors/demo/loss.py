@@ -33,10 +33,13 @@ async def bill(site: Site, allocation: str) -> str:
     taken, given = (sum(r["amount_minor"] for r in rows if r["entry_type"] == kind) for kind in ("debit", "credit"))
     usage = Usage(meter["rate_uminor_per_hour"], meter["started_us"], UNIT_US)
     overrun = sum(row["amount_minor"] for row in rows if ":overrun:" in row["idempotency_key"])
-    if taken - overrun != usage.at(meter["stopped_us"]):
+    minimum = sum(row["amount_minor"] for row in rows if row["idempotency_key"].endswith(":minimum"))
+    if taken - minimum - overrun != usage.at(meter["stopped_us"]):
         raise DemoFailed(f"{allocation}: {taken} was taken and {overrun} not used, the meter says {meter}")
     ran_s = (meter["stopped_us"] - meter["started_us"]) / 1e6
-    return f"stopped after {ran_s:.1f} s ({meter['stop_cause']}): {_money(taken)} debited, {_money(given)} given back"
+    least = ", the least that the policy takes" if minimum else ""
+    how = f"stopped after {ran_s:.1f} s ({meter['stop_cause']})"
+    return f"{how}: {_money(taken)} debited{least}, {_money(given)} given back"
 
 
 def _money(minor: int) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisors.demo.rows import Result
+from supervisors.demo.result import Result
 from supervisors.demo.site import Site
 from supervisors.demo.teller import Teller
 

@@ -1,42 +1,15 @@
 """The rows of this release, each provoked by breaking the real thing, and held to what the matrix says."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Self
 
-from msgspec import Struct
 from nats.js.api import StreamConfig
 
 from supervisors.demo.aftermath import drop_trigger
 from supervisors.demo.loss import Say, bill, rented
+from supervisors.demo.result import Result, ended, expect
 from supervisors.demo.site import DemoFailed, Site
-
-Steps = list[tuple[str, str, str]]
-
-
-class Result(Struct):
-    """What one row did."""
-
-    row: str
-    broken: str
-    undone: str
-    outcome: str
-    ms: float
-
-
-async def _ended(site: Site, entity: str, outcome: str, row: str) -> None:
-    query = (
-        "SELECT count(*) = 1 FROM public_v1.recovery_run WHERE entity = $1 AND final_outcome = $2 AND matrix_row = $3"
-    )
-    await site.until_sql(f"{row} of {entity} ends {outcome}", query, entity, outcome, row)
-
-
-async def _expect(site: Site, entity: str, wanted: Steps) -> str:
-    found = await site.compensations(entity)
-    if found != wanted:
-        raise DemoFailed(f"{entity}: the compensations are {found}, the matrix says {wanted}")
-    return ", ".join(f"{kind} {what}" for kind, what, _ in found)
 
 
 class StreamGone:
@@ -74,8 +47,8 @@ async def r01(site: Site) -> Result:
         await stream.back()
     await site.until_sql("the outbox is empty", "SELECT count(*) = 0 FROM public_v1.outbox WHERE state <> 'published'")
     entity = f"outbox:{stuck}"
-    await _ended(site, entity, "recovered", "R01")
-    undone = await _expect(site, entity, [("compensate", "external_call", "success")])
+    await ended(site, entity, "recovered", "R01")
+    undone = await expect(site, entity, [("compensate", "external_call", "success")])
     await _release(site, allocation)
     return Result("R01", "event stream deleted", undone, "recovered", (time.monotonic() - began) * 1000)
 
@@ -89,8 +62,8 @@ async def r02(site: Site) -> Result:
     allocation = await site.request(node_id=node)
     await site.allocation_is(allocation, "failed")
     entity = f"allocation:{allocation}"
-    await _ended(site, entity, "recovered", "R02")
-    undone = await _expect(
+    await ended(site, entity, "recovered", "R02")
+    undone = await expect(
         site, entity, [("reverse", "side_effect", "success"), ("rollback", "state_change", "success")]
     )
     if await site.fleet.users(node):
@@ -115,8 +88,8 @@ async def r03(site: Site) -> Result:
     finally:
         await drop_trigger(site)
     entity = f"allocation:{allocation}"
-    await _ended(site, entity, "recovered", "R03")
-    undone = await _expect(
+    await ended(site, entity, "recovered", "R03")
+    undone = await expect(
         site, entity, [("compensate", "side_effect", "success"), ("reverse", "side_effect", "success")]
     )
     return Result("R03", "database refuses activation", undone, "recovered", (time.monotonic() - began) * 1000)
@@ -132,8 +105,8 @@ async def r04(site: Site) -> Result:
     await site.fleet.fault(node, "user-remove", "exit", times=1, exit_status=1)
     await site.ask("cmd.allocation.release", {"allocation_id": allocation})
     entity = f"allocation:{allocation}"
-    await _ended(site, entity, "recovered", "R04")
-    undone = await _expect(
+    await ended(site, entity, "recovered", "R04")
+    undone = await expect(
         site, entity, [("compensate", "side_effect", "partial"), ("reverse", "side_effect", "success")]
     )
     return Result("R04", "cleanup exits 1 at release", undone, "recovered", (time.monotonic() - began) * 1000)
@@ -156,8 +129,8 @@ async def r07(site: Site) -> Result:
         "the notification is sent", "SELECT state = 'sent' FROM public_v1.notification WHERE notification_id = $1", ntf
     )
     entity = f"notification:{ntf}"
-    await _ended(site, entity, "recovered", "R07")
-    undone = await _expect(
+    await ended(site, entity, "recovered", "R07")
+    undone = await expect(
         site, entity, [("compensate", "external_call", "partial"), ("compensate", "external_call", "success")]
     )
     return Result("R07", "notification stream deleted", undone, "recovered", (time.monotonic() - began) * 1000)
@@ -166,44 +139,6 @@ async def r07(site: Site) -> Result:
 async def _release(site: Site, allocation: str) -> None:
     await site.ask("cmd.allocation.release", {"allocation_id": allocation})
     await site.allocation_is(allocation, "released")
-
-
-async def crash(site: Site, say: Callable[[str, float | None], Awaitable[None]]) -> Result:
-    """Kill -9 of the runtime in the middle of a compensation, and start it again."""
-    assert site.fleet is not None
-    began = time.monotonic()
-    node = await site.free_node()
-    await site.fleet.fault(node, "key-install", "exit", times=1, exit_status=1)
-    await site.fleet.fault(node, "user-remove", "delay", times=1, seconds=1.5)
-    allocation = await site.request(node_id=node)
-    entity = f"allocation:{allocation}"
-    await site.until_sql(
-        "the undo has begun",
-        "SELECT count(*) = 1 FROM public_v1.step WHERE entity = $1 AND name = 'ssh.user-remove' AND state = 'intended'",
-        entity,
-    )
-    await asyncio.sleep(0.2)  # let the command reach the node: the kill shall fall into its middle
-    before = await site.value("SELECT count(*) FROM public_v1.audit_log")
-    dead = time.monotonic()
-    await site.kill()
-    await say("killed the runtime with -9 while user-remove was running on " + node, None)
-    await site.start_runtime()
-    await site.connect()
-    await say("started again: the gap", (time.monotonic() - dead) * 1000)
-    await site.allocation_is(allocation, "failed")
-    await _ended(site, entity, "recovered", "R02")
-    undone = await _expect(
-        site, entity, [("reverse", "side_effect", "success"), ("rollback", "state_change", "success")]
-    )
-    lost = before - await site.value("SELECT count(*) FROM public_v1.audit_log WHERE seq <= $1", before)
-    doubled = await site.value(
-        "SELECT count(*) FROM (SELECT comp_key FROM public_v1.compensation GROUP BY comp_key HAVING count(*) > 1) AS d"
-    )
-    users = await site.fleet.users(node)
-    if lost or doubled or users:
-        raise DemoFailed(f"after the kill: {lost} records lost, {doubled} doubled, users left: {users}")
-    await say("lost: nothing; doubled: nothing; the user is gone from the node", None)
-    return Result("R02 + kill -9", "runtime killed in mid-undo", undone, "recovered", (time.monotonic() - began) * 1000)
 
 
 async def r08(site: Site, say: Say) -> Result:
@@ -224,7 +159,7 @@ async def r08(site: Site, say: Say) -> Result:
     await site.fleet.agent_start(node)
     entity = f"allocation:{allocation}"
     for each in (entity, f"node:{node}"):
-        await _ended(site, each, "recovered", "R08")
+        await ended(site, each, "recovered", "R08")
     await site.until_sql(f"{node} is ready", "SELECT state = 'ready' FROM public_v1.node WHERE node_id = $1", node)
     if users := await site.fleet.users(node):
         raise DemoFailed(f"R08: {node} still has {users}")
@@ -240,7 +175,7 @@ async def r09(site: Site, say: Say) -> Result:
     await site.ask("ops.allocation.force_release", body)
     await site.allocation_is(allocation, "released")
     entity = f"allocation:{allocation}"
-    await _ended(site, entity, "recovered", "R09")
+    await ended(site, entity, "recovered", "R09")
     await say(await bill(site, allocation))
     undone = await _settled(site, entity)
     return Result("R09", "operator forces the release", undone, "recovered", (time.monotonic() - began) * 1000)

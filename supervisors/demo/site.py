@@ -1,4 +1,8 @@
-"""The demo's hands: the runtime as a process, the fleet, and what any outsider has: NATS, SQL, SSH."""
+"""The demo's hands: the servers, runtimes as processes, the fleet, and what any outsider has: NATS, SQL, SSH.
+
+Postgres and NATS are the demo's own and named to the runtimes, as a platform would: embedded ones end with the runtime
+that started them, and then no second one could take over.
+"""
 
 import asyncio
 import json
@@ -8,9 +12,9 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import asyncssh
@@ -18,6 +22,8 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from adapters.embedded.nats import EmbeddedNats
+from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
@@ -30,8 +36,11 @@ END_WITHIN_S = 12  # a runtime of the acceptance profile ends itself within 8 s
 CLOSE_WITHIN_S = 60
 CONFIG = """profile = "acceptance"
 state_dir = {state_dir}
+callers = "open"  # only the users of the file are let in by NATS
+[postgres]
+dsn = {dsn}
 [nats]
-users_file = {users_file}
+servers = [{nats}]
 [http]
 listen = "127.0.0.1:0"
 [timing]
@@ -50,7 +59,7 @@ class DemoFailed(Exception):
 
 
 class Site:
-    """One runtime and its fleet below `state_dir`."""
+    """Servers, a runtime or two, and their fleet, below `state_dir`."""
 
     def __init__(self, state_dir: Path, nodes: int) -> None:
         self.state_dir = state_dir
@@ -62,69 +71,111 @@ class Site:
         self.operator: Client
         self.sql: asyncpg.Connection[Any]
         self.fleet: Fleet | None = None
+        self._postgres = EmbeddedPostgres(state_dir)
+        self._nats = EmbeddedNats(state_dir, config_extra=self.users.file.read_text(encoding="utf-8"))
         self._process: asyncio.subprocess.Process | None = None
+        self._standby: asyncio.subprocess.Process | None = None
 
     # --- processes -----------------------------------------------------------------------------------
 
+    async def start_servers(self) -> float:
+        """Start Postgres and NATS; milliseconds it took. Raises `Unavailable`."""
+        began = time.monotonic()
+        await self._postgres.start()
+        await self._nats.start()
+        return (time.monotonic() - began) * 1000
+
     async def start_runtime(self) -> float:
         """Start `amends run` and wait for `ready`; milliseconds it took. Raises `Unavailable`."""
+        began = time.monotonic()
+        self._process = await self._spawned()
+        # One that an earlier demo left may be dying still: then this one stands by for a moment.
+        while await self._line(self._process) != "ready":
+            pass
+        self._read_endpoints()
+        return (time.monotonic() - began) * 1000
+
+    async def start_standby(self) -> None:
+        """Start a second `amends run` beside the first, and wait until it stands by. Raises `Unavailable`."""
+        self._standby = await self._spawned()
+        said = await self._line(self._standby)
+        if not said.startswith("standby"):
+            raise Unavailable(f"the second runtime did not stand by, it said {said!r}; see {self.log_file}")
+
+    async def taken_over(self) -> None:
+        """Wait for the standby's `ready`: it is the runtime from now on. Raises `Unavailable`."""
+        assert self._standby is not None
+        while await self._line(self._standby) != "ready":
+            pass
+        self._process, self._standby = self._standby, None
+        self._read_endpoints()
+
+    async def _spawned(self) -> asyncio.subprocess.Process:
         config = self.state_dir / "amends.toml"
-        paths = {"state_dir": self.state_dir, "users_file": self.users.file}
-        config.write_text(CONFIG.format(**{k: json.dumps(str(v)) for k, v in paths.items()}), encoding="utf-8")
+        values = {"state_dir": str(self.state_dir), "dsn": self._postgres.dsn, "nats": self._nats.url}
+        config.write_text(CONFIG.format(**{key: json.dumps(value) for key, value in values.items()}), encoding="utf-8")
         env = dict(os.environ)
         for prefix, name in (("AMENDS_NATS", "runtime"), ("AMENDS_NATS_OPERATOR", "operator")):
             found = self.users.of(name)
             env |= {f"{prefix}_USER": found["user"], f"{prefix}_PASSWORD": found["password"]}
-        began = time.monotonic()
         with self.log_file.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *death_signal_prefix(None), sys.executable, "-m", "supervisors.boot", "run", "--config", str(config),
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True, env=env,
             )  # fmt: skip
-        assert self._process.stdout is not None
+
+    async def _line(self, process: asyncio.subprocess.Process) -> str:
+        """The next line that a runtime says; raises `Unavailable` where it ends or is silent for too long."""
+        assert process.stdout is not None
         async with asyncio.timeout(READY_WITHIN_S):
-            line = await self._process.stdout.readline()
-        if line.strip() != b"ready":
+            line = await process.stdout.readline()
+        if not line:
             end = self.log_file.read_text(encoding="utf-8")[-2000:]
             raise Unavailable(f"the runtime did not start; the end of {self.log_file}:\n{end}")
+        return line.decode().strip()
+
+    def _read_endpoints(self) -> None:
         self.endpoints = json.loads((self.state_dir / "endpoints.json").read_text(encoding="utf-8"))
-        return (time.monotonic() - began) * 1000
 
     @property
     def nats_url(self) -> str:
         """Where NATS is, without anybody's credentials."""
-        scheme, _, rest = str(self.endpoints["nats_url"]).partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        return self._nats.url
 
     @property
     def log_file(self) -> Path:
-        """Where the runtime's own log goes."""
+        """Where the runtimes' own log goes."""
         return self.state_dir / "runtime.log"
 
     async def connect(self) -> None:
-        """Connections of outsiders; SQL as the superuser of the embedded server, to break things by hand."""
-        if not hasattr(self, "admin"):
-            self.admin, self.front, self.operator = [
-                await nats.connect(
-                    self.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet,
-                    inbox_prefix=inbox_prefix(name), **self.users.of(name),
-                )
-                for name in ("streams", "front", "operator")
-            ]  # fmt: skip
-        host = parse_qs(urlsplit(self.endpoints["postgres_dsn"]).query)["host"][0]
-        self.sql = await asyncpg.connect(f"postgresql://postgres@/amends?host={host}")
+        """Connections of outsiders; SQL as the superuser of the server, to break things by hand."""
+        self.admin, self.front, self.operator = [
+            await nats.connect(
+                self.nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_quiet,
+                inbox_prefix=inbox_prefix(name), **self.users.of(name),
+            )
+            for name in ("streams", "front", "operator")
+        ]  # fmt: skip
+        self.sql = await asyncpg.connect(self._postgres.superuser_dsn)
 
     async def kill(self) -> None:
-        """Kill -9 of the runtime; its embedded servers die with it."""
+        """Kill -9 of the runtime."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGKILL)
         await self._process.wait()
-        self.sql.terminate()
+
+    async def epoch(self) -> int:
+        """The epoch of who has the journal."""
+        return int(await self.value("SELECT epoch FROM journal_head"))
 
     async def close(self) -> None:
-        """End everything that was started, the runtime by SIGTERM."""
+        """End everything that was started, the runtimes by SIGTERM."""
         parts = Parts()
-        parts.opened("the runtime", self._end_runtime)
+        parts.opened("Postgres", self._postgres.stop)
+        parts.opened("NATS", self._nats.stop)
+        for name, process in (("the runtime", self._process), ("the second runtime", self._standby)):
+            if process is not None:
+                parts.opened(name, partial(_ended, process))
         for name in ("admin", "front", "operator"):
             if hasattr(self, name):
                 parts.opened(f"{name}'s connection", getattr(self, name).close)
@@ -133,18 +184,6 @@ class Site:
         if hasattr(self, "sql"):
             self.sql.terminate()
         await parts.close(CLOSE_WITHIN_S - 5)
-
-    async def _end_runtime(self) -> None:
-        """By SIGTERM; it has a deadline of its own, and one that passes that as well is killed."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            async with asyncio.timeout(END_WITHIN_S):
-                await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
 
     # --- asking --------------------------------------------------------------------------------------
 
@@ -233,6 +272,19 @@ class Site:
             entity,
         )
         return [(row["compensation_type"], row["compensated_action_type"], row["outcome"]) for row in rows]
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """By SIGTERM; a runtime has a deadline of its own, and one that passes that as well is killed."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(END_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 async def _quiet(error: Exception) -> None:

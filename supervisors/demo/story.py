@@ -14,8 +14,10 @@ from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
 from supervisors.closing import HARD, watch
 from supervisors.demo.aftermath import drop_trigger, give_back
+from supervisors.demo.kills import crash, take_over
 from supervisors.demo.proofs import prove
-from supervisors.demo.rows import ROWS, STORY, Result, crash
+from supervisors.demo.result import Result
+from supervisors.demo.rows import ROWS, STORY
 from supervisors.demo.site import CLOSE_WITHIN_S, DemoFailed, Site
 from supervisors.demo.teller import Teller
 
@@ -40,6 +42,7 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         results = await _rows(site, tell, row)
         if not row:
             results.append(await _crash(site, tell))
+            results.append(await _take_over(site, tell))
             results.append(await _case(site, tell, stays=keep or bool(state)))
         good = await prove(site, tell, results)
         await tell.say("")
@@ -79,7 +82,8 @@ def _end_on_signals() -> None:
 
 async def _start(site: Site, tell: Teller, nodes: int) -> None:
     await tell.scene("Start")
-    await tell.tick("runtime ready: embedded Postgres and NATS, lease taken, schema made", await site.start_runtime())
+    await tell.tick("Postgres and NATS are up", await site.start_servers())
+    await tell.tick("runtime ready: lease taken, schema made", await site.start_runtime())
     await site.connect()
     broken = await drop_trigger(site)
     began = time.monotonic()
@@ -144,6 +148,13 @@ async def _crash(site: Site, tell: Teller) -> Result:
     await tell.scene("kill -9 in the middle of a compensation")
     result = await crash(site, tell.tick)
     await tell.tick(f"the same undo went on: {result.undone} → {result.outcome}", result.ms)
+    return result
+
+
+async def _take_over(site: Site, tell: Teller) -> Result:
+    await tell.scene("kill -9 while a second runtime stands by")
+    result = await take_over(site, tell.tick)
+    await tell.tick("both rentals went on under the second, were released and billed")
     return result
 
 

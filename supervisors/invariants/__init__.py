@@ -12,7 +12,7 @@ from supervisors.invariants.records import Records, Violation
 
 COMMITTED: Final[tuple[Callable[[Records], Iterator[Violation]], ...]] = (
     entities.assigned, entities.moved, entities.brought_back, entities.owed, entities.metered, entities.audited,
-    money.billed,
+    entities.deferred, money.billed, money.balanced,
     recoveries.open_runs, recoveries.ended_runs, recoveries.numbered, recoveries.published, recoveries.chained,
 )  # fmt: skip
 

@@ -53,6 +53,14 @@ def moved(records: Records) -> Iterator[Violation]:
             yield Violation("A3", row["entity"], "a step is intended for nobody")
 
 
+def deferred(records: Records) -> Iterator[Violation]:
+    """An event of Stripe's is deferred only as long as its payment waits (A3)."""
+    waiting = {row["id"] for row in records.actors("payment", "noted")}
+    for row in records.of("stripe_events"):
+        if row["state"] == "deferred" and row["payment_id"] not in waiting:
+            yield Violation("A3", f"stripe_event:{row['event_id']}", "it is deferred, and its payment does not wait")
+
+
 def brought_back(records: Records) -> Iterator[Violation]:
     """A node whose reasons pass is on its way back (A3)."""
     owing = {debt["node_id"] for debt in records.debts}

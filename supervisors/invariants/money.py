@@ -22,6 +22,14 @@ def billed(records: Records) -> Iterator[Violation]:
             yield from _entries(meter, entries.get(meter["meter_id"], []))
 
 
+def balanced(records: Records) -> Iterator[Violation]:
+    """What an account has is kept with every entry: the months come to the whole (B1)."""
+    for account_id, rows in grouped(records.of("ledger_balances"), lambda row: row["account_id"]).items():
+        whole = sum(row["balance_minor"] for row in rows if not row["month"])
+        if whole != sum(row["balance_minor"] for row in rows if row["month"]):
+            yield Violation("B1", f"account:{account_id}", "its balance is not what its months come to")
+
+
 def _entries(meter: Row, entries: Sequence[Row]) -> Iterator[Violation]:
     ref = f"meter:{meter['meter_id']}"
     debits = [row for row in entries if row["entry_type"] == "debit"]

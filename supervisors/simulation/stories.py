@@ -4,14 +4,17 @@ A story is told anew after a crash, by the same clients with the same keys; what
 stays so. It ends when nothing is owed.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
+from adapters.simulated.stripe_faults import StripeFault
 from amends.ports.journal import Commit
-from amends.values.errors import Refused
-from supervisors.simulation.world import Running, Tell, World
+from amends.values.errors import Refused as RefusedByDatabase
+from supervisors.simulation import events
+from supervisors.simulation.world import Refused, Running, Tell, World
 
 DEAR = 7_200_000_000_000  # two thousand minor units a second
 
@@ -26,6 +29,7 @@ class Story(Struct, frozen=True, kw_only=True):
     compensations: tuple[tuple[str, str], ...]  # (type·what, outcome) of the row's runs, in their order
     outcome: str = "recovered"
     meters: int = 0
+    payments: dict[str, int] = {}  # what the ledger has that no meter has posted: key and minor units
     limits: dict[str, Any] = {}
 
 
@@ -66,7 +70,7 @@ async def _r02(running: Running) -> None:
 def _refuse_active(world: World) -> None:
     def refuse(commit: Commit) -> Exception | None:
         if any(write.kind == "allocation" and write.state == "active" for write in commit.states):
-            return Refused("P0001", "no")
+            return RefusedByDatabase("P0001", "no")
         return None
 
     world.database.refuse = refuse
@@ -81,6 +85,53 @@ async def _r04(running: Running) -> None:
     failures = running.world.database.tables.rows["failure"]
     await running.until(lambda: any(row["component"] == "ssh.user-remove" for row in failures.values()))
     running.world.machine("n1").mend()  # it has failed, and that is known; now somebody has freed its disk
+    await running.quiet()
+
+
+# --- R05: a worker is replayed, and one delivers another amount ----------------------------------------------------
+
+
+async def _r05(running: Running) -> None:
+    allocation = await _dear(running)
+    await running.until(lambda: running.state("allocation", allocation) in ("active", "releasing", "released"))
+    meters = running.world.database.tables.rows["meters"]
+    await running.until(lambda: any(row["posted_through_us"] > row["started_us"] for row in meters.values()))
+    (meter,) = meters.values()
+    first = min(
+        (row for row in running.world.database.tables.rows["ledger_entries"].values() if row["window_start_us"]),
+        key=lambda row: row["window_start_us"],
+    )
+    said = {"meter_id": meter["meter_id"], "window_start_us": first["window_start_us"], "reason": "a replay"}
+    for number, amount in enumerate((first["amount_minor"], first["amount_minor"] + 1)):
+        with contextlib.suppress(Refused):  # the altered one; the records say so
+            await running.ask("ops.billing.post_window", f"post-{number}", **said, amount_minor=amount,
+                              delivery_id=f"d{number}")  # fmt: skip
+    await running.release(allocation, "release")
+    await running.quiet()
+
+
+# --- R06: Stripe says it twice, in two ways; and what it is told it takes in once ---------------------------------
+
+
+def _stripe_breaks(world: World) -> None:
+    world.stripe.book.faults.add(StripeFault(kind="done_stored_error"))
+    world.stripe.book.faults.add(StripeFault(kind="cut"))
+
+
+async def _r06(running: Running) -> None:
+    stripe = running.world.stripe
+    customer = next(iter(stripe.book.of("customer")), "") or stripe.customer()
+    await running.account("acme", stripe_customer_id=customer)
+    await running.node("n1")
+    allocation = await running.rent("acme", "rent", rate=DEAR)
+    await running.until(lambda: running.state("allocation", allocation) in ("active", "releasing", "released"))
+    await running.used(allocation, 1.5)
+    await running.force(allocation, "force", "platform_fault")
+    paid = events.intent("evt_paid", "pi_1", 5000, account="acme", received=2000)
+    await running.deliver(paid)
+    await running.deliver(events.refund("evt_refund", "pi_1", "re_1", 500))
+    await running.deliver(paid)
+    await running.deliver(events.session("evt_session", "pi_1", 2000, account="acme"))
     await running.quiet()
 
 
@@ -153,6 +204,14 @@ STORIES = (
         state="released", meters=1,
         compensations=(("compensate·side_effect", "partial"), ("reverse·side_effect", "success")),
         limits={"cleanup_tries": 100},
+    ),
+    Story(
+        row="R05", breaks=lambda world: None, tell=_r05, state="released", meters=1,
+        compensations=(("cancel·state_change", "success"), ("cancel·state_change", "success")),
+    ),
+    Story(
+        row="R06", breaks=_stripe_breaks, tell=_r06, state="released", meters=1,
+        compensations=(("cancel·external_call", "success"),), payments={"topup:pi_1": 2000, "refund:re_1": 500},
     ),
     Story(
         row="R07", breaks=lambda world: world.bus.delete("AMENDS_NTF"), tell=_r07, state="active", meters=1,

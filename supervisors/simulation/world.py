@@ -8,6 +8,7 @@ Time goes on from run to run. Clients ask with the idempotency keys they asked w
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -21,14 +22,18 @@ from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
 from adapters.simulated.loop import Crashed, VirtualLoop
 from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
+from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
 from amends.delivery.notices import NoticeRunner
 from amends.ports.clock import Sources
 from amends.ports.steps import StepRunner
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.values.errors import Rejected, Unavailable
 from amends.values.limits import Limits
 from supervisors.api.endpoints import checks, commands, finders
+from supervisors.api.webhooks import Webhooks
+from supervisors.balances import GIVES
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
@@ -36,6 +41,7 @@ from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
+from supervisors.stripe_steps import StripeSteps
 from supervisors.timing import timing
 
 START_US = 1_768_478_400_000_000
@@ -43,6 +49,7 @@ BEAT_S = 0.2
 WINDOW_US = 1_000_000  # so that stories have windows
 PATIENCE_S = 600.0  # virtual: all is quiet within ten minutes (L1)
 CUSTOMER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEGd9bAiRPwdzoHc9bXh0hUeQZEKrxfD5wyKYs6oFGcW"
+AGAIN = ("throttled", "draining", "deadline_exceeded", "db_unavailable", "internal")  # Stripe sends it again
 Tell = Callable[["Running"], Coroutine[Any, Any, None]]  # what clients do with a runtime, to its end
 
 
@@ -71,6 +78,8 @@ class World:
         self.policy = read(self.policy_text.encode(), "policy.toml")
         self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
         self.now_s = 0.0
+        self.time: Callable[[], float] = lambda: self.now_s
+        self.stripe = SimulatedStripe(lambda: START_US / 1e6 + self.time())
         self.runs = 0
         self.told: dict[str, str] = {}  # by idempotency key: the allocation that a client was told of
         self.broken: list[Violation] = []  # what a client has seen that may not be
@@ -89,11 +98,19 @@ class World:
         self.database.mark_restored(RESTORE, RESTORED_BY, mark)
         return self.database.lease.epoch
 
+    def balances(self) -> dict[str, int]:
+        """What each account has, by the entries that are there."""
+        found = Counter[str]()
+        for row in self.database.tables.rows["ledger_entries"].values():
+            found[row["account_id"]] += row["amount_minor"] * (1 if row["entry_type"] in GIVES else -1)
+        return found
+
     def run(self, story: Tell, points: Points | None = None) -> bool:
         """A runtime from its start through the story to its end; False if it crashed before."""
         loop = VirtualLoop(self.now_s)
         points = points or Points()
         points.loop = loop
+        self.time = loop.time
         self.runs += 1
         try:
             loop.run_until_complete(self._tell(loop, points, story))
@@ -101,6 +118,7 @@ class World:
             return False
         finally:
             self.now_s = loop.time() + 1.0
+            self.time = lambda: self.now_s
             loop.bury()
             loop.close()
         if loop.unheard:
@@ -149,24 +167,30 @@ class Running:
         sources = core.kernel.sources
         journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
         await core.load(journal, self.lease)
-        await core.watch(lambda: links.bus)
+        await core.watch(lambda: links.bus, world.balances().items())
         agents = AgentSteps(
             world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links
         )
+        mirror = SimulatedMirror(world.stripe, now_us=sources.wall_us, faults=self._points)
+        stripe = StripeSteps(mirror, sources.wall_us)
         bus, steps = BusConnection(world.bus, self._points, links), self.steps
         runners: dict[str, StepRunner] = {
             "ssh": steps,
             "agent": agents,
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
+            "stripe": stripe,
         }
         republishes = Republishes(self._republished)
         core.kernel.engine.listeners.append(republishes.follow)
-        core.wire(runners, bus, bus_is_there=lambda: links.bus)
+        core.wire(runners, bus, bus_is_there=lambda: links.bus, stripe_is_there=stripe.there)
 
-        table = commands((RENTAL,), checks(str, str, {}), finders(journal), {"republish": republishes.outcome})
+        table = commands(
+            (RENTAL,), checks(str, str, {}), finders(journal, self._given_up), {"republish": republishes.outcome}
+        )
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
+        self.webhooks = Webhooks(core.kernel.engine, journal, lambda body, signature: None, lambda source, kind: None)
         await core.kernel.resume()
         spec = SupervisorSpec(name="amends", children=[*core.kernel.children(), *core.children()])
         tree = Supervisor(spec, sources.entropy)
@@ -182,6 +206,15 @@ class Running:
         self._tree.cancel()
         await asyncio.wait([self._tree, self._beating])
         await self.core.kernel.aclose()
+
+    async def _given_up(self, account_id: str) -> list[dict[str, Any]]:
+        """Credits of an account that never came to Stripe."""
+        names = ("customer", "amount_minor", "currency", "ledger_key", "first_us", "generation")
+        rows = self.world.database.tables.rows["mirrored_credits"].values()
+        return [
+            {name: row[name] for name in names} for row in rows
+            if row["account_id"] == account_id and row["state"] == "failed"
+        ]  # fmt: skip
 
     async def _republished(self, question: str, target: str, request_id: str) -> list[dict[str, Any]]:
         """How a republish ended that this runtime has not seen end."""
@@ -221,9 +254,21 @@ class Running:
                 raise Refused(reply.body["error"])
             await asyncio.sleep(0.5)
 
-    async def account(self, account_id: str) -> None:
+    async def deliver(self, event: dict[str, Any]) -> bool:
+        """Stripe delivers an event until it is acknowledged; whether it was a duplicate."""
+        while True:
+            try:
+                answer = await self.webhooks.take(msgspec.json.encode(event), "", "simulated")
+            except (Rejected, Unavailable) as error:
+                if isinstance(error, Rejected) and error.code not in AGAIN:
+                    raise
+                await asyncio.sleep(1.0)
+            else:
+                return bool(answer["duplicate"])
+
+    async def account(self, account_id: str, **more: str) -> None:
         """There is this account."""
-        await self._once("cmd.account.create", account_id, account_id=account_id, currency="usd")
+        await self._once("cmd.account.create", account_id, account_id=account_id, **{"currency": "usd", **more})
 
     async def node(self, node_id: str, *states: str, **labels: str) -> Machine:
         """There is this node, ready to be rented (or in one of these states)."""

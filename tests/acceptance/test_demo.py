@@ -109,6 +109,8 @@ async def test_the_whole_story_ends_as_the_matrix_says(state_dir: Path) -> None:
     board = said.partition("── The board")[2]
     assert [row for row in built if not re.search(rf"^  {row} .* recovered ", board, re.MULTILINE)] == []
     assert "lost: nothing; doubled: nothing" in said
+    assert re.search(r"the second serves, in epoch 3 after 2: the gap", said)
+    assert re.search(r"^  kill -9 \+ standby .* taken over ", board, re.MULTILINE)
     assert "0 violations" in said
     traces = json.loads((folder / TRACES).read_text())["data"]
     names = {span["operationName"] for trace in traces for span in trace["spans"]}
@@ -128,7 +130,7 @@ async def test_the_whole_story_ends_as_the_matrix_says(state_dir: Path) -> None:
     await all_gone(state_dir)
 
 
-@pytest.mark.parametrize("scene", ["R01", "R03", "kill -9", "What retries cannot settle"])
+@pytest.mark.parametrize("scene", ["R01", "R03", "kill -9 while a second", "What retries cannot settle"])
 async def test_killed_in_the_middle_it_starts_again_on_what_is_there(state_dir: Path, scene: str) -> None:
     seed = int(os.environ.get("AMENDS_TEST_SEED", "0")) or secrets.randbits(32)
     log.warning("seed %d (AMENDS_TEST_SEED=%d repeats the choice)", seed, seed)

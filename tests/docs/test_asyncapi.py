@@ -145,6 +145,7 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
     state_dir.mkdir()
     site = Site(state_dir, nodes=0)
     try:
+        await site.start_servers()
         await site.start_runtime()
         await site.connect()
         info = json.loads((await site.operator.request("$SRV.INFO.amends", b"", timeout=PATIENCE_S)).data)

@@ -63,7 +63,24 @@ def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
     records = records_of(world.database)
     found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
-    return [*found, *world.broken, *_sent_once(world), *_as_told(story, world, records)]
+    return [*found, *world.broken, *_sent_once(world), *mirrored(world), *_as_told(story, world, records)]
+
+
+def mirrored(world: World) -> list[Violation]:
+    """Stripe has each policy and overrun credit of an account with a customer once, and no other (B5)."""
+    rows = world.database.tables.rows["ledger_entries"].values()
+    found = []
+    for (kind, account_id), write in world.database.tables.states.items():
+        customer = msgspec.json.decode(write.body).get("stripe_customer_id") if kind == "account" else None
+        if customer is not None:
+            wanted = {
+                row["idempotency_key"]: [(row["amount_minor"], row["currency"])] for row in rows
+                if row["account_id"] == account_id and row["entry_type"] == "credit" and row["meter_id"]
+            }  # fmt: skip
+            there = {key: [each[1:] for each in made] for key, made in world.stripe.mirrored(customer).items()}
+            if wanted != there:
+                found.append(Violation("B5", f"account:{account_id}", f"ledger {wanted}, Stripe {there}"))
+    return found
 
 
 def published(world: World) -> list[tuple[str, int]]:
@@ -81,7 +98,7 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     """How this row must end: once, whatever happened on the way."""
     found = []
     states = [write for (kind, _), write in world.database.tables.states.items() if kind == "allocation"]
-    if [write.state for write in states] != [story.state]:
+    if [write.state for write in states] != ([story.state] if story.state else []):
         found.append(Violation("A2", story.row, f"allocations: {[write.state for write in states]}"))
     own = [row for row in records.of("recovery_run") if row["matrix_row"] == story.row]
     traces = {row["recovery_trace_id"] for row in own}
@@ -90,12 +107,15 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
                      key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
     seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in undone]
-    if story.row in ("R01", "R07", "R08"):  # of each event or notification that met the outage; of each credit
+    if story.row in ("R01", "R06", "R07", "R08"):  # of each event, notification, delivery or credit that met it
         seen = [each for each, count in Counter(seen).items() if count]
     if seen != list(story.compensations):
         found.append(Violation("C2", story.row, f"compensations: {seen}"))
     if len(records.of("meters")) != story.meters:
         found.append(Violation("B1", story.row, f"{len(records.of('meters'))} meters"))
+    paid = {row["idempotency_key"]: row["amount_minor"] for row in records.of("ledger_entries") if not row["meter_id"]}
+    if paid != story.payments:
+        found.append(Violation("B7", story.row, f"payments {paid}"))
     wanted = [f"am-{write.id.removeprefix('alloc_')}" for write in states if write.state == "active"]
     for machine in world.machines.machines.values():
         if machine.customers() != wanted:

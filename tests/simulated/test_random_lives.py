@@ -12,25 +12,11 @@ import pytest
 from supervisors.invariants import committed
 from supervisors.simulation.lives import Lives
 from supervisors.simulation.world import WINDOW_US, World
-from tests.actors.money.oracle import Account
+from tests.actors.money.oracle import reckoned
 from tests.simulated.sweep import records_of
 
 LIVES = 300  # of one world
 SEEDS = range(max(1, int(os.environ.get("AMENDS_TEST_LIVES", "300")) // LIVES))
-
-
-def reckoned(meter: dict[str, Any], evaluations: list[dict[str, Any]]) -> dict[str, int]:
-    """Key and amount of each entry, by the oracle: from when it ended, for what, and how far it was posted then."""
-    book = Account(meter["rate_uminor_per_hour"], meter["started_us"], WINDOW_US)
-    first, *later = evaluations
-    book.post(first["posted_through_us"])
-    book.end(first["cause"], first["reason"], first["asked_us"])
-    for one in later:
-        book.lower(one["asked_us"])
-    assert book.stopped == meter["stopped_us"]
-    name = meter["meter_id"]
-    debits = {f"debit:{name}:{key}": amount for key, amount in book.debits.items()}
-    return debits | {f"credit:{name}:{key}": amount for key, amount in book.credits.items()}
 
 
 @pytest.mark.slow
@@ -53,7 +39,7 @@ def test_the_ledger_of_random_lives_is_the_formulas(seed: int) -> None:
     for meter in meters:
         causes.add(meter["stop_cause"])
         own = evaluations[f"meter:{meter['meter_id']}"]
-        assert found.get(meter["meter_id"], {}) == reckoned(meter, own), (meter, own)
+        assert found.get(meter["meter_id"], {}) == reckoned(meter, own, WINDOW_US), (meter, own)
     assert causes == {"release", "force_release", "node_offline", "node_rebooted"}
     assert committed(records_of(world.database)) == []
     assert [row for row in tables["recovery_run"].values() if row["ended_us"] is None] == []

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 
 from actors.account.messages import CreateAccount
-from actors.allocation.messages import ReleaseAllocation
-from actors.between import SetupFailed, Suspicion
+from actors.allocation.messages import PostWindow, PostWindows, ReleaseAllocation
+from actors.between import LedgerPosted, SetupFailed, Suspicion
 from actors.detector.messages import FLEET, DetectorStarts, MassSilence
 from actors.node.messages import HeartbeatSeen, QuarantineNode, Restored, ReturnNode, Silent
 from actors.node.state import view_node
+from actors.payment.messages import StripeEvent
+from actors.payment.reading import read_event
 from adapters.cli import arguments
 from adapters.cli.verbs import Verb, all_verbs
 from adapters.cli.why import settle_lines
@@ -31,6 +33,7 @@ from amends.values.records import CaseRow, OutboxRow
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.matrix import CASES
 from supervisors.rental import RENTAL
+from supervisors.simulation.events import dispute, intent
 from tests.adapters.postgres.story import START_US, Book, context, ready_node, requested
 
 VERBS = all_verbs(requests_of((RENTAL,)).values())
@@ -128,7 +131,55 @@ async def poisoned(book: Book) -> None:
     await book.tell("stream", "AMENDS_EVT", Envelope(PublishPoisoned(EVENT, 1, "too_large", "it is too large")))
 
 
+async def billing_conflict(book: Book) -> None:
+    await ready_node(book, "n1")
+    allocation_id = await requested(book, "n1")
+    await book.end(f"allocation:{allocation_id}", "ssh.user-create")
+    await book.end(f"allocation:{allocation_id}", "ssh.key-install")
+    await book.timer("allocation", allocation_id, "activate")
+    state = book.state("allocation", allocation_id)
+    hour_us = 3_600_000_000
+    book.now_us += 2 * hour_us
+    await book.tell("allocation", allocation_id, Envelope(PostWindows()))
+    await book.command("allocation", allocation_id, ReleaseAllocation(allocation_id=allocation_id))
+    start_us = state.rental.activated_us - state.rental.activated_us % hour_us
+    asked = PostWindow(
+        meter_id=state.billing.meter_id, window_start_us=start_us, amount_minor=10**9, delivery_id="d", reason="r"
+    )
+    await book.command("allocation", allocation_id, asked, caller="operator:ada")
+
+
+def stripe_says(*events: dict[str, Any], timer: bool = False) -> Scene:
+    async def scene(book: Book) -> None:
+        for event in events:
+            said = read_event(msgspec.json.encode(event), START_US)
+            await book.tell("payment", said.payment_id, Envelope(StripeEvent(said)))
+        if timer:
+            await book.timer("payment", "pi_1", "deferred")
+
+    return scene
+
+
+async def stripe_mirror_failed(book: Book) -> None:
+    await book.command("account", "mirrored", CreateAccount(
+        account_id="mirrored", currency="usd", stripe_customer_id="cus_1"))  # fmt: skip
+    entry = {
+        "entry_type": "credit",
+        "meter_id": "m",
+        "amount_minor": 5,
+        "currency": "usd",
+        "idempotency_key": "credit:m:r",
+    }
+    await book.tell("account", "mirrored", Envelope(LedgerPosted([entry])))
+    await book.end("account:mirrored", "stripe.credit", "failed", "stripe_refused")
+
+
 SCENES: dict[str, Scene] = {
+    "billing_conflict": billing_conflict,
+    "deferred_payment": stripe_says(intent("evt_1", "pi_1", 5, account="late", customer="cus_9"), timer=True),
+    "payment_currency": stripe_says(intent("evt_1", "pi_1", 5, account="acct1", currency="jpy")),
+    "payment_dispute": stripe_says(intent("evt_1", "pi_1", 5, account="acct1"), dispute("evt_2", "pi_1", 5, "created")),
+    "stripe_mirror_failed": stripe_mirror_failed,
     "cleanup_exhausted": cleanup_exhausted,
     "lockout_failed": nobody_locked_out,
     "outbox_poison": poisoned,

@@ -1,5 +1,7 @@
 """The detector on a clock of the test's own: silence, return, blindness, a stalled loop."""
 
+import asyncio
+import itertools
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -30,10 +32,14 @@ class Told:
         self.linked = self.taken = True
         self.held: list[Any] | None = None  # what the nodes have yet to take in; None: they do so at once
         self.submitted: list[Pending] = []
-        self.writer = SimpleNamespace(submit=self.submitted.append)
+        self.writer = SimpleNamespace(submit=self.submitted.append, room=self._room)
+        self.stopping = False
         self.nodes: dict[str, Node] = {}
         self.store = SimpleNamespace(get=lambda kind, identifier: self.nodes.get(identifier))
         self.fleet: list[Any] = []  # what the detector's own actor was told
+
+    async def _room(self) -> None:
+        """There is always some."""
 
     def now_us(self) -> int:
         return int(self.now * 1_000_000)
@@ -209,19 +215,19 @@ def test_while_one_checkpoint_waits_for_the_database_no_other_is_begun_and_nothi
     watch.node("n1")
     watch.node("n2")
     watch.run(0.1, "n1", "n2")
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     # when they are heard on, and more checkpoints fall due
     watch.run(0.1, "n1")
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     watch.run(0.1, "n1")
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     # then there is one, and the next has the latest of what came meanwhile
     assert saved(watch) == [{"n1": 100_000, "n2": 100_000}]
     watch.told.submitted[0].done(None)
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     assert saved(watch)[1:] == [{"n1": 300_000}]
     watch.told.submitted[1].done(None)
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     assert len(watch.told.submitted) == 2, "nothing was heard since"
 
 
@@ -230,14 +236,14 @@ def test_the_nodes_of_a_part_are_written_as_one_row_and_only_if_one_of_them_was_
     for name in names:
         watch.node(name)
     watch.run(0.1, *names)
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     (first,) = watch.told.submitted
     assert [row.part for row in cast(list[NodesSeenRow], first.turn.rows)] == ["00", "ff"]
     assert {node for found in saved(watch) for node in found} == set(names)
     first.done(None)
     one = names[0]
     watch.run(0.1, one)
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     assert [row.part for row in cast(list[NodesSeenRow], watch.told.submitted[1].turn.rows)] == [part_of(one)]
     assert {node for node, us in saved(watch)[1].items() if us == 200_000} == {one}
 
@@ -245,10 +251,32 @@ def test_the_nodes_of_a_part_are_written_as_one_row_and_only_if_one_of_them_was_
 def test_a_checkpoint_that_the_database_refuses_is_gathered_again(watch: Watch) -> None:
     watch.node("n1")
     watch.run(0.1, "n1")
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     watch.told.submitted[0].done(Refused("P0001", "no"))
-    watch.detector.save()
+    watch.detector.checkpoint.save()
     assert saved(watch) == [{"n1": 100_000}] * 2
+
+
+async def test_a_large_fleet_is_written_in_slices_and_a_stop_in_their_middle_writes_the_rest_once(
+    watch: Watch,
+) -> None:
+    # given a fleet of all parts, and a clock by which each turn takes longer than a slice
+    names = [f"node-{number}" for number in range(3000)]
+    for name in names:
+        watch.node(name)
+    watch.run(0.05, *names)
+    watch.told.monotonic_us = itertools.count(step=20_000).__next__
+    # when the checkpoint is due, and the stop comes as soon as others have the loop
+    saving = asyncio.create_task(watch.detector.checkpoint.run())
+    while not watch.told.submitted:
+        await asyncio.sleep(0)
+    before = len(watch.told.submitted)
+    saving.cancel()
+    watch.detector.checkpoint.save()
+    # then others had it after the first turn, and all was written once
+    assert before == 1
+    rows = [row.part for each in watch.told.submitted for row in cast(list[NodesSeenRow], each.turn.rows)]
+    assert sorted(rows) == sorted({part_of(name) for name in names})
 
 
 @pytest.mark.parametrize("state", ["ready", "draining"])

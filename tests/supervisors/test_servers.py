@@ -1,14 +1,20 @@
-"""Embedded servers that die: started again for ever, and the end of the runtime only where they come back elsewhere."""
+"""Embedded servers that die: started again for ever, and the end of the runtime only where they come back elsewhere.
+
+And where the command line of the machine is told to find NATS.
+"""
 
 import asyncio
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from adapters.embedded.process import ServerFailed
 from amends.values.backoff import Backoff
 from amends.values.errors import Unavailable
 from supervisors.boot import servers
-from supervisors.boot.servers import watched
+from supervisors.boot.servers import Servers, watched
+from supervisors.settings import NatsSettings, Settings
 from tests.patience import PATIENCE_S
 
 
@@ -55,3 +61,22 @@ async def test_a_server_that_comes_back_elsewhere_ends_its_watcher() -> None:
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable, match="at there instead of here"):
             await watched("NATS", server, lambda: server.address)()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, "nats://here:1"),
+        ({"user": "runtime", "password": "secret"}, "nats://here:1"),
+        ({"operator_user": "opera tor", "operator_password": "p@ss"}, "nats://opera%20tor:p%40ss@here:1"),
+        (
+            {"operator_user": "operator", "operator_password": "p", "servers": ["nats://a:b@here:1"]},
+            "nats://a:b@here:1",
+        ),
+    ],
+)
+def test_of_servers_that_are_named_the_command_line_is_told_the_operators_way_in_only_where_it_is_named(
+    more: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    settings = Settings(nats=msgspec.convert({"servers": ["nats://here:1"], **more}, NatsSettings))
+    assert Servers(settings, tmp_path).local_nats_url == expected

@@ -260,6 +260,13 @@ SELECT
 FROM meters WHERE state IN ('accruing')
 ORDER BY jseq, meter_id;
 
+-- name: find_meter
+-- The row of meters with that key.
+SELECT
+    meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
+    stopped_us, stop_cause, posted_through_us, unit_us, window_us
+FROM meters WHERE meter_id = $1;
+
 -- name: write_ledger
 -- An entry of an account's ledger: append-only, amounts of minor units, one per key for ever (credit-policy.md).
 INSERT INTO ledger_entries (
@@ -270,6 +277,36 @@ SELECT * FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
     $10::bigint[], $11::bigint[], $12::bigint[]
 );
+
+-- name: write_stripe_event
+-- An event of Stripe's by its id, one for ever: what came of it, and since when we know (R06).
+INSERT INTO stripe_events AS known (
+    event_id, type, payment_id, state, account_id, received_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]
+)
+ON CONFLICT (event_id) DO UPDATE SET
+    state = excluded.state, account_id = excluded.account_id, jseq = excluded.jseq;
+
+-- name: find_stripe_event
+-- The row of stripe_events with that key.
+SELECT
+    event_id, type, payment_id, state, account_id, received_us
+FROM stripe_events WHERE event_id = $1;
+
+-- name: write_mirror
+-- A credit of the ledger on its way to Stripe (`owed`), there (`done`), or given up (`failed`).
+INSERT INTO mirrored_credits AS known (
+    ledger_key, account_id, customer, amount_minor, currency, state, first_us, generation, transaction, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[],
+    $10::bigint[]
+)
+ON CONFLICT (ledger_key) DO UPDATE SET
+    state = excluded.state, generation = excluded.generation, transaction = excluded.transaction,
+    jseq = excluded.jseq;
 
 -- name: write_nodes_seen
 -- When the nodes of one part of the fleet were last heard: a checkpoint of the detector, {node: [boot id, us]}.
@@ -351,6 +388,46 @@ SELECT due_us, body::text AS body FROM accounts WHERE account_id = $1;
 -- Every actor that still lives or owes.
 SELECT account_id AS id, due_us, body::text AS body FROM accounts
 WHERE live ORDER BY account_id;
+
+-- name: state_payments
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO payments AS known (
+    payment_id, state, version, due_us, body, live, ended_state
+)
+SELECT
+    payment_id, state, version, due_us, body::jsonb, live, ended_state
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    payment_id, state, version, due_us, body, live, ended_state
+)
+ON CONFLICT (payment_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state
+WHERE known.version = excluded.version - 1;
+
+-- name: require_payments
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.payment_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN payments AS held ON held.payment_id = wanted.id
+WHERE held.payment_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
+
+-- name: free_payments
+-- Of these, the rows nobody else holds right now.
+SELECT payment_id AS id FROM payments WHERE payment_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_payments
+-- One actor.
+SELECT due_us, body::text AS body FROM payments WHERE payment_id = $1;
+
+-- name: live_payments
+-- Every actor that still lives or owes.
+SELECT payment_id AS id, due_us, body::text AS body FROM payments
+WHERE live ORDER BY payment_id;
 
 -- name: state_nodes
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.

@@ -4,6 +4,8 @@
 CREATE OR REPLACE VIEW entity_state AS
 SELECT 'account' AS kind, account_id AS id, 'account' || ':' || account_id AS ref, state, due_us, live, body FROM accounts
 UNION ALL
+SELECT 'payment' AS kind, payment_id AS id, 'payment' || ':' || payment_id AS ref, state, due_us, live, body FROM payments
+UNION ALL
 SELECT 'node' AS kind, node_id AS id, 'node' || ':' || node_id AS ref, state, due_us, live, body FROM nodes
 UNION ALL
 SELECT 'allocation' AS kind, allocation_id AS id, 'allocation' || ':' || allocation_id AS ref, state, due_us, live, body FROM allocations

@@ -88,6 +88,10 @@ SELECT
     window_start_us, created_us
 FROM ledger_entries;
 
+CREATE OR REPLACE VIEW public_v1.stripe_event AS
+SELECT event_id, type, state, account_id, received_us, payment_id
+FROM stripe_events;
+
 CREATE OR REPLACE VIEW listed_notification AS
 SELECT
     notification_id,

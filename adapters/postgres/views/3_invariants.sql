@@ -139,6 +139,16 @@ WHERE posted_through_us > started_us AND (
     ) OR windows <> (last_us - first_us) / window_us + 1
 )
 UNION ALL
+-- B1: what an account has is kept with every entry.
+SELECT 'B1', 'account:' || account_id, jsonb_build_object('what', 'its balance is not what its months come to')
+FROM ledger_balances GROUP BY account_id
+HAVING coalesce(sum(balance_minor) FILTER (WHERE month = 0), 0) <> coalesce(sum(balance_minor) FILTER (WHERE month > 0), 0)
+UNION ALL
+-- A3: an event of Stripe's is deferred only as long as its payment waits.
+SELECT 'A3', 'stripe_event:' || event_id, jsonb_build_object('what', 'it is deferred, and its payment does not wait')
+FROM stripe_events LEFT JOIN payments ON payments.payment_id = stripe_events.payment_id
+WHERE stripe_events.state = 'deferred' AND payments.state IS DISTINCT FROM 'noted'
+UNION ALL
 -- B3: one debit a window.
 SELECT 'B3', 'meter:' || meter_id || '/window:' || window_start_us,
     jsonb_build_object('what', 'several debits of one window', 'entries', jsonb_agg(entry_id))

@@ -9,11 +9,15 @@ from amends.values.canonical import canonical, sha256
 
 
 class CaseKind(Struct, frozen=True):
-    """A kind of operator case: the commands that may settle it and the page that says how."""
+    """A kind of operator case: the commands that may settle it and the page that says how.
+
+    `owes` false: whatever its entity owes is no matter of this case.
+    """
 
     kind: str
     commands: tuple[str, ...]
     runbook: str  # docs/runbooks/<kind>.md
+    owes: bool = True
 
 
 class MatrixRow(Struct, frozen=True, kw_only=True):

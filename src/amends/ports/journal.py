@@ -162,6 +162,10 @@ class Journal(Protocol):
         """The rows of a type that declares by which column, in which that lies after an instant, in parts."""
         ...
 
+    async def find(self, row: type[RowT], key: str) -> RowT | None:
+        """The row of that key, of a type that declares that it is asked for so (`Table.found`)."""
+        ...
+
     async def documents(self, kind: str) -> dict[str, bytes]:
         """All documents of a kind that were ever stored, as JSON, by their hashes."""
         ...

@@ -248,7 +248,7 @@ class Engine:
             self.policy.digested(key)
         self._follow(decision)
         if env.reply is not None:
-            env.reply(decision.reply_data(), None)
+            env.reply(*decision.answer())
         if env.done is not None:
             env.done(True)
         self._deliver(key, decision.sent)

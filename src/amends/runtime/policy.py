@@ -63,7 +63,10 @@ def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
         d.audit("case.acknowledged", f"case:{message.case_id}", reason=message.reason)
         d.reply(ops_case=message.row)
         return
-    if state.owing and message.kind not in PAUSING:  # a paused entity can settle nothing before it goes on
+    if state.owing and message.kind not in (
+        *PAUSING,
+        *d.context.free_cases,
+    ):  # a paused entity can settle nothing before it goes on
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
     close_case(d, message.kind, message.reason, keys[0].partition(" ")[2])
     if message.kind == "unknown_step":

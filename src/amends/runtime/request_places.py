@@ -12,10 +12,10 @@ from typing import Final, Literal
 from amends.runtime.identity import Identity
 from amends.values.errors import Rejected
 
-Class = Literal["command", "query", "operator"]
+Class = Literal["command", "query", "operator", "signed"]
 # At once, per caller: (one of single accounts, one trusted with all, who may speak for many customers).
 UNDER_WAY: Final[Mapping[Class, tuple[int, int]]] = {
-    "command": (1024, 4096), "query": (256, 2048), "operator": (256, 256),
+    "command": (1024, 4096), "query": (256, 2048), "operator": (256, 256), "signed": (256, 256),
 }  # fmt: skip
 RETRY_MS: Final = 200
 
@@ -24,6 +24,8 @@ def class_of(role: str, identity: Identity) -> Class:
     """Whose places a request on an endpoint of that role takes."""
     if identity.operates:
         return "operator"
+    if role == "signed":
+        return "signed"
     return "query" if role == "reader" else "command"
 
 

@@ -33,8 +33,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """One subject: what it takes and which actor answers.
 
     `target` names the actor from the request (and, for a new one, the fresh id); `prepare` may re-encode a request
-    before it becomes a message, minding who asks, and raises `Rejected`. `role`: caller, reader, operator, viewer;
-    `trusted`: of callers only those who speak for every account.
+    before it becomes a message, minding who asks, and raises `Rejected`. `role`: caller, reader, operator, viewer,
+    signed (whoever sent it, its body proves it); `trusted`: of callers only those who speak for every account.
     """
 
     subject: str
@@ -48,6 +48,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
     answer: Callable[[Any, Identity], Awaitable[dict[str, Any]]] | None = None  # a question: read, not done
     account: Callable[[Any], str | None] | None = None
+    raw: Callable[[bytes, Headers, "Entry"], Awaitable[dict[str, Any]]] | None = None  # takes the body as it came
     outcome: Callable[[str], Awaitable[dict[str, Any]]] | None = None  # by request: what is waited for and added
 
 
@@ -126,6 +127,12 @@ class Requests:
         """The reply to one request that has a place; never raises for what a caller may do."""
         request_id, trace_id = entry.request_id, entry.trace.trace_id
         try:
+            if endpoint.raw is not None:
+                answer = await endpoint.raw(data, headers, entry)
+                duplicate = bool(answer.get("duplicate"))
+                return Reply(
+                    {"ok": True, "request_id": request_id, "trace_id": trace_id, "duplicate": duplicate, "data": answer}
+                )
             if endpoint.answer is not None:
                 answer = await endpoint.answer(decode(endpoint, data), entry.identity)
                 return Reply(

@@ -20,7 +20,7 @@ from amends.turn.messages import Envelope, Pause, StepDone
 from amends.turn.place import place_of
 from amends.values import ids
 from amends.values.canonical import canonical
-from amends.values.errors import Bug, Rejected
+from amends.values.errors import KEPT, Bug, Rejected
 from amends.values.limits import Limits
 from amends.values.records import (
     AuditDraft,
@@ -70,6 +70,7 @@ class Context:
         self.versions = {kind.name: kind.v for domain in domains for kind in domain.kinds}
         self.steps = {step.name: step for domain in domains for step in domain.steps}
         self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
+        self.free_cases = {case.kind for domain in domains for case in domain.cases if not case.owes}
         self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
         self.address_of = address_of  # what a step's span says of its target
         self.unread: set[str] = set()  # ids of steps and messages that this release cannot make out
@@ -124,6 +125,7 @@ class Decision:
         self.hastened: list[str] = []  # targets whose steps of this actor wait for no next try any more
         self.data: dict[str, Any] | None = None
         self.reply_entity = True
+        self.declined: Rejected | None = None
         self._moved = False
         self.recovery_trace_id = ""
         self._events: list[tuple[str, str | None, str | None, str]] = []
@@ -208,6 +210,12 @@ class Decision:
     def refuse(self, code: str, message: str, **details: Any) -> NoReturn:
         """Refuse the command: nothing of this turn is written but the kept reply."""
         raise Rejected(code, message, **details)
+
+    def decline(self, code: str, message: str, **details: Any) -> None:
+        """Refuse the command with a code that is kept, and commit what this turn records of that (R05)."""
+        if code not in KEPT:
+            raise Bug(f"{self.ref}: {code} is judged anew when it is repeated, and would be recorded anew each time")
+        self.declined = Rejected(code, message, **details)
 
     def audit(
         self, action: str, target_ref: str = "", *, reason: str = "", details: Any = None, at_us: int = 0
@@ -349,7 +357,7 @@ class Decision:
             due, body = min(spawn.state.timers.values(), default=None), canonical(spawn.state).decode()
             turn.spawned.append(StateWrite(spawn.kind, spawn.id, spawn.state.state, 1, due, body))
         if self.env.command is not None:
-            self.rows += command_rows(self.env, self.ref, self.now_us, self.context.epoch, self.reply_data(), None)
+            self.rows += command_rows(self.env, self.ref, self.now_us, self.context.epoch, *self.answer())
         turn.rows, turn.audits, turn.requires = self.rows, self.audits, self._requires
         self._check_books()
         return turn
@@ -366,6 +374,10 @@ class Decision:
         written = {table.name for row in self.rows if (table := table_of(type(row))).money} if rows else set()
         if denied := written - {name for row in rows for name in self.context.matrix.row(row).books}:
             raise Bug(f"{self.ref}: a turn of row {', '.join(rows)} may not write {', '.join(sorted(denied))}")
+
+    def answer(self) -> tuple[dict[str, Any] | None, Rejected | None]:
+        """What the sender of the command gets: data, or the refusal."""
+        return (None, self.declined) if self.declined is not None else (self.reply_data(), None)
 
     def reply_data(self) -> dict[str, Any]:
         """The reply's data: the entity's view row under its name, and what the handler added."""
@@ -467,19 +479,20 @@ class Decision:
 def command_rows(
     env: Envelope, entity: str, now_us: int, epoch: int, data: dict[str, Any] | None, error: Rejected | None
 ) -> list[Struct]:
-    """A command, done or refused, as its span tells it."""
+    """A command, done or refused, as its span tells it; without a key no reply of it is kept."""
     info = env.command
     if info is None:
         raise Bug("no command")
     http, code = (200, "") if error is None else (error.http, error.code)
     body: dict[str, Any] = {"data": data} if error is None else {"error": error.body()}
-    return [
-        CommandRow(
-            info.caller, info.subject, info.request_id, info.trace_id, info.span_id, info.parent_span_id, entity, http,
-            code, info.received_us, now_us, epoch, info.link,
-        ),
-        ReplyRow(
-            info.caller, info.key, info.body_hash, info.request_id, info.trace_id, info.span_id, http, text(body),
-            info.received_us,
-        ),
-    ]  # fmt: skip
+    done = CommandRow(
+        info.caller, info.subject, info.request_id, info.trace_id, info.span_id, info.parent_span_id, entity, http,
+        code, info.received_us, now_us, epoch, info.link,
+    )  # fmt: skip
+    if not info.key:
+        return [done]
+    kept = ReplyRow(
+        info.caller, info.key, info.body_hash, info.request_id, info.trace_id, info.span_id, http, text(body),
+        info.received_us,
+    )  # fmt: skip
+    return [done, kept]

@@ -34,9 +34,9 @@ class Live(Struct, frozen=True):
 class Table(Struct, frozen=True, kw_only=True):
     """A row type's table. `facets`: its columns by who writes them, which says what a second row of one key does.
 
-    `after`: a column of instants; those rows may be read at a start in which it lies after one, live or not.
-    `json`: columns that the database keeps as JSON. `money`: what they hold is billed by. `final`: values of a column
-    after which nothing closes a row anew.
+    `after`: a column of instants; those rows may be read at a start in which it lies after one, live or not. `found`:
+    single rows may be asked for by their key, of one text. `json`: columns that the database keeps as JSON. `money`:
+    what they hold is billed by. `final`: values of a column after which nothing closes a row anew.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Table(Struct, frozen=True, kw_only=True):
     facets: tuple[Facet, ...] = ()
     live: Live | None = None
     after: str = ""
+    found: bool = False
     money: bool = False
     json: tuple[str, ...] = ()
     final: Mapping[str, tuple[str, ...]] = {}

@@ -92,3 +92,17 @@ class Account:
             assert f"overrun:{e}" not in self.credits, "a credit is given once"
             self.credits[f"overrun:{e}"] = given
         self.overrun += given
+
+
+def reckoned(meter: dict[str, Any], evaluations: list[dict[str, Any]], window_us: int) -> dict[str, int]:
+    """Key and amount of each entry of a meter: from when it ended, for what, and how far it was posted then."""
+    book = Account(meter["rate_uminor_per_hour"], meter["started_us"], window_us)
+    first, *later = evaluations
+    book.post(first["posted_through_us"])
+    book.end(first["cause"], first["reason"], first["asked_us"])
+    for one in later:
+        book.lower(one["asked_us"])
+    assert book.stopped == meter["stopped_us"]
+    name = meter["meter_id"]
+    debits = {f"debit:{name}:{key}": amount for key, amount in book.debits.items()}
+    return debits | {f"credit:{name}:{key}": amount for key, amount in book.credits.items()}

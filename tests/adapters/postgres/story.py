@@ -52,6 +52,7 @@ class Facts:
 
     policy = OLD_POLICY
     restored = 0
+    mirrors = True
 
     def __init__(self) -> None:
         self.states: dict[tuple[str, str], Any] = {}
@@ -70,6 +71,13 @@ class Facts:
 
     def posted_us(self, meter_id: str) -> int | None:
         return None
+
+    def payer(self, account_id: str, customer: str) -> tuple[str, str] | None:
+        account = self.account(account_id)
+        return (account_id, account.currency) if account is not None else None
+
+    def balance_minor(self, account_id: str) -> int:
+        return 0
 
     def account(self, account_id: str) -> Any:
         return self.states.get(("account", account_id))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from actors.account.kind import Account
+from actors.account.state import Account
 from adapters.postgres.journal import PostgresJournal, journal_of
 from amends.domain.domain import rows_of
 from amends.ports.journal import Head, Turn

@@ -27,7 +27,9 @@ def noise(book: StripeBook, customer: str, count: int, currency: str = "usd") ->
 
 
 def test_both_take_the_arguments_that_the_actors_intend() -> None:
-    assert MirrorCredit.__struct_fields__ == mirror.Credit.__struct_fields__ == stripe_steps._Credit.__struct_fields__
+    fields = mirror.Credit.__struct_fields__
+    assert fields == stripe_steps._Credit.__struct_fields__
+    assert MirrorCredit.__struct_fields__[: len(fields)] == fields, "what follows is the sender's own"
     assert mirror.FORGOTTEN_US == stripe_steps.FORGOTTEN_US < 24 * 3_600_000_000
 
 

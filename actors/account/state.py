@@ -1,0 +1,13 @@
+"""The state of an account."""
+
+from amends.domain.kinds import ActorState
+
+
+class Account(ActorState, frozen=True, kw_only=True):
+    """Who pays, and in which currency."""
+
+    currency: str
+    created_us: int
+    stripe_customer_id: str | None = None
+    resent: int = 0  # credits on their way to Stripe once more, by an operator's word
+    overdrawn: bool = False  # whether its balance was below zero when it was last told

@@ -1,0 +1,243 @@
+"""The payment actor: one payment object of Stripe's, whatever events speak of it, in any order, however often.
+
+It is the only writer of its entries. What comes before the payment itself, or before its account, is deferred and
+booked when that is there; a payment whose account does not appear within 72 hours has a case.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from actors.facts import facts
+from actors.payment import r06_duplicate as r06
+from actors.payment.booking import book
+from actors.payment.messages import AccountAppeared, StripeEvent
+from actors.payment.state import Payment, Said
+from actors.tables import StripeEventRow
+from amends.domain.kinds import ActorKind
+from amends.turn.cases import close_case, open_case
+from amends.turn.decision import Decision
+from amends.turn.messages import TimerFired
+
+DEFERRED, CURRENCY, DISPUTE = "deferred_payment", "payment_currency", "payment_dispute"
+PATIENCE_US = 72 * 3_600_000_000
+MOST_WAITING = 100
+
+
+def _event(s: Payment | None, m: StripeEvent, d: Decision) -> None:
+    said = m.said
+    if m.known:
+        r06.cancel(d, said, "duplicate_event", state=m.known)
+    elif said.what == "ignored":
+        d.create(Payment(state="ignored", since_us=said.received_us))
+        _noted(d, said, "ignored")
+    else:
+        HANDLERS[said.what](s, said, d)
+    d.reply_entity = False
+    noted = [row.state for row in d.rows if isinstance(row, StripeEventRow) and row.event_id == said.event_id]
+    d.reply(duplicate=bool(m.known) or noted == ["duplicate"])
+
+
+def _paid(s: Payment | None, said: Said, d: Decision) -> None:
+    """The payment itself: credited once, by whichever of its events comes first."""
+    if s is not None and s.state != "noted":
+        _again(d, said)
+        return
+    payer = facts(d).payer(said.account_id, said.customer)
+    if payer is None:
+        _defer(s, said, d)
+        return
+    account_id, currency = payer
+    if currency != said.currency:
+        _refuse_currency(s, said, d, account_id, currency)
+        return
+    own: dict[str, Any] = {"account_id": account_id, "currency": currency, "amount_minor": said.amount_minor}
+    _become(s, d, "credited", said, **own)
+    book(d, "topup", f"topup:{d.id}", said)
+    _noted(d, said, "applied")
+    _settle_waiting(d, said)
+
+
+def _refunded(s: Payment | None, said: Said, d: Decision) -> None:
+    key = f"refund:{said.ref}"
+    if not _bookable(s, said, d, key):
+        return
+    book(d, "refund", key, said)
+    _noted(d, said, "applied")
+    if said.ref in d.state.failed:  # the failure was told first
+        book(d, "topup", f"refund_failed:{said.ref}", said)
+
+
+def _refund_failed(s: Payment | None, said: Said, d: Decision) -> None:
+    """Books what the refund had taken; of one that was never booked it is remembered, should that still come."""
+    key = f"refund_failed:{said.ref}"
+    if not _bookable(s, said, d, key):
+        return
+    if f"refund:{said.ref}" in d.state.booked:
+        book(d, "topup", key, said)
+        _noted(d, said, "applied")
+    elif said.ref in d.state.failed:
+        _again(d, said)
+    else:
+        _room(d, len(d.state.failed))
+        d.set(failed=(*d.state.failed, said.ref))
+        _noted(d, said, "ignored")
+
+
+def _moved(entry_type: str) -> Callable[[Payment | None, Said, Decision], None]:
+    """What a dispute takes or gives back, by its balance transaction."""
+
+    def handle(s: Payment | None, said: Said, d: Decision) -> None:
+        key = f"{entry_type}:{said.ref}"
+        if _bookable(s, said, d, key):
+            book(d, entry_type, key, said)
+            _noted(d, said, "applied")
+
+    return handle
+
+
+def _disputed(s: Payment | None, said: Said, d: Decision) -> None:
+    """A dispute is opened: a person must answer it at Stripe. Nothing is booked until funds are withdrawn."""
+    if not _bookable(s, said, d, ""):
+        return
+    open_case(d, DISPUTE, r06.event_ref(said), evidence={
+        "dispute": said.ref, "payment": d.id, "account_id": d.state.account_id, "amount_minor": said.amount_minor,
+        "currency": said.currency, "reason": said.note,
+    })  # fmt: skip
+    _noted(d, said, "applied")
+
+
+HANDLERS: Mapping[str, Callable[[Payment | None, Said, Decision], None]] = {
+    "paid": _paid,
+    "refunded": _refunded,
+    "refund_failed": _refund_failed,
+    "disputed": _disputed,
+    "withdrawn": _moved("refund"),
+    "reinstated": _moved("topup"),
+}
+
+
+# --- what they have in common ----------------------------------------------------------------------------
+
+
+def _bookable(s: Payment | None, said: Said, d: Decision, key: str) -> bool:
+    """Whether it can be applied now; if not it was deferred, was booked before, or concerns nobody's ledger."""
+    if s is None or s.state == "noted":
+        _defer(s, said, d)
+    elif s.state != "credited":
+        _noted(d, said, "ignored")
+    elif key in s.booked:
+        _again(d, said)
+    elif said.currency != s.currency:
+        _currency_case(d, said, s.account_id, s.currency)
+    else:
+        return True
+    return False
+
+
+def _defer(s: Payment | None, said: Said, d: Decision) -> None:
+    if s is None:
+        due_us = d.now_us + PATIENCE_US
+        d.create(Payment(state="noted", since_us=said.received_us, waiting=(said,), timers={"deferred": due_us}))
+    else:
+        _room(d, len(s.waiting))
+        d.set(waiting=(*s.waiting, said))
+    _noted(d, said, "deferred")
+
+
+def _room(d: Decision, used: int) -> None:
+    if used >= MOST_WAITING:
+        d.refuse("throttled", f"{MOST_WAITING} events of the payment {d.id} wait already; send this one again later")
+
+
+def _become(s: Payment | None, d: Decision, state: str, said: Said, **own: Any) -> None:
+    if s is None:
+        d.create(Payment(state=state, since_us=said.received_us, **own))
+    else:
+        d.cancel("deferred")
+        close_case(d, DEFERRED, f"it is {state} now", _first(s))
+        d.to(state, **own)
+
+
+def _settle_waiting(d: Decision, by: Said) -> None:
+    """All that was deferred, in the order in which it came; other news of the payment itself is a duplicate now."""
+    waiting: tuple[Said, ...] = d.state.waiting
+    d.set(waiting=())
+    for said in waiting:
+        if said.event_id != by.event_id:
+            HANDLERS[said.what](d.state, said, d)
+
+
+def _again(d: Decision, said: Said) -> None:
+    r06.cancel(d, said, "duplicate_payment", booked=len(d.state.booked))
+    _noted(d, said, "duplicate")
+
+
+def _refuse_currency(s: Payment | None, said: Said, d: Decision, account_id: str, currency: str) -> None:
+    _become(s, d, "refused", said, account_id=account_id, currency=said.currency, amount_minor=said.amount_minor)
+    _currency_case(d, said, account_id, currency)
+    _settle_waiting(d, said)
+
+
+def _currency_case(d: Decision, said: Said, account_id: str, currency: str) -> None:
+    open_case(d, CURRENCY, r06.event_ref(said), evidence={
+        "payment": d.id, "account_id": account_id, "account_currency": currency, "currency": said.currency,
+        "amount_minor": said.amount_minor, "type": said.type,
+    })  # fmt: skip
+    _noted(d, said, "ignored")
+
+
+def _noted(d: Decision, said: Said, state: str) -> None:
+    """The event's row, and the audit of what came of it."""
+    account = d.state.account_id or said.account_id or None
+    d.row(StripeEventRow(said.event_id, said.type, d.id, state, account, said.received_us))
+    d.audit(f"payments.event.{state}", r06.event_ref(said), details={
+        "type": said.type, "payment": d.id, "account_id": account, "amount_minor": said.amount_minor,
+        "currency": said.currency,
+    })  # fmt: skip
+
+
+# --- deferred ----------------------------------------------------------------------------------------------
+
+
+def _appeared(s: Payment, m: AccountAppeared, d: Decision) -> None:
+    """The first of the waiting events whose account is there credits the payment."""
+    for said in s.waiting:
+        if said.what == "paid" and facts(d).payer(said.account_id, said.customer) is not None:
+            _paid(s, said, d)
+            return
+
+
+def _timer(s: Payment, m: TimerFired, d: Decision) -> None:
+    """72 hours have gone by, and nobody knows whose it is, or what it refunds."""
+    if s.state != "noted":
+        return
+    paid = next((each for each in s.waiting if each.what == "paid"), s.waiting[0])
+    open_case(d, DEFERRED, _first(s), evidence={
+        "payment": d.id, "since_us": s.since_us, "account_id": paid.account_id or None,
+        "customer": paid.customer or None, "currency": paid.currency, "amount_minor": paid.amount_minor,
+        "events": [{"event_id": each.event_id, "type": each.type, "account_id": each.account_id or None,
+                    "customer": each.customer or None} for each in s.waiting],
+    })  # fmt: skip
+
+
+def _first(s: Payment) -> str:
+    return r06.event_ref(s.waiting[0]) if s.waiting else ""
+
+
+PAYMENT = ActorKind(
+    name="payment",
+    table="payments",
+    state_type=Payment,
+    states={"noted": "rest", "credited": "end", "refused": "end", "ignored": "end"},
+    transitions={
+        ("", "noted"): "an event before its payment or its account",
+        ("", "credited"): "paid, and the account is known",
+        ("", "refused"): "paid in another currency than the account's",
+        ("", "ignored"): "an event that is about no payment",
+        ("noted", "credited"): "payment and account are known now",
+        ("noted", "refused"): "paid in another currency than the account's",
+    },
+    handlers={StripeEvent: _event, AccountAppeared: _appeared, TimerFired: _timer},
+    creates=frozenset({StripeEvent}),
+    events=False,
+)

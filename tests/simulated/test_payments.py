@@ -1,0 +1,247 @@
+"""What Stripe says of payments, in any order and however often: the ledger is the same (R06)."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.payment import kind
+from amends.values.errors import Rejected
+from supervisors.invariants import committed
+from supervisors.simulation.events import Event, dispute, event, intent, refund, session
+from supervisors.simulation.world import Running, World
+from tests.simulated.sweep import records_of
+
+
+def run(tell: Callable[[Running], Awaitable[None]], seed: int = 1) -> World:
+    """A world in which that was told, and in which everything holds."""
+    world = World(seed)
+
+    async def story(running: Running) -> None:
+        await running.account("acme")
+        await tell(running)
+        await running.quiet()
+
+    assert world.run(story)
+    assert committed(records_of(world.database)) == []
+    return world
+
+
+def ledger(world: World) -> dict[str, int]:
+    return {
+        row["idempotency_key"]: row["amount_minor"] for row in world.database.tables.rows["ledger_entries"].values()
+    }
+
+
+def states(world: World) -> dict[str, str]:
+    return {row["event_id"]: row["state"] for row in world.database.tables.rows["stripe_events"].values()}
+
+
+def records(world: World) -> list[str]:
+    return [row["target_ref"] for row in world.database.tables.rows["compensation"].values()]
+
+
+def cases(world: World, state: str = "open") -> list[tuple[str, str]]:
+    rows = world.database.tables.rows["ops_case"].values()
+    return sorted((row["kind"], row["target_ref"]) for row in rows if row["state"] == state)
+
+
+def deliver(*events: Event) -> Callable[[Running], Awaitable[None]]:
+    async def tell(running: Running) -> None:
+        for each in events:
+            await running.deliver(each)
+
+    return tell
+
+
+def test_the_same_event_five_times_at_once_is_one_entry_and_four_records() -> None:
+    async def tell(running: Running) -> None:
+        answers = await asyncio.gather(
+            *(running.deliver(intent("evt_1", "pi_1", 500, account="acme")) for _ in "12345")
+        )
+        assert sorted(answers) == [False, True, True, True, True]
+
+    world = run(tell)
+    assert ledger(world) == {"topup:pi_1": 500}
+    assert records(world) == ["stripe_event:evt_1"] * 4
+    assert states(world) == {"evt_1": "applied"}
+
+
+def test_two_kinds_of_news_three_times_each_are_one_entry_and_five_records() -> None:
+    said = [intent("evt_i", "pi_1", 500, account="acme"), session("evt_s", "pi_1", 500, account="acme")] * 3
+
+    async def tell(running: Running) -> None:
+        await asyncio.gather(*(running.deliver(each) for each in said))
+
+    world = run(tell)
+    assert ledger(world) == {"topup:pi_1": 500}
+    assert len(records(world)) == 5
+    assert sorted(states(world).values()) == ["applied", "duplicate"]
+
+
+def test_what_was_received_is_credited_and_not_what_was_asked_for() -> None:
+    assert ledger(run(deliver(intent("evt_1", "pi_1", 5000, account="acme", received=2000)))) == {"topup:pi_1": 2000}
+
+
+STORY = (
+    intent("evt_i", "pi_1", 5000, account="acme"),
+    session("evt_s", "pi_1", 5000, account="acme"),
+    refund("evt_r1", "pi_1", "re_1", 1000),
+    refund("evt_r1u", "pi_1", "re_1", 1000, kind="updated"),
+    refund("evt_r2", "pi_1", "re_2", 500),
+    refund("evt_r2f", "pi_1", "re_2", 500, kind="failed", status="failed"),
+    refund("evt_r3", "pi_1", "re_3", 70, status="pending"),
+    refund("evt_r3f", "pi_1", "re_3", 70, kind="failed", status="failed"),
+    dispute("evt_d", "pi_1", 2000, "created"),
+    dispute("evt_dw", "pi_1", 2000, "funds_withdrawn"),
+    dispute("evt_dr", "pi_1", 2000, "funds_reinstated"),
+    event("evt_c", "charge.refunded", {"id": "ch_1", "payment_intent": "pi_1", "amount_refunded": 1500}),
+)
+BOOKED = {
+    "topup:pi_1": 5000, "refund:re_1": 1000, "refund:re_2": 500, "refund_failed:re_2": 500,
+    "refund:txn_out_pi_1": 2000, "topup:txn_in_pi_1": 2000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_order_and_number_of_deliveries_gives_the_same_ledger(seed: int) -> None:
+    chance = random.Random(seed)
+    said = [each for each in STORY for _ in range(chance.randint(1, 5))]
+    chance.shuffle(said)
+
+    async def tell(running: Running) -> None:
+        for start in range(0, len(said), 20):
+            await asyncio.gather(*(running.deliver(each) for each in said[start : start + 20]))
+
+    world = run(tell)
+    assert ledger(world) == BOOKED
+    assert cases(world) == [("payment_dispute", "stripe_event:evt_d")]
+    # Every delivery is either an event's first, or has its record; and so has each piece of news that came too late.
+    late = Counter(states(world).values())["duplicate"]
+    assert len(records(world)) == len(said) - len(STORY) + late
+    assert world.balances() == {"acme": 5000 - 1000 - 500 + 500 - 2000 + 2000}
+
+
+def test_a_payment_waits_for_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kind.PATIENCE_US == 72 * 3600 * 1_000_000
+    monkeypatch.setattr(kind, "PATIENCE_US", 60_000_000)  # 72 hours of heartbeats are too many to play
+
+    async def tell(running: Running) -> None:
+        await running.deliver(refund("evt_r", "pi_1", "re_1", 100))
+        await running.deliver(intent("evt_1", "pi_1", 500, customer="cus_9"))
+        await running.deliver(intent("evt_2", "pi_2", 700, account="late"))
+        assert states(running.world) == dict.fromkeys(("evt_r", "evt_1", "evt_2"), "deferred")
+        assert ledger(running.world) == {}
+        await asyncio.sleep(61)
+        assert cases(running.world) == [
+            ("deferred_payment", "stripe_event:evt_2"), ("deferred_payment", "stripe_event:evt_r"),
+        ]  # fmt: skip
+        await running.account("late", stripe_customer_id="cus_9")
+        await running.until(lambda: len(ledger(running.world)) == 3)
+
+    world = run(tell)
+    assert ledger(world) == {"topup:pi_1": 500, "refund:re_1": 100, "topup:pi_2": 700}
+    assert cases(world) == []
+    assert set(states(world).values()) == {"applied"}
+
+
+def test_a_customer_of_two_accounts_is_nobodys_and_another_event_of_the_payment_says_whose() -> None:
+    async def tell(running: Running) -> None:
+        await running.account("one", stripe_customer_id="cus_2")
+        await running.account("two", stripe_customer_id="cus_2")
+        await running.deliver(intent("evt_1", "pi_1", 500, customer="cus_2"))
+        assert states(running.world) == {"evt_1": "deferred"}
+        await running.deliver(session("evt_2", "pi_1", 500, account="two"))
+
+    world = run(tell)
+    assert world.balances() == {"two": 500}
+    assert states(world) == {"evt_1": "duplicate", "evt_2": "applied"}
+
+
+def test_a_payment_that_waits_is_found_by_the_next_runtime() -> None:
+    world = World(1)
+
+    async def before(running: Running) -> None:
+        await running.deliver(intent("evt_1", "pi_1", 500, customer="cus_9"))
+
+    async def after(running: Running) -> None:
+        await running.account("acme", stripe_customer_id="cus_9")
+        await running.until(lambda: ledger(world) == {"topup:pi_1": 500})
+
+    assert world.run(before)
+    assert world.run(after)
+
+
+def test_another_currency_than_the_accounts_is_a_case_and_no_entry() -> None:
+    world = run(deliver(
+        intent("evt_1", "pi_1", 500, account="acme", currency="jpy"),
+        refund("evt_2", "pi_1", "re_1", 100, currency="jpy"),
+        intent("evt_1", "pi_1", 500, account="acme", currency="jpy"),
+    ))  # fmt: skip
+    assert ledger(world) == {}
+    assert cases(world) == [("payment_currency", "stripe_event:evt_1")]
+    assert states(world) == {"evt_1": "ignored", "evt_2": "ignored"}
+    assert records(world) == ["stripe_event:evt_1"]
+
+
+@pytest.mark.parametrize("body", [
+    session("evt_1", "pi_1", 500, account="acme", mode="subscription"),
+    session("evt_1", "pi_1", 500, account="acme", status="unpaid"),
+    refund("evt_1", "pi_1", "re_1", 5, status="pending"),
+    event("evt_1", "customer.created", {"id": "cus_1"}),
+    event("evt_1", "charge.succeeded", {"id": "ch_1", "amount": 500, "payment_intent": "pi_1"}),
+])  # fmt: skip
+def test_what_no_row_names_is_stored_and_ignored(body: Event) -> None:
+    world = run(deliver(body, body))
+    assert ledger(world) == {}
+    assert states(world) == {"evt_1": "ignored"}
+    assert records(world) == ["stripe_event:evt_1"]
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"amount_received": -1}, "amount_received"), ({"amount_received": "5"}, "amount_received"),
+    ({"amount_received": 5.5}, "amount_received"), ({"currency": None}, "currency"), ({"id": "p i"}, "id"),
+])  # fmt: skip
+def test_a_body_that_cannot_be_booked_is_refused_by_its_field_and_leaves_nothing(
+    change: dict[str, Any], said: str
+) -> None:
+    body = intent("evt_1", "pi_1", 500, account="acme")
+    body["data"]["object"].update(change)
+
+    async def tell(running: Running) -> None:
+        with pytest.raises(Rejected, match=said) as refused:
+            await running.deliver(body)
+        assert refused.value.code == "invalid_request"
+        for raw in (
+            b"",
+            b"[]",
+            b"{}",
+            b'{"id": 5}',
+            b"\xff",
+            b"[" * 100_000,
+            msgspec.json.encode({"id": "e", "type": "x"}),
+        ):
+            with pytest.raises(Rejected):
+                await running.webhooks.take(raw, "", "simulated")
+
+    world = run(tell)
+    assert states(world) == {}
+
+
+def test_an_account_is_told_each_time_that_its_balance_falls_below_zero() -> None:
+    async def tell(running: Running) -> None:
+        await running.deliver(intent("evt_1", "pi_1", 500, account="acme"))
+        await running.deliver(dispute("evt_2", "pi_1", 700, "funds_withdrawn"))
+        await running.quiet()
+        await running.deliver(dispute("evt_3", "pi_1", 700, "funds_reinstated"))
+        await running.quiet()
+        await running.deliver(refund("evt_4", "pi_1", "re_1", 600))
+
+    world = run(tell)
+    told = [msgspec.json.decode(stored.payload) for stored in world.bus.streams["AMENDS_EVT"]]
+    below = [each["data"]["balance_minor"] for each in told if each["schema"] == "account.balance_negative/1"]
+    assert below == [-200, -100]
