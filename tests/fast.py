@@ -15,6 +15,7 @@ SERVERS = (
     "adapters.simulated.fleet",
     "adapters.simulated.machine",
     "adapters.simulated.ssh_node",
+    "adapters.simulated.stripe_server",
     "aiohttp",
     "asyncssh",
     "nats",

@@ -25,6 +25,7 @@ API_VERSION: Final = "2026-10-28.endive"  # the one that our release of the libr
 MAX_OBJECTS: Final = 200_000  # of a kind
 MAX_EVENTS: Final = 50_000  # then the oldest go; Stripe keeps them for 30 days
 MAX_REQUESTS: Final = 10_000  # remembered, to be looked at
+NO_REQUEST: Final[Thing] = {"id": None, "idempotency_key": None}  # of an event that no request of ours has caused
 
 Handler = Callable[["StripeBook", Thing, tuple[str, ...]], Thing]
 
@@ -72,7 +73,7 @@ class StripeBook:
         self.seen: deque[Seen] = deque(maxlen=MAX_REQUESTS)
         self.listeners: list[Callable[[Thing], None]] = []  # of events
         self.changes = 0
-        self._request: Thing = {"id": None, "idempotency_key": None}
+        self._request = NO_REQUEST
 
     # --- requests ------------------------------------------------------------------------------------
 
@@ -104,11 +105,13 @@ class StripeBook:
         try:
             if begun.fault == "stored_error":
                 raise broken()
-            reply, keep = Reply(200, self._done(request)), True
+            reply, keep = Reply(200, self.call(request.method, request.path, request.params)), True
             if begun.fault == "done_stored_error":
                 reply = Reply(500, broken().body)
         except Refusal as refusal:
             reply, keep = Reply(refusal.status, refusal.body), refusal.began
+        finally:
+            self._request = NO_REQUEST
         if request.method == "POST":
             self.keys.end(request.key, reply if keep else None)
         self.changes += 1
@@ -124,13 +127,14 @@ class StripeBook:
             )
             raise Refusal(401, shown, began=False)
 
-    def _done(self, request: Request) -> Thing:
-        for method, pattern, do in self._routes:
-            if method == request.method and (match := pattern.fullmatch(request.path)):
+    def call(self, method: str, path: str, params: Thing | None = None) -> Thing:
+        """Do it at once, past keys, faults and the API key, as somebody else who uses the account; raises `Refusal`."""
+        for route, pattern, do in self._routes:
+            if route == method and (match := pattern.fullmatch(path)):
+                self.changes += 1
                 # A copy: what is answered, or kept under a key, does not change with the object.
-                return copied(do(self, request.params, match.groups()))
-        words = f"Unrecognized request URL ({request.method}: {request.path})."
-        raise Refusal(404, words, began=False)
+                return copied(do(self, params or {}, match.groups()))
+        raise Refusal(404, f"Unrecognized request URL ({method}: {path}).", began=False)
 
     def _answer(self, request: Request, request_id: str, reply: Reply) -> Reply:
         headers = {"Request-Id": request_id, "Stripe-Version": API_VERSION, **reply.headers}

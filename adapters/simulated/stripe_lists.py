@@ -4,20 +4,23 @@ Follows "Pagination" of Stripe's API reference: the newest first, `limit` 1 to 1
 or `ending_before` an object of the list, `has_more` whether more lie in that direction.
 """
 
+import operator
 from collections.abc import Iterable
 
 from adapters.simulated.stripe_errors import Thing, invalid, missing
 from adapters.simulated.stripe_params import Params
 
-COMPARE = {"gt": "__gt__", "gte": "__ge__", "lt": "__lt__", "lte": "__le__"}
+COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 
 
 def page(things: Iterable[Thing], params: Params, url: str) -> Thing:
     """One page of `things`, which come the oldest first."""
     limit = params.integer("limit", 10)
     after, before = params.text("starting_after"), params.text("ending_before")
-    bounds = params.nested("created")
+    created = Params(params.nested("created"))
     params.done()
+    bounds = [(name, created.integer(name)) for name in created.names() if name in COMPARE]
+    created.done()
     if not 1 <= limit <= 100:
         raise invalid("This value must be between 1 and 100.", "limit", "parameter_invalid_integer")
     if after and before:
@@ -34,10 +37,5 @@ def page(things: Iterable[Thing], params: Params, url: str) -> Thing:
     return {"object": "list", "url": url, "has_more": more, "data": shown}
 
 
-def _within(created: int, bounds: Thing) -> bool:
-    for name, bound in bounds.items():
-        if name not in COMPARE:
-            raise invalid(f"Received unknown parameter: created[{name}]", "created", "parameter_unknown")
-        if not getattr(created, COMPARE[name])(int(bound)):
-            return False
-    return True
+def _within(created: int, bounds: list[tuple[str, int]]) -> bool:
+    return all(COMPARE[name](created, bound) for name, bound in bounds)

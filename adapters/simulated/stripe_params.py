@@ -64,7 +64,10 @@ class Params:
 
     def flag(self, name: str) -> bool:
         """A boolean, false if it is not given."""
-        return str(self._left.pop(name, "false")).lower() == "true"
+        value = str(self._left.pop(name, "false")).lower()
+        if value not in ("true", "false"):
+            raise invalid(f"Invalid boolean: {value}", name)
+        return value == "true"
 
     def choice(self, name: str, *allowed: str) -> str:
         """One of these, the first if it is not given."""
@@ -93,6 +96,10 @@ class Params:
         if not isinstance(value, dict):
             raise invalid(f"Invalid object: {name}", name)
         return value
+
+    def names(self) -> list[str]:
+        """What has not been taken yet."""
+        return list(self._left)
 
     def done(self) -> None:
         """Nothing else was given."""

@@ -12,6 +12,7 @@ from adapters.simulated.stripe_lists import page
 from adapters.simulated.stripe_params import Params
 
 INTENT = "payment_intent"
+NO_METHOD = "You cannot confirm this PaymentIntent because it's missing a payment method."
 
 
 def create_intent(book: StripeBook, given: Thing, path: tuple[str, ...]) -> Thing:
@@ -20,16 +21,18 @@ def create_intent(book: StripeBook, given: Thing, path: tuple[str, ...]) -> Thin
     amount, currency, customer = params.integer("amount"), params.currency(), params.text("customer")
     manual = params.choice("capture_method", "automatic", "automatic_async", "manual") == "manual"
     metadata, description = params.metadata(), params.text("description") or None
-    method, confirm = params.text("payment_method"), params.flag("confirm")
+    method, at_once = params.text("payment_method"), params.flag("confirm")
     for name in ("payment_method_types", "automatic_payment_methods"):
         params.nested(name)
     params.done()
     if customer:
         book.get("customer", customer, "customer", 400)
+    if at_once and not method:
+        raise impossible(NO_METHOD)
     intent = new_intent(book, amount, currency, customer, metadata, manual=manual)
     intent.update(description=description, payment_method=method or None)
     book.emit("payment_intent.created", intent)
-    return _confirmed(book, intent) if confirm else intent
+    return _confirmed(book, intent) if at_once else intent
 
 
 def new_intent(
@@ -64,7 +67,7 @@ def _confirmed(book: StripeBook, intent: Thing) -> Thing:
         words = f"This PaymentIntent could not be confirmed because it has a status of {intent['status']}."
         raise impossible(words, "payment_intent_unexpected_state")
     if not intent["payment_method"]:
-        raise impossible("You cannot confirm this PaymentIntent because it's missing a payment method.")
+        raise impossible(NO_METHOD)
     charge = new_charge(book, intent)
     if intent["capture_method"] == "manual":
         intent.update(status="requires_capture", amount_capturable=intent["amount"])

@@ -12,13 +12,14 @@ from msgspec import Struct
 
 from adapters.simulated.faults import CALM, Faults
 from adapters.simulated.stripe_book import API_KEY, Begun, StripeBook
-from adapters.simulated.stripe_credits import create_customer
 from adapters.simulated.stripe_errors import Reply, Request, Thing
+from adapters.simulated.stripe_events import encoded, signature
 from adapters.simulated.stripe_routes import new_book
 from amends.ports.steps import Outcome, OutcomeKind, StepCall
 
 FORGOTTEN_US: Final = 23 * 3_600_000_000
 MAX_PAGES: Final = 100
+TICK_S: Final = 0.001  # what is left may be less than a clock of seconds since 1970 can add
 NO_WAY: Final = Outcome("failed", "stripe_unreachable", "connection refused", may_have_run=False)
 BROKEN: Final = Outcome("unknown", "stripe_unreachable", "the connection was lost")
 REFUSED: Final = ("failed", "stripe_refused", False)
@@ -61,10 +62,16 @@ class SimulatedStripe:
 
     def customer(self, **fields: str) -> str:
         """One more customer; its id."""
-        return str(create_customer(self.book, dict(fields), ())["id"])
+        return str(self.book.call("POST", "/v1/customers", dict(fields))["id"])
+
+    def webhook(self, event: Thing, secret: str) -> tuple[bytes, str]:
+        """Body and `Stripe-Signature` of an event (`book.listeners` get them), signed now by the simulator's clock."""
+        body = encoded(event)
+        return body, signature(body, secret, self.book.now_s())
 
     def mirrored(self, customer: str) -> dict[str, list[tuple[str, int, str]]]:
-        """Ledger key → its credits: transaction, amount above zero, currency."""
+        """Ledger key → its credits: transaction, amount above zero, currency. What is due is done before."""
+        self.settle()
         found: dict[str, list[tuple[str, int, str]]] = {}
         for each in self.book.of("customer_balance_transaction").values():
             if each["customer"] == customer and (key := each["metadata"].get("ledger_key")):
@@ -160,7 +167,7 @@ class SimulatedMirror:
         sent = self._stripe.send(begun)
         self._stripe.settle()
         while not sent.over:
-            await asyncio.sleep(max(0.0, sent.due_s - self._stripe.book.now_s()))
+            await asyncio.sleep(max(TICK_S, sent.due_s - self._stripe.book.now_s()))
             self._stripe.settle()
         if sent.reply is None:
             raise _Lost(BROKEN)

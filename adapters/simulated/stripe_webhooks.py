@@ -6,8 +6,6 @@ signatures are the wall clock's, whatever the simulator's own clock says.
 """
 
 import asyncio
-import hmac
-import json
 import random
 import time
 from collections import deque
@@ -18,6 +16,7 @@ import aiohttp
 from msgspec import Struct
 
 from adapters.simulated.stripe_errors import Thing, invalid
+from adapters.simulated.stripe_events import encoded, signature
 
 MAX_UNDER_WAY: Final = 10_000  # tries; what is beyond is dropped and counted
 MAX_DELIVERIES: Final = 20_000  # remembered
@@ -74,12 +73,6 @@ class Delivery(Struct, frozen=True):
     attempt: int
     status: int
     at_s: float
-
-
-def signature(body: bytes, secret: str, at_s: float) -> str:
-    """The `Stripe-Signature` of a body. Source: "Verify webhook signatures manually"."""
-    made = hmac.new(secret.encode(), b"%d." % int(at_s) + body, "sha256").hexdigest()
-    return f"t={int(at_s)},v1={made}"
 
 
 class Webhooks:
@@ -182,11 +175,6 @@ class Webhooks:
             status = 0
         self.deliveries.append(Delivery(event["id"], event["type"], endpoint.url, attempt, status, time.time()))
         return status
-
-
-def encoded(event: Thing) -> bytes:
-    """An event's body, over several lines as Stripe sends it."""
-    return json.dumps(event, indent=2, ensure_ascii=False).encode()
 
 
 def _chosen(secrets: Sequence[str], index: int) -> str:

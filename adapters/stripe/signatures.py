@@ -1,8 +1,9 @@
 """Whether a webhook is Stripe's: the signature over its raw bytes, made with a secret that we know, and not long ago.
 
-Written by hand, and held to the library's `WebhookSignature` by tests, for four reasons: importing that class loads
-the library (0.25 s on a 2-core machine; this takes 4 ms); it looks for old signatures only, not for ones of the
-future; it knows one secret; and a body that is not UTF-8 ends it with an error of another kind.
+Written by hand, and held to the library's `WebhookSignature` by tests, for four reasons: importing that class loads the
+library and aiohttp (0.25 to 0.37 s and 29 MB on two cores; this 19 ms, of which hashlib has nearly all); it looks for
+old signatures only, not for ones of the future; it knows one secret; and a body that is not UTF-8 ends it with an error
+of another kind.
 """
 
 import hmac

@@ -65,3 +65,10 @@ def test_of_every_adapter_it_is_said_who_may_pick_it() -> None:
     there = [f"adapters.{path.parent.name}" for path in (ROOT / "adapters").glob("*/__init__.py")]
     assert sorted(said) == sorted(there)
     assert [each["name"] for each in settings["contracts"] if each.get("ignore_imports")] == []
+
+
+def test_every_other_adapter_may_not_know_stripes_library() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (contract,) = (each for each in settings["contracts"] if each.get("forbidden_modules") == ["stripe"])
+    there = {f"adapters.{path.parent.name}" for path in (ROOT / "adapters").glob("*/__init__.py")}
+    assert set(contract["source_modules"]) == there - {"adapters.stripe"} | {"supervisors"}

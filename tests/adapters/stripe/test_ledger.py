@@ -5,7 +5,6 @@ import pytest
 import stripe
 
 from adapters.simulated.stripe_book import API_KEY
-from adapters.simulated.stripe_credits import create_customer, create_transaction
 from adapters.simulated.stripe_faults import StripeFault
 from adapters.simulated.stripe_server import StripeSimulator
 from adapters.stripe.api import StripeApi
@@ -16,11 +15,11 @@ from amends.values.errors import Unavailable
 
 def credit(simulator: StripeSimulator, customer: str, amount: int, metadata: dict[str, str]) -> str:
     given = {"amount": str(amount), "currency": "usd", "metadata": metadata}
-    return str(create_transaction(simulator.book, given, (customer,))["id"])
+    return str(simulator.book.call("POST", f"/v1/customers/{customer}/balance_transactions", given)["id"])
 
 
 async def test_what_is_ours_is_read_by_ledger_key_and_a_double_is_seen(simulator: StripeSimulator) -> None:
-    customer = create_customer(simulator.book, {}, ())["id"]
+    customer = simulator.book.call("POST", "/v1/customers")["id"]
     ours = [credit(simulator, customer, -n, {"ledger_key": f"k{n}", "source": "amends"}) for n in range(1, 151)]
     again = credit(simulator, customer, -7, {"ledger_key": "k7", "source": "amends"})
     credit(simulator, customer, -9, {"ledger_key": "k9", "source": "somebody else"})

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from stripe import SignatureVerificationError, WebhookSignature
 
-from adapters.simulated.stripe_webhooks import signature
+from adapters.simulated.stripe_events import signature
 from adapters.stripe.signatures import MAX_HEADER_CHARS, MAX_ITEMS, BadSignature, verify
 
 SECRET, PREVIOUS = "whsec_current", "whsec_previous"
@@ -19,7 +19,8 @@ NOW = 1_768_478_400.0
 
 def signed(body: str = BODY, secret: str = SECRET, at_s: float = NOW) -> str:
     """The library's header."""
-    return WebhookSignature.generate_signature_header(body, secret, int(at_s))
+    made: str = WebhookSignature.generate_signature_header(body, secret, int(at_s))
+    return made
 
 
 def refused(header: str, body: bytes = BODY.encode(), secrets: tuple[str, ...] = (SECRET,), **more: float) -> str:
@@ -28,6 +29,15 @@ def refused(header: str, body: bytes = BODY.encode(), secrets: tuple[str, ...] =
         verify(body, header, secrets, more.get("now_s", NOW), int(more.get("tolerance_s", 300)))
     assert isinstance(caught.value, ValueError)
     return caught.value.reason
+
+
+def why_not(header: str) -> str:
+    """The reason of a refusal, "" for none. No other error is one."""
+    try:
+        verify(BODY.encode(), header, [SECRET], NOW)
+    except BadSignature as refusal:
+        return refusal.reason
+    return ""
 
 
 def library_takes(body: str, header: str, secret: str) -> bool:
@@ -120,13 +130,9 @@ def test_the_library_looks_at_the_past_only_which_is_why_ours_does_it_itself() -
 @example(header=f"{signed()},t=1")
 @example(header=f" {signed()}")
 def test_whatever_the_header_it_is_refused_or_the_library_takes_it_too(header: str) -> None:
-    try:
-        verify(BODY.encode(), header, [SECRET], NOW)
-    except BadSignature as refusal:
-        assert refusal.reason
-        assert SECRET not in refusal.reason
-    else:
-        assert library_takes(BODY, header.strip(), SECRET)
+    reason = why_not(header)
+    assert SECRET not in reason
+    assert reason or library_takes(BODY, header.strip(), SECRET)
 
 
 @given(body=st.binary())

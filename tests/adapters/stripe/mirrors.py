@@ -6,7 +6,6 @@ from time import time
 from typing import Any
 
 from adapters.simulated.stripe_book import API_KEY, StripeBook
-from adapters.simulated.stripe_credits import create_customer
 from adapters.simulated.stripe_faults import FaultKind, StripeFault
 from adapters.simulated.stripe_server import StripeSimulator
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
@@ -18,14 +17,14 @@ KEY = "credit:meter_1:offline"
 HOUR_S = 3600.0
 
 
-class Bench:
+class Mirroring:
     """A mirror, and the Stripe behind it. `first_us` is when the credit was sent first."""
 
     def __init__(
         self, book: StripeBook, mirror: Callable[[str, int], StepRunner], up: Callable[[bool], Awaitable[None]]
     ) -> None:
         self.book, self.up, self._mirror = book, up, mirror
-        self.customer = str(create_customer(book, {}, ())["id"])
+        self.customer = str(book.call("POST", "/v1/customers")["id"])
         self.first_us = self.now_us()
 
     def now_us(self) -> int:
@@ -58,7 +57,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def over_http() -> AsyncIterator[Bench]:
+async def over_http() -> AsyncIterator[Mirroring]:
     simulator = StripeSimulator()
     await simulator.start()
     mirrors: dict[tuple[str, int], StripeMirror] = {}
@@ -66,28 +65,28 @@ async def over_http() -> AsyncIterator[Bench]:
     def mirror(api_key: str, max_pages: int) -> StepRunner:
         if (api_key, max_pages) not in mirrors:
             api = StripeApi(api_key, api_base=simulator.url)
-            mirrors[api_key, max_pages] = StripeMirror(api, now_us=bench.now_us, max_pages=max_pages)
+            mirrors[api_key, max_pages] = StripeMirror(api, now_us=mirroring.now_us, max_pages=max_pages)
         return mirrors[api_key, max_pages]
 
     async def up(there: bool) -> None:
         await (simulator.accept() if there else simulator.refuse())
 
-    bench = Bench(simulator.book, mirror, up)
-    yield bench
+    mirroring = Mirroring(simulator.book, mirror, up)
+    yield mirroring
     for each in mirrors.values():
         await each.close()
     await simulator.stop()
 
 
 @asynccontextmanager
-async def in_memory() -> AsyncIterator[Bench]:
+async def in_memory() -> AsyncIterator[Mirroring]:
     stripe = SimulatedStripe(time)
 
     def mirror(api_key: str, max_pages: int) -> StepRunner:
-        return SimulatedMirror(stripe, now_us=bench.now_us, api_key=api_key, max_pages=max_pages)
+        return SimulatedMirror(stripe, now_us=mirroring.now_us, api_key=api_key, max_pages=max_pages)
 
     async def up(there: bool) -> None:
         stripe.up = there
 
-    bench = Bench(stripe.book, mirror, up)
-    yield bench
+    mirroring = Mirroring(stripe.book, mirror, up)
+    yield mirroring
