@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 
-from adapters.embedded.process import death_signal_prefix
 from adapters.simulated.stripe_book import API_KEY
 from amends.values.errors import Unavailable
 
@@ -31,11 +31,14 @@ class StripeProcess:
         self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S))
 
     @classmethod
-    async def spawn(cls, state: Path, log_file: Path) -> "StripeProcess":
-        """Start it on what it kept in `state` and wait until it listens; in the main thread. Raises `Unavailable`."""
+    async def spawn(cls, state: Path, log_file: Path, prefix: Sequence[str] = ()) -> "StripeProcess":
+        """Start it on what it kept in `state` and wait until it listens. Raises `Unavailable`.
+
+        `prefix`: words before the program's, such as those that have it end with this process.
+        """
         with log_file.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *death_signal_prefix(None), sys.executable, "-m", PROGRAM, "--state", str(state),
+                *prefix, sys.executable, "-m", PROGRAM, "--state", str(state),
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert process.stdout is not None

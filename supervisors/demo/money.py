@@ -18,7 +18,8 @@ async def r05(site: Site, say: Say) -> Result:
     allocation = await site.request(rate_uminor_per_hour=RATE)
     await site.allocation_is(allocation, "active")
     meter = await site.value("SELECT meter_id FROM public_v1.meter WHERE allocation_id = $1", allocation)
-    posted = "SELECT {} FROM public_v1.ledger_entry WHERE meter_id = $1 AND amount_minor > 0 ORDER BY window_start_us LIMIT 1"
+    posted = """SELECT {} FROM public_v1.ledger_entry WHERE meter_id = $1 AND amount_minor > 0
+                ORDER BY window_start_us LIMIT 1"""
     window = await site.until_sql("a window is posted", posted.format("window_start_us"), meter)
     amount = await site.value(posted.format("amount_minor"), meter)
     began = time.monotonic()

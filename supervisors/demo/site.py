@@ -103,7 +103,9 @@ class Site:
         began = time.monotonic()
         await self._postgres.start()
         await self._nats.start()
-        self.stripe = await StripeProcess.spawn(self.state_dir / "stripe.json", self.state_dir / "stripe.log")
+        self.stripe = await StripeProcess.spawn(
+            self.state_dir / "stripe.json", self.state_dir / "stripe.log", death_signal_prefix(None)
+        )
         return (time.monotonic() - began) * 1000
 
     async def start_runtime(self) -> float:

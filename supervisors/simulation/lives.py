@@ -1,19 +1,24 @@
 """Many rentals of random length in one simulated world, ended in every way there is.
 
-By release, by force, by the loss or the restart of the node, and by a release of what is dead already. What the ledger
-comes to is for others to reckon.
+By release, by force, by the loss or the restart of the node, and by a release of what is dead already. Meanwhile posted
+windows are posted again, some altered, and payments are told of by Stripe in any order, some news again and again. What
+the ledger comes to is for others to reckon.
 """
 
 import asyncio
+import contextlib
 import random
+from typing import Any
 
 from adapters.simulated.machines import Machine
-from supervisors.simulation.world import Running
+from supervisors.simulation import events
+from supervisors.simulation.world import Refused, Running
 
 SITES, NODES_A_SITE, AT_ONCE = 2, 8, 6
 REASONS = ("operator_request", "platform_fault", "")
 ENDS = ("release",) * 4 + ("force",) * 3 + ("die",) * 3 + ("reboot",) * 2 + ("release the dead",) * 2
 MAX_S = 4.0
+PAYS, REFUNDS, REPLAYS = 0.3, 0.5, 0.3  # shares of lives
 
 
 class Lives:
@@ -21,7 +26,8 @@ class Lives:
 
     def __init__(self, count: int, seed: int) -> None:
         self._left, self._chance = count, random.Random(seed)  # noqa: S311 - a simulated world's
-        self.ended = 0
+        self.ended = self.replayed = 0
+        self.paid: dict[str, int] = {}  # what the payments come to: ledger key and minor units
 
     async def tell(self, running: Running) -> None:
         """Live them all, some at once."""
@@ -39,7 +45,10 @@ class Lives:
     async def _lives(self, running: Running) -> None:
         while self._left:
             self._left -= 1
-            await self._one(running, f"life-{self._left}")
+            key = f"life-{self._left}"
+            if self._chance.random() < PAYS:
+                await self._pay(running, key.replace("-", ""))
+            await self._one(running, key)
             self.ended += 1
 
     async def _one(self, running: Running, key: str) -> None:
@@ -50,7 +59,42 @@ class Lives:
             return
         machine = running.world.machine(running.body("allocation", allocation)["node_id"])
         await asyncio.sleep(chance.random() ** 2 * MAX_S)
+        if chance.random() < REPLAYS:
+            await self._replay(running, allocation, key)
         await self._end(running, allocation, key, machine)
+
+    async def _replay(self, running: Running, allocation: str, key: str) -> None:
+        """Some posted windows are delivered again, all at once, and every other one altered."""
+        tables = running.world.database.tables.rows
+        meter_id = running.body("allocation", allocation)["billing"]["meter_id"]
+        posted = [row for row in tables["ledger_entries"].values()
+                  if row["meter_id"] == meter_id and row["window_start_us"] is not None]  # fmt: skip
+
+        async def deliver(number: int, row: dict[str, Any]) -> None:
+            self.replayed += 1
+            with contextlib.suppress(Refused):
+                await running.ask(
+                    "ops.billing.post_window", f"{key}-{number}", meter_id=meter_id, delivery_id=str(number), reason="r",
+                    window_start_us=row["window_start_us"], amount_minor=row["amount_minor"] + number % 2,
+                )  # fmt: skip
+
+        chosen = self._chance.choices(posted, k=4) if posted else []
+        await asyncio.gather(*(deliver(number, row) for number, row in enumerate(chosen)))
+
+    async def _pay(self, running: Running, name: str) -> None:
+        """A payment, perhaps with a refund, of which Stripe tells in any order."""
+        chance, payment, amount = self._chance, f"pi_{name}", self._chance.randint(1, 10**6)
+        said = [events.intent(f"evt_i{name}", payment, amount, account="acme"),
+                events.session(f"evt_s{name}", payment, amount, account="acme")]  # fmt: skip
+        self.paid[f"topup:{payment}"] = amount
+        if chance.random() < REFUNDS:
+            back = chance.randint(1, amount)
+            said += [events.refund(f"evt_{kind}{name}", payment, f"re_{name}", back, kind=kind)
+                     for kind in ("created", "updated")]  # fmt: skip
+            self.paid[f"refund:re_{name}"] = back
+        deliveries = [each for each in said for _ in range(chance.randint(1, 4))]
+        chance.shuffle(deliveries)
+        await asyncio.gather(*(running.deliver(each) for each in deliveries))
 
     async def _end(self, running: Running, allocation: str, key: str, machine: Machine) -> None:
         chance, node_id = self._chance, machine.node_id

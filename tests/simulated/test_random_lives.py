@@ -32,7 +32,9 @@ def test_the_ledger_of_random_lives_is_the_formulas(seed: int) -> None:
             evaluations.setdefault(row["target_ref"], []).append(json.loads(row["details"]))
     found: dict[str, dict[str, int]] = {}
     for row in tables["ledger_entries"].values():
-        found.setdefault(row["meter_id"], {})[row["idempotency_key"]] = row["amount_minor"]
+        found.setdefault(row["meter_id"] or "", {})[row["idempotency_key"]] = row["amount_minor"]
+    assert found.pop("") == lives.paid, "each payment and refund once, in whatever order it was told of"
+    assert lives.replayed > 0.2 * LIVES
     meters = list(tables["meters"].values())
     assert len(meters) > 0.9 * LIVES
     causes = set()

@@ -182,3 +182,14 @@ def test_ten_thousand_lives_come_to_what_the_book_says() -> None:
         capped, lowered = capped + life.capped, lowered + (life.stopped_us < before)
         refunded += any(life.credits)
     assert min(capped, lowered, refunded) > 100, "the lives are of every kind"
+
+
+def test_the_smallest_rates_over_3600_windows_come_to_the_floor_of_the_exact_total() -> None:
+    """Of 1 to 999 millionths an hour most windows are 0, and what they lack is never lost."""
+    second_us = 1_000_000
+    for rate in (1, 2, 3, 7, 250, 333, 500, 667, 998, 999):
+        for speed in (1, 1_000, 999_983):  # rates of so many hours' worth a second, too
+            meter = Usage(rate * speed, T0, UNIT_US)
+            found = list(windows(meter, second_us, T0, T0 + 3600 * second_us))
+            assert len(found) == 3600
+            assert sum(one.amount_minor for one in found) == rate * speed // 1_000_000
