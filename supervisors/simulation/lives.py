@@ -74,7 +74,8 @@ class Lives:
             self.replayed += 1
             with contextlib.suppress(Refused):
                 await running.ask(
-                    "ops.billing.post_window", f"{key}-{number}", meter_id=meter_id, delivery_id=str(number), reason="r",
+                    "ops.billing.post_window", f"{key}-{number}", meter_id=meter_id, delivery_id=str(number),
+                    reason="r",
                     window_start_us=row["window_start_us"], amount_minor=row["amount_minor"] + number % 2,
                 )  # fmt: skip
 
