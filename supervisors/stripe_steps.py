@@ -1,7 +1,6 @@
 """Steps at Stripe behind a breaker: while it cannot be reached, steps for it are held and spend no try."""
 
 from collections.abc import Callable
-from typing import Any
 
 from actors.account.mirror import SHARED
 from amends.ports.steps import Outcome, StepCall, StepRunner
@@ -16,12 +15,12 @@ class StripeSteps:
 
     def __init__(self, runner: StepRunner, now_us: Callable[[], int], seed: int = 0) -> None:
         self._runner, self._now_us = runner, now_us
-        self._breaker = Breaker("stripe", WAITS, now_us, seed=seed, said="Stripe")
+        self.breaker = Breaker("stripe", WAITS, now_us, seed=seed, said="Stripe")
         self._next_us = self._under_way = 0
 
     def there(self) -> bool:
         """Whether it answers, as far as we know, or may be asked again: one step is the probe."""
-        return self._breaker.closed or (not self._under_way and self._now_us() >= self._next_us)
+        return self.breaker.closed or (not self._under_way and self._now_us() >= self._next_us)
 
     async def run(self, call: StepCall) -> Outcome:
         """Do it, and learn from it."""
@@ -31,12 +30,8 @@ class StripeSteps:
         finally:
             self._under_way -= 1
         if outcome.code in SHARED:
-            self._breaker.failed()
-            self._next_us = self._now_us() + int(self._breaker.wait_s * 1e6)
+            self.breaker.failed()
+            self._next_us = self._now_us() + int(self.breaker.wait_s * 1e6)
         else:
-            self._breaker.succeeded()
+            self.breaker.succeeded()
         return outcome
-
-    def detail(self) -> dict[str, Any]:
-        """What the supervision tree shows of it."""
-        return self._breaker.detail()

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from amends.kernel import Kernel
+from amends.runtime.breaker import Breaker
 from amends.runtime.requests import Requests
 from amends.values.histogram import Histogram
 from amends.values.metrics import Metric, Number
 from supervisors.api.counts import STATED, Counts
 from supervisors.api.services import Services
+from supervisors.api.webhooks import Webhooks
 from supervisors.detector import Detector
 from supervisors.pool import Pool
 
@@ -51,8 +53,10 @@ class Metrics:
 
     def __init__(
         self, kernel: Kernel, pool: Pool, detector: Detector, counts: Counts, *, requests: Requests, service: Served,
-        answers: Dropping, heartbeats: Beats, exporter: Export, services: Services,
+        answers: Dropping, heartbeats: Beats, exporter: Export, services: Services, webhooks: Webhooks,
+        stripe: Breaker | None,
     ) -> None:  # fmt: skip
+        self._webhooks, self._stripe = webhooks, stripe
         self._kernel, self._pool, self._detector, self._counts = kernel, pool, detector, counts
         self._requests, self._service, self._answers = requests, service, answers
         self._heartbeats, self._exporter, self._services = heartbeats, exporter, services
@@ -67,7 +71,8 @@ class Metrics:
             return (f"amends_{name}", kind, purpose, [({}, value)])
 
         actors = [({"kind": kind}, count) for kind, count in engine.store.counts().items()]
-        breakers = [({"name": each.name}, int(not each.closed)) for each in (writer.breaker, kernel.relay.breaker)]
+        shared = (writer.breaker, kernel.relay.breaker, *([self._stripe] if self._stripe is not None else []))
+        breakers = [({"name": each.name}, int(not each.closed)) for each in shared]
         return [
             *self._alarms(),
             one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
@@ -113,6 +118,14 @@ class Metrics:
                 self._answers.dropped,
             ),
             one("requests_in_flight", "gauge", "Requests under way.", len(requests.places)),
+            one("webhooks_total", "counter", "Webhooks of Stripe's acknowledged.", self._webhooks.taken),
+            one(
+                "webhooks_duplicate_total",
+                "counter",
+                "Those of them that changed nothing (R06).",
+                self._webhooks.duplicates,
+            ),
+            one("payments_waiting", "gauge", "Payments that are deferred.", pool.payers.waiting),
             one("decide_failures_total", "counter", "Turns whose decision raised.", policy.crashes),
             one("messages_quarantined_total", "counter", "Messages set aside.", policy.quarantined),
             one(

@@ -219,6 +219,7 @@ class Runtime:
         metrics = Metrics(
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
             heartbeats=self._heartbeats, exporter=export.exporter, services=self._services,
+            webhooks=webhooks, stripe=self._stripe.steps.breaker if self._stripe is not None else None,
         )  # fmt: skip
         http = HttpServer(
             self.settings.http.listen, checks=Readiness(kernel, core.detector, self._links.up).checks,
