@@ -118,14 +118,7 @@ class Metrics:
                 self._answers.dropped,
             ),
             one("requests_in_flight", "gauge", "Requests under way.", len(requests.places)),
-            one("webhooks_total", "counter", "Webhooks of Stripe's acknowledged.", self._webhooks.taken),
-            one(
-                "webhooks_duplicate_total",
-                "counter",
-                "Those of them that changed nothing (R06).",
-                self._webhooks.duplicates,
-            ),
-            one("payments_waiting", "gauge", "Payments that are deferred.", pool.payers.waiting),
+            *self._payments(),
             one("decide_failures_total", "counter", "Turns whose decision raised.", policy.crashes),
             one("messages_quarantined_total", "counter", "Messages set aside.", policy.quarantined),
             one(
@@ -136,6 +129,17 @@ class Metrics:
             ),
             one("spans_rejected_total", "counter", "Spans the receiver refuses for good.", exporter.rejected),
             one("span_export_failures", "gauge", "Failed attempts in a row to send spans.", exporter.failures),
+        ]
+
+    def _payments(self) -> list[Metric]:
+        """What Stripe has said."""
+        taken, again, waiting = self._webhooks.taken, self._webhooks.duplicates, self._pool.payers.waiting
+        return [
+            _labelled("webhooks_total", "counter", "Webhooks of Stripe's acknowledged.", [({}, taken)]),
+            _labelled(
+                "webhooks_duplicate_total", "counter", "Those of them that changed nothing (R06).", [({}, again)]
+            ),
+            _labelled("payments_waiting", "gauge", "Payments that are deferred.", [({}, waiting)]),
         ]
 
     def _alarms(self) -> list[Metric]:

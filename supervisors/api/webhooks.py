@@ -38,13 +38,17 @@ class Delivery(Struct, frozen=True):
 
 
 class Webhooks:
-    """Takes deliveries. `take` raises `Rejected`, `Unavailable`."""
+    """Takes deliveries from `open` on. `take` raises `Rejected`, `Unavailable`."""
 
     def __init__(self, engine: Engine, journal: Journal, verify: Verify, refused: Count) -> None:
         self._engine, self._journal, self._verify, self._refused = engine, journal, verify, refused
         self._flying: dict[str, asyncio.Future[None]] = {}  # by event, the delivery that is under way
-        self._under_way = 0
+        self._under_way, self._open = 0, False
         self.taken = self.duplicates = 0
+
+    def open(self) -> None:
+        """What an earlier runtime left has been taken up: now new things may come in."""
+        self._open = True
 
     def endpoints(self) -> list[Endpoint]:
         """Its subject."""
@@ -95,8 +99,8 @@ class Webhooks:
 
     def _tell(self, message: StripeEvent) -> "asyncio.Future[dict[str, Any]]":
         engine = self._engine
-        if engine.stopping:
-            raise Rejected("draining", "the runtime is being stopped; send it again")
+        if engine.stopping or not self._open:
+            raise Rejected("draining", "the runtime is being stopped, or not yet serving; send it again")
         if engine.writer.full:
             raise Rejected("throttled", "too many turns wait for the database; send it again")
         now_us = engine.now_us()

@@ -240,6 +240,7 @@ class Runtime:
         await self._links.listen(self._heartbeats, core.detector)
         core.pool.loaded()
         await self._service.start()
+        webhooks.open()
         await front.tell()
 
     def _table(self, sides: Sides, questions: Questions, traces: Traces) -> list[Endpoint]:

@@ -197,6 +197,7 @@ class Running:
         self._tree = asyncio.create_task(tree.run(), name="trunk")
         await tree.started.wait()
         core.pool.loaded()
+        self.webhooks.open()
         self._beating = asyncio.create_task(self._beat(), name="heartbeats")
 
     async def stop(self) -> None:
