@@ -3,6 +3,8 @@
 A release that changes one declares how the older is brought up (`StepSpec.upgrades`, beside the step).
 """
 
+from typing import Any
+
 from msgspec import Struct
 
 
@@ -65,3 +67,42 @@ class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     look_up: bool = False
     spent: int = 0
     resent: bool = False
+
+
+class OnProvider(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A step at a storage provider: what it can do (`provider.capabilities`)."""
+
+    provider_id: str
+
+
+class OnNamespace(OnProvider, frozen=True):
+    """What a namespace uses (`provider.usage`)."""
+
+    namespace_id: str
+
+
+class OnGrant(OnNamespace, frozen=True):
+    """One grant is looked at (`provider.verify`) or taken back (`provider.revoke`)."""
+
+    grant_id: str
+    node_id: str
+
+
+class ApplyGrant(OnGrant, frozen=True):
+    """A node may mount the namespace (`provider.grant`)."""
+
+    node_address: str
+    mode: str
+
+
+class OnMount(OnNode, frozen=True):
+    """A task on a mount: `agent.mount`, `agent.probe_mount`, `agent.unmount`. `source` is what the grant said."""
+
+    attachment_id: str
+    attempt_id: str
+    namespace_id: str
+    mode: str
+    mount_path: str
+    source: dict[str, Any]
+    node_epoch: int
+    action_id: str = ""
