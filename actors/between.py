@@ -92,3 +92,126 @@ class CleanupLost(Message, frozen=True):
     """The node was retired for good: what it owed is settled as lost, by an operator's word."""
 
     reason: str
+
+
+# --- storage -------------------------------------------------------------------------------------------------------
+
+
+class Work(Struct, frozen=True, omit_defaults=True):
+    """The action of a run that some work elsewhere belongs to: its id, and where the work's spans hang."""
+
+    action_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+
+
+class UseGrant(Message, frozen=True):
+    """An attachment asks for access of its node to its namespace."""
+
+    attachment_id: str
+    allocation_id: str
+    namespace_id: str
+    provider_id: str
+    node_id: str
+    node_epoch: int
+    mode: str
+
+
+class LeaveGrant(Message, frozen=True):
+    """An attachment has no use for it any more. `fence`: the node is lost, access ends whoever else has it."""
+
+    attachment_id: str
+    work: Work = Work()
+    fence: bool = False
+
+
+class GrantReady(Message, frozen=True):
+    """The node has access, and the provider has said so when it was asked again."""
+
+    grant_id: str
+    source: dict[str, Any]
+
+
+class GrantRefused(Message, frozen=True):
+    """Not asked for at all: these checks fail by now (R10); none named: look again."""
+
+    codes: list[str]
+
+
+class GrantTried(Message, frozen=True):
+    """A try at the provider has failed; `over`: it was the last one."""
+
+    grant_id: str
+    name: str
+    attempt: int
+    step_id: str
+    code: str
+    message: str
+    trace_id: str
+    span_id: str
+    started_us: int
+    ended_us: int
+    over: bool = False
+
+
+class GrantGone(Message, frozen=True):
+    """What leaving came to: `revoked`, `shared` (others have it), `none` (there was nothing), or `failed`.
+
+    `grant_id` and `made_by` (`<trace id>:<span id>` of the try that made it) where one was revoked, or was to be.
+    """
+
+    result: str
+    grant_id: str = ""
+    made_by: str = ""
+    duration_ms: int = 0
+    started_us: int = 0
+    ended_us: int = 0
+    code: str = ""
+
+
+class Drifted(Message, frozen=True):
+    """A grant cannot be taken back: the pair of namespace and node is blocked. `comp_id`: the record of the failure."""
+
+    node_id: str
+    grant_id: str
+    attachment_id: str
+    comp_id: str
+
+
+class ReconcileGrant(Message, frozen=True):
+    """An operator has the provider asked again to take back what drifted."""
+
+    work: Work
+
+
+class GrantReconciled(Message, frozen=True):
+    """What that came to, and for which grant."""
+
+    node_id: str
+    gone: GrantGone
+
+
+class DriftCleared(Message, frozen=True):
+    """The grant that this attachment could not give back is gone."""
+
+    reason: str
+
+
+class LeaveNode(Message, frozen=True):
+    """The rental ends: `release`, or `node_lost` with the failure that it follows from; `quota`: the policy says so."""
+
+    cause: str
+    failure_id: str = ""
+
+
+class AttachmentSettled(Message, frozen=True):
+    """An attachment of this rental has come to an end, or to `detach_failed`."""
+
+    attachment_id: str
+    state: str
+
+
+class MountSettled(Message, frozen=True):
+    """A mount that the node owed is gone."""
+
+    attachment_id: str

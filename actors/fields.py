@@ -11,6 +11,13 @@ NodeId = Annotated[Name, Asked("the node", example="node-1")]
 AllocationId = Annotated[
     str, Meta(pattern=r"^alloc_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)"), Asked("the allocation", example="{allocation}")
 ]
+NamespaceId = Annotated[Name, Asked("the namespace", example="acme-data")]
+ProviderId = Annotated[Name, Asked("the storage provider", example="nfs-1")]
+AttachmentId = Annotated[
+    str, Meta(pattern=r"^attach_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)"), Asked("the attachment", example="{attachment}")
+]
+MountPath = Annotated[str, Meta(min_length=2, max_length=4096, pattern=r"^/[^\x00-\x1f\x7f]*$(?!\n)")]
+MAX_QUOTA = 2**62
 MeterId = Annotated[str, Meta(pattern=r"^meter_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
 Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}$(?!\n)")]
 Label = Annotated[str, Meta(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]

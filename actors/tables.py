@@ -182,6 +182,23 @@ class MirrorRow(Struct):
     transaction: str
 
 
+class GrantRow(Struct):
+    """A grant at a storage provider: intended before the provider is asked, and kept for ever (`provider_grant`)."""
+
+    table: ClassVar[Table] = Table(name="provider_grants", key=("grant_id",), facets=(
+        Facet(name="grant", columns=("namespace_id", "node_id", "provider_id", "mode")),
+        Facet(name="grant.state", wins="last", columns=("state", "changed_us", "jseq")),
+    ))  # fmt: skip
+
+    grant_id: str
+    namespace_id: str
+    node_id: str
+    provider_id: str
+    mode: str
+    state: str
+    changed_us: int
+
+
 RENTAL_ROWS: tuple[type[Struct], ...] = (
-    AssignmentRow, DebtRow, MeterRow, LedgerRow, StripeEventRow, MirrorRow, NodesSeenRow, NodeSeenRow,
+    AssignmentRow, DebtRow, MeterRow, LedgerRow, StripeEventRow, MirrorRow, GrantRow, NodesSeenRow, NodeSeenRow,
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The attachment: a namespace mounted on the node of a rental."""

@@ -1,0 +1,166 @@
+"""The attachment actor: checked, granted, mounted, detached; undone in reverse where one of these fails.
+
+Automaton and dispatch; its turns stand in files named by row. It knows no provider and no agent.
+"""
+
+from actors.attachment import node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
+from actors.attachment.messages import AcknowledgeNodeLost, Attach, Detach, RetryDetach
+from actors.attachment.state import Attachment, view_attachment
+from actors.between import DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveNode
+from actors.facts import facts
+from amends.domain.kinds import ActorKind, Legal
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone, TimerFired, TurnRefused
+
+
+def _attach(s: Attachment | None, m: Attach, d: Decision) -> None:
+    allocation, namespace = facts(d).allocation(m.allocation_id), facts(d).namespace(m.namespace_id)
+    if allocation is None:
+        d.refuse("not_found", f"there is no living allocation {m.allocation_id!r}", field="allocation_id")
+    accounts = d.env.command.accounts if d.env.command is not None else ("*",)
+    if "*" not in accounts and allocation.account_id not in accounts:
+        d.refuse("forbidden", "this caller may not act for the account this belongs to", field="allocation_id")
+    if namespace is None:
+        d.refuse("not_found", f"there is no namespace {m.namespace_id!r}", field="namespace_id")
+    d.create(Attachment(
+        state="requested", allocation_id=m.allocation_id, account_id=allocation.account_id,
+        namespace_id=m.namespace_id, provider_id=namespace.provider_id, mode=m.mode, mount_path=m.mount_path,
+        requested_us=d.now_us, node_id=allocation.node_id, trace_id=d.trace_id, span_id=d.span_id,
+        timers={"check": d.now_us},
+    ))  # fmt: skip
+
+
+def _check(s: Attachment, d: Decision) -> None:
+    """Everything is checked, and reserved if it holds; or looked at again, having been refused by the grant."""
+    if s.state == "validated":
+        if not s.undo.code:
+            _or_refused(s, d)
+        return
+    codes = r10_precheck.failing(s, d)
+    if codes:
+        r10_precheck.refuse(s, d, codes)
+        return
+    seen = r10_precheck.look(s, d)
+    node = seen.node
+    assert node is not None
+    d.require("namespace", s.namespace_id, ("active",))
+    d.require("allocation", s.allocation_id, ("active",))
+    d.require("node", s.node_id or "", ("ready",), node.epoch)
+    alone = s.mode == "rw" and not seen.can.multi_attach
+    d.to("validated", node_epoch=node.epoch, attempt_id=d.mint("task"), rw_holder=s.namespace_id if alone else None)
+    r11_grant.ask(d.state, d)
+
+
+def _or_refused(s: Attachment, d: Decision) -> None:
+    codes = r10_precheck.failing(s, d)
+    if codes:
+        r10_precheck.refuse(s, d, codes)
+    else:
+        r11_grant.ask(s, d)
+
+
+def _refused(s: Attachment, m: TurnRefused, d: Decision) -> None:
+    """Somebody was faster between the checks and the commit: another writer, or the end of what was required."""
+    if s.state != "requested":
+        return
+    codes = r10_precheck.failing(s, d)
+    if codes:
+        r10_precheck.refuse(s, d, codes)
+    elif m.code == "23505":
+        r10_precheck.refuse(s, d, ["namespace_busy"])
+    else:
+        d.timer("check", d.now_us)
+
+
+def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
+    if m.name in (r12_mount.MOUNT, r12_mount.PROBE):
+        if s.state == "mounting":
+            r12_mount.mounted(s, m, d)
+    elif m.name == r12_mount.UNMOUNT:
+        if s.state in ("mounting", "failed"):
+            r12_mount.unmounted(s, m, d)
+        elif s.state == "detaching":
+            r13_detach.unmounted(s, m, d)
+
+
+def _gone(s: Attachment, m: GrantGone, d: Decision) -> None:
+    if s.state in ("validated", "granted"):
+        r11_grant.gone(s, m, d)
+    elif s.state == "mounting":
+        r12_mount.gone(s, m, d)
+    elif s.state == "detaching":
+        r13_detach.gone(s, m, d)
+
+
+def _leave_node(s: Attachment, m: LeaveNode, d: Decision) -> None:
+    if m.cause == "node_lost":
+        node_loss.lost(s, m, d)
+    else:
+        r13_detach.begin(s, d, m.cause)
+
+
+def _timer(s: Attachment, m: TimerFired, d: Decision) -> None:
+    if m.name == "check" and s.state in ("requested", "validated"):
+        _check(s, d)
+    elif m.name == "mount":
+        r12_mount.begin(s, d)
+    elif m.name == "give_up":
+        r13_detach.given_up(s, d)
+
+
+ATTACHMENT = ActorKind(
+    name="attachment",
+    table="platform_storage_attachments",
+    columns={"allocation_id": str, "namespace_id": str, "node_id": str, "account_id": str, "rw_holder": str},
+    state_type=Attachment,
+    states={
+        "requested": "timer check",
+        "validated": "message of its grant",
+        "granted": "timer mount",
+        "mounting": "step agent.mount or agent.probe_mount",
+        "attached": "rest",
+        "detaching": "step agent.unmount, or message of its grant",
+        "detach_failed": "rest",
+        "detached": "end",
+        "failed": "end",
+    },
+    transitions={
+        ("", "requested"): "command accepted",
+        ("requested", "validated"): "all checks hold",
+        ("requested", "failed"): "a check fails (R10), or released before",
+        ("validated", "granted"): "the provider confirmed the grant",
+        ("validated", "failed"): "the provider did not (R11), or released before",
+        ("granted", "mounting"): "the mount task is sent",
+        ("granted", "failed"): "released or lost before the mount task",
+        ("mounting", "attached"): "mounted, and the probe is good",
+        ("mounting", "failed"): "task or probe failed (R12)",
+        ("mounting", "detaching"): "detach, release, node lost, or it cannot be unmounted",
+        ("attached", "detaching"): "detach, release, quota, or node lost",
+        ("detaching", "detached"): "unmounted, and access revoked",
+        ("detaching", "detach_failed"): "retries exhausted (R13)",
+        ("detach_failed", "detaching"): "an operator's word",
+    },
+    handlers={
+        Attach: _attach,
+        Detach: r13_detach.detach,
+        RetryDetach: r13_detach.retry,
+        AcknowledgeNodeLost: r13_detach.acknowledge,
+        GrantReady: r11_grant.ready,
+        GrantRefused: r11_grant.refused,
+        GrantTried: r11_grant.tried,
+        GrantGone: _gone,
+        DriftCleared: r11_grant.cleared,
+        LeaveNode: _leave_node,
+        StepDone: _step_done,
+        TimerFired: _timer,
+        TurnRefused: _refused,
+    },
+    creates=frozenset({Attach}),
+    legal={
+        RetryDetach: Legal(("detach_failed",), "retried"),
+        AcknowledgeNodeLost: Legal(("detach_failed",), "acknowledged"),
+    },
+    view=view_attachment,
+    owner=lambda s: s.account_id,
+    answers_refusal=lambda message: isinstance(message, TimerFired) and message.name == "check",
+)

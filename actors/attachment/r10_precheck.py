@@ -1,0 +1,104 @@
+"""What is checked before anything is asked of a provider or a node: a table, all of it each time (R10)."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from actors.allocation.state import Allocation
+from actors.attachment.state import Attachment
+from actors.facts import facts
+from actors.namespace.state import Capabilities, Namespace
+from actors.node.state import Node
+from amends.turn.decision import Decision
+from amends.turn.notify import notify
+from amends.turn.recovery import begin_run, failure
+
+STEP = "storage.precheck"
+
+
+class Seen(NamedTuple):
+    """All that the checks look at; None for what is not there any more."""
+
+    allocation: Allocation | None
+    namespace: Namespace | None
+    node: Node | None
+    can: Capabilities
+
+
+def _path_taken(s: Attachment, d: Decision) -> bool:
+    """Another one of the node is at this path, above it or below it."""
+    own = s.mount_path.rstrip("/") + "/"
+    for other_id, path in facts(d).mounts_on(s.node_id or ""):
+        other = path.rstrip("/") + "/"
+        if other_id != d.id and (own.startswith(other) or other.startswith(own)):
+            return True
+    return False
+
+
+def _allowed(path: str, prefixes: tuple[str, ...]) -> bool:
+    return not prefixes or any((path.rstrip("/") + "/").startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
+
+
+# code → whether it stands against the attachment
+CHECKS: Mapping[str, Callable[[Attachment, Seen, Decision], bool]] = {
+    "allocation_not_active": lambda s, seen, d: seen.allocation is None or seen.allocation.state != "active",
+    "account_mismatch": lambda s, seen, d: seen.namespace is None or seen.namespace.account_id != s.account_id,
+    "node_not_ready": lambda s, seen, d: seen.node is None or seen.node.state != "ready",
+    "quota_exceeded": lambda s, seen, d: s.mode == "rw" and _over(seen.namespace),
+    "quota_blocked": lambda s, seen, d: s.mode == "rw" and seen.namespace is not None and seen.namespace.rw_blocked,
+    "grant_not_permitted": lambda s, seen, d: seen.namespace is None or seen.namespace.state != "active",
+    "capability_missing": lambda s, seen, d: s.mode not in seen.can.modes,
+    "mount_path_not_allowed": lambda s, seen, d: not _allowed(s.mount_path, seen.can.mount_path_prefixes),
+    "mount_path_taken": lambda s, seen, d: _path_taken(s, d),
+    "namespace_busy": lambda s, seen, d: s.mode == "rw" and not seen.can.multi_attach and any(
+        other != d.id for other in facts(d).writers_of(s.namespace_id)
+    ),
+    "blocked_by_drift": lambda s, seen, d: seen.namespace is not None and s.node_id in seen.namespace.drift,
+}  # fmt: skip
+
+
+def _over(namespace: Namespace | None) -> bool:
+    """The last read was above the quota, flagged or not."""
+    if namespace is None or namespace.flag or namespace.usage.used_bytes is None:
+        return False
+    return namespace.usage.used_bytes > namespace.quota_bytes
+
+
+def look(s: Attachment, d: Decision) -> Seen:
+    """What there is now."""
+    know = facts(d)
+    namespace = know.namespace(s.namespace_id)
+    can = namespace.capabilities if namespace is not None and namespace.capabilities is not None else Capabilities()
+    return Seen(know.allocation(s.allocation_id), namespace, know.node(s.node_id or ""), can)
+
+
+def failing(s: Attachment, d: Decision) -> list[str]:
+    """The codes of all checks that fail now, in the table's order."""
+    seen = look(s, d)
+    return [code for code, fails in CHECKS.items() if fails(s, seen, d)]
+
+
+def refuse(s: Attachment, d: Decision, codes: list[str]) -> None:
+    """Failed before anything was done: recorded as a decision that was taken back."""
+    text = ",".join(codes)
+    began_us = d.now_us
+    span = d.did(STEP, 1, False, began_us, codes[0], f"not attached: {', '.join(codes)}")
+    run = begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, span))
+    run.caused_by(failure(
+        d, codes[0], f"not attached: {', '.join(codes)}", component=STEP, span_id=span, failure_type="policy",
+        severity="low", run=run,
+    ))  # fmt: skip
+    run.compensate(
+        "cancel", "decision", "attach", d.ref, "success", of=f"{d.trace_id}:{span}", cause=run.id,
+        metadata={"reasons": codes},
+    )  # fmt: skip
+    run.end("recovered")
+    end(s, d, text)
+
+
+def end(s: Attachment, d: Decision, reason: str) -> None:
+    """Into `failed`; the customer is told."""
+    d.cancel("check", "mount")
+    d.to("failed", cause=reason, reason=reason, rw_holder=None)
+    notify(
+        d, "attachment.failed", account_id=s.account_id, state="failed", cause=reason, failure_code=reason,
+    )  # fmt: skip

@@ -1,0 +1,227 @@
+"""Detach: unmount, then access back; given up after its tries, and then left to an operator's word alone (R13).
+
+Never lazily and never by force. What may still be mounted keeps its namespace busy, its grant, and a debt of its node.
+"""
+
+from actors.attachment import r11_grant, r12_mount
+from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
+from actors.attachment.state import Attachment, mount_ref
+from actors.between import AttachmentSettled, GrantGone
+from actors.facts import facts
+from actors.tables import DebtRow
+from amends.turn.cases import close_case
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone
+from amends.turn.notify import notify
+from amends.turn.recovery import Run, begin_run, failed_step, find_run
+
+CASE = "detach_failed"
+STEP = "agent.unmount"
+HERE = ("ready", "draining", "suspect")  # states of a node that is not given up
+
+
+def detach(s: Attachment, m: Detach, d: Decision) -> None:
+    """A caller detaches; of what is on its way out already it is ok."""
+    if s.state in ("detaching", "detached"):
+        return
+    if s.state in ("failed", "detach_failed"):
+        why = "an operator must retry it" if s.state == "detach_failed" else "it never was attached"
+        d.refuse("illegal_transition", f"the attachment is {s.state}: {why}", state=s.state)
+    begin(s, d, "detach")
+
+
+def begin(s: Attachment, d: Decision, cause: str) -> None:
+    """On its way out, by whatever cause but the loss of its node: a mount that was begun is undone, else only access."""
+    if s.state in ("requested", "validated", "granted"):
+        before_mount(s, d, cause)
+    elif s.state in ("mounting", "attached") and not s.undo.code:
+        d.part("leaving", cause=cause)
+        d.to("detaching", cause=cause)
+        r12_mount.unmount(d, None, 1)
+
+
+def before_mount(s: Attachment, d: Decision, cause: str) -> None:
+    """Released, detached or lost before its mount task: failed, and access that was asked for is given back."""
+    if s.undo.code:
+        return
+    d.cancel("check", "mount")
+    if s.state == "requested":
+        _cancelled(d, cause)
+        return
+    run = begin_run(d, d.context.matrix.row_of("provider.grant").id, trigger_type="policy", trigger_ref=d.ref)
+    d.part("undo", code=cause, row=run.row.id)
+    r11_grant.leave(d, run, fence=cause == "node_lost")
+
+
+def _cancelled(d: Decision, cause: str) -> None:
+    s: Attachment = d.state
+    d.to("failed", cause=cause, reason=cause, rw_holder=None)
+    notify(d, "attachment.failed", account_id=s.account_id, state="failed", cause=cause, failure_code=cause)
+    _tell_rental(d)
+
+
+def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
+    """A try of a detach to unmount has ended."""
+    if s.leaving.cause == "node_lost":
+        return  # access has ended; what the node has is its own business when it is back
+    run = find_run(d, s.leaving.key) if s.leaving.key else None
+    if m.ok:
+        d.part("mount", unmounted=True)
+        d.undone(STEP, m.target)
+        if run is not None and s.leaving.cause == "retry":
+            run.compensate(
+                "reverse", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
+                attempt=m.attempt, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
+                metadata={"earlier_run": s.leaving.earlier}, supersedes=s.leaving.superseded,
+            )  # fmt: skip
+            settle(d)
+        elif run is not None:
+            run.retry("unmount", mount_ref(s, d.id), True, attempt=m.attempt, duration_ms=m.duration_ms,
+                      action_id=m.args.get("action_id", ""))  # fmt: skip
+        r11_grant.leave(d, run)
+        return
+    run = failed_step(d, m, run)
+    d.part("leaving", key=run.row.id)
+    run.retry("unmount", mount_ref(s, d.id), False, attempt=m.attempt, duration_ms=m.duration_ms, code=m.outcome.code,
+              action_id=m.args.get("action_id", ""))  # fmt: skip
+    d.part("mount", holders=r12_mount.holders(m))
+    if m.attempt < d.limits("unmount_tries"):
+        wait_us = d.limits.delay_us("unmount_backoff_ms", m.attempt, d.id)
+        r12_mount.unmount(d, run, m.attempt + 1, after_us=wait_us)
+    else:
+        give_up(d, run, m.outcome.code)
+
+
+def continue_as(s: Attachment, m: StepDone, d: Decision, run: Run) -> None:
+    """The undo of a mount cannot unmount on a living node: from here on it is a detach that was given up."""
+    d.part("leaving", cause="mount_failed", key=run.row.id)
+    d.to("detaching", cause="mount_failed")
+    d.timer("give_up", d.now_us)
+
+
+def give_up(d: Decision, run: Run, code: str) -> None:
+    """A person is needed; nothing is unmounted by force."""
+    s: Attachment = d.state
+    run.compensate(
+        "compensate", "state_change", "detach", d.ref, "failure", of=s.mount.made_by or f"{d.trace_id}:{d.span_id}",
+        cause=run.id, metadata={"code": code, "holders": s.mount.holders},
+    )  # fmt: skip
+    earlier, superseded = run.id, run.newest(d.ref)
+    run.escalate(CASE, d.ref, {
+        "node_id": s.node_id, "namespace_id": s.namespace_id, "mount_path": s.mount_path, "holders": s.mount.holders,
+        "code": code,
+    })  # fmt: skip
+    run.end("failed")
+    owe(d)
+    d.part("leaving", earlier=earlier, superseded=superseded, key="")
+    d.to("detach_failed", cause=code)
+    notify(d, "attachment.detach_failed", account_id=s.account_id, state="detach_failed", cause=code,
+           case_id=d.state.cases.get(CASE, ""))  # fmt: skip
+    _tell_rental(d)
+
+
+def given_up(s: Attachment, d: Decision) -> None:
+    """The timer after `continue_as`: each transition has a turn of its own."""
+    run = find_run(d, s.leaving.key)
+    if run is not None and s.state == "detaching":
+        give_up(d, run, s.undo.code)
+
+
+def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
+    """An operator's word: the tries begin anew, in a run of its own."""
+    run = _reopened(s, d, "retry", m.reason)
+    d.to("detaching", cause="retry", reason=m.reason)
+    if s.mount.unmounted:
+        r11_grant.leave(d, run)
+    else:
+        r12_mount.unmount(d, run, 1)
+
+
+def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
+    """The node is gone, an operator says: nothing is mounted there; access is taken back first and last."""
+    node = facts(d).node(s.node_id or "")
+    if node is not None and node.state in HERE:
+        d.refuse("illegal_transition", f"the node {s.node_id!r} is {node.state}: retry the detach", field="attachment_id")
+    run = _reopened(s, d, "acknowledged", m.reason)
+    d.to("detaching", cause="acknowledged", reason=m.reason)
+    r11_grant.leave(d, run, fence=True)
+
+
+def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
+    row = d.context.matrix.row_of(STEP).id
+    key = f"{row} {cause}"
+    run = begin_run(d, row, key=key, trigger_type="policy", trigger_ref=f"case:{s.cases.get(CASE, '')}")
+    run.case(CASE, d.ref, state="retrying", reason=reason)
+    d.audit(f"attachment.{cause}", reason=reason)
+    d.part("leaving", cause=cause, key=key)
+    return run
+
+
+def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
+    """Access is back, and with it the attachment is over; or the provider keeps it, and a person is needed."""
+    run = find_run(d, s.leaving.key) if s.leaving.key else None
+    if m.result == "failed":
+        run = run or begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, d.span_id))
+        r11_grant.record(s, d, run, m)
+        give_up(d, run, m.code or "not_revoked")
+        return
+    if run is not None:
+        if s.leaving.cause in ("node_lost", "acknowledged", "retry"):
+            r11_grant.record(s, d, run, m)
+        if s.leaving.cause == "acknowledged" and not s.mount.unmounted:
+            run.compensate(
+                "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
+                metadata={"acknowledged": "node lost"}, supersedes=s.leaving.superseded,
+            )  # fmt: skip
+        run.end("recovered")
+    settle(d)
+    close_case(d, CASE, "it is detached", d.ref)
+    d.set(rw_holder=None, owed=())
+    d.to("detached", cause=s.leaving.cause)
+    _tell_rental(d)
+
+
+# --- what the node owes ------------------------------------------------------------------------------------
+
+
+def owe(d: Decision) -> None:
+    """The node owes the unmount from now on, unless it does already."""
+    s: Attachment = d.state
+    if not s.mount.debt_id and not s.mount.unmounted:
+        d.part("mount", debt_id=d.mint("debt"), debt_since_us=d.now_us)
+        d.set(owing=True)
+        d.row(_debt(d))
+
+
+def settle(d: Decision) -> None:
+    """It owes it no more."""
+    s: Attachment = d.state
+    if s.mount.debt_id:
+        d.row(_debt(d, d.now_us))
+        d.part("mount", debt_id="", debt_since_us=0)
+    d.set(owing=False)
+
+
+def owe_case(d: Decision, run: Run) -> None:
+    """What was owed after a failed mount cannot be unmounted either: a person is needed, and the debt stays."""
+    s: Attachment = d.state
+    run.compensate(
+        "reverse", "side_effect", "mount", mount_ref(s, d.id), "failure", of=s.mount.made_by, cause=run.id,
+        attempt=s.mount.tries, metadata={"holders": s.mount.holders},
+    )  # fmt: skip
+    run.escalate(CASE, d.ref, {"node_id": s.node_id, "mount_path": s.mount_path, "holders": s.mount.holders})
+    run.end("failed")
+
+
+def _debt(d: Decision, settled_us: int | None = None) -> DebtRow:
+    s: Attachment = d.state
+    return DebtRow(
+        s.mount.debt_id, s.node_id or "", "mount", mount_ref(s, d.id), s.allocation_id, d.id, s.mount.tries,
+        s.mount.debt_since_us, settled_us,
+    )  # fmt: skip
+
+
+def _tell_rental(d: Decision) -> None:
+    s: Attachment = d.state
+    d.tell("allocation", s.allocation_id, AttachmentSettled(d.id, s.state))
+

@@ -1,0 +1,1 @@
+"""A node's access to a namespace at its storage provider, shared by all attachments there."""

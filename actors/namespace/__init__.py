@@ -1,0 +1,1 @@
+"""The namespace: a directory of an account at a storage provider. Nothing here changes what it holds."""

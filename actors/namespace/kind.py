@@ -1,0 +1,123 @@
+"""The namespace actor: known, its usage read again and again, archived. Only its own commands, R11 and R14 touch it."""
+
+from actors.between import DriftCleared, Drifted, GrantReconciled, ReconcileGrant, Work
+from actors.facts import facts
+from actors.grant.state import grant_of
+from actors.namespace import r14_quota
+from actors.namespace.messages import ArchiveNamespace, CreateNamespace, ReconcileProvider, SetQuota
+from actors.namespace.state import Drift, Namespace, view_namespace
+from amends.domain.kinds import ActorKind, Legal
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone, TimerFired
+from amends.turn.recovery import begin_run, find_run
+
+RECONCILE = "reconcile"  # the key of an operator's run
+
+
+def _create(s: Namespace | None, m: CreateNamespace, d: Decision) -> None:
+    if s is not None:
+        d.refuse("already_exists", f"the namespace {m.namespace_id!r} exists")
+    if facts(d).account(m.account_id) is None:
+        d.refuse("not_found", f"there is no account {m.account_id!r}", field="account_id")
+    d.create(Namespace(
+        state="active", account_id=m.account_id, provider_id=m.provider_id, quota_bytes=m.quota_bytes,
+        created_us=d.now_us,
+    ))  # fmt: skip
+    r14_quota.read(d)
+
+
+def _set_quota(s: Namespace, m: SetQuota, d: Decision) -> None:
+    d.set(quota_bytes=m.quota_bytes)
+    d.audit("namespace.set_quota", details={"quota_bytes": m.quota_bytes, "was": s.quota_bytes})
+    if r14_quota.TIMER in s.timers:  # else a read is under way
+        r14_quota.read(d)
+
+
+def _archive(s: Namespace, m: ArchiveNamespace, d: Decision) -> None:
+    if s.state == "archived":
+        return
+    if facts(d).attachments_of_namespace(d.id):
+        d.refuse("illegal_transition", "it is still attached somewhere; detach it first", field="namespace_id")
+    if s.drift:
+        d.refuse("debt_open", "a grant of it has drifted; ops.provider.reconcile first", field="namespace_id")
+    d.cancel(r14_quota.TIMER)
+    for key in list(s.runs):
+        run = find_run(d, key)
+        if run is not None:
+            run.end("recovered")
+    d.to("archived", flag="")
+
+
+# --- drift -----------------------------------------------------------------------------------------------------
+
+
+def _drifted(s: Namespace, m: Drifted, d: Decision) -> None:
+    """A grant on one node could not be taken back: the pair is blocked until it is gone (R11)."""
+    known = s.drift.get(m.node_id)
+    others = known.attachments if known is not None else ()
+    since_us = known.since_us if known is not None else d.now_us
+    drift = Drift(m.grant_id, since_us, m.comp_id, tuple(sorted({*others, m.attachment_id})))
+    d.set(drift={**s.drift, m.node_id: drift})
+    d.audit("namespace.drift", details={"node_id": m.node_id, "grant_id": m.grant_id})
+
+
+def _reconcile(s: Namespace, m: ReconcileProvider, d: Decision) -> None:
+    if m.node_id not in s.drift:
+        d.refuse("illegal_transition", f"no grant of this namespace has drifted on {m.node_id!r}", field="node_id")
+    key = f"{RECONCILE} {m.node_id}"
+    d.audit("provider.reconcile", reason=m.reason, details={"node_id": m.node_id})
+    if key in s.runs:
+        return  # it is being asked already
+    run = begin_run(d, d.context.matrix.row_of("provider.grant").id, key=key, trigger_type="policy", trigger_ref=d.ref)
+    action_id, (trace_id, span_id) = run.plan()
+    d.tell("grant", grant_of(d.id, m.node_id), ReconcileGrant(Work(action_id, trace_id, span_id)))
+
+
+def _reconciled(s: Namespace, m: GrantReconciled, d: Decision) -> None:
+    drift, run = s.drift.get(m.node_id), find_run(d, f"{RECONCILE} {m.node_id}")
+    if drift is None or run is None:
+        return
+    gone = m.gone
+    good = gone.result != "failed"
+    of = gone.made_by or f"{d.trace_id}:{d.span_id}"
+    target = f"provider:{s.provider_id}/grant:{drift.grant_id}"
+    run.compensate(
+        "reverse", "external_call", "grant", target, "success" if good else "failure", of=of, cause=run.id,
+        duration_ms=gone.duration_ms, supersedes=drift.comp_id if good else "",
+    )  # fmt: skip
+    if good:
+        d.set(drift={node: each for node, each in s.drift.items() if node != m.node_id})
+        for attachment_id in drift.attachments:
+            d.tell("attachment", attachment_id, DriftCleared("an operator had the provider reconciled"))
+        run.end("recovered")
+    else:
+        run.exhausted(d.ref, {"node_id": m.node_id, "grant_id": drift.grant_id, "code": gone.code})
+
+
+def _timer(s: Namespace, m: TimerFired, d: Decision) -> None:
+    if m.name == r14_quota.TIMER:
+        r14_quota.read(d)
+
+
+NAMESPACE = ActorKind(
+    name="namespace",
+    table="namespaces",
+    columns={"account_id": str, "provider_id": str},
+    state_type=Namespace,
+    states={"active": "rest", "archived": "end"},
+    transitions={("", "active"): "namespace.create", ("active", "archived"): "namespace.archive"},
+    handlers={
+        CreateNamespace: _create,
+        SetQuota: _set_quota,
+        ArchiveNamespace: _archive,
+        ReconcileProvider: _reconcile,
+        Drifted: _drifted,
+        GrantReconciled: _reconciled,
+        StepDone: r14_quota.done,
+        TimerFired: _timer,
+    },
+    creates=frozenset({CreateNamespace}),
+    legal={SetQuota: Legal(("active",), "given a quota"), ReconcileProvider: Legal(("active",), "reconciled")},
+    view=view_namespace,
+    owner=lambda s: s.account_id,
+)

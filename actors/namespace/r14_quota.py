@@ -1,0 +1,106 @@
+"""Usage against quota, with hysteresis: blocked after two reads above it, free again after two well below (R14).
+
+What is mounted already is let alone, unless the policy says that it is to be detached. Nothing is ever written to the
+namespace.
+"""
+
+from msgspec.structs import replace
+
+from actors.between import LeaveNode
+from actors.facts import facts
+from actors.namespace.state import Capabilities, Namespace, Usage
+from amends.turn.decision import Decision
+from amends.turn.messages import StepDone
+from amends.turn.recovery import begin_run, failure, find_run
+
+STEP, TIMER = "provider.usage", "usage"
+HARD_PERCENT, CALM_PERCENT = 110, 95
+READS = 2  # in a row, above or at rest
+UNKNOWN_AFTER = 5  # failed reads in a row
+REDO = "unknown"
+
+
+def read(d: Decision) -> None:
+    """Ask the provider what is used; one question at a time."""
+    s: Namespace = d.state
+    args = {"provider_id": s.provider_id, "namespace_id": d.id}
+    d.cancel(TIMER)
+    d.step(STEP, f"provider:{s.provider_id}/usage:{d.id}", args, key=f"{d.id}:usage")
+
+
+def done(s: Namespace, m: StepDone, d: Decision) -> None:
+    """A read has ended, well or not; the next one follows after `quota_interval_ms`."""
+    if s.state != "active":
+        return
+    if m.ok:
+        _known(s, m, d)
+    else:
+        d.part("usage", failed=s.usage.failed + 1)
+        if s.usage.failed + 1 >= UNKNOWN_AFTER and not s.flag:
+            _flag(d, m, "unknown", {"failed_reads": s.usage.failed + 1, "code": m.outcome.code})
+    d.timer(TIMER, d.now_us + d.limits.us("quota_interval_ms"))
+
+
+def _known(s: Namespace, m: StepDone, d: Decision) -> None:
+    found = m.outcome.data
+    if found.get("capabilities"):
+        d.set(capabilities=_capabilities(found["capabilities"]))
+    if found["as_of_us"] < s.usage.as_of_us:
+        d.part("usage", failed=0)
+        return
+    used, enforced = found["used_bytes"], bool(found["enforced"])
+    over = used > s.quota_bytes
+    calm = enforced and used * 100 <= s.quota_bytes * CALM_PERCENT
+    usage = Usage(
+        used_bytes=used, as_of_us=found["as_of_us"], enforced=enforced, over=s.usage.over + 1 if over else 0,
+        calm=s.usage.calm + 1 if calm else 0,
+    )  # fmt: skip
+    d.set(usage=usage)
+    said = {"used_bytes": used, "quota_bytes": s.quota_bytes, "as_of_us": usage.as_of_us, "enforced": enforced}
+    if s.flag == "unknown":
+        _clear(d, "the provider tells again")
+    if d.state.flag:
+        if usage.calm >= READS:
+            _clear(d, "well below its quota")
+    elif usage.over >= READS or used * 100 > s.quota_bytes * HARD_PERCENT:
+        _flag(d, m, "over", said)
+    elif not enforced:
+        _flag(d, m, "unenforced", said)
+
+
+def _capabilities(found: dict[str, object]) -> Capabilities:
+    def names(key: str) -> tuple[str, ...]:
+        value = found.get(key)
+        return tuple(str(each) for each in value) if isinstance(value, list | tuple) else ()
+
+    return Capabilities(
+        names("modes"), bool(found.get("multi_attach")), names("mount_path_prefixes"), str(found.get("enforcement", ""))
+    )
+
+
+def _flag(d: Decision, m: StepDone, flag: str, said: dict[str, object]) -> None:
+    """An episode begins: new read-write attachments are refused, one run is open until it ends."""
+    row = d.context.matrix.row_of(STEP).id
+    run = begin_run(d, row, trigger_type="degradation", original=(m.trace_id, m.span_id))
+    run.caused_by(failure(
+        d, f"quota_{flag}", f"the namespace is {flag}", component=STEP, span_id=m.span_id, trace_id=m.trace_id,
+        failure_type="policy", ref=f"step:{m.step_id}", run=run,
+    ))  # fmt: skip
+    d.set(flag=flag)
+    run.compensate(
+        "compensate", "state_change", "block", d.ref, "success", of=m.ref, cause=run.id, metadata={"flag": flag, **said}
+    )
+    run.degrade()
+    d.event("quota_exceeded", cause=flag)
+    if flag == "over" and facts(d).policy.on_over_quota == "intervene":
+        for attachment_id in facts(d).writers_of(d.id):
+            d.tell("attachment", attachment_id, LeaveNode("quota"))
+
+
+def _clear(d: Decision, why: str) -> None:
+    s: Namespace = d.state
+    run = find_run(d, d.context.matrix.row_of(STEP).id)
+    d.set(flag="", usage=replace(s.usage, calm=0))
+    d.audit("namespace.unblocked", reason=why, details={"was": s.flag})
+    if run is not None:
+        run.end("recovered")
