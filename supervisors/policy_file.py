@@ -73,7 +73,7 @@ def read(text: bytes, name: str) -> Policy:
     try:
         whole = text.decode()
         raw = tomllib.loads(whole)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{name}: the policy cannot be read: {error}") from None
     try:
         policy = _policy(raw)
