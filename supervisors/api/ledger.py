@@ -14,7 +14,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
 from amends.values.errors import BadConfiguration, Rejected
 from supervisors.api.sides import Sides
-from supervisors.policy_file import read_stored
+from supervisors.stored_policy import read_stored
 
 Row = dict[str, Any]
 
