@@ -233,7 +233,7 @@ def _compared(own: Sequence[Row], there: Mapping[str, Sequence[tuple[int, str]]]
     """What Stripe has of one customer against what the ledger says it has."""
     known = {row["ledger_key"]: row for row in own}
     for key in sorted({*there, *known}):
-        found, row = [tuple(each) for each in there.get(key, ())], known.get(key)
+        found, row = [(minor, currency) for minor, currency in there.get(key, ())], known.get(key)
         ref = f"account:{row['account_id']}" if row is not None else "stripe"
         state = row["state"] if row is not None else ""
         if row is not None and stripe_units(row["ledger_minor"] or 0, row["currency"]) != row["amount_minor"]:
@@ -245,9 +245,9 @@ def _compared(own: Sequence[Row], there: Mapping[str, Sequence[tuple[int, str]]]
             )
         wanted = [(row["amount_minor"], row["currency"])] if row is not None else []
         if (state == "done" and found != wanted) or (state != "done" and found and found != wanted):
-            minor = wanted[0][0] if wanted else None
+            most = wanted[0][0] if wanted else None
             yield _wrong(ref, "Stripe has another credit than the ledger, none, or several", key=key,
-                         wanted_minor=minor, found_minor=sum(each[0] for each in found))  # fmt: skip
+                         wanted_minor=most, found_minor=sum(minor for minor, _ in found))  # fmt: skip
 
 
 def _key(wrong: Row) -> tuple[str, str, str]:
