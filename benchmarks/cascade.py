@@ -1,4 +1,4 @@
-"""`python -m benchmarks.cascade [--nodes 5000]`: all nodes of one site are lost at once, and an operator confirms it.
+"""`python -m benchmarks.cascade [--nodes 5000] [--times 1]`: a whole site is lost at once, and an operator confirms it.
 
 The rental runtime on a real Postgres with fsync on; machines, agents and broker answer at once and in this process, so
 that what is measured is ours. Half of the fleet, all rented, falls silent; the guards hold it; it is confirmed; each
@@ -133,6 +133,12 @@ class Fleet:
         data: dict[str, Any] = reply.body["data"]
         return data
 
+    def forget(self) -> None:
+        """What the simulated machines and agents remember for tests alone is not the runtime's memory."""
+        for machine in self.machines.machines.values():
+            machine.calls.clear()
+            machine.agent.results.clear()
+
     def count_of(self, kind: str, state: str) -> int:
         """How many are in that state, of those in memory."""
         return sum(1 for _, found in self.core.kernel.engine.store.items(kind) if found.state == state)
@@ -154,7 +160,7 @@ def _rss() -> int:
 
 
 async def _build(fleet: Fleet) -> list[str]:
-    """Two sites, all machines of the first rented; the machines of that one."""
+    """Two sites; the machines of the first."""
     await fleet.ask("cmd.account.create", account_id="acme", currency="usd")
     names = [f"{site}-{number}" for site in ("a", "b") for number in range(fleet.count)]
     for start in range(0, len(names), 200):
@@ -165,6 +171,11 @@ async def _build(fleet: Fleet) -> list[str]:
             asked.append(fleet.ask("cmd.node.register", node_id=name, ssh=ssh, labels={"site": name[0]}))
         await asyncio.gather(*asked)
     await _until(lambda: fleet.count_of("node", "ready") == len(names))
+    return names[: fleet.count]
+
+
+async def _rent(fleet: Fleet) -> None:
+    """All machines of the first site."""
     for start in range(0, fleet.count, 100):
         await asyncio.gather(*(
             fleet.ask("cmd.allocation.request", account_id="acme", ssh_public_key=KEY, node_labels={"site": "a"},
@@ -172,11 +183,39 @@ async def _build(fleet: Fleet) -> list[str]:
             for _ in range(start, min(start + 100, fleet.count))
         ))  # fmt: skip
     await _until(lambda: fleet.count_of("allocation", "active") == fleet.count)
-    return names[: fleet.count]
 
 
-async def measure(count: int) -> dict[str, Any]:
-    """One run."""
+async def _cascade(fleet: Fleet, site: list[str]) -> dict[str, Any]:
+    """The site is lost, confirmed, compensated, and comes back."""
+    memory, engine, count = _rss(), fleet.core.kernel.engine, fleet.count
+    for name in site:
+        fleet.machines.machines[name].up = False
+    await _until(lambda: len(fleet.core.pool.held_nodes("a", None)) == count)
+    await asyncio.sleep(LIMITS["offline_after_ms"] / 1000)
+    held = fleet.count_of("node", "suspect")
+    turns, fleet.stall_s, began = engine.turns, 0.0, time.perf_counter()
+    await fleet.ask("ops.detector.confirm", domain="a", reason="the hall has no power")
+    await _until(lambda: fleet.count_of("allocation", "active") == 0)
+    took, stall_s = time.perf_counter() - began, fleet.stall_s
+    await _until(lambda: engine.writer.idle)
+    result = {
+        "held_before": held, "confirmed_to_compensated_s": round(took, 2),
+        "compensations_per_s": round(count / took), "turns": engine.turns - turns,
+        "loop_stall_ms": round(stall_s * 1000), "rss_before_mib": memory, "rss_after_mib": _rss(),
+        "lost": fleet.count_of("node", "offline"),
+    }  # fmt: skip
+    fleet.stall_s, began = 0.0, time.perf_counter()
+    for name in site:
+        fleet.machines.machines[name].up = True
+    await _until(lambda: fleet.count_of("node", "ready") == 2 * count)
+    return result | {
+        "back_in_service_s": round(time.perf_counter() - began, 2),
+        "return_loop_stall_ms": round(fleet.stall_s * 1000), "rss_end_mib": _rss(),
+    }  # fmt: skip
+
+
+async def measure(count: int, times: int) -> list[dict[str, Any]]:
+    """So many cascades, one after the other, in one process."""
     with tempfile.TemporaryDirectory(prefix="amends-bench-") as folder:
         os.chmod(folder, 0o755)  # noqa: PTH101, S103 - the server of a root user runs under another account
         postgres = EmbeddedPostgres(Path(folder))
@@ -184,35 +223,15 @@ async def measure(count: int) -> dict[str, Any]:
         try:
             fleet = Fleet(postgres.dsn, count)
             await fleet.start()
-            site = await _build(fleet)
-            spare_collector()
-            memory, engine = _rss(), fleet.core.kernel.engine
-            for name in site:
-                fleet.machines.machines[name].up = False
-            await _until(lambda: len(fleet.core.pool.held_nodes("a", None)) == count)
-            await asyncio.sleep(LIMITS["offline_after_ms"] / 1000)
-            held = fleet.count_of("node", "suspect")
-            turns, fleet.stall_s, began = engine.turns, 0.0, time.perf_counter()
-            await fleet.ask("ops.detector.confirm", domain="a", reason="the hall has no power")
-            await _until(lambda: fleet.count_of("allocation", "active") == 0)
-            took, stall_s = time.perf_counter() - began, fleet.stall_s
-            await _until(lambda: engine.writer.idle)
-            result = {
-                "nodes": count, "held_before": held, "confirmed_to_compensated_s": round(took, 2),
-                "compensations_per_s": round(count / took), "turns": engine.turns - turns,
-                "loop_stall_ms": round(stall_s * 1000), "rss_before_mib": memory, "rss_after_mib": _rss(),
-                "lost": fleet.count_of("node", "offline"),
-            }  # fmt: skip
-            fleet.stall_s, began = 0.0, time.perf_counter()
-            for name in site:
-                fleet.machines.machines[name].up = True
-            await _until(lambda: fleet.count_of("node", "ready") == 2 * count)
-            result |= {
-                "back_in_service_s": round(time.perf_counter() - began, 2),
-                "return_loop_stall_ms": round(fleet.stall_s * 1000), "rss_end_mib": _rss(),
-            }  # fmt: skip
+            site, found = await _build(fleet), []
+            for number in range(times):
+                await _rent(fleet)
+                if not number:
+                    spare_collector()
+                found.append(await _cascade(fleet, site))
+                fleet.forget()
             await fleet.stop()
-            return result
+            return found
         finally:
             await postgres.stop()
 
@@ -221,7 +240,9 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cascade")
     parser.add_argument("--nodes", type=int, default=5000, help="machines of the site that is lost; as many live on")
-    print(json.dumps(uvloop.run(measure(parser.parse_args().nodes))))
+    parser.add_argument("--times", type=int, default=1, help="cascades in one process, to see whether memory grows")
+    options = parser.parse_args()
+    print(json.dumps({"nodes": options.nodes, "cascades": uvloop.run(measure(options.nodes, options.times))}))
 
 
 if __name__ == "__main__":

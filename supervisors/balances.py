@@ -46,11 +46,14 @@ class Balances:
 
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""
+        before, state = decision.before, decision.state
+        if isinstance(state, Account) and before is not None and before.paused and not state.paused:
+            self._look(decision.id)  # while it was paused it could not look
         for row in decision.rows:
             if type(row) is LedgerRow:
-                before = self._minor[row.account_id]
-                self._minor[row.account_id] = after = before + signed(row)
-                if (before < 0) != (after < 0):
+                had = self._minor[row.account_id]
+                self._minor[row.account_id] = has = had + signed(row)
+                if (had < 0) != (has < 0):
                     self._look(row.account_id)
 
     def _look(self, account_id: str) -> None:

@@ -11,8 +11,8 @@ from actors.tables import AssignmentRow, DebtRow, MeterRow, NodeSeenRow, NodesSe
 from amends.ports.journal import Journal
 from amends.runtime.store import Store
 from amends.values.errors import BadConfiguration
-from supervisors.policy_file import read_stored
 from supervisors.pool import Pool
+from supervisors.stored_policy import read_leniently
 
 log = logging.getLogger("amends.fleet")
 FOREVER_US = 1 << 62
@@ -61,12 +61,17 @@ async def load_ended(pool: Pool, journal: Journal, beats: Mapping[str, int]) -> 
 
 
 async def load_policies(pool: Pool, journal: Journal) -> None:
-    """The policies under which meters were ever opened; those that no release of this shape wrote are left out."""
+    """The policies under which meters were ever opened; what is no policy at all is left out."""
     for sha256, body in (await journal.documents("policy")).items():
+        if sha256 in pool.policies:
+            continue
         try:
-            pool.policies.setdefault(sha256, read_stored(body))
+            pool.policies[sha256], mended = read_leniently(body)
         except BadConfiguration as error:
             log.warning("the policy %s cannot be read, and no meter may be open under it: %s", sha256, error)
+            continue
+        if mended:
+            log.warning("the policy %s was taken by an older release; put right of it: %s", sha256, "; ".join(mended))
 
 
 async def load_seen(journal: Journal, store: Store) -> dict[str, int]:
@@ -75,8 +80,7 @@ async def load_seen(journal: Journal, store: Store) -> dict[str, int]:
 
     def take(node_id: str, boot_id: str, us: int) -> None:
         node = store.get("node", node_id)
-        # What another boot said is no word of the one that the node is known by: money hangs on that.
-        if isinstance(node, Node) and us >= node.registered_us and boot_id in ("", node.boot_id):
+        if isinstance(node, Node) and us >= node.registered_us and _is_its_word(node, boot_id):
             seen[node_id] = max(us, seen.get(node_id, 0))
 
     async for part in journal.live_rows(NodeSeenRow):
@@ -87,3 +91,12 @@ async def load_seen(journal: Journal, store: Store) -> dict[str, int]:
             for node_id, (boot_id, us) in _seen.decode(found.seen).items():
                 take(node_id, boot_id, us)
     return seen
+
+
+def _is_its_word(node: Node, boot_id: str) -> bool:
+    """What another boot said is no word of the one that the node is known by: money hangs on that.
+
+    Of two machines under one name nobody can tell whose word it is; either says that the node lives, as it does to a
+    detector that hears them.
+    """
+    return boot_id in ("", node.boot_id) or "identity_conflict" in node.quarantine_reasons

@@ -1,6 +1,6 @@
 """The policy file, read strictly: what is wrong with it stops the start with its line and why (credit-policy.md).
 
-A policy that was in force earlier is kept as a document, and read by the same rules.
+A policy that was in force earlier is kept as a document, and read by `stored_policy`.
 """
 
 import re
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
-from msgspec import Struct
 
 from actors.money.policy import ANY, Cause, Policy, StopAt
 from amends.values.canonical import sha256
@@ -38,12 +37,6 @@ MEANT: Final = {
 }
 
 
-class Stored(Struct, frozen=True):
-    """The body of a `policy` document."""
-
-    toml: str
-
-
 def load(file: str | Path = "") -> tuple[Policy, bytes]:
     """The policy of a file, the built-in one without, and its text as it stands there; raises `BadConfiguration`."""
     path = Path(file) if file else BUILT_IN
@@ -59,55 +52,47 @@ def built_in() -> Policy:
     return load()[0]
 
 
-def read_stored(body: str | bytes) -> Policy:
-    """The policy of a document; raises `BadConfiguration` where an earlier release took what this one refuses."""
-    try:
-        text = msgspec.json.decode(body, type=Stored).toml
-    except msgspec.MsgspecError as error:
-        raise BadConfiguration(f"the stored policy is none: {error}") from None
-    return read(text.encode(), "the stored policy")
-
-
 def read(text: bytes, name: str) -> Policy:
     """The policy of that text; raises `BadConfiguration` with `name`, the line and what is wrong there."""
     try:
         whole = text.decode()
         raw = tomllib.loads(whole)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadConfiguration(f"{name}: the policy cannot be read: {error}") from None
     try:
-        policy = _policy(raw)
+        policy = policy_of(raw)
         _check(policy)
-    except _Wrong as wrong:
+    except Wrong as wrong:
         line = line_at(lines_of(whole), wrong.place)
         raise BadConfiguration(f"{name}, line {line}: {wrong}" if line else f"{name}: {wrong}") from None
     return msgspec.structs.replace(policy, sha256=sha256(text))
 
 
-class _Wrong(Exception):
-    """Something is wrong, and where."""
+class Wrong(Exception):
+    """Something is wrong, and where; `unknown`: it is a key that there is not."""
 
-    def __init__(self, place: Place, why: str) -> None:
+    def __init__(self, place: Place, why: str, *, unknown: bool = False) -> None:
         super().__init__(why)
-        self.place = place
+        self.place, self.unknown = place, unknown
 
 
-def _policy(raw: dict[str, Any]) -> Policy:
+def policy_of(raw: dict[str, Any]) -> Policy:
+    """The policy that these keys say, each value looked at alone; raises `Wrong`. Its hash is another's to set."""
     for place in _floats(raw, ()):
-        raise _Wrong(place, f"{_said(place)} is a float; there are whole numbers only")
+        raise Wrong(place, f"{_said(place)} is a float; there are whole numbers only")
     if "sha256" in raw:  # a field of the policy, which is no key of the file
-        raise _Wrong(("sha256",), "unknown key `sha256`")
+        raise Wrong(("sha256",), "unknown key `sha256`", unknown=True)
     try:
         return msgspec.convert({"rule": [], **raw}, Policy)
     except msgspec.ValidationError as error:
         message, _, at = str(error).partition(" - at ")
         place = tuple(int(part) if part.isdigit() else part for part in re.findall(r"\w+", at))
     if unknown := re.search(r"unknown field `(.*)`", message):
-        raise _Wrong((*place, unknown[1]), f"unknown key {_said((*place, unknown[1]))}")
+        raise Wrong((*place, unknown[1]), f"unknown key {_said((*place, unknown[1]))}", unknown=True)
     if missing := re.search(r"missing required field `(.*)`", message):
-        raise _Wrong(place, f"{_said((*place, missing[1]))} is missing")
+        raise Wrong((*place, missing[1]), f"{_said((*place, missing[1]))} is missing")
     meant = MEANT.get(".".join(part for part in place if isinstance(part, str)))
-    raise _Wrong(place, f"{_said(place)} must be {meant}" if meant else f"{_said(place)}: {message}")
+    raise Wrong(place, f"{_said(place)} must be {meant}" if meant else f"{_said(place)}: {message}")
 
 
 def _floats(value: Any, place: Place) -> Iterator[Place]:
@@ -129,19 +114,19 @@ def _check(policy: Policy) -> None:
     """What each value alone does not show."""
     if policy.time.window_us % policy.time.unit_us:
         why = f"`time.window_us` must be a multiple of unit_us, which is {policy.time.unit_us}"
-        raise _Wrong(("time", "window_us"), why)
+        raise Wrong(("time", "window_us"), why)
     ids: dict[str, int] = {}
     for number, rule in enumerate(policy.rules):
         if rule.id in ids:
             why = f"the id {rule.id!r} of rule {number + 1} is that of rule {ids[rule.id]} already"
-            raise _Wrong(("rule", number, "id"), why)
+            raise Wrong(("rule", number, "id"), why)
         ids[rule.id] = number + 1
         for earlier in policy.rules[:number]:
             if earlier.cause == rule.cause and earlier.reason in (ANY, rule.reason):
                 why = f"rule {rule.id!r} can never apply: {earlier.id!r} above it takes all of its ends"
-                raise _Wrong(("rule", number), why)
+                raise Wrong(("rule", number), why)
     for cause in CAUSES:
         own = [number for number, rule in enumerate(policy.rules) if rule.cause == cause]
         if not any(policy.rules[number].reason == ANY for number in own):
             place: Place = ("rule", own[-1] if own else len(policy.rules) - 1)
-            raise _Wrong(place, f'the cause {cause} has no rule for every reason: one without a reason, or with "*"')
+            raise Wrong(place, f'the cause {cause} has no rule for every reason: one without a reason, or with "*"')

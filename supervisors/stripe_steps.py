@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from actors.account.mirror import SHARED
+from actors.account.mirror import AWAY
 from amends.ports.steps import Outcome, StepCall, StepRunner
 from amends.runtime.breaker import Breaker
 from amends.values.backoff import Backoff
@@ -25,13 +25,15 @@ class StripeSteps:
     async def run(self, call: StepCall) -> Outcome:
         """Do it, and learn from it."""
         self._under_way += 1
+        failures = self.breaker.failures
         try:
             outcome = await self._runner.run(call)
         finally:
             self._under_way -= 1
-        if outcome.code in SHARED:
-            self.breaker.failed()
-            self._next_us = self._now_us() + int(self.breaker.wait_s * 1e6)
+        if outcome.code in AWAY:
+            if self.breaker.failures == failures:  # of those that were under way together one counts
+                self.breaker.failed()
+                self._next_us = self._now_us() + int(self.breaker.wait_s * 1e6)
         else:
             self.breaker.succeeded()
         return outcome

@@ -17,11 +17,12 @@ from adapters.nats.service import PREFIX, reply_schema
 from adapters.postgres.reading import ENTITIES
 from amends.domain.domain import Domain
 from amends.runtime.requests import Endpoint
+from supervisors.api.backtest import Backtest
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.ledger import LedgerQuestions
+from supervisors.api.ledger_proof import LedgerProof
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
-from supervisors.api.proofs import Proofs
 from supervisors.api.questions import Questions
 from supervisors.api.replies import data_schema, row
 from supervisors.api.traces import Traces
@@ -40,7 +41,7 @@ def endpoints() -> list[Endpoint]:
     asked = (
         OperatorQuestions(none, none, none, none), PolicyQuestions(none, none), LedgerQuestions(none),
         Traces(none, none, none, none), Questions(none, ENTITIES), Webhooks(none, none, none, none),
-        Proofs(none, none),
+        LedgerProof(none, none, none), Backtest(none, none),
     )  # fmt: skip
     questions = [endpoint for each in asked for endpoint in each.endpoints()]
     return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]

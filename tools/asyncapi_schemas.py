@@ -171,7 +171,9 @@ TASK: Final[Json] = {
         "op": {"enum": ["reconcile"]},
         "node_epoch": WHOLE,
         "runtime_epoch": WHOLE,
-        "deadline_us": WHOLE,
+        "ttl_ms": {**WHOLE, "description": "counted by the agent from its first receipt"},
+        "deadline_us": {**WHOLE, "description": "for people"},
+        "proto": {**WHOLE, "description": "2; a task without it is of 1"},
         "expected": {
             "type": "object", "required": ["mounts", "users"], "properties": {"mounts": _NAMES, "users": _NAMES},
         },

@@ -37,7 +37,7 @@ PLACES: Final = {  # part → its page
 }  # fmt: skip
 CASE_KINDS: Final = frozenset(case.kind for case in CASES)
 RECORDS: Final = frozenset(
-    ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case")
+    ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case", "payment", "stripe_event")
 )  # fmt: skip
 ROLES: Final = {
     "caller": "callers and operators", "operator": "operators", "viewer": "operators and viewers",

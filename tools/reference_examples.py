@@ -85,6 +85,14 @@ ROWS: Final[dict[str, Json]] = {
         "currency": "usd", "idempotency_key": f"debit:{METER}:{T0}", "payload_hash": _hex("payload", 64),
         "rule_id": None, "window_start_us": T0, "created_us": T0 + 3_700_000_000,
     },
+    "payment": {
+        "payment_id": "pi_1", "account_id": "acme", "state": "credited", "currency": "usd", "amount_minor": 5000,
+        "since_us": T0, "waiting": [], "booked": {"topup:pi_1": 5000}, "version": 1,
+    },
+    "stripe_event": {
+        "event_id": "evt_1", "type": "payment_intent.succeeded", "state": "applied", "account_id": "acme",
+        "received_us": T0, "payment_id": "pi_1",
+    },
     "notification": {
         "notification_id": NOTIFICATION, "audience": "account", "account_id": "acme", "kind": "allocation.released",
         "entity": ENTITY, "state": "parked", "attempts": 6, "dedupe_key": f"{ENTITY}:allocation.released:14:0",
@@ -153,7 +161,8 @@ EXPLAINED: Final = explain(
 FILTERS: Final[dict[str, str]] = {
     "account": "stripe_customer_id", "node": "state", "allocation": "account_id", "debt": "node_id",
     "meter": "account_id",
-    "ledger_entry": "account_id", "notification": "state", "outbox": "state", "step": "entity",
+    "ledger_entry": "account_id", "payment": "account_id", "stripe_event": "state",
+    "notification": "state", "outbox": "state", "step": "entity",
     "failure": "recovery_trace_id", "recovery_run": "entity", "recovery_action": "recovery_trace_id",
     "compensation": "recovery_trace_id", "audit_log": "target_ref", "ops_case": "state",
 }  # fmt: skip
@@ -242,7 +251,7 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
          "policy": {"version": POLICY.version, "sha256": _hex("policy", 64), "currency": POLICY.currency,
                     "minor_unit_exponent": POLICY.minor_unit_exponent, "unit_us": POLICY.time.unit_us,
                     "window_us": POLICY.time.window_us},
-         "traces": {"allocation": COMMAND_TRACE}, "problem": ""},
+         "traces": {"allocation": COMMAND_TRACE}, "problem": "", "payment": None, "minor_unit_exponent": 2},
     ),
 }  # fmt: skip
 
@@ -251,7 +260,7 @@ NOTES: Final[dict[str, str]] = {
     "ingress.stripe": "Shortened. The body is the event as Stripe sent it, byte for byte, with its header "
     "`Stripe-Signature`; no key and no token. Over HTTP it is `POST /stripe/webhook` (`credit-policy.md`).",
     "ops.ledger.verify": "A page: meters, then payments, then accounts; `cursor` leads on, null is the end. `wrong` "
-    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor` and `found_minor`.",
+    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor`, `found_minor` and `detail`.",
     "ops.policy.backtest": "A page of 200 rentals, the amounts those of the page. `toml` is a whole policy file. "
     "`not_comparable`: the last heartbeat was not recorded, since the policy of the day did not go by it.",
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "

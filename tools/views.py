@@ -10,7 +10,7 @@ INTEGERS: Final = frozenset((
     "attempt", "attempts", "cleanup_attempts", "epoch", "flap_count", "jseq", "propagation_hop", "seq", "sequence",
     "version",
 ))  # fmt: skip
-JSON: Final = frozenset((
+JSON: Final = frozenset(("booked", "waiting",
     "access", "attributes", "commands", "details", "drift", "events", "evidence", "labels", "links", "metadata", "net",
     "quarantine_reasons", "resource",
 ))  # fmt: skip

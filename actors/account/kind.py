@@ -64,4 +64,5 @@ ACCOUNT = ActorKind(
     },
     creates=frozenset({CreateAccount}),
     view=view_account,
+    resolved=mirror.resolved,
 )

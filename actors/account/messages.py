@@ -23,7 +23,7 @@ class CreateAccount(Request, frozen=True):
 
 
 class ResendCredits(Struct, frozen=True):
-    """Send these to Stripe again, which were given up: arguments of `MirrorCredit`."""
+    """Send these to Stripe, which were given up (`state` failed) or never sent (None): rows of `given_up`."""
 
     credits: list[dict[str, Any]]
     reason: str

@@ -1,7 +1,8 @@
 """Credits of the ledger, mirrored to Stripe: intended in the turn that hears of them, tried until done or given up.
 
-The ledger is the truth; what fails here changes nothing of it. What is Stripe's own trouble (it cannot be reached, it
-asks for patience) spends no try. State holds no list of credits: each has a row, and its step.
+The ledger is the truth; what fails here changes nothing of it. What is Stripe's own trouble (it does not answer, it
+errs, it asks for patience, it does not know our key) spends no try. The state counts credits and lists none: each has a
+row, and its step.
 """
 
 from typing import Any
@@ -11,17 +12,20 @@ from msgspec.structs import asdict, replace
 from actors.account.messages import ResendCredits
 from actors.account.state import Account
 from actors.facts import facts
+from actors.money.currencies import stripe_units
 from actors.steps import MirrorCredit
 from actors.tables import MirrorRow
-from amends.turn.cases import close_case
+from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
-from amends.turn.messages import StepDone
+from amends.turn.messages import ResolveCase, StepDone
 from amends.turn.recovery import begin_run, failed_step, find_run
 
 STEP, CASE, RUN = "stripe.credit", "stripe_mirror_failed", "mirror"
-SHARED = ("stripe_unreachable", "stripe_rate_limited")  # everybody's trouble
+AWAY = ("stripe_unreachable", "stripe_rate_limited", "stripe_error", "stripe_timeout", "stripe_unauthorized")
+SHARED = (*AWAY, "stripe_in_flight")  # everybody's trouble, or over by itself
 FINAL = ("stripe_refused", "stripe_idempotency")  # another try cannot mend it
 STORED = "stripe_stored_error"
+AT_ONCE = 400  # credits that one command sends
 
 
 def intend(s: Account, entries: list[dict[str, Any]], d: Decision) -> None:
@@ -30,9 +34,9 @@ def intend(s: Account, entries: list[dict[str, Any]], d: Decision) -> None:
         return
     for entry in entries:
         if entry["entry_type"] == "credit" and entry["meter_id"] and entry["amount_minor"]:
-            credit = MirrorCredit(
-                s.stripe_customer_id, entry["amount_minor"], entry["currency"], entry["idempotency_key"], d.now_us
-            )
+            units = stripe_units(entry["amount_minor"], entry["currency"])
+            key = entry["idempotency_key"]
+            credit = MirrorCredit(s.stripe_customer_id, units, entry["currency"], key, d.now_us)
             _row(d, credit, "owed")
             _send(d, credit, 1)
 
@@ -41,72 +45,106 @@ def step_done(s: Account, m: StepDone, d: Decision) -> None:
     """A try has ended."""
     credit = MirrorCredit(**m.args)
     if m.ok:
-        _row(d, credit, "done", str(m.outcome.data.get("transaction", "")))
-        d.audit("billing.credit.mirrored", _ref(d, credit), details={
-            "transaction": m.outcome.data.get("transaction"), "customer": credit.customer,
-            "amount_minor": credit.amount_minor, "tries": credit.spent + 1})  # fmt: skip
-        _there(d, credit, m)
-        return
-    code = m.outcome.code
-    if code in SHARED:
+        _there(s, credit, m, d)
+    elif m.outcome.code in SHARED:
         again = replace(credit, look_up=credit.look_up or m.outcome.may_have_run)
         _send(d, again, m.attempt + 1, after_us=d.limits.delay_us("notification_backoff_ms", m.attempt, d.id))
-        return
-    _failed(s, m, d, credit, code)
+    else:
+        _failed(s, m, d, credit)
 
 
-def _there(d: Decision, credit: MirrorCredit, m: StepDone) -> None:
-    """What failed before has succeeded; a case that was retried ends with the last of its credits."""
+def _there(s: Account, credit: MirrorCredit, m: StepDone, d: Decision) -> None:
+    """Stripe has it. A run ends when nothing fails any more, a case when nothing is given up."""
+    transaction = str(m.outcome.data.get("transaction", ""))
+    _row(d, credit, "done", transaction)
+    d.audit("billing.credit.mirrored", _ref(d, credit), details={
+        "transaction": transaction, "customer": credit.customer, "amount_minor": credit.amount_minor,
+        "tries": credit.spent + 1})  # fmt: skip
+    d.set(failing=s.failing - bool(credit.spent), resent=s.resent - credit.resent, given_up=s.given_up - credit.resent)
     run = find_run(d, RUN)
-    if run is not None:
+    if run is not None and (credit.spent or credit.resent):
         run.retry(STEP, _ref(d, credit), True, attempt=credit.spent + 1, duration_ms=m.duration_ms)
-    if credit.resent:
-        d.set(resent=d.state.resent - 1)
-    if d.state.resent:
+    _settled(d)
+
+
+def _settled(d: Decision) -> None:
+    own: Account = d.state
+    if own.failing or own.resent:
         return
-    if credit.resent:
+    run = find_run(d, RUN)
+    if not own.given_up:
         close_case(d, CASE, "the credits are at Stripe")
-    if run is not None:
-        run.end("recovered")
+        if run is not None:
+            run.end("recovered")
+    elif run is not None:  # an operator's, which has not come to an end with all of them
+        run.exhausted(d.ref, {"given_up": own.given_up})
 
 
-def resend(s: Account, m: ResendCredits, d: Decision) -> None:
-    """`ops.account.retry_mirror`: what was given up is sent again, looked up first."""
-    if CASE not in s.cases:
-        d.refuse("illegal_transition", "no credit of this account was given up")
-    if s.resent:
-        d.refuse("illegal_transition", f"{s.resent} credits of this account are being sent again already")
-    row, trigger = d.context.matrix.row_of(STEP).id, f"case:{s.cases[CASE]}"
-    run = begin_run(d, row, key=RUN, trigger_type="policy", trigger_ref=trigger)
-    run.case(CASE, state="retrying", reason=m.reason)
-    d.audit("account.mirror_retry", reason=m.reason, details={"credits": len(m.credits)})
-    for known in m.credits:
-        credit = MirrorCredit(**known)
-        _row(d, credit, "owed")
-        _send(d, replace(credit, look_up=True, resent=True, generation=credit.generation + 1), 1)
-    d.set(resent=len(m.credits))
-    if not m.credits:
-        close_case(d, CASE, m.reason)
-        run.end("recovered")
-
-
-def _failed(s: Account, m: StepDone, d: Decision, credit: MirrorCredit, code: str) -> None:
-    spent = credit.spent + 1
+def _failed(s: Account, m: StepDone, d: Decision, credit: MirrorCredit) -> None:
+    code, spent = m.outcome.code, credit.spent + 1
     run = failed_step(d, m, find_run(d, RUN), key=RUN)
     run.retry(STEP, _ref(d, credit), False, attempt=spent, duration_ms=m.duration_ms, code=code)
     if code not in FINAL and spent < run.tries("notification_tries"):
+        d.set(failing=s.failing + (not credit.spent))
         again = replace(credit, spent=spent)
         if code == STORED:  # under the same key the same answer would come again
             again = replace(again, look_up=True, generation=credit.generation + 1)
         _send(d, again, m.attempt + 1, after_us=run.wait_us("notification_backoff_ms", spent))
         return
     _row(d, credit, "failed")
-    if credit.resent:
-        d.set(resent=s.resent - 1)
+    d.set(
+        failing=s.failing - bool(credit.spent), resent=s.resent - credit.resent,
+        given_up=s.given_up + (not credit.resent),
+    )  # fmt: skip
     run.exhausted(d.ref, {
         "ledger_key": credit.ledger_key, "customer": credit.customer, "amount_minor": credit.amount_minor,
         "currency": credit.currency, "code": code, "message": m.outcome.message[:500], "tries": spent,
     })  # fmt: skip
+
+
+# --- operators -----------------------------------------------------------------------------------------------
+
+
+def resend(s: Account, m: ResendCredits, d: Decision) -> None:
+    """`ops.account.retry_mirror`: what was given up, or was never sent, goes out again, looked up first."""
+    if s.resent:
+        d.refuse("illegal_transition", f"{s.resent} credits of this account are being sent again already")
+    if not facts(d).mirrors:
+        d.refuse("illegal_transition", "nothing is mirrored here: [stripe].mirror_credits is off")
+    if not m.credits:
+        d.refuse("illegal_transition", "every credit of this account is at Stripe, or on its way")
+    trigger = f"case:{s.cases[CASE]}" if CASE in s.cases else d.ref
+    run = begin_run(d, d.context.matrix.row_of(STEP).id, key=RUN, trigger_type="policy", trigger_ref=trigger)
+    if CASE in s.cases:
+        run.case(CASE, state="retrying", reason=m.reason)
+    d.audit("account.mirror_retry", reason=m.reason, details={"credits": min(len(m.credits), AT_ONCE)})
+    never, chosen = 0, m.credits[:AT_ONCE]
+    for known in chosen:
+        never += known["state"] != "failed"
+        units = known["amount_minor"] if known["state"] else stripe_units(known["amount_minor"], known["currency"])
+        credit = MirrorCredit(
+            known["customer"] or s.stripe_customer_id or "", units, known["currency"], known["ledger_key"],
+            known["first_us"] or d.now_us, known["generation"] or 0,
+        )  # fmt: skip
+        _row(d, credit, "owed")
+        _send(d, replace(credit, look_up=True, resent=True, generation=credit.generation + 1), 1)
+    d.set(resent=len(chosen), given_up=s.given_up + never)
+
+
+def resolved(s: Account, m: ResolveCase, d: Decision) -> None:
+    """A person has settled what was given up in another way: it is never sent again."""
+    if m.kind != CASE:
+        return
+    settled = [known for known in m.found or () if known["state"] == "failed"]
+    for known in settled:
+        d.row(MirrorRow(
+            known["ledger_key"], d.id, known["customer"], known["amount_minor"], known["currency"], "settled",
+            known["first_us"], known["generation"], "",
+        ))  # fmt: skip
+    left = max(0, s.given_up - s.resent - len(settled))
+    d.set(given_up=s.resent + left)
+    if left:  # more than one turn settles
+        open_case(d, CASE, evidence={"given_up": left})
 
 
 def _send(d: Decision, credit: MirrorCredit, attempt: int, *, after_us: int = 0) -> None:

@@ -9,5 +9,7 @@ class Account(ActorState, frozen=True, kw_only=True):
     currency: str
     created_us: int
     stripe_customer_id: str | None = None
-    resent: int = 0  # credits on their way to Stripe once more, by an operator's word
+    failing: int = 0  # credits on their way to Stripe that have failed and are tried again
+    given_up: int = 0  # those that were given up, and are not settled
+    resent: int = 0  # those of them that are on their way once more, by an operator's word
     overdrawn: bool = False  # whether its balance was below zero when it was last told

@@ -97,6 +97,7 @@ def stop(d: Decision, at_us: int, cause: Cause, reason: str = "") -> Settlement:
     d.row(_meter(d, posted_us=through_us))
     _evaluated(d, {
         "cause": cause, "reason": reason, "rule_id": end.rule.id, "stop_us": end.stop_us, "asked_us": at_us,
+        "accepted_us": s.ending.accepted_us or d.now_us,
         "posted_through_us": posted_us, "prior_credits": 0, "posted": end.posted, "final": end.final,
         "minimum": end.minimum, "overrun": end.overrun, "base": end.base, "bp": end.bp, "raw": end.raw,
         "capped": end.capped, "policy_credit": end.policy_credit, "debited": end.debited,

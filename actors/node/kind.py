@@ -239,6 +239,7 @@ NODE = ActorKind(
             "ops.node.quarantine"
         ),
         ("quarantined", "ready"): "reconciled; ops.node.return_to_service",
+        ("quarantined", "draining"): "reconciled, where it was drained before",
         ("suspect", "offline"): "silent for offline_after_ms, probes failed, no guard (R08); rebooted under a customer",
         ("quarantined", "offline"): "silent for offline_after_ms, probes failed, no guard (R08); rebooted",
         ("ready", "offline"): "rebooted under a customer (R08)",

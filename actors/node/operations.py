@@ -18,7 +18,7 @@ from actors.node.messages import (
 )
 from actors.node.probes import probe
 from actors.node.reconcile import begin_reconcile
-from actors.node.state import Node, address
+from actors.node.state import Node, address, is_drained
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.notify import notify
@@ -78,7 +78,8 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
         reconcile.call_off(d)
         if s.state == "offline":
             reasons = sorted({*reasons, "offline"})
-        d.to("quarantined", cause=why, reason=reason, before_suspect="", quarantine_reasons=reasons)
+        drained = is_drained(s)
+        d.to("quarantined", cause=why, reason=reason, before_suspect="", drained=drained, quarantine_reasons=reasons)
         notify(d, "node.quarantined", state="quarantined", cause=why)
     elif reason or s.way_back.returning or why not in s.quarantine_reasons:  # an operator's word is audited in any case
         reconcile.call_off(d)
@@ -92,10 +93,14 @@ def quarantine(d: Decision, why: str, *, case: str = "", reason: str = "", evide
 
 
 def return_to_service(s: Node, m: ReturnNode, d: Decision) -> None:
-    """An operator lets the node out of quarantine; it is probed and reconciled first, now and until that goes well."""
+    """An operator lets the node out of quarantine; it is probed and reconciled first, now and until that goes well.
+
+    Into service, even where it had been drained before it came there: this is an operator's later word.
+    """
     if facts(d).is_dirty(d.id) and not m.acknowledge_dirty:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_dirty", field="node_id")
     d.audit("node.return_to_service", reason=m.reason, details={"acknowledge_dirty": m.acknowledge_dirty})
+    d.set(drained=False)
     reconcile.want(d, acknowledge_dirty=m.acknowledge_dirty)
 
 

@@ -10,7 +10,7 @@ from actors.facts import facts
 from actors.node import probes, reconcile
 from actors.node.left_over import STEP, loss_row
 from actors.node.messages import HeartbeatSeen, Silent, Verdict
-from actors.node.state import Node, Reboot, Silence, address
+from actors.node.state import Node, Reboot, Silence, address, is_drained
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -142,8 +142,7 @@ def lose(d: Decision, cause: str, beat_us: int) -> None:
     probes.ended(d)
     d.to(
         "offline", cause=cause, details={"allocations": allocations}, epoch=epoch + 1,
-        last_heartbeat_us=beat_us or None, before_suspect="", silence=Silence(),
-        reboot=Reboot(),
+        last_heartbeat_us=beat_us or None, before_suspect="", drained=is_drained(s), silence=Silence(), reboot=Reboot(),
     )  # fmt: skip
     d.cancel("probe", "reconcile", AGENT_SILENT, REBOOT)
     close_case(d, AGENT_SILENT, "the node is offline")

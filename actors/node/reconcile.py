@@ -197,7 +197,8 @@ def _clean(s: Node, d: Decision) -> None:
         if not facts(d).is_dirty(d.id):
             left_over.settled(d)
         d.to(
-            "ready", cause="reconciled", quarantine_reasons=[], flaps=[], setup_fails=[],
+            "draining" if s.drained else "ready", cause="reconciled", drained=False, quarantine_reasons=[], flaps=[],
+            setup_fails=[],
             boot_id=facts(d).heard_boot(d.id) or s.boot_id, silence=Silence(),  # silent or not is told anew
         )  # fmt: skip
         for kind in OPEN_UNTIL_BACK:

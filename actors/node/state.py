@@ -70,6 +70,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     epoch: int = 1
     last_heartbeat_us: int | None = None
     before_suspect: str = ""
+    drained: bool = False  # an operator's drain, while neither its state nor `before_suspect` says so
     flap_count: int = 0
     flaps: list[int] = []
     quarantine_reasons: list[str] = []
@@ -79,6 +80,11 @@ class Node(ActorState, frozen=True, kw_only=True):
     silence: Silence = Silence()
     reboot: Reboot = Reboot()
     way_back: WayBack = WayBack()
+
+
+def is_drained(s: Node) -> bool:
+    """Whether an operator's drain stands, whatever has become of the node since."""
+    return s.drained or "draining" in (s.state, s.before_suspect)
 
 
 def ssh_endpoint(s: Node) -> dict[str, Any]:

@@ -10,15 +10,16 @@ from typing import Any
 from actors.facts import facts
 from actors.payment import r06_duplicate as r06
 from actors.payment.booking import book
-from actors.payment.messages import AccountAppeared, StripeEvent
+from actors.payment.messages import AccountAppeared, AssignPayment, StripeEvent
 from actors.payment.state import Payment, Said
 from actors.tables import StripeEventRow
-from amends.domain.kinds import ActorKind
+from amends.domain.kinds import ActorKind, Legal
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
-from amends.turn.messages import TimerFired
+from amends.turn.messages import ResolveCase, TimerFired
 
 DEFERRED, CURRENCY, DISPUTE = "deferred_payment", "payment_currency", "payment_dispute"
+CONFLICT = "billing_conflict"
 PATIENCE_US = 72 * 3_600_000_000
 MOST_WAITING = 100
 
@@ -39,22 +40,37 @@ def _event(s: Payment | None, m: StripeEvent, d: Decision) -> None:
 
 def _paid(s: Payment | None, said: Said, d: Decision) -> None:
     """The payment itself: credited once, by whichever of its events comes first."""
-    if s is not None and s.state != "noted":
-        _again(d, said)
-        return
     payer = facts(d).payer(said.account_id, said.customer)
-    if payer is None:
+    if s is not None and s.state == "credited":
+        _again(d, said)
+        _compare(s, said, d, payer)
+    elif payer is not None and payer[1] == said.currency:
+        _credit(s, said, d, *payer)
+    elif s is not None and s.state == "refused":
+        _again(d, said)
+    elif payer is None:
         _defer(s, said, d)
-        return
-    account_id, currency = payer
-    if currency != said.currency:
-        _refuse_currency(s, said, d, account_id, currency)
-        return
+    else:
+        _refuse_currency(s, said, d, *payer)
+
+
+def _credit(s: Payment | None, said: Said, d: Decision, account_id: str, currency: str) -> None:
     own: dict[str, Any] = {"account_id": account_id, "currency": currency, "amount_minor": said.amount_minor}
     _become(s, d, "credited", said, **own)
     book(d, "topup", f"topup:{d.id}", said)
     _noted(d, said, "applied")
     _settle_waiting(d, said)
+
+
+def _compare(s: Payment, said: Said, d: Decision, payer: tuple[str, str] | None) -> None:
+    """News of a payment that is booked must say the same of it; where it does not a person must look."""
+    told = (payer[0] if payer is not None else s.account_id, said.amount_minor, said.currency)
+    if told != (s.account_id, s.amount_minor, s.currency):
+        open_case(d, CONFLICT, r06.event_ref(said), evidence={
+            "payment": d.id, "type": said.type, "booked": {
+                "account_id": s.account_id, "amount_minor": s.amount_minor, "currency": s.currency},
+            "told": dict(zip(("account_id", "amount_minor", "currency"), told, strict=True)),
+        })  # fmt: skip
 
 
 def _refunded(s: Payment | None, said: Said, d: Decision) -> None:
@@ -63,7 +79,7 @@ def _refunded(s: Payment | None, said: Said, d: Decision) -> None:
         return
     book(d, "refund", key, said)
     _noted(d, said, "applied")
-    if said.ref in d.state.failed:  # the failure was told first
+    if said.ref in d.state.failed and f"refund_failed:{said.ref}" not in d.state.booked:  # it was told first
         book(d, "topup", f"refund_failed:{said.ref}", said)
 
 
@@ -72,8 +88,9 @@ def _refund_failed(s: Payment | None, said: Said, d: Decision) -> None:
     key = f"refund_failed:{said.ref}"
     if not _bookable(s, said, d, key):
         return
-    if f"refund:{said.ref}" in d.state.booked:
-        book(d, "topup", key, said)
+    taken = d.state.booked.get(f"refund:{said.ref}")
+    if taken is not None:
+        book(d, "topup", key, said, taken)
         _noted(d, said, "applied")
     elif said.ref in d.state.failed:
         _again(d, said)
@@ -97,8 +114,14 @@ def _moved(entry_type: str) -> Callable[[Payment | None, Said, Decision], None]:
 
 def _disputed(s: Payment | None, said: Said, d: Decision) -> None:
     """A dispute is opened: a person must answer it at Stripe. Nothing is booked until funds are withdrawn."""
-    if not _bookable(s, said, d, ""):
+    if s is None or s.state == "noted":
+        _defer(s, said, d)
         return
+    if said.ref in s.disputes:
+        _again(d, said)
+        return
+    _room(d, len(s.disputes))
+    d.set(disputes=(*s.disputes, said.ref))
     open_case(d, DISPUTE, r06.event_ref(said), evidence={
         "dispute": said.ref, "payment": d.id, "account_id": d.state.account_id, "amount_minor": said.amount_minor,
         "currency": said.currency, "reason": said.note,
@@ -155,6 +178,8 @@ def _become(s: Payment | None, d: Decision, state: str, said: Said, **own: Any) 
     else:
         d.cancel("deferred")
         close_case(d, DEFERRED, f"it is {state} now", _first(s))
+        for key in [key for key in d.state.cases if key.startswith(f"{CURRENCY} ") and state == "credited"]:
+            close_case(d, CURRENCY, "another event of the payment has it booked", key.partition(" ")[2])
         d.to(state, **own)
 
 
@@ -207,6 +232,32 @@ def _appeared(s: Payment, m: AccountAppeared, d: Decision) -> None:
             return
 
 
+def _assign(s: Payment, m: AssignPayment, d: Decision) -> None:
+    """An operator's word names the account; it is booked as if the event had named it."""
+    paid = next((said for said in s.waiting if said.what == "paid"), None)
+    if paid is None:
+        d.refuse("illegal_transition", f"nothing was heard of the payment {d.id} itself yet", field="payment_id")
+    payer = facts(d).payer(m.account_id, "")
+    if payer is None:
+        d.refuse("not_found", f"there is no account {m.account_id!r}", field="account_id")
+    if payer[1] != paid.currency:
+        text = f"the payment is in {paid.currency}, the account in {payer[1]}"
+        d.refuse("invalid_request", text, field="account_id")
+    d.audit("payment.assign", reason=m.reason, details={"account_id": m.account_id})
+    _credit(s, paid, d, *payer)
+    d.reply_entity = False
+    d.reply(payment_id=d.id, account_id=m.account_id, state=d.state.state)
+
+
+def _resolved(s: Payment, m: ResolveCase, d: Decision) -> None:
+    """A person has settled a deferred payment in another way: it is nobody's here, and is never booked."""
+    if m.kind == DEFERRED and s.state == "noted":
+        d.cancel("deferred")
+        for said in s.waiting:
+            _noted(d, said, "ignored")
+        d.to("ignored", reason=m.reason, waiting=())
+
+
 def _timer(s: Payment, m: TimerFired, d: Decision) -> None:
     """72 hours have gone by, and nobody knows whose it is, or what it refunds."""
     if s.state != "noted":
@@ -227,8 +278,9 @@ def _first(s: Payment) -> str:
 PAYMENT = ActorKind(
     name="payment",
     table="payments",
+    columns={"account_id": str},
     state_type=Payment,
-    states={"noted": "rest", "credited": "end", "refused": "end", "ignored": "end"},
+    states={"noted": "rest", "credited": "end", "refused": "rest", "ignored": "end"},
     transitions={
         ("", "noted"): "an event before its payment or its account",
         ("", "credited"): "paid, and the account is known",
@@ -236,8 +288,12 @@ PAYMENT = ActorKind(
         ("", "ignored"): "an event that is about no payment",
         ("noted", "credited"): "payment and account are known now",
         ("noted", "refused"): "paid in another currency than the account's",
+        ("noted", "ignored"): "an operator has settled it in another way",
+        ("refused", "credited"): "another event of it names an account of its currency",
     },
-    handlers={StripeEvent: _event, AccountAppeared: _appeared, TimerFired: _timer},
+    handlers={StripeEvent: _event, AccountAppeared: _appeared, AssignPayment: _assign, TimerFired: _timer},
     creates=frozenset({StripeEvent}),
+    legal={AssignPayment: Legal(("noted",), "assigned")},
+    resolved=_resolved,
     events=False,
 )

@@ -18,6 +18,8 @@ def cancel(d: Decision, said: Said, code: str, **metadata: Any) -> None:
     """The record of one delivery that does nothing, in a run of its own."""
     within, cause = d.recovery_trace_id, f"{d.env.request_id or d.env.message_id or d.now_us}:{said.event_id}"
     target = event_ref(said)
+    if not d.span_id:  # of a turn that nobody asked for; every record leads to a span
+        d.span_id = d.did(STEP, 1, True, d.now_us)
     run = begin_run(
         d, d.context.matrix.row_of(STEP).id, key=f"{STEP} {cause}", original=(d.trace_id, d.span_id), entity=d.ref
     )

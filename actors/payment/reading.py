@@ -106,8 +106,13 @@ def _paid(payer: _Payer, payment_id: str, amount: int, currency: str) -> dict[st
     account = (payer.metadata or {}).get("account_id")
     return {
         "what": "paid", "payment_id": payment_id, "amount_minor": amount, "currency": currency.lower(),
-        "account_id": account[:255] if isinstance(account, str) else "", "customer": _id(payer.customer),
+        "account_id": _plain(account) if isinstance(account, str) else "", "customer": _id(payer.customer),
     }  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """As it may stand in a row: printable, and not without end."""
+    return "".join(c if c.isprintable() else "?" for c in text[:255])
 
 
 def _intent(body: Raw) -> dict[str, Any] | None:
@@ -119,10 +124,13 @@ def _session(body: Raw) -> dict[str, Any] | None:
     """Of checkout sessions only `mode = payment` counts, and only what is paid."""
     session: _Session = _decoded(body, _Session, "$.data.object")
     payment = _id(session.payment_intent)
-    if session.mode != "payment" or session.payment_status != "paid" or not payment or not session.amount_total:
+    if session.mode != "payment" or session.payment_status != "paid" or not payment:
         return None
-    if session.currency is None:
-        raise Rejected("invalid_request", "the body is no event of Stripe's: `$.data.object.currency` is missing")
+    for field in ("currency", "amount_total"):
+        if getattr(session, field) is None:
+            raise Rejected("invalid_request", f"the body is no event of Stripe's: `$.data.object.{field}` is missing")
+    if not session.amount_total or session.currency is None:
+        return None
     return _paid(session, payment, session.amount_total, session.currency)
 
 
@@ -150,7 +158,7 @@ def _dispute(what: What, sign: int) -> Callable[[Raw], dict[str, Any] | None]:
             return None
         said = {
             "what": what, "payment_id": payment, "amount_minor": dispute.amount, "currency": dispute.currency.lower(),
-            "ref": dispute.id, "note": dispute.reason or "",
+            "ref": dispute.id, "note": _plain(dispute.reason or ""),
         }  # fmt: skip
         return said | (_moved(dispute, sign) if sign else {})
 

@@ -18,6 +18,7 @@ NAMED: Final = frozenset(("account_id", "node_id"))  # people chose these: their
 GROUP_HELP: Final = {
     "audit": "the audit log's chain", "policy": "the credit policy", "trace": "spans and records", "retry": "try again",
 }  # fmt: skip
+MOST_FILE = 32_768  # bytes
 
 
 class Usage(Exception):
@@ -141,7 +142,10 @@ def _value(field: Field, value: Any) -> Any:
     if field.kind == "line" and value.startswith("@"):
         return _content(field, value[1:]).strip()
     if field.kind == "file":
-        return _content(field, value)
+        text = _content(field, value)
+        if len(text.encode()) > MOST_FILE:
+            raise Usage(f"{value}: a file of at most {MOST_FILE} bytes can be sent")
+        return text
     if field.kind == "time":
         return microseconds(value)
     return value

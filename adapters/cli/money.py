@@ -58,11 +58,13 @@ def statement_page(answer: Mapping[str, Any], width: int | None) -> str:
 def explanation_page(answer: Mapping[str, Any]) -> str:
     """One entry: itself, its meter, the evaluation and the rule, the formula with its numbers, whose policy, traces."""
     entry, meter, policy = answer["entry"], answer.get("meter"), answer.get("policy") or {}
-    said = f"{amount(entry['amount_minor'], policy.get('minor_unit_exponent'))} {entry['currency']}"
+    exponent = answer.get("minor_unit_exponent", policy.get("minor_unit_exponent"))
+    said = f"{amount(entry['amount_minor'], exponent)} {entry['currency']}"
     head = {"entry": entry["idempotency_key"], "amount": f"{said} ({entry['entry_type']})", "what": answer.get("what")}
     shown = ("entry_id", "account_id", "window_start_us", "created_us", "payload_hash")
     parts = [tables.record({**head, **{name: entry[name] for name in shown if entry.get(name) is not None}})]
     parts += _part("Meter", meter)
+    parts += _part("Payment", answer.get("payment"))
     evaluation = answer.get("evaluation") or {}
     parts += _part("Evaluated", {name: evaluation[name] for name in INPUTS if evaluation.get(name) not in (None, "")})
     parts += _part("Rule", answer.get("rule"))

@@ -10,7 +10,7 @@ from adapters.cli.client import Api
 from adapters.cli.money import amount
 
 MOST: Final = 200  # differences that are shown
-WRONG: Final = ("target_ref", "what", "key", "wanted_minor", "found_minor")
+WRONG: Final = ("target_ref", "what", "key", "wanted_minor", "found_minor", "detail")
 CHANGES: Final = ("meter_id", "account_id", "rule_id", "net_minor", "would_be_minor", "difference_minor")
 TOTALS: Final = (
     "meters", "charged_minor", "credited_minor", "would_charge_minor", "would_credit_minor", "not_comparable",

@@ -129,6 +129,8 @@ ENTITIES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "meter": ("meter_id", "allocation_id", "state", "rate_uminor_per_hour", "started_us", "stopped_us", "stop_cause"),
     "ledger_entry": ("entry_id", "account_id", "entry_type", "amount_minor", "currency", "rule_id", "created_us"),
+    "payment": ("payment_id", "account_id", "state", "amount_minor", "currency", "since_us", "waiting"),
+    "stripe_event": ("event_id", "type", "state", "payment_id", "account_id", "received_us"),
     "debt": ("debt_id", "node_id", "kind", "target_ref", "allocation_id", "attempts", "since_us"),
     "notification": ("notification_id", "kind", "entity", "state", "attempts", "created_us", "sent_us"),
     "outbox": ("outbox_id", "entity", "subject", "state", "attempts", "created_us", "published_us"),

@@ -36,7 +36,7 @@ LEADING: Final = frozenset(entity for entity, _ in POINTERS.values())  # `step:s
 # An entity → the request field that names it in the commands of its cases.
 FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
-    "domain": "domain", "account": "account_id",
+    "domain": "domain", "account": "account_id", "payment": "payment_id",
 }  # fmt: skip
 
 # Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
@@ -118,6 +118,9 @@ async def find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | N
     kind, found, name = identifier.partition(":")
     if found and kind in LEADING:
         return await find(api, name)
+    if found and kind == "stripe_event":
+        row = await api.row(kind, name)
+        return await _existing(api, ("payment",), str(row["payment_id"])) if row is not None else None
     if found and kind == "stream":
         return kind, name, await _stream(api)
     if found:
@@ -178,6 +181,8 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
     kind, name = _of(case)
     known = {FIELD_OF.get(kind, ""): name, "case_id": str(case["case_id"])}
     evidence = _plain(case.get("evidence"))
+    if isinstance(evidence, dict) and evidence.get("payment"):
+        known["payment_id"] = str(evidence["payment"])
     for source in (row, evidence if isinstance(evidence, dict) else {}):
         fields = ("node_id", "host", "port", "account_id", "currency", "customer")
         known |= {field: str(source[field]) for field in fields if source.get(field) and field not in known}
@@ -191,9 +196,16 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
         beside["cmd.account.create"] = CUSTOMER
     senders = {verb.subject: verb for verb in verbs}
     return [
-        command_line(senders[subject], known, beside.get(subject, "")) if subject in senders else subject
+        command_line(senders[subject], _of_command(subject, known), beside.get(subject, ""))
+        if subject in senders
+        else subject
         for subject in subjects
     ]
+
+
+def _of_command(subject: str, known: Mapping[str, str]) -> Mapping[str, str]:
+    """What of it the command is about: whose a payment is only the operator knows."""
+    return {key: known[key] for key in known if (subject, key) != ("ops.payment.assign", "account_id")}
 
 
 def command_line(verb: Verb, known: Mapping[str, str], beside: str) -> str:

@@ -1,8 +1,9 @@
 """The node agent: heartbeats out, tasks in, results out and kept (api.md 6). Decides nothing.
 
 A task is answered once and its result kept before it is sent, so a repeat gets the same result and does
-nothing. This release knows one op, `reconcile`: it reports, and takes away mounts of its own record only; with
-`report_only` not even those.
+nothing. Its time, `ttl_ms`, is counted from its first receipt by a clock that nobody sets: what is over is not begun.
+This release knows one op, `reconcile`: it reports, and takes away mounts of its own record only; with `report_only` not
+even those.
 """
 
 import asyncio
@@ -24,12 +25,13 @@ from nats.errors import Error as NatsError
 from adapters.nats.agent_link import AgentLink
 from adapters.nats.agent_machine import MountTable, NoMounts, customer_users, machine_boot_id
 from adapters.nats.agent_store import AgentStore
-from adapters.nats.agents import MAX_INVENTORY, MAX_NAME, Heartbeat, Inventory, TaskResult
+from adapters.nats.agents import MAX_INVENTORY, MAX_NAME, PROTO, Heartbeat, Inventory, TaskResult
 
 log = logging.getLogger("amends.agent")
 MAX_TASK_BYTES: Final = 64 * 1024
 PENDING_TASKS: Final = 256
 MAX_NAMES: Final = 4096
+MAX_WAITING: Final = 1024  # tasks received and not done yet, of which the first receipt is remembered
 NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -52,6 +54,8 @@ class Task(Struct, frozen=True):
     runtime_epoch: Epoch
     expected: Expected | None = None
     report_only: bool = False
+    ttl_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+    proto: int = 1
 
 
 class NodeAgent:
@@ -64,6 +68,7 @@ class NodeAgent:
         self, node_id: str, servers: Sequence[str] | AgentLink, state_dir: Path, *, interval_ms: int = 5000,
         boot_id: str | None = None, users: Callable[[], Sequence[str]] = customer_users,
         mounts: MountTable | None = None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic: Callable[[], float] = time.monotonic,
         **options: Any,
     ) -> None:  # fmt: skip
         if NODE_ID.fullmatch(node_id) is None:
@@ -73,7 +78,8 @@ class NodeAgent:
         self.node_id, self.interval_ms = node_id, interval_ms
         self.boot_id = boot_id or machine_boot_id()
         self.beats = self.tasks = self.malformed = self.failed = 0
-        self._state_dir, self._users, self._now = state_dir, users, now_us
+        self._state_dir, self._users, self._now, self._monotonic = state_dir, users, now_us, monotonic
+        self._over_at: dict[str, float] = {}  # of tasks received and not done yet, the oldest first
         self._mounts: MountTable = mounts or NoMounts()
         self._decoder = msgspec.json.Decoder(Task)
         self._lent = isinstance(servers, AgentLink)
@@ -127,7 +133,7 @@ class NodeAgent:
         while not client.is_closed:
             if client.is_connected:  # while it is not, beats would only pile up and arrive late, all at once
                 self.beats += 1
-                beat = Heartbeat(self.boot_id, self.beats, self._now())
+                beat = Heartbeat(self.boot_id, self.beats, self._now(), proto=PROTO)
                 await self._publish(client, "hb", beat)
             due = max(due + self.interval_ms / 1000, loop.time())  # after a stall no burst
             await asyncio.sleep(due - loop.time())
@@ -152,28 +158,47 @@ class NodeAgent:
         kept = store.result(task.task_id)
         await self._publish(client, "result", kept or await self._answer(store, task))
 
+    def _is_over(self, task: Task) -> bool:
+        """Whether its time has passed since it was first received here."""
+        if task.ttl_ms is None:
+            return False
+        now = self._monotonic()
+        over_at = self._over_at.setdefault(task.task_id, now + task.ttl_ms / 1000)
+        if len(self._over_at) > MAX_WAITING:
+            del self._over_at[next(iter(self._over_at))]
+        return now >= over_at
+
     async def _answer(self, store: AgentStore, task: Task) -> TaskResult:
+        if task.proto > PROTO:
+            return failure(task, "unsupported_proto", f"this agent speaks up to {PROTO}, the task is of {task.proto}")
+        if self._is_over(task):
+            return failure(task, "expired", "its time is over")
         stale = store.stale(task.node_epoch, task.runtime_epoch)
         if stale:
             return failure(task, "stale_epoch", stale)
         try:
             await asyncio.to_thread(store.raise_epochs, task.node_epoch, task.runtime_epoch)
             if task.op == "reconcile":
-                if not task.report_only:
-                    await self._take_away(task.expected or Expected())
+                if not task.report_only and not await self._take_away(task):
+                    return failure(task, "expired", "its time was over before all of it was done")
                 result = await self._inventory(task)
             else:
                 result = failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
             await asyncio.to_thread(store.keep, result)
+            self._over_at.pop(task.task_id, None)
         except OSError as error:
             log.warning("the agent of %s cannot do or keep %s: %s", self.node_id, task.task_id, error)
             return failure(task, "agent_failed", f"the agent cannot use its disk or machine: {error}")
         return result
 
-    async def _take_away(self, expected: Expected) -> None:
-        for attachment_id in self._mounts.own():
-            if attachment_id not in expected.mounts:
-                await self._mounts.unmount(attachment_id)
+    async def _take_away(self, task: Task) -> bool:
+        """Unmount what is not expected; False if the task's time is over before that is done."""
+        expected = (task.expected or Expected()).mounts
+        for attachment_id in [each for each in self._mounts.own() if each not in expected]:
+            if self._is_over(task):
+                return False
+            await self._mounts.unmount(attachment_id)
+        return True
 
     async def _inventory(self, task: Task) -> TaskResult:
         users = await asyncio.to_thread(lambda: list(self._users()))

@@ -22,6 +22,8 @@ MAX_INVENTORY: Final = 1024  # names of each kind
 MAX_NAME: Final = 255
 MAX_UNASKED: Final = 64  # results read of a node that answer none of its tasks, until the next task
 MALFORMED: Final = "agent_malformed"
+PROTO: Final = 2  # of heartbeats and tasks; 1 is that of agents and runtimes that say none
+SPOKEN: Final = (PROTO - 1, PROTO)
 
 # An agent is believed about its own machine only, and its words go into rows: nothing unprintable, nothing endless.
 BootId = Annotated[str, Meta(pattern=r"^[ -~]{1,128}$(?!\n)")]
@@ -37,6 +39,7 @@ class Heartbeat(Struct, frozen=True):
     sent_us: int
     health: dict[str, Any] | None = None
     version: str | None = None
+    proto: int = 1
 
 
 class Inventory(Struct, frozen=True):
@@ -69,7 +72,7 @@ class Heartbeats:
         self._heard = heard
         self._decoder = msgspec.json.Decoder(Heartbeat)
         self._subscription: Subscription | None = None
-        self.received = self.malformed = self.dropped = 0
+        self.received = self.malformed = self.dropped = self.unspoken = 0
 
     def drop(self, subject: str) -> None:
         """The connection has dropped one, as they come faster than they are read."""
@@ -88,6 +91,7 @@ class Heartbeats:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return
+        self.unspoken += beat.proto not in SPOKEN  # it lives all the same
         self._heard(message.subject.rpartition(".")[2], beat.boot_id)
 
 
@@ -118,8 +122,8 @@ class AgentTasks:
         node_id, op = args["node_id"], call.name.removeprefix("agent.")
         task_id = "task_" + call.step_id.partition("_")[2]
         task = {
-            "task_id": task_id, "op": op, "node_epoch": args["node_epoch"],
-            "runtime_epoch": self._epoch, "deadline_us": self._now() + call.timeout_ms * 1000,
+            "task_id": task_id, "op": op, "node_epoch": args["node_epoch"], "runtime_epoch": self._epoch,
+            "ttl_ms": call.timeout_ms, "deadline_us": self._now() + call.timeout_ms * 1000, "proto": PROTO,
             "expected": args["expected"], "report_only": args.get("report_only", False),
         }  # fmt: skip
         payload = msgspec.json.encode(task)

@@ -47,6 +47,8 @@ FILTERS: Mapping[str, Filters] = {
     "ledger_entry": Filters(
         ("entry_id", "idempotency_key", "meter_id"), (("account_id",), ("account_id", "entry_type"))
     ),
+    "payment": Filters(("payment_id",), (("account_id",), ("state",))),
+    "stripe_event": Filters(("event_id", "payment_id"), (("state",),)),
     "notification": Filters(
         ("notification_id", "dedupe_key", "entity"),
         (("account_id",), ("account_id", "kind"), ("account_id", "state"), ("state",)),

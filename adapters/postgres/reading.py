@@ -42,7 +42,8 @@ PAGE_BYTES = 512 * 1024  # a message of NATS carries 1 MiB
 ENTITIES: Mapping[str, str] = {
     "account": "account_id", "node": "node_id", "allocation": "allocation_id", "attachment": "attachment_id",
     "namespace": "namespace_id", "provider_grant": "grant_id", "debt": "debt_id", "meter": "meter_id",
-    "ledger_entry": "entry_id", "notification": "notification_id", "outbox": "outbox_id", "step": "step_id",
+    "ledger_entry": "entry_id", "payment": "payment_id", "stripe_event": "event_id",
+    "notification": "notification_id", "outbox": "outbox_id", "step": "step_id",
     "failure": "failure_id", "recovery_run": "recovery_id", "recovery_action": "action_id",
     "compensation": "compensation_id", "audit_log": "audit_id", "ops_case": "case_id",
 }  # fmt: skip

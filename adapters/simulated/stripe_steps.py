@@ -23,9 +23,10 @@ TICK_S: Final = 0.001  # what is left may be less than a clock of seconds since 
 NO_WAY: Final = Outcome("failed", "stripe_unreachable", "connection refused", may_have_run=False)
 BROKEN: Final = Outcome("unknown", "stripe_unreachable", "the connection was lost")
 REFUSED: Final = ("failed", "stripe_refused", False)
+UNKNOWN_KEY: Final = ("failed", "stripe_unauthorized", False)
 # By status; what is not here, and no other 4xx, is Stripe's own error.
 BY_STATUS: Final[dict[int, tuple[OutcomeKind, str, bool]]] = {
-    400: REFUSED, 401: REFUSED, 402: REFUSED, 403: REFUSED, 404: REFUSED,
+    400: REFUSED, 401: UNKNOWN_KEY, 402: REFUSED, 403: UNKNOWN_KEY, 404: REFUSED,
     409: ("unknown", "stripe_in_flight", True),
     429: ("failed", "stripe_rate_limited", False),
 }  # fmt: skip
@@ -137,9 +138,10 @@ class SimulatedMirror:
 
     async def _looked_up(self, credit: _Credit) -> Outcome | None:
         after: Thing = {}
+        since = str(max(0, credit.first_us // 1_000_000 - 86_400))
         for _ in range(self._max_pages):
             try:
-                reply = await self._ask("GET", credit.customer, {"limit": "100", **after})
+                reply = await self._ask("GET", credit.customer, {"limit": "100", "created": {"gte": since}, **after})
             except _Lost as lost:
                 return _open(lost.outcome)
             if reply.status != 200:
@@ -180,7 +182,7 @@ def _of_key(things: list[Thing], ledger_key: str) -> Iterator[Thing]:
 
 def _open(outcome: Outcome) -> Outcome:
     """A look-up that did not come to an end: an earlier try may have run."""
-    kind: OutcomeKind = "failed" if outcome.code == "stripe_refused" else "unknown"
+    kind: OutcomeKind = "failed" if outcome.code in ("stripe_refused", "stripe_unauthorized") else "unknown"
     return msgspec.structs.replace(outcome, kind=kind, may_have_run=True)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from adapters.simulated.uniques import UNIQUES, Unique
+from adapters.simulated.uniques import CHECKS, UNIQUES, Unique
 from amends.ports.journal import StateWrite
 from amends.values.errors import Refused
 from amends.values.tables import Table, table_of
 
-UNIQUE_VIOLATION = "23505"
+UNIQUE_VIOLATION, CHECK_VIOLATION = "23505", "23514"
 Key = tuple[Any, ...]
 Columns = dict[str, Any]
 _PLACE = ("jseq", "begun_jseq")
@@ -86,6 +86,9 @@ class Tables:
         table = table_of(type(row))
         columns = {**msgspec.structs.asdict(row), "jseq": jseq}
         key = tuple(columns[name] for name in table.key)
+        for check in CHECKS:
+            if check.table == table.name and not check.holds(columns):
+                raise Refused(CHECK_VIOLATION, f"{table.name}: {key} violates it", check.name)
         known = self.rows[table.name].get(key)
         if table.writes == "close":
             if known is not None and self._is_open(table, known):

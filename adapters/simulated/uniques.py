@@ -3,6 +3,7 @@
 A test compares the names with the catalog of a migrated database.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,23 @@ class Unique(Struct, frozen=True):
         return None if None in values else values
 
 
+class Check(Struct, frozen=True):
+    """What every row of a table must be like."""
+
+    name: str
+    table: str
+    holds: Callable[[Row], bool]
+
+
+REF = re.compile(r"[0-9a-f]{32}:[0-9a-f]{16}")
+# Of the schema's checks those that say something of other rows; the others are types and names of states.
+CHECKS = (
+    Check(
+        "compensation_compensated_action_ref_check", "compensation",
+        lambda row: bool(REF.fullmatch(row["compensated_action_ref"])),
+    ),
+    Check("ledger_entries_amount_minor_check", "ledger_entries", lambda row: row["amount_minor"] >= 0),
+)  # fmt: skip
 UNIQUES = (
     Unique("notifications_dedupe", "notifications", ("dedupe_key",), state=True),
     Unique("node_host_key", "nodes", ("ssh_host_key",), lambda row: row["state"] != "retired", state=True),

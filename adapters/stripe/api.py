@@ -6,6 +6,7 @@ from typing import Final
 import aiohttp
 import stripe
 from msgspec import Struct
+from stripe.params import CustomerBalanceTransactionListParams
 
 stripe.enable_telemetry = False  # or it writes a file into the home directory, and tells how long calls took
 
@@ -61,13 +62,21 @@ class StripeApi:
         )
         return made.id
 
-    async def transactions(self, customer: str, max_pages: int = MAX_PAGES) -> AsyncIterator[Transaction]:
-        """All balance transactions of a customer, the newest first; raises `TooManyTransactions` beyond the bound."""
+    async def transactions(
+        self, customer: str, max_pages: int = MAX_PAGES, since_s: int = 0
+    ) -> AsyncIterator[Transaction]:
+        """All balance transactions of a customer since then, the newest first.
+
+        Raises `TooManyTransactions` beyond the bound.
+        """
         after = ""
         for _ in range(max_pages):
-            page = await self._client.v1.customers.balance_transactions.list_async(
-                customer, {"limit": PAGE, "starting_after": after} if after else {"limit": PAGE}
-            )
+            asked: CustomerBalanceTransactionListParams = {"limit": PAGE}
+            if since_s:
+                asked["created"] = {"gte": since_s}
+            if after:
+                asked["starting_after"] = after
+            page = await self._client.v1.customers.balance_transactions.list_async(customer, asked)
             for one in page.data:
                 said = one.metadata.to_dict() if one.metadata else {}
                 yield Transaction(one.id, one.amount, one.currency, said.get("ledger_key", ""), said.get("source", ""))

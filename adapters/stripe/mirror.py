@@ -19,6 +19,11 @@ from amends.ports.steps import Outcome, StepCall
 FORGOTTEN_US: Final = 23 * 3_600_000_000  # an hour before Stripe may forget a key
 
 
+def since_s(first_us: int) -> int:
+    """From when on a credit is looked for that was sent first then: clocks may differ by some hours."""
+    return max(0, first_us // 1_000_000 - 86_400)
+
+
 class Credit(Struct, frozen=True):
     """The step's arguments: those of `actors.steps.MirrorCredit`, which an adapter does not know."""
 
@@ -75,7 +80,7 @@ class StripeMirror:
     async def _looked_up(self, credit: Credit) -> Outcome | None:
         """What is known of the credit; None: it is not there, and may be sent."""
         try:
-            async for one in self._api.transactions(credit.customer, self._max_pages):
+            async for one in self._api.transactions(credit.customer, self._max_pages, since_s(credit.first_us)):
                 if one.ledger_key == credit.ledger_key:
                     return _found(credit, one)
         except TooManyTransactions as error:
@@ -83,7 +88,7 @@ class StripeMirror:
         except StripeApi.ALL_ERRORS as error:
             outcome = outcome_of(error, self._api.without_key(str(error)))
             # An earlier try may have run, and nobody could be asked.
-            kind = "failed" if outcome.code == "stripe_refused" else "unknown"
+            kind = "failed" if outcome.code in ("stripe_refused", "stripe_unauthorized") else "unknown"
             return msgspec.structs.replace(outcome, kind=kind, may_have_run=True)
         return None
 

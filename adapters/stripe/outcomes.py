@@ -7,6 +7,7 @@
 | 429: the limiter stands before the endpoint | failed | `stripe_rate_limited` | no |
 | 409: the same key is under way | unknown | `stripe_in_flight` | yes |
 | 400 of the idempotency layer: same key, other parameters | failed | `stripe_idempotency` | yes: the first one |
+| 401, 403: it does not know our key, or it may not | failed | `stripe_unauthorized` | no |
 | another 4xx that Stripe itself gives | failed | `stripe_refused` | no |
 | 5xx or no answer of Stripe's shape | unknown | `stripe_error` | yes |
 | a 5xx that was stored under the key and comes again | unknown | `stripe_stored_error` | yes |
@@ -32,8 +33,8 @@ BY_CLASS: Final[dict[type[stripe.StripeError], Row]] = {
     stripe.IdempotencyError: ("failed", "stripe_idempotency", True),
     stripe.RateLimitError: ("failed", "stripe_rate_limited", False),
     stripe.InvalidRequestError: ("failed", "stripe_refused", False),
-    stripe.AuthenticationError: ("failed", "stripe_refused", False),
-    stripe.PermissionError: ("failed", "stripe_refused", False),
+    stripe.AuthenticationError: ("failed", "stripe_unauthorized", False),
+    stripe.PermissionError: ("failed", "stripe_unauthorized", False),
     stripe.CardError: ("failed", "stripe_refused", False),
 }
 IN_FLIGHT: Final[Row] = ("unknown", "stripe_in_flight", True)

@@ -21,7 +21,10 @@ from amends.values.records import AuditDraft
 from supervisors.settings import Operator, Settings
 
 LOOK_S = 1.0  # how often refusals are looked at
-ACTIONS = {"bad_signature": "payments.webhook.rejected"}  # of refusals that are no matter of tokens
+ACTIONS = {
+    "bad_signature": "payments.webhook.rejected",
+    "unreadable_event": "payments.webhook.unreadable",
+}  # of refusals that are no matter of tokens
 
 
 def operators(settings: Settings, own_token: Callable[[], str]) -> tuple[dict[str, Operator], str]:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from actors.account.messages import ResendCredits, RetryMirror
+from actors.account.mirror import CASE as MIRROR_CASE
 from actors.allocation.messages import PostWindow, RequestAllocation
 from actors.fields import AccountId
 from actors.tables import MeterRow
@@ -179,7 +180,8 @@ def finders(journal: Journal, given_up: GivenUp = nothing_given_up) -> Mapping[s
         row = {**msgspec.structs.asdict(found), "recovery_trace_id": found.recovery_trace_id or None}
         row |= {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}
         acknowledge = isinstance(request, AcknowledgeCase)
-        return kind, identifier, ResolveCase(found.kind, request.case_id, request.reason, acknowledge, row)
+        beside = await given_up(identifier) if found.kind == MIRROR_CASE and not acknowledge else None
+        return kind, identifier, ResolveCase(found.kind, request.case_id, request.reason, acknowledge, row, beside)
 
     async def mirror(request: RetryMirror) -> tuple[str, str, Any]:
         return "account", request.account_id, ResendCredits(await given_up(request.account_id), request.reason)

@@ -14,7 +14,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
 from amends.values.errors import BadConfiguration, Rejected
 from supervisors.api.sides import Sides
-from supervisors.policy_file import read_stored
+from supervisors.stored_policy import read_stored
 
 Row = dict[str, Any]
 
@@ -25,11 +25,18 @@ class LedgerExplain(Request, frozen=True):
     idempotency_key: ShortText
 
 
+NO_EXPONENTS: Mapping[str, int] = {}
+WHAT = {
+    "topup": "what was paid in, or given back by a bank", "refund": "what was paid back, or taken by a bank",
+    "refund_failed": "a refund that did not come through",
+}  # fmt: skip
+
+
 class LedgerQuestions:
     """Answers them."""
 
-    def __init__(self, sides: Sides) -> None:
-        self._sides = sides
+    def __init__(self, sides: Sides, exponents: Mapping[str, int] = NO_EXPONENTS) -> None:
+        self._sides, self._exponents = sides, exponents
 
     def endpoints(self) -> list[Endpoint]:
         """Its subjects."""
@@ -48,11 +55,32 @@ class LedgerQuestions:
             raise Rejected("not_found", f"there is no ledger entry {key!r}", field="idempotency_key")
         answer: Row = {
             "entry": entry, "meter": None, "what": "", "formula": [], "reckoned_minor": None, "agrees": None,
-            "evaluation": None, "rule": None, "policy": None, "traces": {}, "problem": "",
+            "evaluation": None, "rule": None, "policy": None, "traces": {}, "problem": "", "payment": None,
+            "minor_unit_exponent": self._exponents.get(entry["currency"]),
         }  # fmt: skip
         if entry["meter_id"] is None:
-            return answer | {"problem": "a payment: no meter and no policy stand behind it"}
+            return answer | await _of_payment(side, asker, entry)
         return answer | await _of_meter(side, asker, entry)
+
+
+async def _of_payment(side: Reader, asker: Asker, entry: Row) -> Row:
+    """What Stripe has said of the payment, and in which trace it was booked."""
+    key = entry["idempotency_key"]
+    found = await side.rows("payment_of_entry", entry["account_id"], key, asker=asker)
+    if not found:
+        return {"problem": "no payment has booked it"}
+    payment = found[0]
+    booked, own = payment["booked"][key], f"{payment['amount_minor']} {payment['currency']} as Stripe counts it"
+    traces: Row = {}
+    for event in payment["events"]:
+        audited = await side.page("audit_log", {"target_ref": f"stripe_event:{event['event_id']}"}, 1, None, asker)
+        if audited["items"]:
+            traces[event["event_id"]] = audited["items"][0]["trace_id"]
+    return {
+        "what": WHAT.get(key.partition(":")[0], "a payment"), "payment": payment, "reckoned_minor": booked,
+        "agrees": booked == entry["amount_minor"], "traces": traces,
+        "formula": [f"payment {payment['payment_id']}: {own}", f"booked under {key}: {booked}"],
+    }  # fmt: skip
 
 
 async def _of_meter(side: Reader, asker: Asker, entry: Row) -> Row:

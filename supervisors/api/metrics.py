@@ -23,6 +23,7 @@ class Beats(Protocol):
     received: int
     malformed: int
     dropped: int
+    unspoken: int
 
 
 class Served(Protocol):
@@ -107,6 +108,7 @@ class Metrics:
                 "Heartbeats that came faster than they were read.",
                 beats.dropped,
             ),
+            one("heartbeats_unspoken_total", "counter", "Heartbeats of another protocol than ours.", beats.unspoken),
             one("heartbeats_unknown_total", "counter", "Heartbeats of unknown nodes.", detector.unknown),
             one("detector_blind", "gauge", "1 while nobody is judged.", int(detector.blind)),
             one("requests_total", "counter", "Requests taken.", requests.handled),

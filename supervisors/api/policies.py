@@ -13,7 +13,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
 from amends.values.errors import BadConfiguration, Rejected
 from supervisors.api.sides import Sides
-from supervisors.policy_file import read_stored
+from supervisors.stored_policy import read_leniently
 
 
 class PolicyShow(Request, frozen=True):
@@ -78,12 +78,17 @@ class PolicyQuestions:
 def shown(body: dict[str, Any], sha256: str) -> dict[str, Any]:
     """A stored policy for people: its text, and its rules as they are read.
 
-    What an earlier release took and this one refuses has no rules, and says why.
+    What of it an earlier release took and this one refuses is named, and what is no policy at all has no rules.
     """
     answer: dict[str, Any] = {"toml": str(body.get("toml", "")), "sha256": sha256}
     try:
-        policy = read_stored(msgspec.json.encode(body))
+        policy, mended = read_leniently(msgspec.json.encode(body))
     except BadConfiguration as error:
         return answer | {"version": None, "currency": None, "rules": [], "problem": str(error)}
     rules = msgspec.to_builtins(policy.rules)
-    return answer | {"version": policy.version, "currency": policy.currency, "rules": rules, "problem": ""}
+    return answer | {
+        "version": policy.version,
+        "currency": policy.currency,
+        "rules": rules,
+        "problem": "; ".join(mended),
+    }

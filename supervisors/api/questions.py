@@ -9,7 +9,7 @@ from amends.values.errors import Rejected
 from supervisors.api import endpoints as wire
 from supervisors.api.sides import Sides
 
-BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "notification"))
+BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "payment", "stripe_event", "notification"))
 NOT_BUILT = frozenset(("attachment", "namespace", "provider_grant"))
 STATEMENT_PAGE = 1000  # entries; so many fit into one reply
 NO_EXPONENTS: Mapping[str, int] = {}
@@ -72,7 +72,7 @@ class Questions:
         account = await side.get("account", request.account_id, asker)
         if not _may_see(identity, "account", account):
             raise Rejected("forbidden", "this caller may not see that account", field="account_id")
-        after, until = (request.since_us or 0, ""), request.until_us or (1 << 62)
+        after, until = (request.since_us or 0, ""), (1 << 62) if request.until_us is None else request.until_us
         if request.cursor is not None:
             at_us, _, entry_id = request.cursor.partition(":")
             after = max(after, (int(at_us), entry_id))

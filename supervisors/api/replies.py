@@ -24,6 +24,7 @@ _EXPLAINED: Final[Mapping[str, Schema]] = {
     "formula": {"type": "array", "items": {"type": "string"}}, "reckoned_minor": {"type": ["integer", "null"]},
     "agrees": {"type": ["boolean", "null"]}, "evaluation": {"type": ["object", "null"]},
     "rule": {"type": ["object", "null"]}, "policy": {"type": ["object", "null"]}, "traces": _OBJECT,
+    "payment": {"type": ["object", "null"]}, "minor_unit_exponent": {"type": ["integer", "null"]},
     "problem": {"type": "string"},
 }  # fmt: skip
 

@@ -5,10 +5,12 @@ of different events side by side. An answer means committed.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.payment.messages import StripeEvent
 from actors.payment.reading import read_event
@@ -21,6 +23,7 @@ from amends.turn.messages import CommandInfo, Envelope
 from amends.values import ids
 from amends.values.errors import Rejected
 
+log = logging.getLogger("amends.payments")
 SUBJECT = "ingress.stripe"
 MOST = 256  # deliveries under way
 REPLY_S = 30.0
@@ -67,12 +70,21 @@ class Webhooks:
             raise Rejected("throttled", f"{MOST} deliveries are under way; send it again")
         self._under_way += 1
         try:
-            answer = await self._in_turn(read_event(body, self._engine.now_us()))
+            answer = await self._in_turn(self._read(body, source))
         finally:
             self._under_way -= 1
         self.taken += 1
         self.duplicates += bool(answer["duplicate"])
         return answer
+
+    def _read(self, body: bytes, source: str) -> Said:
+        """What it says; what is signed and cannot be read may move money, so it leaves a trace."""
+        try:
+            return read_event(body, self._engine.now_us())
+        except Rejected as error:
+            self._refused(source, "unreadable_event")
+            log.warning("an event that Stripe has signed cannot be read: %s", error)
+            raise
 
     async def _over_nats(self, data: bytes, headers: Mapping[str, str], entry: Entry) -> dict[str, Any]:
         return await self.take(data, headers.get("Stripe-Signature", ""), "nats")
@@ -90,6 +102,8 @@ class Webhooks:
 
         try:
             known = await self._journal.find(StripeEventRow, said.event_id)
+            if known is not None:  # told to whom it was told first, however it would be read today
+                said = replace(said, payment_id=known.payment_id)
             result = self._tell(StripeEvent(said, known.state if known is not None else ""))
         except BaseException:
             landed()

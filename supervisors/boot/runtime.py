@@ -41,13 +41,14 @@ from amends.runtime.trunk import ChildSpec
 from amends.values.errors import BadConfiguration
 from amends.values.limits import Limits
 from supervisors.api.auth import Gatekeeper, operators
+from supervisors.api.backtest import Backtest
 from supervisors.api.counts import Counts
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.ledger import LedgerQuestions
+from supervisors.api.ledger_proof import LedgerProof
 from supervisors.api.metrics import Metrics
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
-from supervisors.api.proofs import Proofs
 from supervisors.api.questions import Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.replies import data_schema
@@ -213,7 +214,7 @@ class Runtime:
         sides = Sides(reads.callers, reads.operators)
         questions = Questions(sides, ENTITIES, {self._policy.currency: self._policy.minor_unit_exponent})
         self._service = CommandService(
-            self._links.client, requests, [*self._table(sides, questions, traces), *webhooks.endpoints()],
+            self._links.client, requests, [*self._table(reads, sides, questions, traces), *webhooks.endpoints()],
             self._version, answers, lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         metrics = Metrics(
@@ -243,11 +244,13 @@ class Runtime:
         webhooks.open()
         await front.tell()
 
-    def _table(self, sides: Sides, questions: Questions, traces: Traces) -> list[Endpoint]:
+    def _table(self, reads: Reads, sides: Sides, questions: Questions, traces: Traces) -> list[Endpoint]:
         """Every subject that is served."""
         dsn = self._servers.dsn
         mirrored = self._stripe.mirrored if self._stripe is not None else None
-        proofs = Proofs(sides, self._core.pool.policy_of, mirrored)
+        slow, policy_of = Sides(reads.pages, reads.pages), self._core.pool.policy_of
+        now_us = self._kernel.clock.now_us
+        exponents = {self._policy.currency: self._policy.minor_unit_exponent}
         asked = OperatorQuestions(sides, self._kernel, self._services, lambda: verify_audit(dsn))
         return [
             *commands(
@@ -257,7 +260,8 @@ class Runtime:
                 finders(self._journal, partial(self._read.rows, "given_up")), {"republish": self._republishes.outcome},
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
-            *LedgerQuestions(sides).endpoints(), *proofs.endpoints(), *traces.endpoints(), *questions.endpoints(),
+            *LedgerQuestions(sides, exponents).endpoints(), *LedgerProof(slow, policy_of, now_us, mirrored).endpoints(),
+            *Backtest(slow, policy_of).endpoints(), *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:

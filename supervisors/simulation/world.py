@@ -210,12 +210,17 @@ class Running:
 
     async def _given_up(self, account_id: str) -> list[dict[str, Any]]:
         """Credits of an account that never came to Stripe."""
-        names = ("customer", "amount_minor", "currency", "ledger_key", "first_us", "generation")
-        rows = self.world.database.tables.rows["mirrored_credits"].values()
-        return [
-            {name: row[name] for name in names} for row in rows
-            if row["account_id"] == account_id and row["state"] == "failed"
-        ]  # fmt: skip
+        tables, found = self.world.database.tables.rows, []
+        for entry in tables["ledger_entries"].values():
+            row = tables["mirrored_credits"].get((entry["idempotency_key"],), {})
+            if entry["account_id"] == account_id and entry["entry_type"] == "credit" and entry["meter_id"]:
+                known = {name: row.get(name) for name in ("customer", "state", "first_us", "generation")}
+                if known["state"] in (None, "failed"):
+                    found.append({
+                        **known, "ledger_key": entry["idempotency_key"], "currency": entry["currency"],
+                        "amount_minor": row.get("amount_minor", entry["amount_minor"]),
+                    })  # fmt: skip
+        return found
 
     async def _republished(self, question: str, target: str, request_id: str) -> list[dict[str, Any]]:
         """How a republish ended that this runtime has not seen end."""

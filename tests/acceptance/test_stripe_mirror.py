@@ -122,9 +122,9 @@ async def test_what_stripe_refuses_is_a_case_and_is_sent_again_by_an_operators_w
     query = "SELECT * FROM public_v1.ops_case WHERE kind = 'stripe_mirror_failed' AND target_ref = $1"
     case = await world.one(query, f"account:{account}")
     assert (case["state"], case["evidence"]["code"], case["evidence"]["ledger_key"]) == ("open", "stripe_refused", key)
-    said = [each["what"] for each in await all_wrong(world, account)]
+    said = {each["what"]: each["detail"] for each in await all_wrong(world, account)}
     assert "a credit never came to Stripe" in said
-    assert any("No such customer" in each for each in said)
+    assert "No such customer" in said["what Stripe has of it is not known"]
     # when somebody has made the customer, and an operator says so
     made = create_customer(stripe.book, {}, ())
     customers = stripe.book.of("customer")
@@ -167,9 +167,7 @@ async def test_the_ledger_is_proved_and_what_was_changed_by_hand_is_named(
     await other.execute("UPDATE ledger_entries SET amount_minor = amount_minor + 1 WHERE idempotency_key = $1", key)
     await other.execute("DELETE FROM ledger_entries WHERE idempotency_key = $1", f"refund:re_{payment}")
     wrong = [(each["target_ref"].partition(":")[0], each["key"]) for each in await all_wrong(world, account)]
-    assert sorted(wrong, key=str) == sorted([
-        ("meter", key), ("payment", f"refund:re_{payment}"), ("account", None), ("account", key),
-    ], key=str)  # fmt: skip
+    assert set(wrong) == {("meter", key), ("payment", f"refund:re_{payment}"), ("account", None), ("account", key)}
     # and has put it right again
     await other.execute("DELETE FROM ledger_entries WHERE account_id = $1", account)
     await other.execute("INSERT INTO ledger_entries SELECT * FROM saved")

@@ -1,10 +1,20 @@
 """A node and its loss, turn by turn: silence, probes, verdicts, restarts under a customer, the way back (R08)."""
 
+import pytest
+
 from actors.between import DebtSettled, LossConfirmed, NodeLost
-from actors.node.messages import HeartbeatSeen, QuarantineNode, Silent, Verdict
+from actors.node.messages import (
+    DrainNode,
+    HeartbeatSeen,
+    QuarantineNode,
+    ReturnNode,
+    Silent,
+    UndrainNode,
+    Verdict,
+)
 from amends.ports.steps import Outcome
 from amends.turn.messages import TimerFired
-from tests.actors.node_life import DONE, OTHER_KEY, Life
+from tests.actors.node_life import DONE, EMPTY, OTHER_KEY, Life
 
 REFUSED = Outcome("failed", "ssh_connect_failed", may_have_run=False)
 RENTED = ("alloc_1", "active")
@@ -126,6 +136,50 @@ def test_a_lost_node_comes_back_by_way_of_quarantine_and_records_the_user_that_w
     life.take(DebtSettled("am-" + "1" * 26, "a" * 32 + ":" + "b" * 16, 5))
     life.end(life.next("agent.reconcile"), life.inventory())
     assert (life.node.state, life.node.runs, life.node.quarantine_reasons) == ("ready", {}, [])
+
+
+def returned(life: Life) -> None:
+    """It is heard again, and its agent has nothing left over."""
+    life.facts.heard = True
+    life.take(HeartbeatSeen("b1", 9_000_000))
+    life.end(life.next("agent.reconcile"), Outcome("done", data=EMPTY))
+
+
+@pytest.mark.parametrize("suspect_first", [False, True])
+def test_a_drained_node_that_is_lost_comes_back_drained_until_an_operator_lets_it(
+    life: Life, suspect_first: bool
+) -> None:
+    # given a node that was drained, before it fell silent or since
+    drain = DrainNode(node_id="n1", reason="a fan")
+    if not suspect_first:
+        life.take(drain, "operator:o")
+    silence(life)
+    if suspect_first:
+        life.take(drain, "operator:o")
+    # when it is lost, more than once, and back
+    for _ in range(2):
+        life.take(Verdict(2_000_000))
+        assert life.node.state == "offline"
+        returned(life)
+        # then it is drained still
+        assert (life.node.state, life.node.drained) == ("draining", False)
+        silence(life)
+    life.facts.heard = True
+    life.take(HeartbeatSeen("b1", 9_000_000))
+    life.take(UndrainNode(node_id="n1", reason="mended"), "operator:o")
+    silence(life)
+    life.take(Verdict(2_000_000))
+    returned(life)
+    assert life.node.state == "ready"
+
+
+def test_a_drained_node_that_an_operator_returns_to_service_is_in_service(life: Life) -> None:
+    life.take(DrainNode(node_id="n1", reason="a fan"), "operator:o")
+    life.take(QuarantineNode(node_id="n1", reason="smoke"), "operator:o")
+    assert life.node.drained
+    life.take(ReturnNode(node_id="n1", reason="mended"), "operator:o")
+    life.end(life.reconcile(), Outcome("done", data=EMPTY))
+    assert (life.node.state, life.node.drained) == ("ready", False)
 
 
 def test_a_lost_node_that_an_operator_quarantines_keeps_that_it_was_lost(life: Life) -> None:

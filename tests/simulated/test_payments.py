@@ -245,3 +245,91 @@ def test_an_account_is_told_each_time_that_its_balance_falls_below_zero() -> Non
     told = [msgspec.json.decode(stored.payload) for stored in world.bus.streams["AMENDS_EVT"]]
     below = [each["data"]["balance_minor"] for each in told if each["schema"] == "account.balance_negative/1"]
     assert below == [-200, -100]
+
+
+SIBLINGS = (
+    intent("evt_i", "pi_1", 500, account="late"), session("evt_s", "pi_1", 500, account="late"),
+    refund("evt_r", "pi_1", "re_1", 100), refund("evt_ru", "pi_1", "re_1", 100, kind="updated"),
+    dispute("evt_dw", "pi_1", 200, "funds_withdrawn"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_however_much_waits_for_an_account_it_is_booked_once_when_that_is_there(seed: int) -> None:
+    said = list(SIBLINGS)
+    random.Random(seed).shuffle(said)
+
+    async def tell(running: Running) -> None:
+        for each in said:
+            await running.deliver(each)
+        await running.account("late")
+        await running.until(lambda: len(ledger(running.world)) == 3)
+
+    world = run(tell)
+    assert ledger(world) == {"topup:pi_1": 500, "refund:re_1": 100, "refund:txn_out_pi_1": 200}
+    assert cases(world) == []
+    assert Counter(states(world).values()) == {"applied": 3, "duplicate": 2}
+    spans = {row["step_id"] for row in world.database.tables.rows["step"].values() if row["name"] == "payments.webhook"}
+    assert len(records(world)) == 2
+    assert spans, "the records lead to the span of the turn that nobody asked for"
+
+
+def test_news_that_contradicts_what_is_booked_is_a_case() -> None:
+    async def tell(running: Running) -> None:
+        await running.account("other")
+        await running.deliver(intent("evt_i", "pi_1", 500, account="acme"))
+        await running.deliver(session("evt_s", "pi_1", 650, account="acme"))
+        await running.deliver(session("evt_o", "pi_1", 500, account="other"))
+        await running.deliver(session("evt_same", "pi_1", 500, account="acme"))
+
+    world = run(tell)
+    assert ledger(world) == {"topup:pi_1": 500}
+    assert cases(world) == [("billing_conflict", "stripe_event:evt_o"), ("billing_conflict", "stripe_event:evt_s")]
+
+
+def test_a_payment_in_another_currency_is_credited_when_a_sibling_names_an_account_of_it() -> None:
+    async def tell(running: Running) -> None:
+        await running.account("yen", currency="jpy")
+        await running.deliver(intent("evt_i", "pi_1", 500, account="acme", currency="jpy"))
+        await running.deliver(session("evt_s", "pi_1", 500, account="yen", currency="jpy"))
+
+    world = run(tell)
+    assert world.balances() == {"yen": 500}
+    assert cases(world) == []
+
+
+def test_an_operator_says_whose_it_is_or_that_it_is_nobodys() -> None:
+    async def tell(running: Running) -> None:
+        await running.deliver(intent("evt_1", "pi_1", 500, customer="cus_x"))
+        await running.ask("ops.payment.assign", "assign", payment_id="pi_1", account_id="acme", reason="she wrote")
+
+    world = run(tell)
+    assert ledger(world) == {"topup:pi_1": 500}
+    assert states(world) == {"evt_1": "applied"}
+
+
+def test_a_dispute_has_one_case_whatever_became_of_its_payment() -> None:
+    said = (
+        intent("evt_i", "pi_1", 500, account="acme", currency="jpy"), dispute("evt_1", "pi_1", 500, "created"),
+        dispute("evt_2", "pi_1", 500, "created"),
+    )  # fmt: skip
+    world = run(deliver(*said))
+    assert cases(world) == [("payment_currency", "stripe_event:evt_i"), ("payment_dispute", "stripe_event:evt_1")]
+    assert states(world)["evt_2"] == "duplicate"
+
+
+def test_a_refund_that_failed_gives_back_what_it_took() -> None:
+    said = (
+        intent("evt_i", "pi_1", 500, account="acme"), refund("evt_r", "pi_1", "re_1", 120),
+        refund("evt_f", "pi_1", "re_1", 90, kind="failed", status="failed"),
+    )  # fmt: skip
+    assert ledger(run(deliver(*said)))["refund_failed:re_1"] == 120
+
+
+@pytest.mark.parametrize(("currency", "minor"), [("isk", 5), ("ugx", 5), ("jpy", 500), ("kwd", 500), ("usd", 500)])
+def test_amounts_are_in_the_currencys_own_unit(currency: str, minor: int) -> None:
+    async def tell(running: Running) -> None:
+        await running.account("own", currency=currency)
+        await running.deliver(intent("evt_i", "pi_1", 500, account="own", currency=currency))
+
+    assert run(tell).balances() == {"own": minor}

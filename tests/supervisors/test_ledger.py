@@ -34,6 +34,7 @@ class Book:
         self.entry = {
             "idempotency_key": key, "amount_minor": amount, "account_id": "acme", "meter_id": "m", "currency": "usd",
         } | other  # fmt: skip
+        self.payments: list[dict[str, Any]] = []
         self.documents = [{"body": {"toml": BUILT_IN.read_text()}}]
         self.evaluations = [
             {"audit_id": "aud_1", "at_us": 5, "trace_id": "t1", "recovery_trace_id": None, "details": EVALUATED}
@@ -43,6 +44,9 @@ class Book:
         if name == "evaluations":
             assert args == ("meter:m",)
             return self.evaluations
+        if name == "payment_of_entry":
+            assert args == ("acme", self.entry["idempotency_key"])
+            return self.payments
         assert (name, args) == ("policy_document", (POLICY.sha256,))
         return self.documents
 
@@ -55,6 +59,9 @@ class Book:
     async def page(
         self, entity: str, filters: Mapping[str, Any], limit: Any, cursor: Any, asker: Asker = ANYBODY
     ) -> dict[str, Any]:
+        if entity == "audit_log":
+            assert filters == {"target_ref": "stripe_event:evt_1"}
+            return {"items": [{"trace_id": "t5"}], "cursor": None}
         assert (entity, set(filters)) == ("ledger_entry", {"idempotency_key"})
         mine = filters["idempotency_key"] == self.entry["idempotency_key"]
         return {"items": [self.entry] if mine else [], "cursor": None}
@@ -108,10 +115,22 @@ async def test_what_is_somebody_elses_is_not_there() -> None:
         assert refused.value.code == "not_found"
 
 
-async def test_a_payment_has_no_meter() -> None:
+@pytest.mark.parametrize(("booked", "agrees"), [(5000, True), (4999, False)])
+async def test_a_payment_is_explained_by_what_stripe_has_said(booked: int, agrees: bool) -> None:
+    book = Book("topup:pi_1", 5000, meter_id=None)
+    book.payments = [{
+        "payment_id": "pi_1", "amount_minor": 5000, "currency": "usd", "booked": {"topup:pi_1": booked},
+        "events": [{"event_id": "evt_1", "type": "payment_intent.succeeded", "state": "applied", "received_us": 1}],
+    }]  # fmt: skip
+    found = await ask(book)
+    assert (found["meter"], found["policy"], found["problem"]) == (None, None, "")
+    assert (found["agrees"], found["reckoned_minor"], found["traces"]) == (agrees, booked, {"evt_1": "t5"})
+    assert found["payment"]["payment_id"] == "pi_1"
+
+
+async def test_an_entry_that_no_payment_has_booked_is_not_explained() -> None:
     found = await ask(Book("topup:pi_1", 5000, meter_id=None))
-    assert (found["meter"], found["policy"], found["agrees"]) == (None, None, None)
-    assert "payment" in found["problem"]
+    assert (found["agrees"], found["problem"]) == (None, "no payment has booked it")
 
 
 async def test_what_is_not_recorded_is_told() -> None:

@@ -1,13 +1,12 @@
 """The policy file: what is wrong with it is refused with the file, the line and why (credit-policy.md)."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration
-from supervisors.policy_file import BUILT_IN, built_in, load, read, read_stored
+from supervisors.policy_file import BUILT_IN, built_in, load, read
 
 TEXT = BUILT_IN.read_text()
 
@@ -127,13 +126,3 @@ def test_a_rule_without_a_reason_takes_every_reason_and_the_first_that_matches_a
     assert policy.rule_for("force_release", "platform_fault").id == "force_platform_fault"
     assert policy.rule_for("force_release", "operator_request").id == "force_default"
     assert policy.rule_for("force_release").id == "force_default"
-
-
-def test_a_stored_policy_is_read_as_the_file_was() -> None:
-    assert read_stored(json.dumps({"toml": TEXT})) == built_in()
-
-
-@pytest.mark.parametrize("body", ["{}", "no JSON", '{"toml": "currency = 5"}'])
-def test_a_stored_policy_that_is_none_is_refused(body: str) -> None:
-    with pytest.raises(BadConfiguration, match="the stored policy"):
-        read_stored(body)

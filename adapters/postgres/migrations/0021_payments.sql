@@ -8,8 +8,11 @@ CREATE TABLE payments (
     due_us      bigint,
     body        jsonb NOT NULL,
     live        boolean NOT NULL DEFAULT true,
-    ended_state text
+    ended_state text,
+    account_id  text
 ) WITH (fillfactor = 80);
+CREATE INDEX payments_account ON payments (account_id, payment_id);
+CREATE INDEX payments_state ON payments (state, payment_id);
 CREATE INDEX payments_live ON payments (payment_id) WHERE live;
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON payments EXECUTE FUNCTION amends_guard();
 CREATE TRIGGER born BEFORE INSERT ON payments EXECUTE FUNCTION amends_guard();
@@ -24,7 +27,8 @@ CREATE TABLE stripe_events (
     received_us bigint NOT NULL,
     jseq        bigint NOT NULL
 );
-CREATE INDEX stripe_events_deferred ON stripe_events (received_us) WHERE state = 'deferred';
+CREATE INDEX stripe_events_payment ON stripe_events (payment_id);
+CREATE INDEX stripe_events_state ON stripe_events (state, event_id);
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON stripe_events EXECUTE FUNCTION amends_guard();
 CREATE TRIGGER born BEFORE INSERT ON stripe_events EXECUTE FUNCTION amends_guard();
 
@@ -35,13 +39,14 @@ CREATE TABLE mirrored_credits (
     customer     text NOT NULL,
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
     currency     text NOT NULL,
-    state        text NOT NULL CHECK (state IN ('owed', 'done', 'failed')),
+    state        text NOT NULL CHECK (state IN ('owed', 'done', 'failed', 'settled')),
     first_us     bigint NOT NULL,
     generation   bigint NOT NULL,
     transaction  text NOT NULL,
     jseq         bigint NOT NULL
 );
-CREATE INDEX mirrored_credits_failed ON mirrored_credits (account_id, ledger_key) WHERE state = 'failed';
+CREATE INDEX mirrored_credits_customer ON mirrored_credits (customer);
+CREATE INDEX meters_stopped ON meters (stopped_us) WHERE state = 'stopped';
 CREATE TRIGGER guard BEFORE UPDATE OR DELETE OR TRUNCATE ON mirrored_credits EXECUTE FUNCTION amends_guard();
 CREATE TRIGGER born BEFORE INSERT ON mirrored_credits EXECUTE FUNCTION amends_guard();
 
@@ -63,6 +68,7 @@ SELECT account_id, month, sum(CASE WHEN entry_type IN ('topup', 'credit') THEN a
     count(*)
 FROM ledger_entries CROSS JOIN LATERAL (VALUES (0), (amends_month_of(created_us))) AS parts (month)
 GROUP BY account_id, month;
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 CREATE FUNCTION amends_ledger_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path FROM CURRENT AS $$
 BEGIN

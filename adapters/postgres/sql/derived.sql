@@ -392,10 +392,10 @@ WHERE live ORDER BY account_id;
 -- name: state_payments
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
 INSERT INTO payments AS known (
-    payment_id, state, version, due_us, body, live, ended_state
+    payment_id, state, version, due_us, body, live, ended_state, account_id
 )
 SELECT
-    payment_id, state, version, due_us, body::jsonb, live, ended_state
+    payment_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id'
 FROM unnest(
     $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
 ) AS row (
@@ -403,7 +403,7 @@ FROM unnest(
 )
 ON CONFLICT (payment_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
-    live = excluded.live, ended_state = excluded.ended_state
+    live = excluded.live, ended_state = excluded.ended_state, account_id = excluded.account_id
 WHERE known.version = excluded.version - 1;
 
 -- name: require_payments

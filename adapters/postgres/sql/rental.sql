@@ -36,10 +36,24 @@ SELECT balance_minor FROM ledger_balances WHERE account_id = $1 AND month = 0;
 -- What each account has that ever had an entry.
 SELECT account_id, balance_minor FROM ledger_balances WHERE month = 0;
 
+-- name: payment_of_entry
+-- The payment of an account that has booked the entry of that key, and the events that speak of it.
+SELECT payment.*, coalesce((
+    SELECT jsonb_agg(jsonb_build_object(
+        'event_id', event.event_id, 'type', event.type, 'state', event.state, 'received_us', event.received_us
+    ) ORDER BY event.received_us, event.event_id)
+    FROM stripe_events AS event WHERE event.payment_id = payment.payment_id
+), '[]') AS events
+FROM public_v1.payment AS payment WHERE payment.account_id = $1 AND payment.booked ? $2;
+
 -- name: given_up
--- Credits of an account that never came to Stripe, the first of them, as they were to be sent.
-SELECT customer, amount_minor, currency, ledger_key, first_us, generation
-FROM mirrored_credits WHERE account_id = $1 AND state = 'failed' ORDER BY ledger_key LIMIT 200;
+-- Credits of an account that never came to Stripe, the first of them: given up, or (without a state) never sent.
+SELECT entry.idempotency_key AS ledger_key, coalesce(mirror.amount_minor, entry.amount_minor) AS amount_minor,
+    entry.currency, mirror.customer, mirror.state, mirror.first_us, mirror.generation
+FROM ledger_entries AS entry LEFT JOIN mirrored_credits AS mirror ON mirror.ledger_key = entry.idempotency_key
+WHERE entry.account_id = $1 AND entry.entry_type = 'credit' AND entry.meter_id IS NOT NULL AND entry.amount_minor > 0
+  AND (mirror.state IS NULL OR mirror.state = 'failed')
+ORDER BY mirror.state NULLS LAST, entry.idempotency_key LIMIT 800;
 
 -- name: proof_meters
 -- Meters after a place in the order of their ids, of one account or ('') of all, with how many windows they have about.
@@ -54,41 +68,81 @@ FROM meters WHERE state = 'stopped' AND stopped_us >= $1 AND unit_us > 0 AND met
 
 -- name: entries_of_meters
 -- All entries of these meters.
-SELECT meter_id, idempotency_key, entry_type, amount_minor FROM ledger_entries WHERE meter_id = ANY ($1::text[]);
+SELECT meter_id, account_id, idempotency_key, entry_type, amount_minor, currency
+FROM ledger_entries WHERE meter_id = ANY ($1::text[]);
+
+-- name: sums_of_meters
+-- What these meters have taken and given back.
+SELECT meter_id, coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'debit'), 0)::bigint AS charged,
+    coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'credit'), 0)::bigint AS credited
+FROM ledger_entries WHERE meter_id = ANY ($1::text[]) GROUP BY meter_id;
 
 -- name: evaluations_of_meters
 -- What was evaluated of these meters' ends, in order.
 SELECT target_ref, at_us, details FROM public_v1.audit_log
 WHERE target_ref = ANY ($1::text[]) AND action = 'billing.credit.evaluated' ORDER BY seq;
 
--- name: proof_accounts
--- Accounts after a place, or one, with the balance that is kept and what their entries come to.
-SELECT account.account_id, kept.balance_minor, kept.entries, account.stripe_customer_id, sums.*
-FROM accounts AS account
-LEFT JOIN ledger_balances AS kept ON kept.account_id = account.account_id AND kept.month = 0
-CROSS JOIN LATERAL (
-    SELECT coalesce(sum(CASE WHEN entry_type IN ('topup', 'credit') THEN amount_minor ELSE -amount_minor END), 0)::bigint
-               AS found_minor, count(*) AS found_entries
-    FROM ledger_entries WHERE ledger_entries.account_id = account.account_id
-) AS sums
-WHERE account.account_id > $1 AND ($2 = '' OR account.account_id = $2) ORDER BY account.account_id LIMIT $3;
-
--- name: credits_of_accounts
--- What of these accounts is to be at Stripe, by the ledger and by what is known of its mirror.
-SELECT entry.account_id, entry.idempotency_key AS ledger_key, entry.amount_minor, entry.currency, mirror.customer,
-    mirror.state, mirror.transaction
-FROM ledger_entries AS entry LEFT JOIN mirrored_credits AS mirror ON mirror.ledger_key = entry.idempotency_key
-WHERE entry.account_id = ANY ($1::text[]) AND entry.entry_type = 'credit' AND entry.meter_id IS NOT NULL;
-
 -- name: proof_payments
 -- Payments that were credited, after a place in the order of their ids, with the entries that stand for them.
-SELECT payment.payment_id, payment.body ->> 'account_id' AS account_id,
+SELECT payment.payment_id, payment.account_id, payment.body ->> 'currency' AS currency,
     coalesce((payment.body ->> 'amount_minor')::bigint, 0) AS amount_minor,
-    coalesce(payment.body -> 'booked', '[]') AS booked, found.keys
+    coalesce(payment.body -> 'booked', '{}') AS booked, found.entries
 FROM payments AS payment
 CROSS JOIN LATERAL (
-    SELECT coalesce(jsonb_object_agg(idempotency_key, amount_minor), '{}') AS keys FROM ledger_entries
-    WHERE idempotency_key IN (SELECT jsonb_array_elements_text(coalesce(payment.body -> 'booked', '[]')))
+    SELECT coalesce(jsonb_object_agg(idempotency_key, jsonb_build_array(
+        amount_minor, account_id, currency, entry_type)), '{}') AS entries
+    FROM ledger_entries
+    WHERE idempotency_key IN (SELECT jsonb_object_keys(coalesce(payment.body -> 'booked', '{}')))
 ) AS found
 WHERE payment.ended_state = 'credited' AND payment.payment_id > $1
-  AND ($2 = '' OR payment.body ->> 'account_id' = $2) ORDER BY payment.payment_id LIMIT $3;
+  AND ($2 = '' OR payment.account_id = $2) ORDER BY payment.payment_id LIMIT $3;
+
+-- name: waiting_in_vain
+-- Payments that wait for an account which is there, since before an instant.
+SELECT DISTINCT payment.payment_id, account.account_id
+FROM payments AS payment CROSS JOIN LATERAL jsonb_array_elements(coalesce(payment.body -> 'waiting', '[]')) AS said
+JOIN accounts AS account ON account.account_id = said ->> 'account_id'
+WHERE payment.state = 'noted' AND said ->> 'what' = 'paid' AND account.account_id = ANY ($1::text[])
+  AND (account.body ->> 'created_us')::bigint < $2 AND (payment.body ->> 'since_us')::bigint < $2;
+
+-- name: account_page
+-- Accounts after a place, or one, with the balance that is kept and how many entries it is of.
+SELECT account.account_id, account.stripe_customer_id, coalesce(kept.balance_minor, 0) AS balance_minor,
+    coalesce(kept.entries, 0) AS entries
+FROM accounts AS account
+LEFT JOIN ledger_balances AS kept ON kept.account_id = account.account_id AND kept.month = 0
+WHERE account.account_id > $1 AND ($2 = '' OR account.account_id = $2) ORDER BY account.account_id LIMIT $3;
+
+-- name: sums_of_accounts
+-- What the entries of these accounts come to; those without a meter apart, which payments must have booked; and those
+-- whose meter is another account's, or none that there is.
+SELECT entry.account_id, count(*) AS entries,
+    sum(CASE WHEN entry_type IN ('topup', 'credit') THEN amount_minor ELSE -amount_minor END)::bigint AS balance_minor,
+    count(*) FILTER (WHERE entry.meter_id IS NULL) AS paid_entries,
+    coalesce(sum(CASE WHEN entry_type IN ('topup', 'credit') THEN amount_minor ELSE -amount_minor END)
+        FILTER (WHERE entry.meter_id IS NULL), 0)::bigint AS paid_minor,
+    count(*) FILTER (WHERE entry.meter_id IS NOT NULL AND meter.account_id IS DISTINCT FROM entry.account_id) AS strays
+FROM ledger_entries AS entry LEFT JOIN meters AS meter ON meter.meter_id = entry.meter_id
+WHERE entry.account_id = ANY ($1::text[]) GROUP BY entry.account_id;
+
+-- name: booked_of_accounts
+-- What payments of these accounts have booked.
+SELECT payment.account_id, count(*) AS entries,
+    sum(CASE WHEN booked.key LIKE 'refund:%' THEN -booked.value::bigint ELSE booked.value::bigint END)::bigint AS minor
+FROM payments AS payment CROSS JOIN LATERAL jsonb_each_text(coalesce(payment.body -> 'booked', '{}')) AS booked
+WHERE payment.account_id = ANY ($1::text[]) GROUP BY payment.account_id;
+
+-- name: credits_of_customers
+-- What is to be at Stripe for these customers, whoever has them, by what is known of the mirror.
+SELECT mirror.account_id, mirror.ledger_key, mirror.amount_minor, mirror.currency, mirror.customer, mirror.state,
+    entry.amount_minor AS ledger_minor
+FROM mirrored_credits AS mirror LEFT JOIN ledger_entries AS entry ON entry.idempotency_key = mirror.ledger_key
+WHERE mirror.customer = ANY ($1::text[]);
+
+-- name: never_sent
+-- Credits of these accounts that were never sent to Stripe, though they have a customer there.
+SELECT entry.account_id, entry.idempotency_key AS ledger_key, entry.amount_minor
+FROM ledger_entries AS entry
+WHERE entry.account_id = ANY ($1::text[]) AND entry.entry_type = 'credit' AND entry.meter_id IS NOT NULL
+  AND entry.amount_minor > 0
+  AND NOT EXISTS (SELECT FROM mirrored_credits WHERE mirrored_credits.ledger_key = entry.idempotency_key);

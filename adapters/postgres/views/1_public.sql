@@ -88,6 +88,20 @@ SELECT
     window_start_us, created_us
 FROM ledger_entries;
 
+-- One row for each payment object of Stripe's; `waiting`: events that are deferred, `booked`: entries by their key.
+CREATE OR REPLACE VIEW public_v1.payment AS
+SELECT
+    payment_id,
+    account_id,
+    state,
+    body ->> 'currency' AS currency,
+    coalesce((body ->> 'amount_minor')::bigint, 0) AS amount_minor,
+    (body ->> 'since_us')::bigint AS since_us,
+    coalesce(jsonb_path_query_array(body, '$.waiting[*].event_id'), '[]') AS waiting,
+    coalesce(body -> 'booked', '{}') AS booked,
+    version
+FROM payments;
+
 CREATE OR REPLACE VIEW public_v1.stripe_event AS
 SELECT event_id, type, state, account_id, received_us, payment_id
 FROM stripe_events;

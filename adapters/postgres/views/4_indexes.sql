@@ -51,7 +51,8 @@ BEGIN
         ('meters_accruing', 'list meter by account_id, state'),
         ('meters_all_accruing', 'list meter by state; view recorded_violation'),
         ('node_host_key', 'unique A1'),
-        ('mirrored_credits_failed', 'statement given_up'),
+        ('meters_stopped', 'statement ended_meters'),
+        ('mirrored_credits_customer', 'statement credits_of_customers'),
         ('nodes_live', 'statement live_nodes'),
         ('notifications_account', 'list notification by account_id'),
         ('notifications_account_kind', 'list notification by account_id, kind'),
@@ -72,7 +73,9 @@ BEGIN
         ('outbox_open_entity', 'list outbox by entity; statement count_waiting_entity'),
         ('outbox_open_parked', 'statement waiting_outbox; statement parked_outbox'),
         ('outbox_open_waiting', 'statement waiting_outbox'),
+        ('payments_account', 'list payment by account_id; statement booked_of_accounts'),
         ('payments_live', 'statement live_payments'),
+        ('payments_state', 'list payment by state'),
         ('recovery_action_jseq', 'view span_action'),
         ('recovery_run_begun', 'view span'),
         ('recovery_run_endless', 'view recorded_violation'),
@@ -98,7 +101,8 @@ BEGIN
         ('step_trace', 'statement traces_after; statement ended_steps_of; view span'),
         ('step_open_entity', 'list step by entity; view recorded_violation'),
         ('step_open_trace', 'view span_lone_failure; statement traces_after'),
-        ('stripe_events_deferred', 'view recorded_violation')
+        ('stripe_events_payment', 'list stripe_event by payment_id'),
+        ('stripe_events_state', 'list stripe_event by state; view recorded_violation')
     ) AS words (name, text) LOOP
         IF to_regclass(said.name) IS NOT NULL THEN
             EXECUTE format('COMMENT ON INDEX %I IS %L', said.name, said.text);

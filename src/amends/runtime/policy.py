@@ -69,6 +69,8 @@ def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
     ):  # a paused entity can settle nothing before it goes on
         d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
     close_case(d, message.kind, message.reason, keys[0].partition(" ")[2])
+    if d.kind.resolved is not None:
+        d.kind.resolved(d.state, message, d)
     if message.kind == "unknown_step":
         _give_up(message.row.get("evidence", {}), d)
     if state.paused and message.kind in PAUSING:

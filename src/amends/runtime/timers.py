@@ -1,6 +1,7 @@
 """Durable timers, in memory: one heap of due times over all actors, re-armed lazily.
 
-A timer's truth is its actor's state; an entry that no longer matches is dropped when it comes up. One task for all;
+A timer's truth is its actor's state; an entry that no longer matches is dropped when it comes up, or when most of the
+heap is such: what is armed far ahead and put off again and again would fill the memory until then. One task for all;
 however many are due at once, they are fired in slices and no faster than the journal takes them.
 """
 
@@ -9,6 +10,8 @@ import heapq
 from collections.abc import Awaitable, Callable
 
 from amends.runtime.slices import Slices
+
+SPARE = 1_000  # entries that no longer match, beside as many as do, before the heap is made anew
 
 
 class Timers:
@@ -36,7 +39,11 @@ class Timers:
             self._armed.pop(key, None)
         elif self._armed.get(key) != due_us:
             self._armed[key] = due_us
-            heapq.heappush(self._heap, (due_us, kind, identifier))
+            if len(self._heap) > 2 * len(self._armed) + SPARE:
+                self._heap = [(due, *of) for of, due in self._armed.items()]
+                heapq.heapify(self._heap)
+            else:
+                heapq.heappush(self._heap, (due_us, kind, identifier))
             if self._heap[0][0] == due_us:
                 self._wake.set()
 
@@ -46,6 +53,11 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._armed)
+
+    @property
+    def entries(self) -> int:
+        """What the heap holds, what no longer matches included."""
+        return len(self._heap)
 
     async def run(self) -> None:
         """Fire until cancelled."""

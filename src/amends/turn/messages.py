@@ -70,7 +70,7 @@ class Pause(Struct, frozen=True):
 class ResolveCase(Struct, frozen=True):
     """An operator settles the open case of that kind on this actor, or (`acknowledge`) only says it is seen.
 
-    `row` is the case's view row, for the reply.
+    `row` is the case's view row, for the reply; `found` what was read for its kind beside.
     """
 
     kind: str
@@ -78,6 +78,7 @@ class ResolveCase(Struct, frozen=True):
     reason: str
     acknowledge: bool = False
     row: dict[str, Any] = {}
+    found: Any = None
 
 
 class CommandInfo(Struct):

@@ -14,7 +14,7 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_machine import customer_users
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
-from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, MAX_UNASKED, AgentTasks, Heartbeats, TaskResult
+from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, MAX_UNASKED, PROTO, AgentTasks, Heartbeats, TaskResult
 from amends.ports.steps import Outcome, StepCall
 from tests.patience import PATIENCE_S
 
@@ -137,6 +137,69 @@ async def test_a_lower_epoch_is_refused_also_after_a_restart(
     assert (refused["status"], refused["code"]) == ("error", "stale_epoch")
     assert "highest seen 5" in refused["message"]
     assert accepted["status"] == "ok"
+
+
+async def test_a_task_whose_time_is_over_since_it_was_first_received_is_not_begun(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    # given an agent that cannot keep what it has done at first, and a clock that goes on
+    mounts, now = Mounts(), [100.0]
+    async with running(agent_in(server, tmp_path, mounts=mounts, monotonic=lambda: now[0])):
+        kept = await ask(task_id="task_2", ttl_ms=5000, expected={"mounts": ["attach_a", "attach_b"]})
+        assert kept["status"] == "ok"
+        expected = {"mounts": ["attach_a", "attach_b"]}
+        with monkeypatch.context() as broken:
+            broken.setattr(AgentStore, "keep", full)
+            assert (await ask(task_id="task_3", ttl_ms=5000, expected=expected))["code"] == "agent_failed"
+        now[0] += 5.0
+        # then it is told so, and nothing more is taken away; the clock of people says nothing
+        assert (await ask(task_id="task_3", ttl_ms=5000, deadline_us=2**52))["code"] == "expired"
+        assert mounts.mounted == ["attach_a", "attach_b"]
+        assert await ask(task_id="task_2", ttl_ms=5000) == kept, "a kept result is no matter of time"
+        assert (await ask(task_id="task_4", ttl_ms=5000, deadline_us=1))["status"] == "ok"
+
+
+async def test_a_task_that_is_over_while_it_takes_away_stops_there(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    now = [100.0]
+
+    class Slow(Mounts):
+        async def unmount(self, attachment_id: str) -> None:
+            now[0] += 3.0
+            await super().unmount(attachment_id)
+
+    mounts = Slow()
+    async with running(agent_in(server, tmp_path, mounts=mounts, monotonic=lambda: now[0])):
+        assert (await ask(ttl_ms=3000))["code"] == "expired"
+        assert mounts.mounted == ["attach_b"]
+
+
+async def test_a_task_of_a_later_protocol_is_refused_and_one_of_the_earlier_done(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    async with running(agent_in(server, tmp_path)):
+        assert (await ask(task_id="task_1", proto=PROTO + 1))["code"] == "unsupported_proto"
+        for number, fields in enumerate(({}, {"proto": PROTO - 1}, {"proto": PROTO, "ttl_ms": 1000}), 2):
+            assert (await ask(task_id=f"task_{number}", **fields))["status"] == "ok"
+
+
+async def test_a_heartbeat_of_any_protocol_is_a_sign_of_life_and_what_we_do_not_speak_is_counted(
+    client: Client,
+) -> None:
+    heard: list[tuple[str, str]] = []
+    heartbeats = Heartbeats(lambda *beat: heard.append(beat))
+    await heartbeats.start(client)
+    for number, more in enumerate(({}, {"proto": PROTO - 1}, {"proto": PROTO}, {"proto": PROTO + 1})):
+        body = {"boot_id": f"boot-{number}", "seq": 1, "sent_us": 1} | more
+        await client.publish("amends.v1.hb.n1", json.dumps(body).encode())
+    async with asyncio.timeout(PATIENCE_S):
+        while len(heard) < 4:
+            await asyncio.sleep(0.005)
+    assert (heartbeats.received, heartbeats.unspoken, heartbeats.malformed) == (4, 1, 0)
 
 
 @pytest.mark.parametrize("op", ["mount", "unmount", "probe_mount", "dance"])

@@ -40,6 +40,7 @@ COLUMNS = {
     "stopped_us stop_cause posted_through_us",
     "ledger_entry": "entry_id account_id meter_id entry_type amount_minor currency idempotency_key payload_hash "
     "rule_id window_start_us created_us",
+    "stripe_event": "event_id type state account_id received_us",
     "notification": "notification_id audience account_id kind entity state attempts dedupe_key created_us sent_us",
     "outbox": "outbox_id entity subject state attempts created_us published_us",
     "step": "step_id entity name attempt state idempotency_key started_us ended_us next_attempt_us",

@@ -168,7 +168,7 @@ async def test_an_amount_that_fails_validation_is_refused_and_not_kept(mirroring
 @pytest.mark.parametrize("look_up", [False, True])
 async def test_a_wrong_api_key_is_refused_and_not_repeated(mirroring: Mirroring, look_up: bool) -> None:
     outcome = await mirroring.credit(api_key="sk_live_very_secret_indeed", look_up=look_up)
-    assert said(outcome) == ("failed", "stripe_refused", look_up)
+    assert said(outcome) == ("failed", "stripe_unauthorized", look_up)
     assert "very_secret" not in outcome.message
 
 
