@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from actors.account.state import Account
+from actors.allocation.state import Allocation
 from actors.money.policy import Policy
+from actors.namespace.state import Namespace
 from actors.node.state import Node
 from amends.turn.decision import Decision
 
@@ -48,6 +50,38 @@ class Facts(Protocol):
 
     def balance_minor(self, account_id: str) -> int:
         """What the account has, by all entries that have committed."""
+        ...
+
+    def allocation(self, allocation_id: str) -> Allocation | None:
+        """The committed allocation, if it is in memory: it lives, or owes something."""
+        ...
+
+    def namespace(self, namespace_id: str) -> Namespace | None:
+        """The committed namespace; None of one that is archived and forgotten."""
+        ...
+
+    def attachments_of(self, allocation_id: str) -> list[str]:
+        """The attachments of a rental that are neither ended nor given up."""
+        ...
+
+    def attachments_of_namespace(self, namespace_id: str) -> list[str]:
+        """All attachments of a namespace that have not ended."""
+        ...
+
+    def attachments_on(self, node_id: str) -> list[str]:
+        """All attachments of a node that have not ended."""
+        ...
+
+    def writers_of(self, namespace_id: str) -> list[str]:
+        """Those of a namespace that may write."""
+        ...
+
+    def mounts_on(self, node_id: str) -> list[tuple[str, str]]:
+        """(attachment, path) of all that are on the node, or will be."""
+        ...
+
+    def expected_mounts(self, node_id: str) -> list[str]:
+        """The attachments whose mount may stay on the node."""
         ...
 
     def node(self, node_id: str) -> Node | None:

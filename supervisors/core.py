@@ -33,7 +33,7 @@ from supervisors.epochs import HigherEpochs
 from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
 from supervisors.loading import Restore, last_restore, load_ended, load_policies, load_pool, load_seen
-from supervisors.pool import IN_REACH, Pool
+from supervisors.pool import IN_REACH, Pool, node_of
 from supervisors.rental import RENTAL
 from supervisors.reprobe import Reprobes
 
@@ -95,6 +95,7 @@ class Core:
         await load_ended(self.pool, self.kernel.journal, beats)
         self.reprobes = Reprobes(engine, self.pool)
         self.pool.payers.load()
+        self.pool.attachments.load()
         self.pool.balances.load(balances)
         if self._restore is not None:
             self._tell_restored(self._restore)
@@ -143,8 +144,10 @@ class Core:
 
     def _domain_of(self, target: str) -> str:
         """The failure domain of a step's target, "" where none is known."""
-        kind, _, node_id = target.partition(":")
-        node = self.pool.node(node_id) if kind == "node" else None
+        kind, _, name = target.partition(":")
+        if kind == "provider":
+            return name.partition("/")[0]
+        node = self.pool.node(node_of(target)) if kind == "node" else None
         return self._domain(node) if node is not None else ""
 
     def _domain(self, node: Node) -> str:

@@ -41,7 +41,10 @@ async def load_pool(pool: Pool, journal: Journal) -> None:
             pool.load_assignment(tie.allocation_id, tie.node_id, tie.state)
     async for debts in journal.live_rows(DebtRow):
         for debt in debts:
-            pool.load_debt(debt.debt_id, debt.node_id, debt.allocation_id or "")
+            if debt.kind == "mount":
+                pool.attachments.load_debt(debt)
+            else:
+                pool.load_debt(debt.debt_id, debt.node_id, debt.allocation_id or "")
     async for meters in journal.live_rows(MeterRow):
         for meter in meters:
             if meter.policy_sha256 not in pool.policies:

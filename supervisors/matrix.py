@@ -82,8 +82,8 @@ ROWS = (
         owner="Provisioning Worker + Billing Worker", entity="allocation", covers=("node.verdict",),
         compensations=("cancel·state_change", "reverse·state_change", "reverse·external_call"),
         budget=("offline_after_ms", "min_failed_probes"), billing="stop at the last good heartbeat; credit by policy",
-        exhaustion="degraded while a debt is open", failure_types=("timeout",), owed=("reverse·side_effect",),
-        cases=("mass_offline", "agent_silent"), books=("meters", "ledger_entries"),
+        exhaustion="degraded while a debt is open", failure_types=("timeout",),
+        owed=("reverse·side_effect", "compensate·state_change"), cases=("mass_offline", "agent_silent", "detach_failed"), books=("meters", "ledger_entries"),
         code="actors.allocation.r08_node_loss",
     ),
     MatrixRow(
@@ -103,7 +103,7 @@ ROWS = (
         action="mark `platform_storage_attachments.state=failed`; write audit and outbox; no provider/node side effect",
         owner="Storage Workflow", entity="attachment", covers=("storage.precheck",),
         compensations=("cancel·decision",), budget=(), billing="none", exhaustion="none",
-        failure_types=("policy", "violation"), status="not_built",
+        failure_types=("policy", "violation"), code="actors.attachment.r10_precheck",
     ),
     MatrixRow(
         id="R11", name="provider grant", step="Storage provider grant apply",
@@ -111,10 +111,10 @@ ROWS = (
         detection="provider adapter result + workflow retry exhaustion",
         action="revoke provider grant if possible; otherwise mark provider drift and block mount; mark attachment "
         "`failed`",
-        owner="Storage Workflow + Provider Adapter", entity="attachment", covers=("provider.grant", "provider.revoke"),
+        owner="Storage Workflow + Provider Adapter", entity="attachment", covers=("provider.grant", "provider.verify", "provider.revoke"),
         compensations=("reverse·external_call", "compensate·state_change"),
         budget=("grant_tries", "revoke_tries", "provider_backoff_ms"), billing="none", exhaustion="provider_drift",
-        failure_types=("error", "timeout"), cases=("provider_drift",), status="not_built",
+        failure_types=("error", "timeout"), cases=("provider_drift",), exhausts="provider_drift", code="actors.attachment.r11_grant",
     ),
     MatrixRow(
         id="R12", name="node mount", step="Storage node mount",
@@ -122,9 +122,11 @@ ROWS = (
         detection="node task result, heartbeat timeout, mount probe",
         action="dispatch idempotent unmount if needed; revoke ephemeral provider grant; mark attachment `failed`; "
         "storage namespace remains intact",
-        owner="Storage Workflow + Node Agent", entity="attachment", covers=("agent.mount",),
-        compensations=("reverse·side_effect", "reverse·external_call"), budget=("mount_timeout_ms",), billing="none",
-        exhaustion="as R13", failure_types=("error", "timeout"), status="not_built",
+        owner="Storage Workflow + Node Agent", entity="attachment", covers=("agent.mount", "agent.probe_mount"),
+        compensations=("reverse·side_effect", "reverse·external_call"),
+        budget=("mount_timeout_ms", "unmount_tries", "unmount_backoff_ms"), billing="none",
+        exhaustion="as R13", failure_types=("error", "timeout"),
+        owed=("compensate·state_change",), cases=("detach_failed", "provider_drift"), code="actors.attachment.r12_mount",
     ),
     MatrixRow(
         id="R13", name="detach", step="Storage detach",
@@ -134,7 +136,8 @@ ROWS = (
         "not direct DB update",
         owner="Storage Workflow + Ops", entity="attachment", covers=("agent.unmount",),
         compensations=("compensate·state_change",), budget=("unmount_tries", "unmount_backoff_ms"), billing="none",
-        exhaustion="detach_failed", failure_types=("error", "timeout"), cases=("detach_failed",), status="not_built",
+        exhaustion="detach_failed", failure_types=("error", "timeout"), cases=("detach_failed",), exhausts="detach_failed",
+        owed=("reverse·side_effect", "reverse·external_call", "cancel·side_effect"), code="actors.attachment.r13_detach",
     ),
     MatrixRow(
         id="R14", name="quota reconcile", step="Storage quota reconcile",
@@ -144,11 +147,11 @@ ROWS = (
         "explicitly requires intervention",
         owner="Storage Workflow + Storage Service", entity="namespace", covers=("provider.usage",),
         compensations=("compensate·state_change",), budget=("quota_interval_ms",), billing="none",
-        exhaustion="degraded until cleared", failure_types=("policy",), status="not_built",
+        exhaustion="degraded until cleared", failure_types=("policy",), code="actors.namespace.r14_quota",
     ),
 )  # fmt: skip
 
-MATRIX = Matrix("2026-11-28.1", ROWS)
+MATRIX = Matrix("2026-11-29.1", ROWS)
 
 # What a person settles: kind of case, and the commands that may; its page is docs/runbooks/<kind>.md.
 FREE = ("billing_conflict", "deferred_payment", "payment_currency", "payment_dispute", "stripe_mirror_failed")
@@ -169,6 +172,8 @@ CASES = tuple(
         ("agent_silent", ("ops.node.drain", "ops.node.quarantine", "ops.node.update")),
         ("reconcile_stalled", ("ops.node.return_to_service", "ops.node.retire")),
         ("billing_conflict", ("ops.case.resolve",)),
+        ("provider_drift", ("ops.provider.reconcile",)),
+        ("detach_failed", ("ops.attachment.retry_detach", "ops.attachment.acknowledge_node_lost")),
         ("deferred_payment", ("ops.payment.assign", "cmd.account.create", "ops.case.resolve")),
         ("payment_currency", ("ops.case.resolve",)),
         ("payment_dispute", ("ops.case.resolve",)),

@@ -16,11 +16,13 @@ from actors.allocation.r04_cleanup import LOCKOUT
 from actors.allocation.state import Allocation, user_of
 from actors.between import Offer, SetupFailed, Suspicion
 from actors.money.policy import Policy
+from actors.namespace.state import Namespace
 from actors.node.state import Node
 from actors.tables import AssignmentRow, DebtRow
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone
+from supervisors.attachments import Attachments
 from supervisors.balances import Balances
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 from supervisors.guards import Guards
@@ -41,7 +43,7 @@ class Pool:
         self.policies = {policy.sha256: policy}  # by hash: an open meter keeps the one that it was opened under
         self.meters = Meters(self.policy_of)
         self.mirrors = False  # whether credits are mirrored to Stripe
-        self.payers, self.balances = Payers(), Balances()
+        self.payers, self.balances, self.attachments = Payers(), Balances(), Attachments()
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self.restored = 0  # the number of the last restore: no node that was not told of it is assigned
@@ -65,6 +67,7 @@ class Pool:
         self.meters.attach(engine)
         self.payers.attach(engine)
         self.balances.attach(engine)
+        self.attachments.attach(engine)
         engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------
@@ -89,6 +92,40 @@ class Pool:
     def balance_minor(self, account_id: str) -> int:
         """What the account has, by all entries that have committed."""
         return self.balances.minor(account_id)
+
+    def allocation(self, allocation_id: str) -> Allocation | None:
+        """The committed allocation, if it is in memory."""
+        allocation = self._get("allocation", allocation_id)
+        return allocation if isinstance(allocation, Allocation) else None
+
+    def namespace(self, namespace_id: str) -> Namespace | None:
+        """The committed namespace."""
+        namespace = self._get("namespace", namespace_id)
+        return namespace if isinstance(namespace, Namespace) else None
+
+    def attachments_of(self, allocation_id: str) -> list[str]:
+        """The attachments of a rental that are neither ended nor given up."""
+        return self.attachments.of_allocation(allocation_id)
+
+    def attachments_of_namespace(self, namespace_id: str) -> list[str]:
+        """All attachments of a namespace that have not ended."""
+        return self.attachments.of_namespace(namespace_id)
+
+    def attachments_on(self, node_id: str) -> list[str]:
+        """All attachments of a node that have not ended."""
+        return self.attachments.on(node_id)
+
+    def writers_of(self, namespace_id: str) -> list[str]:
+        """Those of a namespace that may write."""
+        return self.attachments.writers_of(namespace_id)
+
+    def mounts_on(self, node_id: str) -> list[tuple[str, str]]:
+        """(attachment, path) of all that are on the node, or will be."""
+        return self.attachments.mounts_on(node_id)
+
+    def expected_mounts(self, node_id: str) -> list[str]:
+        """The attachments whose mount may stay on the node."""
+        return self.attachments.expected_mounts(node_id)
 
     def node(self, node_id: str) -> Node | None:
         """The committed node, if it lives."""
@@ -152,7 +189,7 @@ class Pool:
 
     def in_reach(self, target: str) -> bool:
         """Whether the node of a step's target can be worked on; one that is gone is nobody's to wait for."""
-        node = self.node(target.partition(":")[2])
+        node = self.node(node_of(target))
         return node is None or node.state in IN_REACH
 
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
@@ -162,11 +199,11 @@ class Pool:
     @property
     def debts(self) -> int:
         """How much all nodes owe."""
-        return sum(map(len, self._debts.values()))
+        return sum(map(len, self._debts.values())) + self.attachments.debts
 
     def is_dirty(self, node_id: str) -> bool:
         """Whether the node owes a cleanup or a mount."""
-        return bool(self._debts.get(node_id))
+        return bool(self._debts.get(node_id)) or self.attachments.is_owed(node_id)
 
     def debtors(self, node_id: str) -> list[str]:
         """The allocations whose cleanup the node owes."""
@@ -275,6 +312,9 @@ class Pool:
             else:
                 self._assignments[row.node_id] = (row.allocation_id, row.state)
             return row.node_id
+        if type(row) is DebtRow and row.kind == "mount":
+            self.attachments.load_debt(row)
+            return row.node_id
         if type(row) is DebtRow:
             debts = self._debts.setdefault(row.node_id, {})
             if row.settled_us is None:
@@ -309,7 +349,7 @@ class Pool:
             self._by_key[node.ssh_host_key] = node_id
 
     def _index_node(self, node_id: str, node: Node) -> None:
-        assignable = node.state == "ready" and node_id not in self._assignments and not self._debts.get(node_id)
+        assignable = node.state == "ready" and node_id not in self._assignments and not self.is_dirty(node_id)
         assignable = assignable and node.restored >= self.restored
         assignable = assignable and not node.probes.unproven and not node.reboot.boot_id
         if assignable and node_id not in self._offered and node_id not in self._accused:
@@ -370,6 +410,11 @@ class Pool:
 
     def _get(self, kind: str, identifier: str) -> Any:
         return self._engine.store.get(kind, identifier) if self._engine is not None else None
+
+
+def node_of(target: str) -> str:
+    """The node of a step's target: `node:n1`, or something on it, `node:n1/mount:attach_…`."""
+    return target.partition(":")[2].partition("/")[0]
 
 
 def _waits(allocation: object) -> TypeGuard[Allocation]:

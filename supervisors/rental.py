@@ -3,10 +3,25 @@
 from actors.account.kind import ACCOUNT
 from actors.account.messages import RetryMirror
 from actors.allocation.kind import ALLOCATION
+from actors.attachment.kind import ATTACHMENT
 from actors.detector.kind import DETECTOR
+from actors.grant.kind import GRANT_KIND
+from actors.namespace.kind import NAMESPACE
 from actors.node.kind import NODE
 from actors.payment.kind import PAYMENT
-from actors.steps import InstallKey, MirrorCredit, OnNode, OnUser, Reconcile, RemoveUser, UndoUser
+from actors.steps import (
+    ApplyGrant,
+    InstallKey,
+    MirrorCredit,
+    OnGrant,
+    OnMount,
+    OnNamespace,
+    OnNode,
+    OnUser,
+    Reconcile,
+    RemoveUser,
+    UndoUser,
+)
 from actors.tables import RENTAL_ROWS
 from amends.delivery.domain import DELIVERY_KINDS, DELIVERY_REQUESTS, DELIVERY_STEPS
 from amends.domain.domain import Domain
@@ -15,6 +30,33 @@ from supervisors.matrix import CASES, MATRIX
 
 # While a node is suspect or offline its cleanups wait and spend no try (R04).
 CLEANUP = {"cleanup": "node_in_reach"}
+
+STORAGE_STEPS = (
+    StepSpec(name="storage.precheck", external=False, no_undo="nothing was done", failures=("policy",)),
+    StepSpec(
+        name="provider.grant", adapter="provider", timeout="provider_timeout_ms", undo="provider.revoke",
+        args=ApplyGrant,
+    ),
+    StepSpec(
+        name="provider.verify", adapter="provider", timeout="provider_timeout_ms", no_undo="it only asks", args=OnGrant
+    ),
+    StepSpec(
+        name="provider.revoke", adapter="provider", timeout="provider_timeout_ms", no_undo="it is the undo",
+        args=OnGrant,
+    ),
+    StepSpec(
+        name="provider.usage", adapter="provider", timeout="provider_timeout_ms", no_undo="it only asks",
+        failures=("policy",), args=OnNamespace,
+    ),
+    StepSpec(name="agent.mount", adapter="agent", timeout="mount_timeout_ms", undo="agent.unmount", args=OnMount),
+    StepSpec(
+        name="agent.probe_mount", adapter="agent", timeout="mount_timeout_ms", no_undo="it only looks", args=OnMount
+    ),
+    StepSpec(
+        name="agent.unmount", adapter="agent", timeout="mount_timeout_ms", no_undo="it is the undo",
+        needs=("bus", "node_in_reach"), args=OnMount,
+    ),
+)  # fmt: skip
 
 STEPS = (
     StepSpec(name="ssh.probe", adapter="ssh", timeout="probe_timeout_ms", effect=False, args=OnNode),
@@ -91,12 +133,13 @@ STEPS = (
         per_target=4,
         args=MirrorCredit,
     ),
+    *STORAGE_STEPS,
     *DELIVERY_STEPS,
 )
 
 RENTAL = Domain(
     name="rental",
-    kinds=(ACCOUNT, PAYMENT, NODE, ALLOCATION, DETECTOR, *DELIVERY_KINDS),
+    kinds=(ACCOUNT, PAYMENT, NODE, ALLOCATION, ATTACHMENT, NAMESPACE, GRANT_KIND, DETECTOR, *DELIVERY_KINDS),
     steps=STEPS,
     requests=(*DELIVERY_REQUESTS, RetryMirror),
     matrix=MATRIX,

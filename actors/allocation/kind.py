@@ -7,6 +7,7 @@ database.
 from typing import Any
 
 from actors.allocation import (
+    attachments,
     billing,
     r02_setup,
     r03_activation,
@@ -26,7 +27,7 @@ from actors.allocation.messages import (
 )
 from actors.allocation.state import Allocation, view_allocation
 from actors.allocation.upgrades import in_parts, owes_its_user
-from actors.between import CleanupLost, NodeLost, NodeMoved, Offer, Suspicion
+from actors.between import AttachmentSettled, CleanupLost, NodeLost, NodeMoved, Offer, Suspicion
 from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired, TurnRefused
@@ -51,6 +52,7 @@ TIMERS = {
     "deadline": r02_setup.deadline,
     "activate": r03_activation.activate,
     "leave": r09_force_release.leave,
+    attachments.SETTLE: attachments.again,
 }
 
 
@@ -101,6 +103,7 @@ ALLOCATION = ActorKind(
         PostWindow: r05_debit.post_window,
         RetryCleanup: r04_cleanup.retry,
         CleanupLost: r04_cleanup.lost,
+        AttachmentSettled: attachments.settled,
         StepDone: _step_done,
         TimerFired: _timer,
         TurnRefused: _refused,

@@ -32,7 +32,7 @@ def begin_cleanup(d: Decision, row: str, *, locked: bool = False) -> None:
 
 def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
     """A try of the cleanup, or its lock, has ended."""
-    if not s.cleanup_pending or m.name not in (LOCK, REMOVE) or not m.args.get("cleanup"):
+    if not s.owing or m.name not in (LOCK, REMOVE) or not m.args.get("cleanup"):
         return
     if m.ok and m.name == LOCK:
         d.part("cleanup", locked=True)
@@ -46,8 +46,8 @@ def step_done(s: Allocation, m: StepDone, d: Decision) -> None:
 
 def retry(s: Allocation, m: RetryCleanup, d: Decision) -> None:
     """`ops.cleanup.retry`: the next try now; of a cleanup that was given up a new run with a new budget."""
-    if not s.cleanup_pending:
-        d.refuse("illegal_transition", "this allocation owes no cleanup")
+    if not s.owing:
+        d.refuse("illegal_transition", "this allocation owes no cleanup of its own")
     if CASE not in s.cases or s.cleanup.run in s.runs:
         d.audit("allocation.cleanup_retry", reason=m.reason, details={"tries": s.cleanup.attempts})
         d.hasten(f"node:{s.node_id}")
@@ -61,7 +61,7 @@ def retry(s: Allocation, m: RetryCleanup, d: Decision) -> None:
 
 def lost(s: Allocation, m: CleanupLost, d: Decision) -> None:
     """Settle the debt as cancelled: the node will never be seen again."""
-    if not s.cleanup_pending:
+    if not s.owing:
         return
     run = find_run(d, s.cleanup.run) or _begin(d, f"node:{s.node_id}")
     run.compensate(
@@ -145,7 +145,7 @@ def _compensate(s: Allocation, d: Decision, run: Run, outcome: Any, attempt: int
 def _settle(d: Decision, reason: str, settled: DebtSettled = SETTLED) -> None:
     s: Allocation = d.state
     d.row(_debt(d, d.now_us))
-    d.set(cleanup_pending=False, owing=False, owed=())
+    d.set(cleanup_pending=bool(s.ending.stuck), owing=False, owed=())
     operator = {"operator": s.cleanup.operator} if s.cleanup.operator else {}
     d.audit("allocation.cleanup_settled", reason=reason, details={"attempts": s.cleanup.attempts, **operator})
     close_case(d, CASE, reason)

@@ -4,7 +4,7 @@ Before `active` it takes the way of R02. One that has ended, or is about to, may
 its stop falls. The user is removed when the node is back, and recorded in the run of the node, which is told.
 """
 
-from actors.allocation import billing, r02_setup
+from actors.allocation import attachments, billing, r02_setup
 from actors.allocation.r04_cleanup import LOCK, begin_cleanup
 from actors.allocation.release import fail
 from actors.allocation.state import Allocation
@@ -21,6 +21,7 @@ def lost(s: Allocation, m: NodeLost, d: Decision) -> None:
     """The node is lost, at the epoch under which this allocation had it."""
     if s.node_id != m.node_id or not same_life(s.setup.node_epoch, m.epoch):
         return
+    attachments.leave(d, "node_lost", m.failure_id)
     if s.state in ("provisioning", "activating"):
         _before_active(s, m, d)
     elif s.state == "active":

@@ -4,7 +4,7 @@ A paused allocation takes a release too: its instant stands in the state, and co
 Whoever asks for it: what an operator's does beside is `r09_force_release`.
 """
 
-from actors.allocation import billing
+from actors.allocation import attachments, billing
 from actors.allocation.messages import ReleaseAllocation
 from actors.allocation.r04_cleanup import LOCK, LOCKOUT, begin_cleanup
 from actors.allocation.state import Allocation, ssh_args, user_ref
@@ -66,12 +66,9 @@ def begin_release(s: Allocation, d: Decision, accepted_us: int, by: str, reason:
 
 
 def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
-    """The lock has ended, well or not: the release commits either way, the rest of the cleanup follows."""
-    if m.name != LOCK or s.node_id is None:
+    """The lock has ended, well or not: attachments are settled next, then the release commits."""
+    if m.name != LOCK or s.node_id is None or s.ending.locked:
         return
-    d.part("ending", ended_us=d.now_us)
-    d.to("released")
-    d.row(AssignmentRow(d.id, s.node_id, "ended", d.now_us, d.now_us))
     if not m.ok:
         run = failed_step(d, m)
         run.compensate(
@@ -81,7 +78,18 @@ def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
         evidence = {"node_id": s.node_id, "code": m.outcome.code, "message": m.outcome.message[:300]}
         run.case(LOCKOUT, evidence=evidence)
         run.degrade()
-    begin_cleanup(d, d.context.matrix.row_of(LOCK).id, locked=m.ok)
+    d.part("ending", locked="done" if m.ok else m.outcome.code or "failed")
+    if not attachments.wait(d):
+        finish(d)
+
+
+def finish(d: Decision) -> None:
+    """The customer is locked out, and nothing is attached any more: the release commits, the rest of the cleanup follows."""
+    s: Allocation = d.state
+    d.part("ending", ended_us=d.now_us)
+    d.to("released")
+    d.row(AssignmentRow(d.id, s.node_id or "", "ended", d.now_us, d.now_us))
+    begin_cleanup(d, d.context.matrix.row_of(LOCK).id, locked=s.ending.locked == "done")
     notify(
         d, "allocation.released", account_id=s.account_id, state="released", cause=s.billing.cause or "release",
         **billing.told(d),

@@ -71,6 +71,8 @@ class Ending(Struct, frozen=True, omit_defaults=True):
     accepted_us: int | None = None
     cause: str | None = None
     ended_us: int | None = None
+    locked: str = ""  # how the lock-out went, while attachments are waited for: "done", or the code of its failure
+    stuck: tuple[str, ...] = ()  # attachments that could not be detached
 
 
 class Cleanup(Struct, frozen=True, omit_defaults=True):

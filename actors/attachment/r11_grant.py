@@ -2,7 +2,17 @@
 
 from actors.attachment import r10_precheck
 from actors.attachment.state import Attachment, grant_ref
-from actors.between import Drifted, DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveGrant, UseGrant, Work
+from actors.between import (
+    DriftCleared,
+    Drifted,
+    GrantGone,
+    GrantReady,
+    GrantRefused,
+    GrantTried,
+    LeaveGrant,
+    UseGrant,
+    Work,
+)
 from actors.grant.state import grant_of
 from amends.turn.cases import close_case
 from amends.turn.decision import Decision
@@ -48,10 +58,9 @@ def tried(s: Attachment, m: GrantTried, d: Decision) -> None:
     if s.state != "validated" or s.undo.code:
         return
     run = find_run(d, _row(d)) or begin_run(d, _row(d), original=(m.trace_id, m.span_id))
-    kind = "timeout" if m.code.endswith("timeout") else "error"
     run.caused_by(failure(
-        d, m.code, m.message, component=m.name, span_id=m.span_id, trace_id=m.trace_id, failure_type=kind,
-        ref=f"step:{m.step_id}", run=run,
+        d, m.code, m.message, component=m.name, span_id=m.span_id, trace_id=m.trace_id, ref=f"step:{m.step_id}",
+        failure_type="timeout" if m.code.endswith("timeout") else "error", run=run,
     ))  # fmt: skip
     run.action(
         "retry", "grant", grant_ref(s, m.grant_id), "failure", duration_ms=max(0, m.ended_us - m.started_us) // 1000,
@@ -79,11 +88,11 @@ def record(s: Attachment, d: Decision, run: Run, gone: GrantGone) -> str:
     if gone.result == "shared" or (gone.result == "none" and s.grant_id is None):
         return ""
     target = grant_ref(s, gone.grant_id)
-    outcome = "failure" if gone.result == "failed" else "success"
     of = gone.made_by or s.mount.made_by or f"{d.trace_id}:{d.span_id}"
     run.compensate(
-        "reverse", "external_call", "grant", target, outcome, of=of, cause=run.id, duration_ms=gone.duration_ms,
-        metadata={"code": gone.code} if gone.code else {}, action_id=s.leaving.work.action_id,
+        "reverse", "external_call", "grant", target, "failure" if gone.result == "failed" else "success", of=of,
+        cause=run.id, duration_ms=gone.duration_ms, metadata={"code": gone.code} if gone.code else {},
+        action_id=s.leaving.work.action_id,
     )  # fmt: skip
     return run.newest(target)
 

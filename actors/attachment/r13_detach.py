@@ -141,7 +141,9 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
     """The node is gone, an operator says: nothing is mounted there; access is taken back first and last."""
     node = facts(d).node(s.node_id or "")
     if node is not None and node.state in HERE:
-        d.refuse("illegal_transition", f"the node {s.node_id!r} is {node.state}: retry the detach", field="attachment_id")
+        d.refuse(
+            "illegal_transition", f"the node {s.node_id!r} is {node.state}: retry the detach", field="attachment_id"
+        )
     run = _reopened(s, d, "acknowledged", m.reason)
     d.to("detaching", cause="acknowledged", reason=m.reason)
     r11_grant.leave(d, run, fence=True)
@@ -224,4 +226,3 @@ def _debt(d: Decision, settled_us: int | None = None) -> DebtRow:
 def _tell_rental(d: Decision) -> None:
     s: Attachment = d.state
     d.tell("allocation", s.allocation_id, AttachmentSettled(d.id, s.state))
-

@@ -108,6 +108,8 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
     """Out of the fleet for good; the id may be registered again."""
     if facts(d).assignment_of(d.id) is not None:
         d.refuse("illegal_transition", "an allocation still lives on this node", field="node_id")
+    if facts(d).attachments_on(d.id):
+        d.refuse("illegal_transition", "an attachment of this node has not ended", field="node_id")
     debtors = facts(d).debtors(d.id)
     if debtors and not m.acknowledge_lost:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")

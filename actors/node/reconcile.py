@@ -154,7 +154,7 @@ def _is_report(m: StepDone) -> bool:
 
 
 def _expected(d: Decision) -> dict[str, list[str]]:
-    return {"mounts": [], "users": facts(d).expected_users(d.id)}
+    return {"mounts": facts(d).expected_mounts(d.id), "users": facts(d).expected_users(d.id)}
 
 
 def _on_its_way(s: Node) -> bool:

@@ -62,5 +62,6 @@ UNIQUES = (
     Unique("audit_log_seq_key", "audit_log", ("seq",)),
     Unique("assignments_live", "assignments", ("node_id",), lambda row: row["state"] != "ended"),
     Unique("debts_open", "debts", ("target_ref",), lambda row: row["settled_us"] is None),
+    Unique("attachments_rw_holder", "platform_storage_attachments", ("rw_holder",), state=True),
     Unique("meters_allocation_id_key", "meters", ("allocation_id",)),
 )

@@ -106,6 +106,42 @@ CREATE OR REPLACE VIEW public_v1.stripe_event AS
 SELECT event_id, type, state, account_id, received_us, payment_id
 FROM stripe_events;
 
+CREATE OR REPLACE VIEW public_v1.namespace AS
+SELECT
+    namespace_id,
+    account_id,
+    provider_id,
+    state,
+    (body ->> 'quota_bytes')::bigint AS quota_bytes,
+    (body #>> '{usage,used_bytes}')::bigint AS used_bytes,
+    body ->> 'flag' IS NOT NULL AS rw_blocked,
+    body ->> 'flag' AS quota_flag,
+    coalesce(body -> 'drift', '{}') AS drift,
+    version
+FROM namespaces;
+
+CREATE OR REPLACE VIEW public_v1.attachment AS
+SELECT
+    attachment_id,
+    allocation_id,
+    namespace_id,
+    node_id,
+    body ->> 'mode' AS mode,
+    body ->> 'mount_path' AS mount_path,
+    state,
+    body ->> 'reason' AS reason,
+    body ->> 'attempt_id' AS attempt_id,
+    body ->> 'grant_id' AS grant_id,
+    nullif(body ->> 'trace_id', '') AS trace_id,
+    version,
+    account_id
+FROM platform_storage_attachments;
+
+CREATE OR REPLACE VIEW public_v1.provider_grant AS
+SELECT
+    grant_id, namespace_id, node_id, provider_id, mode, CASE state WHEN 'revoking' THEN 'granted' ELSE state END AS state
+FROM provider_grants;
+
 CREATE OR REPLACE VIEW listed_notification AS
 SELECT
     notification_id,

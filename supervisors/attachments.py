@@ -1,0 +1,147 @@
+"""Attachments by rental, namespace and node: what prechecks and ends ask of the others.
+
+An index over committed states, rebuilt at a start. An attachment that committed while its rental was ending is told so.
+"""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from actors.allocation.state import Allocation
+from actors.attachment.state import Attachment
+from actors.between import LeaveNode
+from actors.tables import DebtRow
+from amends.runtime.engine import Engine
+from amends.turn.decision import Decision
+from amends.turn.messages import Envelope
+
+ENDED = ("detached", "failed")
+MOUNTED = ("mounting", "attached", "detaching", "detach_failed")  # something of theirs may be on the node
+ENDING = ("releasing", "released", "failed")  # of the rental
+
+
+class Known(Struct, frozen=True):
+    """One that has not ended."""
+
+    allocation_id: str
+    namespace_id: str
+    node_id: str
+    mode: str
+    mount_path: str
+    state: str
+    lost: bool
+
+
+class Attachments:
+    """Follows committed turns."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+        self._by: dict[tuple[str, str], set[str]] = {}  # (what, name) → attachments
+        self._debts: dict[str, dict[str, str]] = {}  # node → {debt: attachment}
+        self._engine: Engine | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Follow this engine's committed turns."""
+        self._engine = engine
+        engine.listeners.append(self.follow)
+
+    def load(self) -> None:
+        """Take in what lives."""
+        assert self._engine is not None
+        for attachment_id, state in self._engine.store.items("attachment"):
+            self._take_in(attachment_id, state)
+
+    def of_allocation(self, allocation_id: str) -> list[str]:
+        """Those that are not settled: neither ended nor given up."""
+        found = self._named("allocation", allocation_id)
+        return [each for each in found if self._known[each].state != "detach_failed"]
+
+    def of_namespace(self, namespace_id: str) -> list[str]:
+        """All that have not ended."""
+        return self._named("namespace", namespace_id)
+
+    def writers_of(self, namespace_id: str) -> list[str]:
+        """Those of them that may write, or may once they are attached; not what is only asked for."""
+        found = self._named("namespace", namespace_id)
+        return [each for each in found if self._known[each].mode == "rw" and self._known[each].state != "requested"]
+
+    def mounts_on(self, node_id: str) -> list[tuple[str, str]]:
+        """(attachment, path) of all that are on the node, or will be; not what is only asked for."""
+        found = self._named("node", node_id)
+        return [(each, self._known[each].mount_path) for each in found if self._known[each].state != "requested"]
+
+    def on(self, node_id: str) -> list[str]:
+        """All of the node that have not ended."""
+        return self._named("node", node_id)
+
+    def expected_mounts(self, node_id: str) -> list[str]:
+        """Those whose mount may stay on the node."""
+        found = self._named("node", node_id)
+        return [each for each in found if self._known[each].state in MOUNTED and not self._known[each].lost]
+
+    def is_owed(self, node_id: str) -> bool:
+        """Whether the node owes an unmount."""
+        return bool(self._debts.get(node_id))
+
+    @property
+    def debts(self) -> int:
+        """How many unmounts all nodes owe."""
+        return sum(map(len, self._debts.values()))
+
+    def load_debt(self, row: DebtRow) -> None:
+        """Take in a debt of a mount as it stands now."""
+        debts = self._debts.setdefault(row.node_id, {})
+        if row.settled_us is None:
+            debts[row.debt_id] = row.attachment_id or ""
+        else:
+            debts.pop(row.debt_id, None)
+
+    def follow(self, decision: Decision) -> None:
+        """A turn has committed."""
+        if decision.kind.name != "attachment" or not isinstance(decision.state, Attachment):
+            return
+        self._take_in(decision.id, decision.state)
+        self._leave(decision.id, decision.state)
+
+    def _leave(self, attachment_id: str, state: Attachment) -> None:
+        """Its rental began to end while this one was being decided: nobody else would tell it."""
+        if state.state not in ("validated", "granted", "mounting", "attached") or self._engine is None:
+            return
+        allocation = self._engine.store.get("allocation", state.allocation_id)
+        if allocation is None or (isinstance(allocation, Allocation) and allocation.state in ENDING):
+            lost = isinstance(allocation, Allocation) and allocation.failure_code in ("node_offline", "node_rebooted")
+            cause = "node_lost" if lost else "release"
+            self._engine.tell("attachment", attachment_id, Envelope(LeaveNode(cause), priority=True))
+
+    def _take_in(self, attachment_id: str, state: object) -> None:
+        known = self._known.pop(attachment_id, None)
+        if known is not None:
+            for key in _keys(known):
+                self._by[key].discard(attachment_id)
+                if not self._by[key]:
+                    del self._by[key]
+        if not isinstance(state, Attachment) or state.state in ENDED:
+            return
+        lost = state.leaving.cause in ("node_lost", "acknowledged")
+        known = Known(
+            state.allocation_id,
+            state.namespace_id,
+            state.node_id or "",
+            state.mode,
+            state.mount_path,
+            state.state,
+            lost,
+        )
+        self._known[attachment_id] = known
+        for key in _keys(known):
+            self._by.setdefault(key, set()).add(attachment_id)
+
+    def _named(self, what: str, name: str) -> list[str]:
+        return sorted(self._by.get((what, name), ()))
+
+
+def _keys(known: Known) -> Iterator[tuple[str, str]]:
+    yield "allocation", known.allocation_id
+    yield "namespace", known.namespace_id
+    yield "node", known.node_id
