@@ -83,8 +83,8 @@ ROWS = (
         compensations=("cancel·state_change", "reverse·state_change", "reverse·external_call"),
         budget=("offline_after_ms", "min_failed_probes"), billing="stop at the last good heartbeat; credit by policy",
         exhaustion="degraded while a debt is open", failure_types=("timeout",),
-        owed=("reverse·side_effect", "compensate·state_change"), cases=("mass_offline", "agent_silent", "detach_failed"), books=("meters", "ledger_entries"),
-        code="actors.allocation.r08_node_loss",
+        owed=("reverse·side_effect", "compensate·state_change"), cases=("mass_offline", "agent_silent", "detach_failed"),
+        books=("meters", "ledger_entries"), code="actors.allocation.r08_node_loss",
     ),
     MatrixRow(
         id="R09", name="force release", step="Admin force-release",
@@ -111,10 +111,12 @@ ROWS = (
         detection="provider adapter result + workflow retry exhaustion",
         action="revoke provider grant if possible; otherwise mark provider drift and block mount; mark attachment "
         "`failed`",
-        owner="Storage Workflow + Provider Adapter", entity="attachment", covers=("provider.grant", "provider.verify", "provider.revoke"),
+        owner="Storage Workflow + Provider Adapter", entity="attachment",
+        covers=("provider.grant", "provider.verify", "provider.revoke"),
         compensations=("reverse·external_call", "compensate·state_change"),
         budget=("grant_tries", "revoke_tries", "provider_backoff_ms"), billing="none", exhaustion="provider_drift",
-        failure_types=("error", "timeout"), cases=("provider_drift",), exhausts="provider_drift", code="actors.attachment.r11_grant",
+        failure_types=("error", "timeout"), cases=("provider_drift",), exhausts="provider_drift",
+        code="actors.attachment.r11_grant",
     ),
     MatrixRow(
         id="R12", name="node mount", step="Storage node mount",
@@ -126,7 +128,8 @@ ROWS = (
         compensations=("reverse·side_effect", "reverse·external_call"),
         budget=("mount_timeout_ms", "unmount_tries", "unmount_backoff_ms"), billing="none",
         exhaustion="as R13", failure_types=("error", "timeout"),
-        owed=("compensate·state_change",), cases=("detach_failed", "provider_drift"), code="actors.attachment.r12_mount",
+        owed=("compensate·state_change",), cases=("detach_failed", "provider_drift"),
+        code="actors.attachment.r12_mount",
     ),
     MatrixRow(
         id="R13", name="detach", step="Storage detach",
@@ -136,8 +139,9 @@ ROWS = (
         "not direct DB update",
         owner="Storage Workflow + Ops", entity="attachment", covers=("agent.unmount",),
         compensations=("compensate·state_change",), budget=("unmount_tries", "unmount_backoff_ms"), billing="none",
-        exhaustion="detach_failed", failure_types=("error", "timeout"), cases=("detach_failed",), exhausts="detach_failed",
-        owed=("reverse·side_effect", "reverse·external_call", "cancel·side_effect"), code="actors.attachment.r13_detach",
+        exhaustion="detach_failed", failure_types=("error", "timeout"), cases=("detach_failed",),
+        exhausts="detach_failed", owed=("reverse·side_effect", "reverse·external_call", "cancel·side_effect"),
+        code="actors.attachment.r13_detach",
     ),
     MatrixRow(
         id="R14", name="quota reconcile", step="Storage quota reconcile",

@@ -4,6 +4,7 @@ from actors.account.kind import ACCOUNT
 from actors.account.messages import RetryMirror
 from actors.allocation.kind import ALLOCATION
 from actors.attachment.kind import ATTACHMENT
+from actors.attachment.messages import Attach
 from actors.detector.kind import DETECTOR
 from actors.grant.kind import GRANT_KIND
 from actors.namespace.kind import NAMESPACE
@@ -141,7 +142,7 @@ RENTAL = Domain(
     name="rental",
     kinds=(ACCOUNT, PAYMENT, NODE, ALLOCATION, ATTACHMENT, NAMESPACE, GRANT_KIND, DETECTOR, *DELIVERY_KINDS),
     steps=STEPS,
-    requests=(*DELIVERY_REQUESTS, RetryMirror),
+    requests=(*DELIVERY_REQUESTS, RetryMirror, Attach),
     matrix=MATRIX,
     cases=CASES,
     rows=RENTAL_ROWS,

@@ -19,7 +19,7 @@ def leave(d: Decision, cause: str, failure_id: str = "") -> list[str]:
 
 
 def wait(d: Decision) -> bool:
-    """The customer is locked out; whether there are attachments to wait for. They are told, and again if it takes long."""
+    """The customer is locked out: tell the attachments, again if it takes long; whether there are any."""
     if not leave(d, "release"):
         return False
     d.timer(SETTLE, d.now_us + LOOK_AGAIN_US)

@@ -84,7 +84,7 @@ def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
 
 
 def finish(d: Decision) -> None:
-    """The customer is locked out, and nothing is attached any more: the release commits, the rest of the cleanup follows."""
+    """The customer is locked out, nothing is attached: the release commits, the rest of the cleanup follows."""
     s: Allocation = d.state
     d.part("ending", ended_us=d.now_us)
     d.to("released")

@@ -4,7 +4,7 @@ Automaton and dispatch; its turns stand in files named by row. It knows no provi
 """
 
 from actors.attachment import node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
-from actors.attachment.messages import AcknowledgeNodeLost, Attach, Detach, RetryDetach
+from actors.attachment.messages import AcknowledgeNodeLost, AttachTo, Detach, RetryDetach
 from actors.attachment.state import Attachment, view_attachment
 from actors.between import DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveNode
 from actors.facts import facts
@@ -13,19 +13,20 @@ from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired, TurnRefused
 
 
-def _attach(s: Attachment | None, m: Attach, d: Decision) -> None:
-    allocation, namespace = facts(d).allocation(m.allocation_id), facts(d).namespace(m.namespace_id)
-    if allocation is None:
-        d.refuse("not_found", f"there is no living allocation {m.allocation_id!r}", field="allocation_id")
+LOOK_AGAIN_US = 250_000  # while a namespace's first answer is awaited
+
+
+def _attach(s: Attachment | None, m: AttachTo, d: Decision) -> None:
+    asked, namespace = m.asked, facts(d).namespace(m.asked.namespace_id)
     accounts = d.env.command.accounts if d.env.command is not None else ("*",)
-    if "*" not in accounts and allocation.account_id not in accounts:
+    if "*" not in accounts and m.account_id not in accounts:
         d.refuse("forbidden", "this caller may not act for the account this belongs to", field="allocation_id")
     if namespace is None:
-        d.refuse("not_found", f"there is no namespace {m.namespace_id!r}", field="namespace_id")
+        d.refuse("not_found", f"there is no namespace {asked.namespace_id!r}", field="namespace_id")
     d.create(Attachment(
-        state="requested", allocation_id=m.allocation_id, account_id=allocation.account_id,
-        namespace_id=m.namespace_id, provider_id=namespace.provider_id, mode=m.mode, mount_path=m.mount_path,
-        requested_us=d.now_us, node_id=allocation.node_id, trace_id=d.trace_id, span_id=d.span_id,
+        state="requested", allocation_id=asked.allocation_id, account_id=m.account_id, node_id=m.node_id,
+        namespace_id=asked.namespace_id, provider_id=namespace.provider_id, mode=asked.mode,
+        mount_path=asked.mount_path, requested_us=d.now_us, trace_id=d.trace_id, span_id=d.span_id,
         timers={"check": d.now_us},
     ))  # fmt: skip
 
@@ -35,6 +36,9 @@ def _check(s: Attachment, d: Decision) -> None:
     if s.state == "validated":
         if not s.undo.code:
             _or_refused(s, d)
+        return
+    if r10_precheck.too_early(s, d):
+        d.timer("check", d.now_us + LOOK_AGAIN_US)
         return
     codes = r10_precheck.failing(s, d)
     if codes:
@@ -141,7 +145,7 @@ ATTACHMENT = ActorKind(
         ("detach_failed", "detaching"): "an operator's word",
     },
     handlers={
-        Attach: _attach,
+        AttachTo: _attach,
         Detach: r13_detach.detach,
         RetryDetach: r13_detach.retry,
         AcknowledgeNodeLost: r13_detach.acknowledge,
@@ -155,7 +159,7 @@ ATTACHMENT = ActorKind(
         TimerFired: _timer,
         TurnRefused: _refused,
     },
-    creates=frozenset({Attach}),
+    creates=frozenset({AttachTo}),
     legal={
         RetryDetach: Legal(("detach_failed",), "retried"),
         AcknowledgeNodeLost: Legal(("detach_failed",), "acknowledged"),

@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+from msgspec import Struct
+
 from actors.fields import AllocationId, AttachmentId, MountPath, NamespaceId
 from amends.domain.api import Asked, Command, Reason, Request
 
@@ -16,12 +18,20 @@ class Attach(Request, frozen=True):
 
     command: ClassVar[Command] = Command(
         subject="cmd.attachment.attach", help="mount a namespace on a rental's node", of="attachment", mints="attach",
-        then=_BEGUN, checks=("mount_path",),
+        then=_BEGUN, checks=("mount_path",), found="rental",
     )  # fmt: skip
     allocation_id: Annotated[AllocationId, Asked("the rental", "--allocation", example="{allocation}")]
     namespace_id: Annotated[NamespaceId, Asked("the namespace", "--namespace", example="acme-data")]
     mode: Annotated[Literal["ro", "rw"], Asked("ro or rw", "--mode", example="rw")]
     mount_path: Annotated[MountPath, Asked("where on the node", "--path", example="/mnt/data")]
+
+
+class AttachTo(Struct, frozen=True):
+    """What an `Attach` becomes: with the account and the node of its rental, which may have ended."""
+
+    asked: Attach
+    account_id: str
+    node_id: str | None
 
 
 class Detach(Request, frozen=True):

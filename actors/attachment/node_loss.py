@@ -1,4 +1,4 @@
-"""The node of an attachment is lost: access is taken back first, as a fence, and the mount is its node's business (R08)."""
+"""The node of an attachment is lost: access is taken back first, as a fence; the mount is its node's (R08)."""
 
 from actors.attachment import r11_grant, r13_detach
 from actors.attachment.state import Attachment

@@ -71,6 +71,14 @@ def look(s: Attachment, d: Decision) -> Seen:
     return Seen(know.allocation(s.allocation_id), namespace, know.node(s.node_id or ""), can)
 
 
+def too_early(s: Attachment, d: Decision) -> bool:
+    """The provider has not answered yet what it can do, for the namespace has only just been created."""
+    namespace = look(s, d).namespace
+    if namespace is None or namespace.state != "active":
+        return False
+    return namespace.capabilities is None and namespace.usage.failed == 0
+
+
 def failing(s: Attachment, d: Decision) -> list[str]:
     """The codes of all checks that fail now, in the table's order."""
     seen = look(s, d)

@@ -70,7 +70,7 @@ def unmount(d: Decision, run: Run | None, attempt: int, *, after_us: int = 0) ->
 
 
 def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
-    """A try to undo the mount has ended; exhausted on a living node it goes on as a detach that cannot unmount (R13)."""
+    """A try to undo the mount has ended; exhausted on a living node it is a detach that cannot unmount (R13)."""
     run = find_run(d, s.undo.row)
     if run is None:
         return

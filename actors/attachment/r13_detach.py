@@ -31,7 +31,7 @@ def detach(s: Attachment, m: Detach, d: Decision) -> None:
 
 
 def begin(s: Attachment, d: Decision, cause: str) -> None:
-    """On its way out, by whatever cause but the loss of its node: a mount that was begun is undone, else only access."""
+    """On its way out by any cause but its node's loss: a mount that was begun is undone, else only access."""
     if s.state in ("requested", "validated", "granted"):
         before_mount(s, d, cause)
     elif s.state in ("mounting", "attached") and not s.undo.code:

@@ -104,7 +104,7 @@ NAMESPACE = ActorKind(
     table="namespaces",
     columns={"account_id": str, "provider_id": str},
     state_type=Namespace,
-    states={"active": "rest", "archived": "end"},
+    states={"active": "rest", "archived": "forever"},
     transitions={("", "active"): "namespace.create", ("active", "archived"): "namespace.archive"},
     handlers={
         CreateNamespace: _create,

@@ -15,7 +15,7 @@ class CreateNamespace(Request, frozen=True):
 
     command: ClassVar[Command] = Command(
         subject="cmd.namespace.create", help="make a namespace known", of="namespace", by="namespace_id",
-        account="account_id", waits="namespace",
+        account="account_id",
     )  # fmt: skip
     namespace_id: NamespaceId
     account_id: Annotated[AccountId, Asked("whose it is", "--account", example="acme")]

@@ -65,12 +65,40 @@ def _answer(machine: Machine, call: StepCall) -> Outcome | None:
         return Outcome("failed", "stale_epoch", highest)
     if node_epoch < agent.node_epoch:
         return Outcome("failed", "stale_epoch", f"stale node epoch {node_epoch}, highest seen {agent.node_epoch}")
-    if kind == "fail":
+    if kind in ("fail", "fail_mounted"):
+        if kind == "fail_mounted":
+            machine.mounts[call.args["attachment_id"]] = dict(call.args)
+        if op == "unmount":
+            return Outcome("failed", "busy", "in use", data={"observed": {"mounted": True}, "holders": ["bash 1"]})
         return Outcome("failed", "agent_failed", "fault injected")
     agent.runtime_epoch, agent.node_epoch = call.epoch, node_epoch
     if op == "reconcile":
-        result = Outcome("done", data={"mounts": [], "users": machine.customers(), "foreign": []})
+        expected = call.args["expected"].get("mounts", [])
+        machine.mounts = {key: each for key, each in machine.mounts.items() if key in expected}
+        inventory = {"mounts": sorted(machine.mounts), "users": machine.customers(), "foreign": []}
+        result = Outcome("done", data=inventory)
+    elif op in ("mount", "probe_mount", "unmount"):
+        result = _mount(machine, op, call, kind)
     else:
         result = Outcome("failed", "unsupported_op", f"this agent does not know the op {op!r}")
     agent.results[call.step_id] = result
     return None if kind == "lose" else result
+
+
+def _mount(machine: Machine, op: str, call: StepCall, kind: str) -> Outcome:
+    attachment_id, attempt_id = call.args["attachment_id"], call.args["attempt_id"]
+    there = machine.mounts.get(attachment_id)
+    if op == "mount":
+        if attempt_id in machine.undone:
+            return Outcome("failed", "undone", "it was unmounted", data={"observed": {"mounted": False}})
+        machine.mounts[attachment_id] = dict(call.args)
+    elif op == "unmount":
+        machine.undone.add(attempt_id)
+        if there is None:
+            return Outcome("done", data={"noop": True})
+        del machine.mounts[attachment_id]
+    elif there is None:
+        return Outcome("failed", "missing", "it is not there", data={"observed": {"mounted": False}})
+    elif kind == "stale":
+        return Outcome("failed", "stale", "it hangs", data={"observed": {"mounted": True}})
+    return Outcome("done", data={"observed": {"mounted": op != "unmount"}})

@@ -5,6 +5,7 @@ The rules are those of `node_users`, which a real machine's scripts keep too; ou
 
 import asyncio
 import base64
+from typing import Any
 
 from msgspec import Struct
 
@@ -43,6 +44,8 @@ class Machine:
         self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
         self.late: list[tuple[str, str]] = []  # of what came of an older epoch or of an attempt that was undone
         self.faults: dict[str, list[Fault]] = {}
+        self.mounts: dict[str, dict[str, Any]] = {}  # by attachment
+        self.undone: set[str] = set()  # attempts
 
     @property
     def host_key(self) -> str:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from actors.account.messages import ResendCredits, RetryMirror
 from actors.account.mirror import CASE as MIRROR_CASE
 from actors.allocation.messages import PostWindow, RequestAllocation
+from actors.attachment.messages import Attach, AttachTo
 from actors.fields import AccountId
 from actors.tables import MeterRow
 from amends.delivery.requests import AcknowledgeCase, RedispatchOutbox, SettleCase
@@ -27,6 +28,8 @@ KeyCheck = Callable[[str], str]
 Check = Callable[[Any, Identity], Any]  # the request as it may go on; raises `Rejected`
 Finder = Callable[[Any], Awaitable[tuple[str, str, Any]]]  # kind and id of the actor, and its message
 
+HOMES = ("/home", "/root")
+MAX_PATH_BYTES = 4096
 GivenUp = Callable[[str], Awaitable[list[dict[str, Any]]]]  # by account: credits that never came to Stripe
 
 
@@ -107,7 +110,21 @@ def checks(customer_key: KeyCheck, host_key: KeyCheck, prices: Mapping[str, int]
         "customer_key": lambda request, who: _keys(request, customer_key),
         "host_key": lambda request, who: _host_key(request, host_key),
         "price": lambda request, who: _priced(request, prices, who),
+        "mount_path": lambda request, who: _path(request),
     }
+
+
+def _path(request: Attach) -> Attach:
+    """A path that says where it leads: nothing of `..` and the like in it."""
+    path = request.mount_path
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise Rejected("invalid_request", f"the path has more than {MAX_PATH_BYTES} bytes", field="mount_path")
+    if any(part in ("", ".", "..") for part in path[1:].split("/")):
+        raise Rejected("invalid_request", "the path must be written plainly: no '..', '.', '//' or '/' at its end",
+                       field="mount_path")  # fmt: skip
+    if any(path == home or path.startswith(home + "/") for home in HOMES):
+        raise Rejected("invalid_request", "a mount never lies in a home", field="mount_path")
+    return request
 
 
 def _keys(request: RequestAllocation, check: KeyCheck) -> RequestAllocation:
@@ -192,4 +209,11 @@ def finders(journal: Journal, given_up: GivenUp = nothing_given_up) -> Mapping[s
             raise Rejected("not_found", f"there is no meter {request.meter_id!r}", field="meter_id")
         return "allocation", found.allocation_id, request
 
-    return {"outbox": outbox, "case": case, "meter": meter, "mirror": mirror}
+    async def rental(request: Attach) -> tuple[str, str, Any]:
+        stored = await journal.read_actor("allocation", request.allocation_id)
+        if stored is None:
+            raise Rejected("not_found", f"there is no allocation {request.allocation_id!r}", field="allocation_id")
+        found = msgspec.json.decode(stored.body)
+        return "attachment", "", AttachTo(request, found["account_id"], found.get("node_id"))
+
+    return {"outbox": outbox, "case": case, "meter": meter, "mirror": mirror, "rental": rental}

@@ -13,7 +13,7 @@ from msgspec import Struct
 from adapters.simulated.stripe_faults import StripeFault
 from amends.ports.journal import Commit
 from amends.values.errors import Refused as RefusedByDatabase
-from supervisors.simulation import events
+from supervisors.simulation import events, storage_stories
 from supervisors.simulation.world import Refused, Running, Tell, World
 
 DEAR = 7_200_000_000_000  # two thousand minor units a second
@@ -27,7 +27,7 @@ class Story(Struct, frozen=True, kw_only=True):
     tell: Tell
     state: str
     compensations: tuple[tuple[str, str], ...]  # (type·what, outcome) of the row's runs, in their order
-    outcome: str = "recovered"
+    outcomes: tuple[str, ...] = ("recovered",)
     meters: int = 0
     payments: dict[str, int] = {}  # what the ledger has that no meter has posted: key and minor units
     limits: dict[str, Any] = {}
@@ -226,5 +226,28 @@ STORIES = (
     Story(
         row="R09", breaks=lambda world: None, tell=_r09, state="released", meters=1,
         compensations=(("cancel·state_change", "success"), ("reverse·state_change", "success")),
+    ),
+    Story(
+        row="R10", breaks=lambda world: None, tell=storage_stories.r10, state="active", meters=1,
+        compensations=(("cancel·decision", "success"),),
+    ),
+    Story(
+        row="R11", breaks=storage_stories.partly, tell=storage_stories.r11, state="active", meters=1,
+        compensations=(("reverse·external_call", "success"),),
+    ),
+    Story(
+        row="R12", breaks=storage_stories.badly_mounted, tell=storage_stories.r11, state="active", meters=1,
+        compensations=(("reverse·side_effect", "success"), ("reverse·external_call", "success")),
+    ),
+    Story(
+        row="R13", breaks=storage_stories.busy, tell=storage_stories.r13, state="active", meters=1,
+        outcomes=("failed", "recovered"), compensations=(
+            ("compensate·state_change", "failure"), ("reverse·side_effect", "success"),
+            ("reverse·external_call", "success"),
+        ), limits={"unmount_tries": 2},
+    ),
+    Story(
+        row="R14", breaks=lambda world: None, tell=storage_stories.r14, state="active", meters=1,
+        compensations=(("compensate·state_change", "success"),),
     ),
 )  # fmt: skip

@@ -22,6 +22,7 @@ from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
 from adapters.simulated.loop import Crashed, VirtualLoop
 from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
+from adapters.simulated.providers import SimulatedProviders, SimulatedProviderSteps
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
 from amends.delivery.notices import NoticeRunner
 from amends.ports.clock import Sources
@@ -40,6 +41,7 @@ from supervisors.invariants.records import Violation
 from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
+from supervisors.provider_reads import ProviderReads
 from supervisors.simulation.points import Points
 from supervisors.stripe_steps import StripeSteps
 from supervisors.timing import timing
@@ -73,6 +75,7 @@ class World:
         self.database = Database((RENTAL,))
         self.bus = SimulatedBus()
         self.machines = SimulatedMachines()
+        self.providers = SimulatedProviders()
         text = BUILT_IN.read_text(encoding="utf-8")
         self.policy_text = text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}")
         self.policy = read(self.policy_text.encode(), "policy.toml")
@@ -180,6 +183,7 @@ class Running:
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
             "stripe": stripe,
+            "provider": ProviderReads(SimulatedProviderSteps(world.providers, faults=self._points, links=links)),
         }
         republishes = Republishes(self._republished)
         core.kernel.engine.listeners.append(republishes.follow)
@@ -274,17 +278,18 @@ class Running:
 
     async def account(self, account_id: str, **more: str) -> None:
         """There is this account."""
-        await self._once("cmd.account.create", account_id, account_id=account_id, **{"currency": "usd", **more})
+        await self.once("cmd.account.create", account_id, account_id=account_id, **{"currency": "usd", **more})
 
     async def node(self, node_id: str, *states: str, **labels: str) -> Machine:
         """There is this node, ready to be rented (or in one of these states)."""
         machine = self.world.machine(node_id)
         ssh = {"host": node_id, "port": 22, "host_key": machine.host_key}
-        await self._once("cmd.node.register", node_id, node_id=node_id, ssh=ssh, labels=labels)
+        await self.once("cmd.node.register", node_id, node_id=node_id, ssh=ssh, labels=labels)
         await self.until(lambda: self.state("node", node_id) in (states or ("ready",)))
         return machine
 
-    async def _once(self, subject: str, key: str, **body: Any) -> None:
+    async def once(self, subject: str, key: str, **body: Any) -> None:
+        """It is so, whoever has seen to it."""
         try:
             await self.ask(subject, key, **body)
         except Refused as refused:

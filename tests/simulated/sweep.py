@@ -63,7 +63,7 @@ def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
     records = records_of(world.database)
     found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
-    return [*found, *world.broken, *_sent_once(world), *mirrored(world), *_as_told(story, world, records)]
+    return [*found, *world.broken, *_sent_once(world), *mirrored(world), *stored(world), *_as_told(story, world, records)]
 
 
 def mirrored(world: World) -> list[Violation]:
@@ -80,6 +80,23 @@ def mirrored(world: World) -> list[Violation]:
             there = {key: [each[1:] for each in made] for key, made in world.stripe.mirrored(customer).items()}
             if wanted != there:
                 found.append(Violation("B5", f"account:{account_id}", f"ledger {wanted}, Stripe {there}"))
+    return found
+
+
+def stored(world: World) -> list[Violation]:
+    """What is mounted and granted is what the attachments say, and nothing else (A7)."""
+    known = {name: msgspec.json.decode(write.body) for (kind, name), write in world.database.tables.states.items()
+             if kind == "attachment"}  # fmt: skip
+    may = {name for name, body in known.items() if body["state"] in ("attached", "detach_failed")}
+    must = {name for name in may if known[name]["state"] == "attached"}
+    found = []
+    mounts = {name for machine in world.machines.machines.values() for name in machine.mounts}
+    if not must <= mounts <= may:
+        found.append(Violation("A7", "mounts", f"there {sorted(mounts)}, attached {sorted(must)}, may {sorted(may)}"))
+    pairs = {(grant["namespace_id"], grant["node_id"]) for grant in world.providers.grants.values()}
+    wanted = {(known[name]["namespace_id"], known[name]["node_id"]) for name in may}
+    if pairs != wanted:
+        found.append(Violation("A7", "grants", f"there {sorted(pairs)}, wanted {sorted(wanted)}"))
     return found
 
 
@@ -102,7 +119,7 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
         found.append(Violation("A2", story.row, f"allocations: {[write.state for write in states]}"))
     own = [row for row in records.of("recovery_run") if row["matrix_row"] == story.row]
     traces = {row["recovery_trace_id"] for row in own}
-    if not own or {row["final_outcome"] for row in own} != {story.outcome}:
+    if not own or {row["final_outcome"] for row in own} != set(story.outcomes):
         found.append(Violation("C6", story.row, f"runs: {[(row['matrix_row'], row['final_outcome']) for row in own]}"))
     undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
                      key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip

@@ -45,7 +45,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     mints: str = ""  # prefix of the id of the actor this creates
     kind: str = ""
     prepare: Callable[[Any, Identity], Any] | None = None
-    locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None  # finds actor and message in the database
+    # finds actor and message in the database; no id: the one that is minted
+    locate: Callable[[Any], Awaitable[tuple[str, str, Any]]] | None = None
     answer: Callable[[Any, Identity], Awaitable[dict[str, Any]]] | None = None  # a question: read, not done
     account: Callable[[Any], str | None] | None = None
     raw: Callable[[bytes, Headers, "Entry"], Awaitable[dict[str, Any]]] | None = None  # takes the body as it came
@@ -251,7 +252,9 @@ class Requests:
             kind, identifier, message = await endpoint.locate(request)
             if kind not in self._engine.kinds:
                 raise Rejected("illegal_transition", f"no release here knows a {kind}; use the one that made it")
-            return kind, identifier, False, message
+            if identifier:
+                return kind, identifier, False, message
+            request = message
         if endpoint.mints:
             now = self._engine.now_us()
             return endpoint.kind, ids.type_id(endpoint.mints, now, self._engine.entropy(10)), True, request
