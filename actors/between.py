@@ -123,6 +123,7 @@ class LeaveGrant(Message, frozen=True):
     attachment_id: str
     work: Work = Work()
     fence: bool = False
+    again: bool = False
 
 
 class GrantReady(Message, frozen=True):

@@ -106,7 +106,8 @@ def refuse(s: Attachment, d: Decision, codes: list[str]) -> None:
 def end(s: Attachment, d: Decision, reason: str) -> None:
     """Into `failed`; the customer is told."""
     d.cancel("check", "mount")
-    d.to("failed", cause=reason, reason=reason, rw_holder=None)
+    d.set(reason=reason, rw_holder=None)
+    d.to("failed", cause=reason)
     notify(
         d, "attachment.failed", account_id=s.account_id, state="failed", cause=reason, failure_code=reason,
     )  # fmt: skip

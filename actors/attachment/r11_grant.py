@@ -72,7 +72,7 @@ def tried(s: Attachment, m: GrantTried, d: Decision) -> None:
         leave(d, run)
 
 
-def leave(d: Decision, run: Run | None, *, fence: bool = False) -> None:
+def leave(d: Decision, run: Run | None, *, fence: bool = False, again: bool = False) -> None:
     """No use for the access any more; where a run goes on its end is an action of that."""
     s: Attachment = d.state
     work = Work()
@@ -80,7 +80,7 @@ def leave(d: Decision, run: Run | None, *, fence: bool = False) -> None:
         action_id, (trace_id, span_id) = run.plan()
         work = Work(action_id, trace_id, span_id)
     d.part("leaving", work=work)
-    d.tell("grant", grant_of(s.namespace_id, s.node_id or ""), LeaveGrant(d.id, work, fence))
+    d.tell("grant", grant_of(s.namespace_id, s.node_id or ""), LeaveGrant(d.id, work, fence, again))
 
 
 def record(s: Attachment, d: Decision, run: Run, gone: GrantGone) -> str:

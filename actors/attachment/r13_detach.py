@@ -55,7 +55,8 @@ def before_mount(s: Attachment, d: Decision, cause: str) -> None:
 
 def _cancelled(d: Decision, cause: str) -> None:
     s: Attachment = d.state
-    d.to("failed", cause=cause, reason=cause, rw_holder=None)
+    d.set(reason=cause, rw_holder=None)
+    d.to("failed", cause=cause)
     notify(d, "attachment.failed", account_id=s.account_id, state="failed", cause=cause, failure_code=cause)
     _tell_rental(d)
 
@@ -78,7 +79,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         elif run is not None:
             run.retry("unmount", mount_ref(s, d.id), True, attempt=m.attempt, duration_ms=m.duration_ms,
                       action_id=m.args.get("action_id", ""))  # fmt: skip
-        r11_grant.leave(d, run)
+        r11_grant.leave(d, run, again=s.leaving.cause == "retry")
         return
     run = failed_step(d, m, run)
     d.part("leaving", key=run.row.id)
@@ -132,7 +133,7 @@ def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     run = _reopened(s, d, "retry", m.reason)
     d.to("detaching", cause="retry", reason=m.reason)
     if s.mount.unmounted:
-        r11_grant.leave(d, run)
+        r11_grant.leave(d, run, again=True)
     else:
         r12_mount.unmount(d, run, 1)
 
@@ -146,7 +147,7 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
         )
     run = _reopened(s, d, "acknowledged", m.reason)
     d.to("detaching", cause="acknowledged", reason=m.reason)
-    r11_grant.leave(d, run, fence=True)
+    r11_grant.leave(d, run, fence=True, again=True)
 
 
 def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:

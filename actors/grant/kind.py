@@ -89,7 +89,9 @@ def _leave(s: GrantState | None, m: LeaveGrant, d: Decision) -> None:
     if users and not m.fence:
         d.tell("attachment", m.attachment_id, GrantGone("shared"))
         return
-    stuck = [held for held in s.held if held.state == "drift"]
+    if m.again:
+        _anew(d)
+    stuck = [held for held in d.state.held if held.state == "drift"]
     if len(stuck) == len(s.held):
         gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED)
         d.tell("attachment", m.attachment_id, gone)
@@ -104,10 +106,15 @@ def _reconcile(s: GrantState | None, m: ReconcileGrant, d: Decision) -> None:
         namespace_id, _, node_id = d.id.rpartition(".")
         d.tell("namespace", namespace_id, GrantReconciled(node_id, GrantGone("none")))
         return
-    d.set(leaving={**s.leaving, "": m.work}, held=tuple(
-        replace(held, state="granted", tries=0) if held.state == "drift" else held for held in s.held
-    ))  # fmt: skip
+    d.set(leaving={**s.leaving, "": m.work})
+    _anew(d)
     _take_back(d, m.work)
+
+
+def _anew(d: Decision) -> None:
+    """What drifted has all its tries again."""
+    held = (replace(held, state="granted", tries=0) if held.state == "drift" else held for held in d.state.held)
+    d.set(held=tuple(held))
 
 
 def _take_back(d: Decision, work: Work) -> None:

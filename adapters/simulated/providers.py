@@ -21,6 +21,7 @@ class SimulatedProviders:
         self.calls: list[tuple[str, str]] = []
         self.faults: dict[str, list[Fault]] = {}
         self.multi_attach = False
+        self.modes, self.prefixes = ["ro", "rw"], list[str]()
 
     def break_next(self, op: str, kind: str, times: int = 1) -> None:
         self.faults.setdefault(op, []).append(Fault(kind, times))
@@ -83,7 +84,7 @@ class SimulatedProviderSteps:
             world.reads += 1
             data = {"used_bytes": world.used.get(args["namespace_id"], 0), "as_of_us": world.reads, "enforced": True}
         elif op == "capabilities":
-            data = {"modes": ["ro", "rw"], "multi_attach": world.multi_attach, "mount_path_prefixes": [],
+            data = {"modes": world.modes, "multi_attach": world.multi_attach, "mount_path_prefixes": world.prefixes,
                     "enforcement": True}  # fmt: skip
         if kind == "partial":
             return Outcome("failed", "partial", "half of it", data={"partial": True, "retryable": True})

@@ -1,0 +1,470 @@
+"""Storage rows R10 to R14 beyond their stories: every precheck, drift, silence, loss, release, sharing and quota."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from supervisors.invariants import committed
+from supervisors.invariants.rest import at_rest
+from supervisors.simulation.storage_stories import ENDED, QUOTA, attach, rented
+from supervisors.simulation.world import Refused, Running, Tell, World
+from tests.simulated.sweep import records_of, stored
+
+SETTLED = ("attached", "detach_failed", *ENDED)
+
+
+def play(tell: Tell, breaks: Callable[[World], object] = lambda world: None, **limits: Any) -> World:
+    """A world after its story, in which nothing is wrong and all is as its attachments say."""
+    world = World(1, **limits)
+    breaks(world)
+    assert world.run(tell)
+    records = records_of(world.database)
+    assert [*committed(records), *at_rest(records), *world.broken, *stored(world)] == []
+    return world
+
+
+def undone(world: World, row: str) -> list[tuple[str, str, str]]:
+    """(type·what, outcome, kind of the target) of the row's records, in their order."""
+    tables = world.database.tables.rows
+    traces = {run["recovery_trace_id"] for run in tables["recovery_run"].values() if run["matrix_row"] == row}
+    found = [each for each in tables["compensation"].values() if each["recovery_trace_id"] in traces]
+    found.sort(key=lambda each: (each["at_us"], each["sequence"]))
+    return [
+        (f"{each['compensation_type']}·{each['compensated_action_type']}", each["target_ref"].partition(":")[0],
+         each["outcome"]) for each in found
+    ]  # fmt: skip
+
+
+def outcomes(world: World, row: str) -> list[str | None]:
+    """Of the row's runs; None for one that is open or degraded."""
+    runs = world.database.tables.rows["recovery_run"].values()
+    return [run["final_outcome"] for run in runs if run["matrix_row"] == row]
+
+
+def cases(world: World, kind: str) -> list[str]:
+    """States of the cases of a kind."""
+    return [case["state"] for case in world.database.tables.rows["ops_case"].values() if case["kind"] == kind]
+
+
+def bodies(world: World, kind: str) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(write.body) for (of, _), write in world.database.tables.states.items() if of == kind]
+
+
+async def once_active(running: Running, key: str, node_id: str) -> str:
+    """A second rental, on its node."""
+    await running.node(node_id)
+    allocation = await running.rent("acme", key)
+    await running.until(lambda: running.state("allocation", allocation) == "active")
+    return allocation
+
+
+async def namespace(running: Running, name: str, **more: Any) -> None:
+    said = {"namespace_id": name, "account_id": "acme", "provider_id": "p1", "quota_bytes": QUOTA}
+    await running.once("cmd.namespace.create", f"namespace-{name}", **{**said, **more})
+
+
+# --- R10: prechecks ---------------------------------------------------------------------------------------------
+
+
+async def _released(running: Running, allocation: str) -> dict[str, Any]:
+    await running.release(allocation, "release")
+    await running.until(lambda: running.state("allocation", allocation) == "released")
+    await running.quiet()
+    return {}
+
+
+async def _foreign(running: Running, allocation: str) -> dict[str, Any]:
+    await running.account("umbrella")
+    await namespace(running, "theirs", account_id="umbrella")
+    return {"namespace_id": "theirs"}
+
+
+async def _draining(running: Running, allocation: str) -> dict[str, Any]:
+    await running.ask("ops.node.drain", "drain", node_id="n1", reason="a new disk")
+    return {}
+
+
+async def _above(running: Running, allocation: str) -> dict[str, Any]:
+    running.world.providers.used["data"] = QUOTA + 10
+    await running.until(lambda: running.body("namespace", "data")["usage"].get("used_bytes", 0) > QUOTA)
+    return {}
+
+
+async def _blocked(running: Running, allocation: str) -> dict[str, Any]:
+    running.world.providers.used["data"] = 2 * QUOTA
+    await running.until(lambda: bool(running.body("namespace", "data").get("flag")))
+    return {}
+
+
+async def _archived(running: Running, allocation: str) -> dict[str, Any]:
+    await running.ask("cmd.namespace.archive", "archive", namespace_id="data")
+    return {}
+
+
+async def _read_only(running: Running, allocation: str) -> dict[str, Any]:
+    running.world.providers.modes = ["ro"]
+    await namespace(running, "paper")
+    return {"namespace_id": "paper"}
+
+
+async def _elsewhere(running: Running, allocation: str) -> dict[str, Any]:
+    running.world.providers.prefixes = ["/mnt", "/srv"]
+    await namespace(running, "strict")
+    return {"namespace_id": "strict", "mount_path": "/mntx/data"}
+
+
+async def _taken(running: Running, allocation: str) -> dict[str, Any]:
+    await namespace(running, "other")
+    await attach(running, allocation, "first", namespace_id="other")
+    return {"mount_path": "/mnt/data/below"}
+
+
+async def _busy(running: Running, allocation: str) -> dict[str, Any]:
+    await attach(running, allocation, "first")
+    return {"mount_path": "/mnt/more"}
+
+
+async def _two(running: Running, allocation: str) -> dict[str, Any]:
+    return {**await _above(running, allocation), **await _draining(running, allocation)}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        pytest.param(_released, "allocation_not_active", id="allocation_not_active"),
+        pytest.param(_foreign, "account_mismatch", id="account_mismatch"),
+        pytest.param(_draining, "node_not_ready", id="node_not_ready"),
+        pytest.param(_above, "quota_exceeded", id="quota_exceeded"),
+        pytest.param(_blocked, "quota_blocked", id="quota_blocked"),
+        pytest.param(_archived, "grant_not_permitted", id="grant_not_permitted"),
+        pytest.param(_read_only, "capability_missing", id="capability_missing"),
+        pytest.param(_elsewhere, "mount_path_not_allowed", id="mount_path_not_allowed"),
+        pytest.param(_taken, "mount_path_taken", id="mount_path_taken"),
+        pytest.param(_busy, "namespace_busy", id="namespace_busy"),
+        pytest.param(_two, "node_not_ready,quota_exceeded", id="all that fail"),
+    ],
+)
+def test_what_cannot_be_attached_fails_before_anything_is_asked_of_anybody(spoil: Any, reason: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        await running.until(lambda: running.body("namespace", "data").get("capabilities") is not None)
+        more = await spoil(running, allocation)
+        asked = len([op for op, _ in running.world.providers.calls if op == "grant"])
+        attachment = await attach(running, allocation, **more)
+        assert running.body("attachment", attachment)["reason"] == reason
+        assert len([op for op, _ in running.world.providers.calls if op == "grant"]) == asked
+        await asyncio.sleep(5)
+        running.world.providers.used.clear()
+        await running.until(lambda: not running.body("namespace", "data").get("flag"))
+
+    world = play(tell, quota_interval_ms=300_000 if reason == "node_not_ready,quota_exceeded" else 300)
+    assert undone(world, "R10") == [("cancel·decision", "attachment", "success")]
+    assert outcomes(world, "R10") == ["recovered"]
+
+
+def test_a_rental_nobody_knows_a_namespace_nobody_knows_and_a_path_into_a_home_are_refused() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        for number, (wrong, code) in enumerate((
+            ({"allocation_id": "alloc_01kb0000000000000000000000"}, "not_found"), ({"namespace_id": "none"}, "not_found"),
+            ({"mount_path": "/home/acme/data"}, "invalid_request"), ({"mount_path": "/mnt/../root"}, "invalid_request"),
+            ({"mount_path": "mnt"}, "invalid_request"), ({"mount_path": "/" + "é" * 2048}, "invalid_request"),
+        )):  # fmt: skip
+            with pytest.raises(Refused) as refused:
+                await attach(running, allocation, f"wrong-{number}", **wrong)
+            assert (wrong, refused.value.code) == (wrong, code)
+
+    play(tell)
+
+
+def test_of_twenty_that_want_to_write_at_once_one_may() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        wishes = [attach(running, allocation, f"attach-{n}", mount_path=f"/mnt/{n}") for n in range(20)]
+        ends = [running.state("attachment", each) for each in await asyncio.gather(*wishes)]
+        assert sorted(ends) == ["attached", *["failed"] * 19]
+
+    world = play(tell)
+    assert {each["reason"] for each in bodies(world, "attachment") if each["state"] == "failed"} == {"namespace_busy"}
+
+
+# --- R11: access ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["fail", "partial", "hang", "lose", "fail_final"])
+def test_access_that_is_not_granted_for_good_is_taken_back(fault: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        running.world.providers.break_next("grant", fault, 99)
+        attachment = await attach(running, allocation)
+        assert running.state("attachment", attachment) == "failed"
+        await running.quiet()
+
+    world = play(tell)
+    assert undone(world, "R11") == [("reverse·external_call", "provider", "success")]
+    assert outcomes(world, "R11") == ["recovered"]
+
+
+def test_access_that_the_provider_keeps_blocks_the_pair_until_an_operator_has_it_reconciled() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        providers = running.world.providers
+        providers.break_next("grant", "partial", 99)
+        providers.break_next("revoke", "keep", 99)
+        attachment = await attach(running, allocation)
+        assert running.state("attachment", attachment) == "failed"
+        assert cases(running.world, "provider_drift") == ["open"]
+        providers.mend()
+        second = await attach(running, allocation, "again")
+        assert running.body("attachment", second)["reason"] == "blocked_by_drift"
+        with pytest.raises(Refused, match="drifted"):
+            await running.ask("ops.provider.reconcile", "wrong", namespace_id="data", node_id="n2", reason="no")
+        await running.ask("ops.provider.reconcile", "reconcile", namespace_id="data", node_id="n1", reason="it is back")
+        await running.until(lambda: not running.body("namespace", "data").get("drift"))
+        third = await attach(running, allocation, "once more")
+        assert running.state("attachment", third) == "attached"
+        await running.quiet()
+
+    world = play(tell)
+    assert undone(world, "R11") == [
+        ("reverse·external_call", "provider", "failure"), ("compensate·state_change", "namespace", "success"),
+        ("reverse·external_call", "provider", "success"),
+    ]  # fmt: skip
+    assert outcomes(world, "R11") == ["failed", "recovered"]
+    assert cases(world, "provider_drift") == ["resolved"]
+
+
+def test_two_of_one_namespace_and_node_share_the_access_and_the_last_one_gives_it_back() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        first = await attach(running, allocation, "first", mode="ro")
+        second = await attach(running, allocation, "second", mode="ro", mount_path="/mnt/more")
+        grants = list(running.world.providers.grants)
+        assert len(grants) == 1
+        for number, attachment in enumerate((first, second)):
+            await running.ask("cmd.attachment.detach", f"detach-{number}", attachment_id=attachment)
+            await running.until(lambda: running.state("attachment", attachment) == "detached")  # noqa: B023
+            assert list(running.world.providers.grants) == (grants if attachment == first else [])
+        await running.quiet()
+
+    play(tell)
+
+
+# --- R12: mounts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "fault"),
+    [("mount", "fail"), ("mount", "fail_mounted"), ("mount", "hang"), ("probe_mount", "stale"), ("probe_mount", "hang")],
+)
+def test_a_mount_that_fails_or_is_not_well_is_undone_and_access_given_back(op: str, fault: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        running.world.machine("n1").break_next(op, fault, 99)
+        attachment = await attach(running, allocation)
+        assert running.state("attachment", attachment) == "failed"
+        await running.quiet()
+
+    world = play(tell)
+    assert undone(world, "R12") == [
+        ("reverse·side_effect", "node", "success"), ("reverse·external_call", "provider", "success"),
+    ]  # fmt: skip
+    assert outcomes(world, "R12") == ["recovered"]
+
+
+def test_while_the_node_is_silent_access_goes_first_and_the_unmount_is_owed() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        machine = running.world.machine("n1")
+        machine.break_next("mount", "lose", 99)
+        data = await running.ask("cmd.attachment.attach", "attach", allocation_id=allocation, namespace_id="data",
+                                 mode="rw", mount_path="/mnt/data")  # fmt: skip
+        attachment = data["attachment"]["attachment_id"]
+        await running.until(lambda: attachment in machine.mounts)
+        machine.beats = False
+        await running.until(lambda: running.state("attachment", attachment) == "failed")
+        assert running.state("node", "n1") == "suspect"
+        assert not running.world.providers.grants
+        assert not any(each["settled_us"] for each in running.world.database.tables.rows["debts"].values())
+        machine.beats = True
+        await running.until(lambda: not machine.mounts)
+        await running.quiet()
+
+    world = play(tell, mount_timeout_ms=900, suspect_after_ms=500, offline_after_ms=60_000)
+    assert undone(world, "R12") == [
+        ("reverse·external_call", "provider", "success"), ("reverse·side_effect", "node", "partial"),
+        ("reverse·side_effect", "node", "success"),
+    ]  # fmt: skip
+    assert outcomes(world, "R12") == ["recovered"]
+
+
+def test_an_undo_that_cannot_unmount_on_a_living_node_ends_as_a_detach_that_was_given_up() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        machine = running.world.machine("n1")
+        machine.break_next("mount", "fail_mounted", 99)
+        machine.break_next("unmount", "fail", 999)
+        attachment = await attach(running, allocation, "attach", "detach_failed")
+        assert running.world.providers.grants
+        machine.mend()
+        await running.ask("ops.attachment.retry_detach", "retry", attachment_id=attachment, reason="it has ended")
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=2)
+    assert outcomes(world, "R12") == ["failed"]
+    assert outcomes(world, "R13") == ["recovered"]
+
+
+# --- R13: detaches ----------------------------------------------------------------------------------------------
+
+
+def test_a_release_goes_on_without_what_cannot_be_unmounted_and_its_node_is_nobodys_until_then() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        machine = running.world.machine("n1")
+        machine.break_next("unmount", "fail", 999)
+        await running.release(allocation, "release")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        assert running.state("attachment", attachment) == "detach_failed"
+        assert running.body("attachment", attachment)["mount"]["holders"] == ["bash 1"]
+        assert cases(running.world, "detach_failed") == ["open"]
+        assert running.core.pool.is_dirty("n1")
+        with pytest.raises(Refused, match="detach_failed"):
+            await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+        with pytest.raises(Refused, match="retry"):
+            await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="no")
+        machine.mend()
+        await running.ask("ops.attachment.retry_detach", "retry", attachment_id=attachment, reason="it has ended")
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        await running.quiet()
+        assert not running.core.pool.is_dirty("n1")
+
+    world = play(tell, unmount_tries=2)
+    assert cases(world, "detach_failed") == ["resolved"]
+
+
+def test_a_release_detaches_what_is_attached_before_it_commits() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        await running.release(allocation, "release")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        assert running.state("attachment", attachment) == "detached"
+        await running.quiet()
+
+    world = play(tell)
+    assert not world.providers.grants
+    assert outcomes(world, "R13") == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_release_in_the_middle_of_an_attach_undoes_what_was_done_of_it(*, force: bool) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        running.world.machine("n1").break_next("mount", "slow", 99)
+        wish = {"allocation_id": allocation, "namespace_id": "data", "mode": "rw", "mount_path": "/mnt/data"}
+        await running.ask("cmd.attachment.attach", "attach", **wish)
+        if force:
+            await running.force(allocation, "force", "platform_fault")
+        else:
+            await running.release(allocation, "release")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        await running.quiet()
+
+    world = play(tell)
+    assert {each["state"] for each in bodies(world, "attachment")} <= set(ENDED)
+    assert not world.providers.grants
+
+
+# --- the node is lost -------------------------------------------------------------------------------------------
+
+
+def test_a_lost_node_loses_its_access_first_and_the_mount_when_it_is_back() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        other = await once_active(running, "other", "n2")
+        machine = running.world.machine("n1")
+        running.world.providers.break_next("revoke", "hang", 1)
+        machine.up = False
+        await running.until(lambda: running.state("attachment", attachment) == "detaching")
+        busy = await attach(running, other, "busy")
+        assert running.body("attachment", busy)["reason"] == "namespace_busy"
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        assert not running.world.providers.grants
+        await attach(running, other, "free")
+        machine.up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        assert attachment not in machine.mounts
+        await running.quiet()
+
+    world = play(tell)
+    assert ("reverse·external_call", "provider", "success") in undone(world, "R08")
+
+
+def test_access_that_the_provider_keeps_of_a_lost_node_needs_a_person() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        running.world.providers.break_next("revoke", "keep", 99)
+        running.world.machine("n1").up = False
+        await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
+        running.world.providers.mend()
+        await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned")
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        running.world.machine("n1").up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        assert not running.world.machine("n1").mounts
+        await running.quiet()
+
+    world = play(tell)
+    assert cases(world, "detach_failed") == ["resolved"]
+
+
+# --- R14: quota -------------------------------------------------------------------------------------------------
+
+
+def test_around_its_quota_nothing_is_blocked_and_far_above_it_is_at_once() -> None:
+    async def tell(running: Running) -> None:
+        await rented(running)
+        providers = running.world.providers
+
+        async def reads(*percent: int) -> bool:
+            for each in percent:
+                providers.used["data"] = QUOTA * each // 100
+                seen = providers.reads
+                await running.until(lambda: providers.reads > seen)  # noqa: B023
+                await running.quiet()
+            return bool(running.body("namespace", "data").get("flag"))
+
+        assert not await reads(101, 99, 101, 99)
+        assert await reads(111)
+        assert await reads(96, 95, 96, 95)
+        assert not await reads(95, 95)
+        assert await reads(101, 101)
+        assert not await reads(0, 0)
+
+    world = play(tell)
+    assert undone(world, "R14") == [("compensate·state_change", "namespace", "success")] * 2
+    assert outcomes(world, "R14") == ["recovered", "recovered"]
+
+
+def test_a_provider_that_does_not_tell_blocks_writers_until_it_does() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        await running.until(lambda: running.body("namespace", "data").get("capabilities") is not None)
+        running.world.providers.break_next("usage", "fail", 5)
+        await running.until(lambda: running.body("namespace", "data").get("flag") == "unknown")
+        refused = await attach(running, allocation, "rw")
+        assert running.body("attachment", refused)["reason"] == "quota_blocked"
+        readable = await attach(running, allocation, "ro", mode="ro")
+        assert running.state("attachment", readable) == "attached"
+        await running.until(lambda: not running.body("namespace", "data").get("flag"))
+
+    world = play(tell)
+    assert outcomes(world, "R14") == ["recovered"]
