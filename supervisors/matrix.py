@@ -83,7 +83,8 @@ ROWS = (
         compensations=("cancel·state_change", "reverse·state_change", "reverse·external_call"),
         budget=("offline_after_ms", "min_failed_probes"), billing="stop at the last good heartbeat; credit by policy",
         exhaustion="degraded while a debt is open", failure_types=("timeout",),
-        owed=("reverse·side_effect", "compensate·state_change"), cases=("mass_offline", "agent_silent", "detach_failed"),
+        owed=("reverse·side_effect", "compensate·state_change"),
+        cases=("mass_offline", "agent_silent", "detach_failed"),
         books=("meters", "ledger_entries"), code="actors.allocation.r08_node_loss",
     ),
     MatrixRow(

@@ -38,6 +38,7 @@ def _hex(text: str, digits: int) -> str:
 ALLOCATION, ATTEMPT, METER, DEBT = _id("alloc"), _id("task"), _id("meter"), _id("debt")
 CASE, NOTIFICATION, EVENT, STEP = _id("case"), _id("ntf"), _id("evt"), _id("step")
 FAILURE, RUN, ACTION, COMPENSATION, AUDIT = _id("fail"), _id("recov"), _id("act"), _id("comp"), _id("aud")
+ATTACHMENT, MOUNT_ATTEMPT, GRANT = _id("attach"), _id("task"), _id("grant")
 ENTITY, USER = f"allocation:{ALLOCATION}", f"node:node-1/user:am-{ids.suffix(ALLOCATION)}"
 COMMAND_TRACE, RUN_TRACE = _hex("command", 32), _hex("run", 32)
 SPAN = _hex("span", 16)
@@ -45,7 +46,7 @@ HOST_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkGFP6jA35xzb5GpLR0Rjjfx
 CUSTOMER_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGn2q0yRkD1zVZQ7eF2p8mT4bLqv0sXhW3uJ6cN9tYwE"
 NAMES: Final = {
     "allocation": ALLOCATION, "notification": NOTIFICATION, "event": EVENT, "case": CASE, "host_key": HOST_KEY,
-    "customer_key": CUSTOMER_KEY, "meter": METER,
+    "customer_key": CUSTOMER_KEY, "meter": METER, "attachment": ATTACHMENT,
 }  # fmt: skip
 
 ACCESS: Final[Json] = msgspec.to_builtins(access_to(ALLOCATION, "10.0.0.11", 22, HOST_KEY))
@@ -69,6 +70,20 @@ ROWS: Final[dict[str, Json]] = {
         "external_ref": "order-7731", "access": ACCESS, "requested_us": T0 + 60_000_000,
         "activated_us": T0 + 60_090_000,
         "ended_us": T0 + 3_660_040_000, "trace_id": COMMAND_TRACE, "version": 21,
+    },
+    "attachment": {
+        "attachment_id": ATTACHMENT, "allocation_id": ALLOCATION, "namespace_id": "acme-data", "node_id": "node-1",
+        "mode": "rw", "mount_path": "/mnt/data", "state": "detached", "reason": None, "attempt_id": MOUNT_ATTEMPT,
+        "grant_id": GRANT, "trace_id": COMMAND_TRACE, "version": 8, "account_id": "acme",
+    },
+    "namespace": {
+        "namespace_id": "acme-data", "account_id": "acme", "provider_id": "nfs-1", "state": "active",
+        "quota_bytes": 107374182400, "used_bytes": 5368709120, "rw_blocked": False, "quota_flag": None, "drift": {},
+        "version": 3,
+    },
+    "provider_grant": {
+        "grant_id": GRANT, "namespace_id": "acme-data", "node_id": "node-1", "provider_id": "nfs-1", "mode": "rw",
+        "state": "revoked",
     },
     "debt": {
         "debt_id": DEBT, "node_id": "node-1", "kind": "user", "target_ref": USER, "allocation_id": ALLOCATION,
@@ -159,7 +174,8 @@ EXPLAINED: Final = explain(
 
 # What a list is asked for beside its limit: one of the view's columns.
 FILTERS: Final[dict[str, str]] = {
-    "account": "stripe_customer_id", "node": "state", "allocation": "account_id", "debt": "node_id",
+    "account": "stripe_customer_id", "node": "state", "allocation": "account_id", "attachment": "allocation_id",
+    "namespace": "account_id", "provider_grant": "namespace_id", "debt": "node_id",
     "meter": "account_id",
     "ledger_entry": "account_id", "payment": "account_id", "stripe_event": "state",
     "notification": "state", "outbox": "state", "step": "entity",

@@ -52,7 +52,7 @@ TIMERS = {
     "deadline": r02_setup.deadline,
     "activate": r03_activation.activate,
     "leave": r09_force_release.leave,
-    attachments.SETTLE: attachments.again,
+    attachments.SETTLE: release.again,
 }
 
 
@@ -103,7 +103,7 @@ ALLOCATION = ActorKind(
         PostWindow: r05_debit.post_window,
         RetryCleanup: r04_cleanup.retry,
         CleanupLost: r04_cleanup.lost,
-        AttachmentSettled: attachments.settled,
+        AttachmentSettled: release.settled,
         StepDone: _step_done,
         TimerFired: _timer,
         TurnRefused: _refused,

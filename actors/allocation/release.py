@@ -8,6 +8,7 @@ from actors.allocation import attachments, billing
 from actors.allocation.messages import ReleaseAllocation
 from actors.allocation.r04_cleanup import LOCK, LOCKOUT, begin_cleanup
 from actors.allocation.state import Allocation, ssh_args, user_ref
+from actors.between import AttachmentSettled
 from actors.facts import facts
 from actors.money.policy import Cause
 from actors.money.settlement import Settlement
@@ -80,6 +81,32 @@ def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
         run.degrade()
     d.part("ending", locked="done" if m.ok else m.outcome.code or "failed")
     if not attachments.wait(d):
+        finish(d)
+
+
+def settled(s: Allocation, m: AttachmentSettled, d: Decision) -> None:
+    """One has ended, or was given up: then the node owes its mount, and the rental says so."""
+    stuck = {*s.ending.stuck} - {m.attachment_id}
+    if m.state == "detach_failed":
+        stuck.add(m.attachment_id)
+    if stuck != {*s.ending.stuck}:
+        d.part("ending", stuck=tuple(sorted(stuck)))
+        d.set(cleanup_pending=s.owing or bool(stuck))
+    _finish_if_settled(d, {m.attachment_id})
+
+
+def again(s: Allocation, d: Decision) -> None:
+    """The timer: whoever is not settled is told again."""
+    if s.state == "releasing" and s.ending.locked and attachments.wait(d):
+        return
+    _finish_if_settled(d, set())
+
+
+def _finish_if_settled(d: Decision, but: set[str]) -> None:
+    """`but`: who has just settled, which the index does not know yet."""
+    s: Allocation = d.state
+    if s.state == "releasing" and s.ending.locked and not {*facts(d).attachments_of(d.id)} - but:
+        d.cancel(attachments.SETTLE)
         finish(d)
 
 

@@ -12,7 +12,6 @@ from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired, TurnRefused
 
-
 LOOK_AGAIN_US = 250_000  # while a namespace's first answer is awaited
 
 

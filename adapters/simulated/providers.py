@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-from msgspec import Struct
-
 from adapters.simulated.faults import CALM, Faults, Links
 from adapters.simulated.machines import Fault
 from amends.ports.steps import Outcome, StepCall

@@ -40,8 +40,8 @@ from supervisors.core import Core
 from supervisors.invariants.records import Violation
 from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
-from supervisors.rental import RENTAL
 from supervisors.provider_reads import ProviderReads
+from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
 from supervisors.stripe_steps import StripeSteps
 from supervisors.timing import timing

@@ -63,7 +63,14 @@ def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
     records = records_of(world.database)
     found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
-    return [*found, *world.broken, *_sent_once(world), *mirrored(world), *stored(world), *_as_told(story, world, records)]
+    return [
+        *found,
+        *world.broken,
+        *_sent_once(world),
+        *mirrored(world),
+        *stored(world),
+        *_as_told(story, world, records),
+    ]
 
 
 def mirrored(world: World) -> list[Violation]:

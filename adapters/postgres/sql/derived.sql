@@ -308,6 +308,17 @@ ON CONFLICT (ledger_key) DO UPDATE SET
     state = excluded.state, generation = excluded.generation, transaction = excluded.transaction,
     jseq = excluded.jseq;
 
+-- name: write_grant
+-- A grant at a storage provider: intended before the provider is asked, and kept for ever (`provider_grant`).
+INSERT INTO provider_grants AS known (
+    grant_id, namespace_id, node_id, provider_id, mode, state, changed_us, jseq
+)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
+)
+ON CONFLICT (grant_id) DO UPDATE SET
+    state = excluded.state, changed_us = excluded.changed_us, jseq = excluded.jseq;
+
 -- name: write_nodes_seen
 -- When the nodes of one part of the fleet were last heard: a checkpoint of the detector, {node: [boot id, us]}.
 INSERT INTO nodes_seen AS known (
@@ -513,6 +524,93 @@ SELECT due_us, body::text AS body FROM allocations WHERE allocation_id = $1;
 -- Every actor that still lives or owes.
 SELECT allocation_id AS id, due_us, body::text AS body FROM allocations
 WHERE live ORDER BY allocation_id;
+
+-- name: state_platform_storage_attachments
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO platform_storage_attachments AS known (
+    attachment_id, state, version, due_us, body, live, ended_state, allocation_id, namespace_id, node_id, account_id,
+    rw_holder
+)
+SELECT
+    attachment_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'allocation_id',
+    body::jsonb ->> 'namespace_id', body::jsonb ->> 'node_id', body::jsonb ->> 'account_id',
+    body::jsonb ->> 'rw_holder'
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    attachment_id, state, version, due_us, body, live, ended_state
+)
+ON CONFLICT (attachment_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state, allocation_id = excluded.allocation_id,
+    namespace_id = excluded.namespace_id, node_id = excluded.node_id, account_id = excluded.account_id,
+    rw_holder = excluded.rw_holder
+WHERE known.version = excluded.version - 1;
+
+-- name: require_platform_storage_attachments
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.attachment_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN platform_storage_attachments AS held ON held.attachment_id = wanted.id
+WHERE held.attachment_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
+
+-- name: free_platform_storage_attachments
+-- Of these, the rows nobody else holds right now.
+SELECT attachment_id AS id FROM platform_storage_attachments WHERE attachment_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_platform_storage_attachments
+-- One actor.
+SELECT due_us, body::text AS body FROM platform_storage_attachments WHERE attachment_id = $1;
+
+-- name: live_platform_storage_attachments
+-- Every actor that still lives or owes.
+SELECT attachment_id AS id, due_us, body::text AS body FROM platform_storage_attachments
+WHERE live ORDER BY attachment_id;
+
+-- name: state_namespaces
+-- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
+INSERT INTO namespaces AS known (
+    namespace_id, state, version, due_us, body, live, ended_state, account_id, provider_id
+)
+SELECT
+    namespace_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
+    body::jsonb ->> 'provider_id'
+FROM unnest(
+    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
+) AS row (
+    namespace_id, state, version, due_us, body, live, ended_state
+)
+ON CONFLICT (namespace_id) DO UPDATE SET
+    state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
+    live = excluded.live, ended_state = excluded.ended_state, account_id = excluded.account_id,
+    provider_id = excluded.provider_id
+WHERE known.version = excluded.version - 1;
+
+-- name: require_namespaces
+-- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
+SELECT held.namespace_id AS id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+JOIN namespaces AS held ON held.namespace_id = wanted.id
+WHERE held.namespace_id = ANY ($2::text[])
+  AND held.state = ANY (string_to_array(wanted.states, ','))
+  AND (wanted.epoch IS NULL OR wanted.epoch = coalesce((held.body ->> 'epoch')::bigint, 0))
+FOR SHARE OF held;
+
+-- name: free_namespaces
+-- Of these, the rows nobody else holds right now.
+SELECT namespace_id AS id FROM namespaces WHERE namespace_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED;
+
+-- name: read_namespaces
+-- One actor.
+SELECT due_us, body::text AS body FROM namespaces WHERE namespace_id = $1;
+
+-- name: live_namespaces
+-- Every actor that still lives or owes.
+SELECT namespace_id AS id, due_us, body::text AS body FROM namespaces
+WHERE live ORDER BY namespace_id;
 
 -- name: state_actors
 -- Compare-and-set; a row whose version does not fit is left alone, and the count tells.
