@@ -17,7 +17,9 @@ from adapters.nats.provider_words import UNREADABLE, Reply, printable, read_repl
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
-TIMEOUT: Final, ABSENT: Final, MALFORMED: Final = "provider_timeout", "provider_absent", "provider_malformed"
+TIMEOUT: Final = "provider_timeout"
+ABSENT: Final = "provider_absent"
+MALFORMED: Final = "provider_malformed"
 Data = dict[str, Any]
 
 
