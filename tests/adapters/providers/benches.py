@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import nats
 import pytest
@@ -29,6 +29,9 @@ FILES = {"a.txt": b"first", "b.bin": bytes(range(256)) * 64}
 STAND_IN = Path(__file__).with_name("exportfs.py")
 
 
+W_co = TypeVar("W_co", bound="World", covariant=True)
+
+
 class World(Protocol):
     """A provider `p1` that holds the namespace `data`."""
 
@@ -39,8 +42,8 @@ class World(Protocol):
     async def kill(self) -> None: ...
 
 
-class Bench:
-    def __init__(self, runner: StepRunner, world: World, *, kind: str) -> None:
+class Bench(Generic[W_co]):
+    def __init__(self, runner: StepRunner, world: W_co, *, kind: str) -> None:
         self.runner, self.world, self.kind = runner, world, kind
 
     async def ask(
@@ -97,7 +100,7 @@ class InMemory:
 
 
 @asynccontextmanager
-async def in_memory(base: Path) -> AsyncIterator[Bench]:
+async def in_memory(base: Path) -> AsyncIterator[Bench[World]]:
     world = SimulatedProviders()
     made = InMemory(world)
     yield Bench(SimulatedProviderSteps(world, now_us=lambda: 1_700_000_000_000_000), made, kind="memory")
@@ -186,7 +189,7 @@ class OnNats:
 
 
 @asynccontextmanager
-async def on_nats(base: Path) -> AsyncIterator[Bench]:
+async def on_nats(base: Path) -> AsyncIterator[Bench[World]]:
     async with server(base) as url, steps(url) as runner:
         world = OnNats(url, base)
         await world.start()
@@ -203,7 +206,7 @@ class Program:
     """`amends provider nfs` in a process of its own; with `bind` nothing is exported."""
 
     def __init__(self, url: str, base: Path, *, bind: bool = False, more: tuple[str, ...] = ()) -> None:
-        self.base, self.bind, self.root = base, bind, base / "srv"
+        self.base, self.root = base, base / "srv"
         (self.root / "data").mkdir(parents=True)
         for name, content in FILES.items():
             (self.root / "data" / name).write_bytes(content)
@@ -221,9 +224,6 @@ class Program:
         kind = {"lose": "slow", "keep": "lie", "partial": "narrow"}.get(kind, kind)
         with (self.base / "fault").open("a") as file:
             file.write(f"{option} {kind}\n")
-
-    def calls(self) -> list[str]:
-        return (self.base / "calls").read_text().splitlines()
 
     def access(self) -> Access:
         table = self.base / "etab"
@@ -250,7 +250,7 @@ class Program:
 
 
 @asynccontextmanager
-async def a_program(base: Path, *, bind: bool = False, more: tuple[str, ...] = ()) -> AsyncIterator[Bench]:
+async def a_program(base: Path, *, bind: bool = False, more: tuple[str, ...] = ()) -> AsyncIterator[Bench[Program]]:
     async with server(base) as url, steps(url) as runner:
         world = Program(url, base, bind=bind, more=more)
         await world.start()
@@ -284,7 +284,7 @@ async def steps(url: str) -> AsyncIterator[ProviderSteps]:
         await client.close()
 
 
-async def answers(bench: Bench) -> None:
+async def answers(bench: Bench[Any]) -> None:
     """Wait until the provider serves; an epoch of 0 leaves no trace."""
     async with asyncio.timeout(PATIENCE_S):
         while (await bench.ask("capabilities", timeout_ms=1000, epoch=0)).code in (
@@ -294,20 +294,20 @@ async def answers(bench: Bench) -> None:
             await asyncio.sleep(0.02)
 
 
-async def again(bench: Bench) -> None:
+async def again(bench: Bench[Any]) -> None:
     """The provider is killed and started anew."""
     await bench.world.kill()
     await bench.world.start()
     await answers(bench)
 
 
-KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Bench]]] = {
+KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Bench[Any]]]] = {
     "in memory": in_memory, "service on NATS": on_nats, "nfs program on NATS": a_program,
 }  # fmt: skip
 
 
 @pytest.fixture(params=list(KINDS))
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench[World]]:
     base = scratch("amends-provider-")
     try:
         async with KINDS[request.param](base) as made:

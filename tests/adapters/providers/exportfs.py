@@ -4,6 +4,7 @@ Lines of `fault`: OPTION KIND, such as `-u hang`; each is used up by one call. `
 """
 
 import fcntl
+import os
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> int:
             calls.write(" ".join(ARGUMENTS) + "\n")
         kind = fault()
     if kind == "hang":
+        (HOME / "pid").write_text(f"{os.getpid()}\n")
         time.sleep(3600)
     if kind == "fail":
         sys.stderr.write("exportfs: it does not work today\n")
