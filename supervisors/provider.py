@@ -24,7 +24,7 @@ from supervisors.nats_options import nats_options
 from supervisors.settings import load
 
 DONE: Final = 0
-CLOSE_S: Final = 2.0
+CLOSE_S: Final = 1.5
 OPTIONS: Final = re.compile(r"[A-Za-z0-9_=.:,@/-]{0,512}")  # of an export; whoever starts the program writes them
 MOUNT_OPTIONS: Final = re.compile(r"[A-Za-z0-9_=.:,-]{0,512}")  # these go over the wire
 SERVER: Final = re.compile(r"[A-Za-z0-9:][A-Za-z0-9._:-]{0,254}")

@@ -24,7 +24,8 @@ from adapters.nats.turns import Turns
 from amends.ports.storage import Backend, Mode, Trouble
 
 log = logging.getLogger("amends.provider")
-MAX_UNDER_WAY: Final = 256
+MAX_UNDER_WAY: Final = 1024
+MAX_PENDING: Final = 8192  # read from the connection and not begun
 LOOK_S: Final = 0.5  # between two looks whether the connection is closed for good
 Reply = dict[str, Any]
 GONE: Final[Reply] = {"granted": False, "mode": ""}
@@ -52,7 +53,7 @@ class ProviderService:
         """Serve on an open connection until it is closed for good."""
         subscription = await client.subscribe(
             f"amends.v1.provider.{self.node_id}.*", cb=self._on_request,
-            pending_msgs_limit=MAX_UNDER_WAY, pending_bytes_limit=MAX_UNDER_WAY * MAX_REQUEST_BYTES,
+            pending_msgs_limit=MAX_PENDING, pending_bytes_limit=MAX_UNDER_WAY * MAX_REQUEST_BYTES,
         )  # fmt: skip
         try:
             while not client.is_closed:  # noqa: ASYNC110 - the driver tells that to nobody but its opener
@@ -95,14 +96,15 @@ class ProviderService:
         The server of a storage host forgets its exports when it is restarted itself.
         """
         self._store.forget(self._now())
-        for held in self._store.all():
-            if held.settled or not held.address or not (held.applied or held.revoked_us):
-                continue
-            try:
-                async with self._turns.of(held.namespace_id):
-                    await self._settle(held)
-            except Trouble as trouble:
-                log.warning("%s of %s: %s", held.grant_id, held.namespace_id, trouble.message)
+        owed = [held for held in self._store.all() if not held.settled and (held.applied or held.revoked_us)]
+        await asyncio.gather(*map(self._restored, owed))
+
+    async def _restored(self, held: Held) -> None:
+        try:
+            async with self._turns.of(held.namespace_id):
+                await self._settle(held)
+        except Trouble as trouble:
+            log.warning("%s of %s: %s", held.grant_id, held.namespace_id, trouble.message)
 
     async def answer(self, op: str, data: bytes) -> Reply:
         """The reply to a request. Raises what nobody expects."""

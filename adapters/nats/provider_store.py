@@ -110,7 +110,7 @@ class ProviderStore:
 
     def of(self, namespace_id: str, address: str) -> Iterator[Held]:
         """Grants of one access that may still be there: not revoked, or not yet seen to be gone."""
-        for held in self._held.values():
+        for held in self.all():  # a copy: a thread may be writing another one
             if (held.namespace_id, held.address) == (namespace_id, address) and not held.settled:
                 yield held
 

@@ -205,9 +205,11 @@ def _grant(provider: Provider, args: Data, now_us: int, kind: str) -> Outcome:
         return _failed("revoked", "this grant was taken back before")
     if grant is not None and (grant.node_address, grant.mode) != (args["node_address"], args["mode"]):
         return _mismatch()
+    pair = args["namespace_id"], args["node_address"]
+    if grant is None:  # written down before it is done
+        provider.grants[args["grant_id"]] = GrantMade(pair[0], args["node_id"], pair[1], args["mode"])
     if args["namespace_id"] not in provider.namespaces:
         return _failed("no_such_namespace", "an operator makes it before it is used")
-    pair = args["namespace_id"], args["node_address"]
     if kind != "lie":
         provider.grants[args["grant_id"]] = GrantMade(pair[0], args["node_id"], pair[1], args["mode"], applied=True)
         provider.settle(*pair)

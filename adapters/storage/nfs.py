@@ -22,6 +22,7 @@ from amends.ports.storage import Capabilities, Mode, Trouble, Usage
 log = logging.getLogger("amends.provider")
 EXPORT_OPTIONS: Final = "sync,no_subtree_check,root_squash"
 CLIENTS: Final = Path("/proc/fs/nfsd/clients")
+AT_ONCE: Final = 8  # programs that run
 Exports = dict[tuple[str, str], Mode]  # by path and address
 
 
@@ -35,7 +36,7 @@ class NfsBackend:
     ) -> None:  # fmt: skip
         self._directories, self._usages, self._can, self._server = directories, usages, can, server
         self._exportfs, self._options, self._mount_options = tuple(exportfs), export_options, mount_options
-        self._clients = clients
+        self._clients, self._places = clients, asyncio.Semaphore(AT_ONCE)
 
     def capabilities(self) -> Capabilities:
         """As the program was told."""
@@ -56,7 +57,7 @@ class NfsBackend:
         path = str(self._directories.existing(namespace_id))
         before = (await self._exports()).get((path, address))
         if before != mode:
-            said = await self._run("-i", "-o", f"{mode},{self._options}", _client(address, path))
+            _, said = await self._run("-i", "-o", f"{mode},{self._options}", _client(address, path))
             if before is not None:
                 await self._flush()
             now = (await self._exports()).get((path, address))
@@ -70,7 +71,7 @@ class NfsBackend:
         path = str(self._directories.path(namespace_id))
         exports, said = await self._exports(), ""
         if (path, address) in exports:
-            said = await self._run("-u", _client(address, path))
+            _, said = await self._run("-u", _client(address, path))
             exports = await self._exports()
         await self._flush()
         if (path, address) in exports:
@@ -90,17 +91,18 @@ class NfsBackend:
         """End measurements."""
         await self._usages.close()
 
-    async def _run(self, *arguments: str) -> str:
-        """What it said; exit status 0 is not asked for, the table tells."""
-        return (await run([*self._exportfs, *arguments]))[1].strip()
+    async def _run(self, *arguments: str) -> tuple[int, str]:
+        async with self._places:
+            status, said = await run([*self._exportfs, *arguments])
+        return status, said.strip()
 
     async def _flush(self) -> None:
-        status, said = await run([*self._exportfs, "-f"])
+        status, said = await self._run("-f")
         if status:
             raise Trouble("flush_failed", f"the kernel's exports were not flushed: {said}", partial=True)
 
     async def _exports(self) -> Exports:
-        status, said = await run([*self._exportfs, "-v"])
+        status, said = await self._run("-v")
         if status:
             raise Trouble("exports_unreadable", f"the export table cannot be read: {said}")
         return parse(said)

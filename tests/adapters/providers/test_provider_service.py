@@ -3,12 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from adapters.nats.provider_service import ProviderService
+from adapters.nats.provider_service import MAX_UNDER_WAY, ProviderService
 from adapters.nats.provider_store import LEAP, TOMBSTONE_US, Held, ProviderStore
+from adapters.nats.provider_words import NEEDED
 from adapters.nats.turns import Turns
 from amends.values.errors import BadConfiguration
 from tests.adapters.providers.benches import Scripted
@@ -183,3 +188,28 @@ async def test_turns_are_kept_only_while_somebody_waits() -> None:
     async with turns.of("a"), turns.of("b"):
         assert len(turns) == 2
     assert len(turns) == 0
+
+
+async def test_too_many_requests_at_once_are_told_to_come_again(made: Made) -> None:
+    replies: list[dict[str, Any]] = []
+
+    async def respond(data: bytes) -> None:
+        replies.append(json.loads(data))
+
+    made.backend.faults = [("grant", "hang")]
+    body = json.dumps(GRANT).encode()
+    message: Any = SimpleNamespace(subject="amends.v1.provider.p1.grant", data=body, reply="_INBOX.x", respond=respond)
+    for _ in range(MAX_UNDER_WAY + 1):
+        await made.service._on_request(message)
+    assert [(reply["code"], reply["retryable"]) for reply in replies] == [("busy", True)]
+    await made.service.close()
+
+
+@given(st.sampled_from([*NEEDED, "delete", ""]), st.binary(max_size=100))
+async def test_bytes_of_any_kind_are_no_request(op: str, data: bytes) -> None:
+    with TemporaryDirectory() as base:
+        made = Made(Path(base))
+        reply = await made.service.answer(op, data)
+        assert (reply["status"], reply["code"] in ("invalid_request", "unsupported_op")) == ("error", True)
+        assert list((Path(base) / "grants").iterdir()) == []
+        await made.service.close()
