@@ -117,7 +117,7 @@ class ProviderStore:
     def widest(self, namespace_id: str, address: str) -> Mode | None:
         """The widest mode of the access that grants in force give; None: there is none."""
         modes = [held.mode for held in self.of(namespace_id, address) if held.applied and held.revoked_us is None]
-        return max(modes, key=WIDER.__getitem__, default=None)
+        return max(modes, key=lambda mode: WIDER[mode], default=None)
 
     def forget(self, now_us: int) -> None:
         """Drop tombstones that are older than 30 days and whose access is known to be gone."""
