@@ -47,6 +47,12 @@ async def _agent(o: argparse.Namespace) -> int:
     return await agent.serve(o.node, o.nats, o.state, o.interval_ms)
 
 
+async def _provider(o: argparse.Namespace) -> int:
+    from supervisors import provider
+
+    return await provider.serve(o)
+
+
 async def _fleet(o: argparse.Namespace) -> int:
     from supervisors import fleet
 
@@ -78,6 +84,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
         "demo": _demo,
         "agent": _agent,
+        "provider nfs": _provider,
         "fleet": _fleet,
         "restore": _restore,
     }

@@ -5,6 +5,7 @@ The clients are those of the other stories: they ask again with the keys they as
 
 from typing import Any
 
+from adapters.simulated.providers import Stored
 from supervisors.simulation.world import Running, World
 
 ENDED = ("detached", "failed")
@@ -17,9 +18,16 @@ async def rented(running: Running) -> str:
     await running.node("n1")
     allocation = await running.rent("acme", "rent")
     await running.until(lambda: running.state("allocation", allocation) == "active")
+    holds(running.world, "data")
     await running.once("cmd.namespace.create", "namespace", namespace_id="data", account_id="acme",
                        provider_id="p1", quota_bytes=QUOTA)  # fmt: skip
     return allocation
+
+
+def holds(world: World, name: str) -> Stored:
+    """The namespace at its provider, made by an operator."""
+    provider = world.provider()
+    return provider.namespaces.get(name) or provider.hold(name, letter=b"dear customer")
 
 
 async def attach(running: Running, allocation: str, key: str = "attach", *states: str, **more: Any) -> str:
@@ -41,7 +49,7 @@ async def r10(running: Running) -> None:
 
 def partly(world: World) -> None:
     """The provider grants only in part, for good."""
-    world.providers.break_next("grant", "partial", 999)
+    world.provider().break_next("grant", "partial", 999)
 
 
 async def r11(running: Running) -> None:
@@ -75,13 +83,13 @@ async def r13(running: Running) -> None:
 
 async def r14(running: Running) -> None:
     """Far above its quota; a writer is refused, until it is well below again."""
-    providers = running.world.providers
+    stored = holds(running.world, "data")
     allocation = await rented(running)
     runs = running.world.database.tables.rows["recovery_run"]
     if not any(row["matrix_row"] == "R14" for row in runs.values()):
-        providers.used["data"] = 2 * QUOTA
+        stored.used_bytes = 2 * QUOTA
     await running.until(lambda: any(row["matrix_row"] == "R14" for row in runs.values()))
-    providers.used["data"] = 0
+    stored.used_bytes = 0
     await running.until(lambda: not running.body("namespace", "data").get("flag"))
     await attach(running, allocation)
     await running.quiet()

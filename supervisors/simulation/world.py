@@ -22,7 +22,7 @@ from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
 from adapters.simulated.loop import Crashed, VirtualLoop
 from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
-from adapters.simulated.providers import SimulatedProviders, SimulatedProviderSteps
+from adapters.simulated.providers import Provider, SimulatedProviders, SimulatedProviderSteps
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
 from amends.delivery.notices import NoticeRunner
 from amends.ports.clock import Sources
@@ -90,6 +90,10 @@ class World:
     def machine(self, node_id: str) -> Machine:
         """A machine that is up."""
         return self.machines.machines.get(node_id) or self.machines.add(node_id)
+
+    def provider(self, provider_id: str = "p1") -> Provider:
+        """A storage provider that serves."""
+        return self.providers.providers.get(provider_id) or self.providers.add(provider_id)
 
     def restore(self, backup: dict[str, Any], reason: str = "the disk is gone") -> int:
         """An older copy of the database is put back and marked as `amends restore` does; the number of the restore."""
@@ -183,7 +187,9 @@ class Running:
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
             "stripe": stripe,
-            "provider": ProviderReads(SimulatedProviderSteps(world.providers, faults=self._points, links=links)),
+            "provider": ProviderReads(
+                SimulatedProviderSteps(world.providers, now_us=sources.wall_us, faults=self._points, links=links)
+            ),
         }
         republishes = Republishes(self._republished)
         core.kernel.engine.listeners.append(republishes.follow)

@@ -100,7 +100,10 @@ def stored(world: World) -> list[Violation]:
     mounts = {name for machine in world.machines.machines.values() for name in machine.mounts}
     if not must <= mounts <= may:
         found.append(Violation("A7", "mounts", f"there {sorted(mounts)}, attached {sorted(must)}, may {sorted(may)}"))
-    pairs = {(grant["namespace_id"], grant["node_id"]) for grant in world.providers.grants.values()}
+    pairs = set(world.provider().access)  # a machine's address is its name
+    for name, stored in world.provider().namespaces.items():
+        if stored.files != {"letter": b"dear customer"}:
+            found.append(Violation("A7", f"namespace:{name}", f"holds {sorted(stored.files)}"))
     wanted = {(known[name]["namespace_id"], known[name]["node_id"]) for name in may}
     if pairs != wanted:
         found.append(Violation("A7", "grants", f"there {sorted(pairs)}, wanted {sorted(wanted)}"))

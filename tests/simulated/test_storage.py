@@ -9,7 +9,7 @@ import pytest
 
 from supervisors.invariants import committed
 from supervisors.invariants.rest import at_rest
-from supervisors.simulation.storage_stories import ENDED, QUOTA, attach, rented
+from supervisors.simulation.storage_stories import ENDED, QUOTA, attach, holds, rented
 from supervisors.simulation.world import Refused, Running, Tell, World
 from tests.simulated.sweep import records_of, stored
 
@@ -38,6 +38,15 @@ def undone(world: World, row: str) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
 
 
+def access_of(world: World) -> list[tuple[str, str]]:
+    """(namespace, address) of all who may mount something."""
+    return sorted(world.provider().access)
+
+
+def access(running: Running) -> list[tuple[str, str]]:
+    return access_of(running.world)
+
+
 def outcomes(world: World, row: str) -> list[str | None]:
     """Of the row's runs; None for one that is open or degraded."""
     runs = world.database.tables.rows["recovery_run"].values()
@@ -62,6 +71,7 @@ async def once_active(running: Running, key: str, node_id: str) -> str:
 
 
 async def namespace(running: Running, name: str, **more: Any) -> None:
+    holds(running.world, name)
     said = {"namespace_id": name, "account_id": "acme", "provider_id": "p1", "quota_bytes": QUOTA}
     await running.once("cmd.namespace.create", f"namespace-{name}", **{**said, **more})
 
@@ -88,13 +98,13 @@ async def _draining(running: Running, allocation: str) -> dict[str, Any]:
 
 
 async def _above(running: Running, allocation: str) -> dict[str, Any]:
-    running.world.providers.used["data"] = QUOTA + 10
+    holds(running.world, "data").used_bytes = QUOTA + 10
     await running.until(lambda: running.body("namespace", "data")["usage"].get("used_bytes", 0) > QUOTA)
     return {}
 
 
 async def _blocked(running: Running, allocation: str) -> dict[str, Any]:
-    running.world.providers.used["data"] = 2 * QUOTA
+    holds(running.world, "data").used_bytes = 2 * QUOTA
     await running.until(lambda: bool(running.body("namespace", "data").get("flag")))
     return {}
 
@@ -105,13 +115,13 @@ async def _archived(running: Running, allocation: str) -> dict[str, Any]:
 
 
 async def _read_only(running: Running, allocation: str) -> dict[str, Any]:
-    running.world.providers.modes = ["ro"]
+    running.world.provider().capabilities["modes"] = ["ro"]
     await namespace(running, "paper")
     return {"namespace_id": "paper"}
 
 
 async def _elsewhere(running: Running, allocation: str) -> dict[str, Any]:
-    running.world.providers.prefixes = ["/mnt", "/srv"]
+    running.world.provider().capabilities["mount_path_prefixes"] = ["/mnt", "/srv"]
     await namespace(running, "strict")
     return {"namespace_id": "strict", "mount_path": "/mntx/data"}
 
@@ -152,12 +162,12 @@ def test_what_cannot_be_attached_fails_before_anything_is_asked_of_anybody(spoil
         allocation = await rented(running)
         await running.until(lambda: running.body("namespace", "data").get("capabilities") is not None)
         more = await spoil(running, allocation)
-        asked = len([op for op, _ in running.world.providers.calls if op == "grant"])
+        asked = len([op for op, _ in running.world.provider().calls if op == "grant"])
         attachment = await attach(running, allocation, **more)
         assert running.body("attachment", attachment)["reason"] == reason
-        assert len([op for op, _ in running.world.providers.calls if op == "grant"]) == asked
+        assert len([op for op, _ in running.world.provider().calls if op == "grant"]) == asked
         await asyncio.sleep(5)
-        running.world.providers.used.clear()
+        holds(running.world, "data").used_bytes = 0
         await running.until(lambda: not running.body("namespace", "data").get("flag"))
 
     world = play(tell, quota_interval_ms=300_000 if reason == "node_not_ready,quota_exceeded" else 300)
@@ -200,7 +210,7 @@ def test_of_twenty_that_want_to_write_at_once_one_may() -> None:
 def test_access_that_is_not_granted_for_good_is_taken_back(fault: str) -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)
-        running.world.providers.break_next("grant", fault, 99)
+        running.world.provider().break_next("grant", fault, 99)
         attachment = await attach(running, allocation)
         assert running.state("attachment", attachment) == "failed"
         await running.quiet()
@@ -213,7 +223,7 @@ def test_access_that_is_not_granted_for_good_is_taken_back(fault: str) -> None:
 def test_access_that_the_provider_keeps_blocks_the_pair_until_an_operator_has_it_reconciled() -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)
-        providers = running.world.providers
+        providers = running.world.provider()
         providers.break_next("grant", "partial", 99)
         providers.break_next("revoke", "keep", 99)
         attachment = await attach(running, allocation)
@@ -244,12 +254,12 @@ def test_two_of_one_namespace_and_node_share_the_access_and_the_last_one_gives_i
         allocation = await rented(running)
         first = await attach(running, allocation, "first", mode="ro")
         second = await attach(running, allocation, "second", mode="ro", mount_path="/mnt/more")
-        grants = list(running.world.providers.grants)
+        grants = access(running)
         assert len(grants) == 1
         for number, attachment in enumerate((first, second)):
             await running.ask("cmd.attachment.detach", f"detach-{number}", attachment_id=attachment)
             await running.until(lambda: running.state("attachment", attachment) == "detached")  # noqa: B023
-            assert list(running.world.providers.grants) == (grants if attachment == first else [])
+            assert access(running) == (grants if attachment == first else [])
         await running.quiet()
 
     play(tell)
@@ -295,7 +305,7 @@ def test_while_the_node_is_silent_access_goes_first_and_the_unmount_is_owed() ->
         machine.beats = False
         await running.until(lambda: running.state("attachment", attachment) == "failed")
         assert running.state("node", "n1") == "suspect"
-        assert not running.world.providers.grants
+        assert not access(running)
         assert not any(each["settled_us"] for each in running.world.database.tables.rows["debts"].values())
         machine.beats = True
         await running.until(lambda: not machine.mounts)
@@ -316,7 +326,7 @@ def test_an_undo_that_cannot_unmount_on_a_living_node_ends_as_a_detach_that_was_
         machine.break_next("mount", "fail_mounted", 99)
         machine.break_next("unmount", "fail", 999)
         attachment = await attach(running, allocation, "attach", "detach_failed")
-        assert running.world.providers.grants
+        assert access(running)
         machine.mend()
         await running.ask("ops.attachment.retry_detach", "retry", attachment_id=attachment, reason="it has ended")
         await running.until(lambda: running.state("attachment", attachment) == "detached")
@@ -366,7 +376,7 @@ def test_a_release_detaches_what_is_attached_before_it_commits() -> None:
         await running.quiet()
 
     world = play(tell)
-    assert not world.providers.grants
+    assert not access_of(world)
     assert outcomes(world, "R13") == []
 
 
@@ -386,7 +396,7 @@ def test_a_release_in_the_middle_of_an_attach_undoes_what_was_done_of_it(*, forc
 
     world = play(tell)
     assert {each["state"] for each in bodies(world, "attachment")} <= set(ENDED)
-    assert not world.providers.grants
+    assert not access_of(world)
 
 
 # --- the node is lost -------------------------------------------------------------------------------------------
@@ -398,13 +408,13 @@ def test_a_lost_node_loses_its_access_first_and_the_mount_when_it_is_back() -> N
         attachment = await attach(running, allocation)
         other = await once_active(running, "other", "n2")
         machine = running.world.machine("n1")
-        running.world.providers.break_next("revoke", "hang", 1)
+        running.world.provider().break_next("revoke", "hang", 1)
         machine.up = False
         await running.until(lambda: running.state("attachment", attachment) == "detaching")
         busy = await attach(running, other, "busy")
         assert running.body("attachment", busy)["reason"] == "namespace_busy"
         await running.until(lambda: running.state("attachment", attachment) == "detached")
-        assert not running.world.providers.grants
+        assert not access(running)
         await attach(running, other, "free")
         machine.up = True
         await running.until(lambda: running.state("node", "n1") == "ready")
@@ -419,10 +429,10 @@ def test_access_that_the_provider_keeps_of_a_lost_node_needs_a_person() -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)
         attachment = await attach(running, allocation)
-        running.world.providers.break_next("revoke", "keep", 99)
+        running.world.provider().break_next("revoke", "keep", 99)
         running.world.machine("n1").up = False
         await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
-        running.world.providers.mend()
+        running.world.provider().mend()
         await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned")
         await running.until(lambda: running.state("attachment", attachment) == "detached")
         running.world.machine("n1").up = True
@@ -440,13 +450,15 @@ def test_access_that_the_provider_keeps_of_a_lost_node_needs_a_person() -> None:
 def test_around_its_quota_nothing_is_blocked_and_far_above_it_is_at_once() -> None:
     async def tell(running: Running) -> None:
         await rented(running)
-        providers = running.world.providers
+        provider, stored = running.world.provider(), holds(running.world, "data")
+
+        def seen() -> int:
+            return len([op for op, _ in provider.calls if op == "usage"])
 
         async def reads(*percent: int) -> bool:
             for each in percent:
-                providers.used["data"] = QUOTA * each // 100
-                seen = providers.reads
-                await running.until(lambda: providers.reads > seen)  # noqa: B023
+                stored.used_bytes, before = QUOTA * each // 100, seen()
+                await running.until(lambda: seen() > before)  # noqa: B023
                 await running.quiet()
             return bool(running.body("namespace", "data").get("flag"))
 
@@ -466,7 +478,7 @@ def test_a_provider_that_does_not_tell_blocks_writers_until_it_does() -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)
         await running.until(lambda: running.body("namespace", "data").get("capabilities") is not None)
-        running.world.providers.break_next("usage", "fail", 5)
+        running.world.provider().break_next("usage", "fail", 5)
         await running.until(lambda: running.body("namespace", "data").get("flag") == "unknown")
         refused = await attach(running, allocation, "rw")
         assert running.body("attachment", refused)["reason"] == "quota_blocked"

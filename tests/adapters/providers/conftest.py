@@ -1,0 +1,5 @@
+"""Providers of all kinds."""
+
+from tests.adapters.providers.benches import bench
+
+__all__ = ["bench"]

@@ -1,0 +1,321 @@
+"""Directories, usage and exports of a storage host, over a stand-in exportfs."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapters.storage.bind import BindBackend
+from adapters.storage.directories import Directories, measure
+from adapters.storage.nfs import NfsBackend, parse
+from adapters.storage.programs import run
+from adapters.storage.usage import FRESH_US, Measured, Quota
+from amends.ports.storage import Capabilities, Trouble
+from amends.values.errors import BadConfiguration
+from tests.adapters.providers.benches import STAND_IN
+
+NOW_US = 1_700_000_000_000_000
+
+
+class Clock:
+    now_us = NOW_US
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> Directories:
+    (tmp_path / "srv" / "data").mkdir(parents=True)
+    return Directories(tmp_path / "srv")
+
+
+@pytest.fixture
+def nfs(tmp_path: Path, directories: Directories, clock: Clock) -> NfsBackend:
+    exportfs = (sys.executable, "-SE", str(STAND_IN), str(tmp_path))
+    return NfsBackend(
+        directories, Measured(directories, clock), Capabilities(), "storage-1", exportfs=exportfs,
+        mount_options="vers=4.2,soft", clients=tmp_path / "clients",
+    )  # fmt: skip
+
+
+def calls(tmp_path: Path) -> list[str]:
+    return [line for line in (tmp_path / "calls").read_text().splitlines() if line != "-v"]
+
+
+# --- exports ---------------------------------------------------------------------------------------------
+
+
+async def test_an_export_is_made_for_one_address_and_nothing_but_that_is_run(nfs: NfsBackend, tmp_path: Path) -> None:
+    path = tmp_path / "srv" / "data"
+    source = await nfs.apply("data", "10.0.0.5", "rw")
+    assert source == {"type": "nfs", "server": "storage-1", "export": str(path), "options": "vers=4.2,soft"}
+    await nfs.apply("data", "10.0.0.5", "rw")
+    assert await nfs.look("data", "10.0.0.5") == "rw"
+    await nfs.withdraw("data", "10.0.0.5")
+    assert await nfs.look("data", "10.0.0.5") == ""
+    assert calls(tmp_path) == [
+        f"-i -o rw,sync,no_subtree_check,root_squash 10.0.0.5:{path}", f"-u 10.0.0.5:{path}", "-f",
+    ]  # fmt: skip
+
+
+async def test_what_is_not_exported_is_flushed_all_the_same(nfs: NfsBackend, tmp_path: Path) -> None:
+    await nfs.withdraw("data", "10.0.0.5")
+    assert calls(tmp_path) == ["-f"]
+
+
+async def test_another_mode_is_flushed_so_that_it_counts_at_once(nfs: NfsBackend, tmp_path: Path) -> None:
+    await nfs.apply("data", "10.0.0.5", "rw")
+    await nfs.apply("data", "10.0.0.5", "ro")
+    assert await nfs.look("data", "10.0.0.5") == "ro"
+    assert calls(tmp_path)[-1] == "-f"
+
+
+async def test_an_address_of_the_sixth_version_stands_in_brackets(nfs: NfsBackend, tmp_path: Path) -> None:
+    address = await nfs.locate("2001:DB8::0:5")
+    assert address == "2001:db8::5"
+    await nfs.apply("data", address, "ro")
+    assert await nfs.look("data", address) == "ro"
+    assert f"[2001:db8::5]:{tmp_path}/srv/data" in calls(tmp_path)[0]
+    await nfs.withdraw("data", address)
+    assert await nfs.look("data", address) == ""
+
+
+async def test_a_name_is_looked_up_when_it_is_granted(nfs: NfsBackend) -> None:
+    assert await nfs.locate("localhost") in ("127.0.0.1", "::1")
+    with pytest.raises(Trouble) as found:
+        await nfs.locate("nowhere.invalid")
+    assert (found.value.code, found.value.retryable) == ("address_unknown", True)
+
+
+async def test_exports_of_other_hands_stay(nfs: NfsBackend, tmp_path: Path) -> None:
+    theirs = [f"{tmp_path}/srv/data|10.0.0.9", "/home/theirs|10.0.0.5", f"{tmp_path}/srv/data|<world>"]
+    (tmp_path / "etab").write_text("".join(f"{each}\trw,sync\n" for each in theirs))
+    await nfs.apply("data", "10.0.0.5", "rw")
+    await nfs.withdraw("data", "10.0.0.5")
+    assert (tmp_path / "etab").read_text() == "".join(f"{each}\trw,sync\n" for each in theirs)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "partial"),
+    [("-i fail", "export_failed", False), ("-i lie", "export_failed", False), ("-i narrow", "export_failed", True),
+     ("-v fail", "exports_unreadable", False)],
+)  # fmt: skip
+async def test_an_export_that_did_not_come_about_is_trouble(
+    nfs: NfsBackend, tmp_path: Path, fault: str, code: str, partial: bool
+) -> None:
+    (tmp_path / "fault").write_text(f"{fault}\n")
+    with pytest.raises(Trouble) as found:
+        await nfs.apply("data", "10.0.0.5", "rw")
+    assert (found.value.code, found.value.partial, found.value.retryable) == (code, partial, True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("-u fail", "still_exported"), ("-u lie", "still_exported"), ("-f fail", "flush_failed")]
+)
+async def test_an_export_that_is_not_gone_is_trouble_until_it_is(
+    nfs: NfsBackend, tmp_path: Path, fault: str, code: str
+) -> None:
+    await nfs.apply("data", "10.0.0.5", "rw")
+    (tmp_path / "fault").write_text(f"{fault}\n")
+    with pytest.raises(Trouble) as found:
+        await nfs.withdraw("data", "10.0.0.5")
+    assert (found.value.code, found.value.partial) == (code, True)
+    await nfs.withdraw("data", "10.0.0.5")
+    assert calls(tmp_path)[-1] == "-f"
+    assert await nfs.look("data", "10.0.0.5") == ""
+
+
+async def test_a_client_loses_its_state_with_its_last_export(
+    nfs: NfsBackend, tmp_path: Path, directories: Directories
+) -> None:
+    (directories.root / "more").mkdir()
+    for number, address in enumerate(("10.0.0.5:871", "10.0.0.6:700", "[::1]:5")):
+        client = tmp_path / "clients" / str(number)
+        client.mkdir(parents=True)
+        (client / "info").write_text(f'clientid: 0x1\naddress: "{address}"\nstatus: confirmed\n')
+        (client / "ctl").touch()
+    await nfs.apply("data", "10.0.0.5", "rw")
+    await nfs.apply("more", "10.0.0.5", "rw")
+
+    def expired() -> list[str]:
+        return [path.parent.name for path in (tmp_path / "clients").glob("*/ctl") if path.read_text() == "expire\n"]
+
+    await nfs.withdraw("data", "10.0.0.5")
+    assert expired() == []
+    await nfs.withdraw("more", "10.0.0.5")
+    assert expired() == ["0"]
+
+
+def test_the_export_table_is_read_as_exportfs_prints_it() -> None:
+    said = (
+        "/srv/nfs/data \n\t\t10.0.0.5(sync,wdelay,hide,no_subtree_check,sec=sys,rw,secure,root_squash,no_all_squash)\n"
+        "/srv/nfs/data \n\t\t2001:db8::5(sync,wdelay,hide,no_subtree_check,sec=sys,ro,secure,root_squash)\n"
+        "/export       \t<world>(sync,wdelay,hide,no_subtree_check,sec=sys,ro,secure,root_squash,no_all_squash)\n"
+    )
+    assert parse(said) == {
+        ("/srv/nfs/data", "10.0.0.5"): "rw", ("/srv/nfs/data", "2001:db8::5"): "ro", ("/export", "<world>"): "ro",
+    }  # fmt: skip
+    assert parse("") == {}
+    assert parse("exportfs: (odd words)") == {}
+
+
+# --- programs --------------------------------------------------------------------------------------------
+
+
+async def test_a_program_that_does_not_end_is_ended() -> None:
+    with pytest.raises(Trouble) as found:
+        await run([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"], 0.5)
+    assert (found.value.code, found.value.partial) == ("program_timeout", True)
+
+
+async def test_a_program_that_is_not_there_or_says_too_much_is_trouble() -> None:
+    with pytest.raises(Trouble, match="is not there"):
+        await run(["/nonexistent/exportfs"])
+    with pytest.raises(Trouble, match="bytes of output"):
+        await run([sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"])
+
+
+# --- directories and usage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("root", ["srv", "/nonexistent/srv"])
+def test_a_root_that_is_none_is_refused(root: str) -> None:
+    with pytest.raises(BadConfiguration, match="absolute path of a directory"):
+        Directories(Path(root))
+
+
+@pytest.mark.parametrize("name", ["a b", "a(b)", "a,b", "ä", "a\\b", "a:b"])
+def test_a_root_that_the_export_table_would_quote_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(BadConfiguration, match="letters, digits"):
+        Directories(tmp_path / name)
+
+
+def test_only_a_directory_that_is_no_link_is_a_namespace(directories: Directories, tmp_path: Path) -> None:
+    (directories.root / "link").symlink_to(tmp_path)
+    (directories.root / "file").touch()
+    for name in ("link", "file", "missing", "../srv", ".", "", "a/b"):
+        with pytest.raises(Trouble) as found:
+            directories.existing(name)
+        assert (found.value.code, found.value.retryable) == ("no_such_namespace", False)
+    assert directories.existing("data") == directories.root / "data"
+
+
+def test_what_is_linked_to_counts_once_or_not_at_all(directories: Directories, tmp_path: Path) -> None:
+    top = directories.root / "data"
+    empty = measure(top, lambda: False)
+    (top / "one").write_bytes(b"x" * 100_000)
+    one = measure(top, lambda: False)
+    assert one - empty >= 100_000
+    (top / "deep").mkdir()
+    folder = measure(top, lambda: False) - one
+    os.link(top / "one", top / "deep" / "again")
+    (tmp_path / "outside").write_bytes(b"x" * 1_000_000)
+    (top / "deep" / "out").symlink_to(tmp_path / "outside")
+    (top / "deep" / "folder").symlink_to(tmp_path)
+    assert measure(top, lambda: False) - one - folder < 50_000
+
+
+def test_another_file_system_is_not_entered(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = directories.root / "data"
+    (top / "mounted").mkdir()
+    (top / "mounted" / "big").write_bytes(b"x" * 1_000_000)
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        found = real(descriptor)
+        other = found.st_ino == (top / "mounted").stat().st_ino
+        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:]), {"st_blocks": 0}) if other else found
+
+    assert measure(top, lambda: False) > 1_000_000
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert measure(top, lambda: False) < 1_000_000
+
+
+def test_what_cannot_be_told_is_not_guessed(directories: Directories) -> None:
+    top = directories.root / "data"
+    folder = os.open(top, os.O_DIRECTORY)
+    for _ in range(25):  # deeper than a path may be long
+        os.mkdir("d" * 200, dir_fd=folder)
+        deeper = os.open("d" * 200, os.O_DIRECTORY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    os.close(folder)
+    with pytest.raises(Trouble) as found:
+        measure(top, lambda: False)
+    assert found.value.code == "usage_unknown"
+    with pytest.raises(Trouble) as stopped:
+        measure(top, lambda: True)
+    assert stopped.value.code == "stopping"
+
+
+async def test_a_measurement_is_kept_for_a_while_with_its_time(directories: Directories, clock: Clock) -> None:
+    measured = Measured(directories, clock)
+    first = await measured.usage("data")
+    assert (first.as_of_us, first.enforced) == (NOW_US, False)
+    (directories.root / "data" / "more").write_bytes(b"x" * 100_000)
+    clock.now_us += FRESH_US - 1
+    assert await measured.usage("data") == first
+    clock.now_us += 1
+    second = await measured.usage("data")
+    assert (second.as_of_us, second.used_bytes > first.used_bytes) == (NOW_US + FRESH_US, True)
+    await measured.close()
+
+
+async def test_a_long_measurement_keeps_nobody_waiting(directories: Directories, clock: Clock) -> None:
+    measured = Measured(directories, clock)
+    first = await measured.usage("data")
+    clock.now_us += FRESH_US
+    for _ in range(2):  # both places are taken
+        await measured._places.acquire()
+    assert await measured.usage("data") == first
+    (directories.root / "other").mkdir()
+    with pytest.raises(Trouble) as found:
+        await measured.usage("other")
+    assert (found.value.code, found.value.retryable) == ("measuring", True)
+    for _ in range(2):
+        measured._places.release()
+    assert (await measured.usage("other")).as_of_us == NOW_US + FRESH_US
+    await measured.close()
+
+
+QUOTA = [sys.executable, "-SE", "-c"]
+
+
+async def test_a_quota_is_what_the_file_system_says_and_enforced_where_there_is_a_limit(
+    directories: Directories, clock: Clock
+) -> None:
+    echo = [*QUOTA, "import sys; print(len(sys.argv[1]), 5000 if sys.argv[2].endswith('/data') else 0)"]
+    (directories.root / "free").mkdir()
+    with_limit = await Quota(directories, clock, echo).usage("data")
+    assert (with_limit.used_bytes, with_limit.as_of_us, with_limit.enforced) == (4, NOW_US, True)
+    assert not (await Quota(directories, clock, echo).usage("free")).enforced
+
+
+@pytest.mark.parametrize(
+    "program", ["print('4 KiB')", "print('-1 5')", "print(1, 2, 3)", "import sys; print(1, 2); sys.exit(1)"]
+)
+async def test_a_quota_program_that_says_something_else_is_trouble(
+    directories: Directories, clock: Clock, program: str
+) -> None:
+    with pytest.raises(Trouble) as found:
+        await Quota(directories, clock, [*QUOTA, program]).usage("data")
+    assert (found.value.code, found.value.retryable) == ("quota_failed", True)
+
+
+async def test_with_bind_access_is_a_table_and_the_source_the_directory(directories: Directories, clock: Clock) -> None:
+    backend = BindBackend(directories, Measured(directories, clock), Capabilities())
+    assert await backend.apply("data", "10.0.0.5", "rw") == {"type": "bind", "path": str(directories.root / "data")}
+    assert await backend.look("data", "10.0.0.5") == "rw"
+    await backend.withdraw("data", "10.0.0.5")
+    await backend.withdraw("data", "10.0.0.5")
+    assert await backend.look("data", "10.0.0.5") == ""
+    with pytest.raises(Trouble):
+        await backend.apply("missing", "10.0.0.5", "rw")
