@@ -3,7 +3,7 @@
 Automaton and dispatch; its turns stand in files named by row. It knows no provider and no agent.
 """
 
-from actors.attachment import node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
+from actors.attachment import mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
 from actors.attachment.messages import AcknowledgeNodeLost, AttachTo, Detach, RetryDetach
 from actors.attachment.state import Attachment, view_attachment
 from actors.between import DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveNode
@@ -76,10 +76,10 @@ def _refused(s: Attachment, m: TurnRefused, d: Decision) -> None:
 
 
 def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
-    if m.name in (r12_mount.MOUNT, r12_mount.PROBE):
+    if m.name in (mount.MOUNT, mount.PROBE):
         if s.state == "mounting":
             r12_mount.mounted(s, m, d)
-    elif m.name == r12_mount.UNMOUNT:
+    elif m.name == mount.UNMOUNT:
         if s.state in ("mounting", "failed"):
             r12_mount.unmounted(s, m, d)
         elif s.state == "detaching":

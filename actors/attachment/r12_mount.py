@@ -3,15 +3,13 @@
 While the node is silent access goes first, as a fence, and the unmount is owed.
 """
 
-from actors.attachment import r10_precheck, r11_grant, r13_detach
+from actors.attachment import mount, r10_precheck, r11_grant, r13_detach
 from actors.attachment.state import Attachment, mount_args, mount_ref
 from actors.between import AttachmentSettled, GrantGone
 from actors.facts import facts
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.recovery import Run, failed_step, find_run
-
-MOUNT, PROBE, UNMOUNT = "agent.mount", "agent.probe_mount", "agent.unmount"
 
 
 def begin(s: Attachment, d: Decision) -> None:
@@ -21,8 +19,8 @@ def begin(s: Attachment, d: Decision) -> None:
     d.require("allocation", s.allocation_id, ("active",))
     args = mount_args(s, d.id)
     undo = {**args, "action_id": ""}
-    step_id = d.step(MOUNT, mount_ref(s, d.id), args, key=f"{s.attempt_id}:mount", undo=undo)
-    made_by = next(owed.of for owed in d.state.owed if owed.what == MOUNT)
+    step_id = d.step(mount.MOUNT, mount_ref(s, d.id), args, key=f"{s.attempt_id}:mount", undo=undo)
+    made_by = next(owed.of for owed in d.state.owed if owed.what == mount.MOUNT)
     d.part("mount", made_by=made_by)
     d.to("mounting", details={"step_id": step_id})
 
@@ -33,8 +31,8 @@ def mounted(s: Attachment, m: StepDone, d: Decision) -> None:
         return
     if not m.ok:
         fail(s, m, d)
-    elif m.name == MOUNT:
-        d.step(PROBE, mount_ref(s, d.id), mount_args(s, d.id), key=f"{s.attempt_id}:probe")
+    elif m.name == mount.MOUNT:
+        d.step(mount.PROBE, mount_ref(s, d.id), mount_args(s, d.id), key=f"{s.attempt_id}:probe")
     else:
         d.to("attached")
 
@@ -44,29 +42,16 @@ def fail(s: Attachment, m: StepDone, d: Decision) -> None:
     run = failed_step(d, m)
     node = facts(d).node(s.node_id or "")
     silent = node is None or node.state in ("suspect", "offline")
-    absent = m.name == MOUNT and (not m.outcome.may_have_run or _not_mounted(m))
+    absent = m.name == mount.MOUNT and (not m.outcome.may_have_run or _not_mounted(m))
     d.part("undo", code=m.outcome.code or "mount_failed", row=run.row.id, fence=silent)
     if absent:
         d.part("mount", unmounted=True)
-        d.undone(UNMOUNT, mount_ref(s, d.id))
+        d.undone(mount.UNMOUNT, mount_ref(s, d.id))
         r11_grant.leave(d, run)
     elif silent:
         r11_grant.leave(d, run, fence=True)
     else:
-        unmount(d, run, 1)
-
-
-def unmount(d: Decision, run: Run | None, attempt: int, *, after_us: int = 0) -> None:
-    """One try to unmount, in the action of a run that says so."""
-    s: Attachment = d.state
-    args = mount_args(s, d.id)
-    trace = None
-    if run is not None:
-        action_id, trace = run.plan()
-        args["action_id"] = action_id
-    d.part("mount", tries=attempt)
-    d.step(UNMOUNT, mount_ref(s, d.id), args, attempt=attempt, after_us=after_us, key=f"{s.attempt_id}:unmount",
-           trace=trace)  # fmt: skip
+        mount.unmount(d, run, 1)
 
 
 def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
@@ -84,9 +69,9 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         return
     run.retry("unmount", mount_ref(s, d.id), False, attempt=m.attempt, duration_ms=m.duration_ms, code=m.outcome.code,
               action_id=m.args.get("action_id", ""))  # fmt: skip
-    d.part("mount", holders=holders(m))
+    d.part("mount", holders=mount.holders(m))
     if m.attempt < d.limits("unmount_tries"):
-        unmount(d, run, m.attempt + 1, after_us=d.limits.delay_us("unmount_backoff_ms", m.attempt, d.id))
+        mount.unmount(d, run, m.attempt + 1, after_us=d.limits.delay_us("unmount_backoff_ms", m.attempt, d.id))
     elif s.state == "failed":
         r13_detach.owe_case(d, run)
     else:
@@ -104,9 +89,9 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
             "reverse", "side_effect", "mount", mount_ref(s, d.id), "partial", of=s.mount.made_by, cause=run.id,
             attempt=0, metadata={"owed": "unmount"},
         )  # fmt: skip
-        r13_detach.owe(d)
+        mount.owe(d)
         run.degrade()
-        unmount(d, run, 1)
+        mount.unmount(d, run, 1)
         r10_precheck.end(d.state, d, s.undo.code)
         return
     if m.result == "failed":
@@ -118,18 +103,13 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
 
 def settle_debt(d: Decision) -> None:
     """The node owes the mount no more."""
-    r13_detach.settle(d)
+    mount.settle(d)
     d.tell("allocation", d.state.allocation_id, AttachmentSettled(d.id, d.state.state))
-
-
-def holders(m: StepDone) -> list[str]:
-    """What an agent named as in the way, as text."""
-    return [str(each)[:200] for each in (m.outcome.data.get("holders") or [])][:32]
 
 
 def _reversed(s: Attachment, m: StepDone, d: Decision, run: Run) -> None:
     d.part("mount", unmounted=True)
-    d.undone(UNMOUNT, m.target)
+    d.undone(mount.UNMOUNT, m.target)
     run.compensate(
         "reverse", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
         attempt=m.attempt, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),

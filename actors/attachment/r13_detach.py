@@ -3,12 +3,11 @@
 Never lazily and never by force. What may still be mounted keeps its namespace busy, its grant, and a debt of its node.
 """
 
-from actors.attachment import r11_grant, r12_mount
+from actors.attachment import mount, r11_grant
 from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
 from actors.attachment.state import Attachment, mount_ref
 from actors.between import AttachmentSettled, GrantGone
 from actors.facts import facts
-from actors.tables import DebtRow
 from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -37,7 +36,7 @@ def begin(s: Attachment, d: Decision, cause: str) -> None:
     elif s.state in ("mounting", "attached") and not s.undo.code:
         d.part("leaving", cause=cause)
         d.to("detaching", cause=cause)
-        r12_mount.unmount(d, None, 1)
+        mount.unmount(d, None, 1)
 
 
 def before_mount(s: Attachment, d: Decision, cause: str) -> None:
@@ -75,7 +74,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
                 attempt=m.attempt, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
                 metadata={"earlier_run": s.leaving.earlier}, supersedes=s.leaving.superseded,
             )  # fmt: skip
-            settle(d)
+            mount.settle(d)
         elif run is not None:
             run.retry("unmount", mount_ref(s, d.id), True, attempt=m.attempt, duration_ms=m.duration_ms,
                       action_id=m.args.get("action_id", ""))  # fmt: skip
@@ -85,10 +84,10 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
     d.part("leaving", key=run.row.id)
     run.retry("unmount", mount_ref(s, d.id), False, attempt=m.attempt, duration_ms=m.duration_ms, code=m.outcome.code,
               action_id=m.args.get("action_id", ""))  # fmt: skip
-    d.part("mount", holders=r12_mount.holders(m))
+    d.part("mount", holders=mount.holders(m))
     if m.attempt < d.limits("unmount_tries"):
         wait_us = d.limits.delay_us("unmount_backoff_ms", m.attempt, d.id)
-        r12_mount.unmount(d, run, m.attempt + 1, after_us=wait_us)
+        mount.unmount(d, run, m.attempt + 1, after_us=wait_us)
     else:
         give_up(d, run, m.outcome.code)
 
@@ -113,7 +112,7 @@ def give_up(d: Decision, run: Run, code: str) -> None:
         "code": code,
     })  # fmt: skip
     run.end("failed")
-    owe(d)
+    mount.owe(d)
     d.part("leaving", earlier=earlier, superseded=superseded, key="")
     d.to("detach_failed", cause=code)
     notify(d, "attachment.detach_failed", account_id=s.account_id, state="detach_failed", cause=code,
@@ -135,7 +134,7 @@ def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     if s.mount.unmounted:
         r11_grant.leave(d, run, again=True)
     else:
-        r12_mount.unmount(d, run, 1)
+        mount.unmount(d, run, 1)
 
 
 def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
@@ -177,32 +176,11 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
                 metadata={"acknowledged": "node lost"}, supersedes=s.leaving.superseded,
             )  # fmt: skip
         run.end("recovered")
-    settle(d)
+    mount.settle(d)
     close_case(d, CASE, "it is detached", d.ref)
     d.set(rw_holder=None, owed=())
     d.to("detached", cause=s.leaving.cause)
     _tell_rental(d)
-
-
-# --- what the node owes ------------------------------------------------------------------------------------
-
-
-def owe(d: Decision) -> None:
-    """The node owes the unmount from now on, unless it does already."""
-    s: Attachment = d.state
-    if not s.mount.debt_id and not s.mount.unmounted:
-        d.part("mount", debt_id=d.mint("debt"), debt_since_us=d.now_us)
-        d.set(owing=True)
-        d.row(_debt(d))
-
-
-def settle(d: Decision) -> None:
-    """It owes it no more."""
-    s: Attachment = d.state
-    if s.mount.debt_id:
-        d.row(_debt(d, d.now_us))
-        d.part("mount", debt_id="", debt_since_us=0)
-    d.set(owing=False)
 
 
 def owe_case(d: Decision, run: Run) -> None:
@@ -214,14 +192,6 @@ def owe_case(d: Decision, run: Run) -> None:
     )  # fmt: skip
     run.escalate(CASE, d.ref, {"node_id": s.node_id, "mount_path": s.mount_path, "holders": s.mount.holders})
     run.end("failed")
-
-
-def _debt(d: Decision, settled_us: int | None = None) -> DebtRow:
-    s: Attachment = d.state
-    return DebtRow(
-        s.mount.debt_id, s.node_id or "", "mount", mount_ref(s, d.id), s.allocation_id, d.id, s.mount.tries,
-        s.mount.debt_since_us, settled_us,
-    )  # fmt: skip
 
 
 def _tell_rental(d: Decision) -> None:

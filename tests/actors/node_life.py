@@ -49,6 +49,12 @@ class Facts:
     def expected_users(self, node_id: str) -> list[str]:
         return self.expected
 
+    def expected_mounts(self, node_id: str) -> list[str]:
+        return []
+
+    def attachments_on(self, node_id: str) -> list[str]:
+        return []
+
     def is_dirty(self, node_id: str) -> bool:
         return self.dirty
 

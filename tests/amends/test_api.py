@@ -81,7 +81,7 @@ def test_a_declaration_that_does_not_hold_together_is_refused_at_the_start() -> 
 
 
 def test_every_command_of_the_rental_has_an_example_and_a_line_of_help() -> None:
-    known = ("allocation", "notification", "event", "case", "host_key", "customer_key", "meter")
+    known = ("allocation", "notification", "event", "case", "host_key", "customer_key", "meter", "attachment")
     names: dict[str, str] = dict.fromkeys(known, "x")
     for subject, request in requests_of((RENTAL,)).items():
         assert request.command is not None
