@@ -170,6 +170,7 @@ LOCAL: Final = (
         Field("node", "the node's name", "--node", required=True),
         Field("nats", "where NATS is; more than one with commas", "--nats"),
         _STATE, Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
+        Field("mounts", "real, or plain: links below the state, without root", "--mounts", default="real"),
     )),
     LocalVerb("fleet", "simulated machines with real agents", (
         Field("nodes", "how many", "--nodes", "int", default=20),
