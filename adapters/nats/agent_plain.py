@@ -42,6 +42,9 @@ class PlainMounts:
 
     def where(self, mount_path: str) -> str:
         """That path below the root. Blocks; raises MountRefused."""
+        path = self._root + mount_path
+        if any(path.startswith(above + "/") for above in self._there(self._kept)):
+            raise MountRefused("path_taken", "it lies in what is mounted")
         return agent_paths.where(self._root, mount_path)
 
     def name_of(self, source: dict[str, Any]) -> str:

@@ -102,6 +102,8 @@ class AgentTasks:
         payload = msgspec.json.encode(task)
         headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}
         future: asyncio.Future[TaskResult] = asyncio.get_running_loop().create_future()
+        if node_id not in self._waiting:
+            self._unasked.pop(node_id, None)
         self._waiting.setdefault(node_id, {})[task_id] = future
         try:
             async with asyncio.timeout(call.timeout_ms / 1000):
