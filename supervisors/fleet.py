@@ -27,8 +27,10 @@ import asyncssh
 from adapters.embedded.ports import free_port
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_link import AgentLink
+from adapters.nats.agent_plain import PlainMounts
 from adapters.simulated.fleet import Fleet
-from adapters.simulated.machine import Users
+from adapters.simulated.machine import Place
+from adapters.simulated.mount_faults import BrokenMounts
 from amends.values.errors import BadConfiguration
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -98,9 +100,18 @@ async def _serve(options: argparse.Namespace, stdin: asyncio.StreamReader) -> No
         user, password = known[node_id]
         return AgentLink([url], name=f"amends-agent-{node_id}", user=user, password=password)
 
-    async def agent(node_id: str, directory: Path, boot_id: str, users: Users) -> None:
-        link = link_of(node_id)
-        one = NodeAgent(node_id, link, directory, interval_ms=options.interval_ms, boot_id=boot_id, users=users)
+    async def agent(place: Place) -> None:
+        link = link_of(place.node_id)
+        plain = PlainMounts(place.root, place.directory, place.boot_id)
+        one = NodeAgent(
+            place.node_id,
+            link,
+            place.directory,
+            interval_ms=options.interval_ms,
+            boot_id=place.boot_id,
+            users=place.users,
+            mounts=BrokenMounts(plain, place.mount_faults),
+        )
         await one.start()
         try:
             await one.wait()

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
-from adapters.nats.agents import Heartbeat, TaskResult
+from adapters.nats.agent_messages import Heartbeat, TaskResult
 from adapters.nats.service import PREFIX, reply_schema
 from adapters.postgres.reading import ENTITIES
 from amends.domain.domain import Domain

@@ -170,6 +170,7 @@ LOCAL: Final = (
         Field("node", "the node's name", "--node", required=True),
         Field("nats", "where NATS is; more than one with commas", "--nats"),
         _STATE, Field("interval_ms", "between two heartbeats", "--interval-ms", "int", default=5000),
+        Field("mounts", "real, or plain: links below the state, without root", "--mounts", default="real"),
     )),
     LocalVerb("provider nfs", "a storage provider: serves the directories below --root to nodes", (
         Field("root", "the directory of the namespaces; an operator makes one in it for each", "--root", "path",

@@ -2,8 +2,8 @@
 
 A task is answered once and its result kept before it is sent, so a repeat gets the same result and does
 nothing. Its time, `ttl_ms`, is counted from its first receipt by a clock that nobody sets: what is over is not begun.
-This release knows one op, `reconcile`: it reports, and takes away mounts of its own record only; with `report_only` not
-even those.
+Tasks of different attachments run side by side, those of one in order, and no task stops the heartbeats. A `reconcile`
+reports, and takes away mounts of the agent's own record only; with `report_only` not even those.
 """
 
 import asyncio
@@ -14,60 +14,54 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from adapters.nats.agent_lanes import Lanes
 from adapters.nats.agent_link import AgentLink
-from adapters.nats.agent_machine import MountTable, NoMounts, customer_users, machine_boot_id
+from adapters.nats.agent_machine import customer_users, machine_boot_id
+from adapters.nats.agent_messages import (
+    MAX_INVENTORY,
+    MAX_NAME,
+    MAX_TASK_BYTES,
+    MOUNT_OPS,
+    PROTO,
+    Expected,
+    Heartbeat,
+    Inventory,
+    MountTask,
+    Observed,
+    Task,
+    TaskResult,
+)
+from adapters.nats.agent_mounting import Mounting
 from adapters.nats.agent_store import AgentStore
-from adapters.nats.agents import MAX_INVENTORY, MAX_NAME, PROTO, Heartbeat, Inventory, TaskResult
+from amends.ports.mounts import Mounts
 
 log = logging.getLogger("amends.agent")
-MAX_TASK_BYTES: Final = 64 * 1024
 PENDING_TASKS: Final = 256
-MAX_NAMES: Final = 4096
+MAX_RUNNING: Final = 512  # tasks that run or wait for their attachment; what comes beyond is asked again
 MAX_WAITING: Final = 1024  # tasks received and not done yet, of which the first receipt is remembered
+TTL_S: Final = 120.0  # of a task that says none
+RECONCILE: Final = ""  # its lane; no attachment is called so
 NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-
-Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Names = Annotated[list[Annotated[str, Meta(max_length=MAX_NAME)]], Meta(max_length=MAX_NAMES)]
-
-
-class Expected(Struct, frozen=True):
-    """What the runtime believes to be on the node: attachment ids and user names."""
-
-    mounts: Names = []
-    users: Names = []
-
-
-class Task(Struct, frozen=True):
-    """`task.<node_id>`; the fields of ops that are not known here are not looked at."""
-
-    task_id: Annotated[str, Meta(min_length=1, max_length=128)]
-    op: Annotated[str, Meta(min_length=1, max_length=64)]
-    node_epoch: Epoch
-    runtime_epoch: Epoch
-    expected: Expected | None = None
-    report_only: bool = False
-    ttl_ms: Annotated[int, Meta(ge=1, le=2**53)] | None = None
-    proto: int = 1
 
 
 class NodeAgent:
     """One node's agent, on a connection of its own or on a link that is lent to it.
 
-    `state_dir` is its own; `options` as nats-py takes them (user, password, …); counters are for display.
+    `state_dir` is its own; without `mounts` it mounts nothing and knows no op but `reconcile`. `options` as nats-py
+    takes them (user, password, …); counters are for display.
     """
 
     def __init__(
         self, node_id: str, servers: Sequence[str] | AgentLink, state_dir: Path, *, interval_ms: int = 5000,
         boot_id: str | None = None, users: Callable[[], Sequence[str]] = customer_users,
-        mounts: MountTable | None = None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        mounts: Mounts | None = None, now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         **options: Any,
     ) -> None:  # fmt: skip
@@ -80,7 +74,9 @@ class NodeAgent:
         self.beats = self.tasks = self.malformed = self.failed = 0
         self._state_dir, self._users, self._now, self._monotonic = state_dir, users, now_us, monotonic
         self._over_at: dict[str, float] = {}  # of tasks received and not done yet, the oldest first
-        self._mounts: MountTable = mounts or NoMounts()
+        self._doing: dict[str, asyncio.Task[None]] = {}
+        self._mounts, self._lanes = mounts, Lanes()
+        self._mounting: Mounting | None = None
         self._decoder = msgspec.json.Decoder(Task)
         self._lent = isinstance(servers, AgentLink)
         name = f"amends-agent-{node_id}"
@@ -92,6 +88,7 @@ class NodeAgent:
         """Take the directory and begin; NATS may come later. Raises StoreUnusable, OSError."""
         if self._running is None:
             self._store = AgentStore(self._state_dir)
+            self._mounting = Mounting(self._store, self._mounts) if self._mounts is not None else None
             self._running = asyncio.create_task(self._link.run(self))
 
     async def wait(self) -> None:
@@ -108,6 +105,11 @@ class NodeAgent:
         if running is not None:
             running.cancel()
             await asyncio.wait({running})
+        doing = list(self._doing.values())
+        for each in doing:
+            each.cancel()
+        if doing:
+            await asyncio.wait(doing)
         if not self._lent:
             await self._link.close()
         if self._store is not None:
@@ -156,7 +158,30 @@ class NodeAgent:
             return
         self.tasks += 1
         kept = store.result(task.task_id)
-        await self._publish(client, "result", kept or await self._answer(store, task))
+        if kept is not None:
+            await self._publish(client, "result", kept)
+        elif task.task_id not in self._doing and len(self._doing) < MAX_RUNNING:
+            self._is_over(task)  # its time begins
+            doing = asyncio.create_task(self._do(client, store, task, message.data))
+            self._doing[task.task_id] = doing
+            doing.add_done_callback(partial(self._ended, task.task_id))
+
+    def _ended(self, task_id: str, doing: asyncio.Task[None]) -> None:
+        del self._doing[task_id]
+        if not doing.cancelled() and (error := doing.exception()) is not None:
+            log.error("the agent of %s failed at %s", self.node_id, task_id, exc_info=error)
+
+    async def _do(self, client: Client, store: AgentStore, task: Task, data: bytes) -> None:
+        of_mount: MountTask | None = None
+        try:
+            if task.op in MOUNT_OPS and self._mounting is not None:
+                of_mount = msgspec.json.decode(data, type=MountTask)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            await self._publish(client, "result", failure(task, "invalid_task", str(error)))
+            return
+        async with self._lanes.of(of_mount.attachment_id if of_mount else RECONCILE):
+            result = await self._answer(store, task, of_mount)
+        await self._publish(client, "result", result)
 
     def _is_over(self, task: Task) -> bool:
         """Whether its time has passed since it was first received here."""
@@ -165,52 +190,71 @@ class NodeAgent:
         now = self._monotonic()
         over_at = self._over_at.setdefault(task.task_id, now + task.ttl_ms / 1000)
         if len(self._over_at) > MAX_WAITING:
-            del self._over_at[next(iter(self._over_at))]
+            del self._over_at[next(each for each in self._over_at if each not in self._doing)]
         return now >= over_at
 
-    async def _answer(self, store: AgentStore, task: Task) -> TaskResult:
-        if task.proto > PROTO:
-            return failure(task, "unsupported_proto", f"this agent speaks up to {PROTO}, the task is of {task.proto}")
-        if self._is_over(task):
-            return failure(task, "expired", "its time is over")
-        stale = store.stale(task.node_epoch, task.runtime_epoch)
-        if stale:
-            return failure(task, "stale_epoch", stale)
+    def _left(self, task: Task) -> float:
+        """The seconds that it may still take, with a tenth left over for its result."""
+        if task.ttl_ms is None:
+            return TTL_S
+        over_at = self._over_at.get(task.task_id, 0.0)
+        return max(0.0, over_at - task.ttl_ms / 10_000 - self._monotonic())
+
+    async def _answer(self, store: AgentStore, task: Task, of_mount: MountTask | None) -> TaskResult:
+        refused = self._refused(store, task)
+        if refused is not None:
+            return refused
         try:
             await asyncio.to_thread(store.raise_epochs, task.node_epoch, task.runtime_epoch)
-            if task.op == "reconcile":
-                if not task.report_only and not await self._take_away(task):
-                    return failure(task, "expired", "its time was over before all of it was done")
-                result = await self._inventory(task)
-            else:
-                result = failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
-            await asyncio.to_thread(store.keep, result)
-            self._over_at.pop(task.task_id, None)
+            result = await self._act(task, of_mount)
+            if result.code != "expired":
+                await asyncio.to_thread(store.keep, result)
+                self._over_at.pop(task.task_id, None)
         except OSError as error:
             log.warning("the agent of %s cannot do or keep %s: %s", self.node_id, task.task_id, error)
             return failure(task, "agent_failed", f"the agent cannot use its disk or machine: {error}")
         return result
 
-    async def _take_away(self, task: Task) -> bool:
+    def _refused(self, store: AgentStore, task: Task) -> TaskResult | None:
+        if task.proto > PROTO:
+            return failure(task, "unsupported_proto", f"this agent speaks up to {PROTO}, the task is of {task.proto}")
+        if self._is_over(task):
+            return failure(task, "expired", "its time is over")
+        stale = store.stale(task.node_epoch, task.runtime_epoch)
+        return failure(task, "stale_epoch", stale) if stale else None
+
+    async def _act(self, task: Task, of_mount: MountTask | None) -> TaskResult:
+        mounting = self._mounting
+        if task.op == "reconcile":
+            if mounting is not None and not task.report_only and not await self._take_away(mounting, task):
+                return failure(task, "expired", "its time was over before all of it was done")
+            return await self._inventory(mounting, task)
+        if of_mount is None or mounting is None:
+            return failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
+        return await mounting.do(task.task_id, task.op, of_mount, partial(self._left, task))
+
+    async def _take_away(self, mounting: Mounting, task: Task) -> bool:
         """Unmount what is not expected; False if the task's time is over before that is done."""
         expected = (task.expected or Expected()).mounts
-        for attachment_id in [each for each in self._mounts.own() if each not in expected]:
-            if self._is_over(task):
-                return False
-            await self._mounts.unmount(attachment_id)
+        for attachment_id in [each for each in mounting.held() if each not in expected]:
+            async with self._lanes.of(attachment_id):
+                if self._is_over(task):
+                    return False
+                await mounting.take_away(attachment_id, partial(self._left, task))
         return True
 
-    async def _inventory(self, task: Task) -> TaskResult:
+    async def _inventory(self, mounting: Mounting | None, task: Task) -> TaskResult:
         users = await asyncio.to_thread(lambda: list(self._users()))
-        inventory = Inventory(_names(self._mounts.own()), _names(users), _names(self._mounts.foreign()))
-        return TaskResult(task.task_id, "ok", "", "", [], {}, inventory)
+        own, foreign = (mounting.own(), await mounting.foreign()) if mounting else ([], [])
+        inventory = Inventory(_names(own), _names(users), _names(foreign))
+        return TaskResult(task.task_id, "ok", "", "", [], Observed(), inventory)
 
 
 def _names(found: Sequence[str]) -> list[str]:
-    """As many, and as much of each, as the runtime takes."""
-    return [name[:MAX_NAME] for name in sorted(found)[:MAX_INVENTORY]]
+    """As many, and as much of each, as the runtime takes; what is no text shows as question marks."""
+    return [name[:MAX_NAME].encode(errors="replace").decode() for name in sorted(found)[:MAX_INVENTORY]]
 
 
 def failure(task: Task, code: str, message: str) -> TaskResult:
     """The result of a task that was not done."""
-    return TaskResult(task.task_id, "error", code, message, [], {})
+    return TaskResult(task.task_id, "error", code, message, [], Observed())

@@ -2,64 +2,34 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta, Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from adapters.nats.agent_messages import (
+    MAX_HEARTBEAT_BYTES,
+    MAX_RESULT_BYTES,
+    MOUNT_OPS,
+    PROTO,
+    SPOKEN,
+    Heartbeat,
+    TaskResult,
+)
+from adapters.nats.agent_outcomes import MALFORMED, outcome
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
 log = logging.getLogger("amends.agents")
 RESEND_S = 0.5
-MAX_HEARTBEAT_BYTES: Final = 16 * 1024
-MAX_RESULT_BYTES: Final = 512 * 1024
-MAX_INVENTORY: Final = 1024  # names of each kind
-MAX_NAME: Final = 255
 MAX_UNASKED: Final = 64  # results read of a node that answer none of its tasks, until the next task
-MALFORMED: Final = "agent_malformed"
-PROTO: Final = 2  # of heartbeats and tasks; 1 is that of agents and runtimes that say none
-SPOKEN: Final = (PROTO - 1, PROTO)
-
-# An agent is believed about its own machine only, and its words go into rows: nothing unprintable, nothing endless.
-BootId = Annotated[str, Meta(pattern=r"^[ -~]{1,128}$(?!\n)")]
-Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]{0,64}$(?!\n)")]
-Names = Annotated[list[Annotated[str, Meta(max_length=MAX_NAME)]], Meta(max_length=MAX_INVENTORY)]
-
-
-class Heartbeat(Struct, frozen=True):
-    """`hb.<node_id>` (api.md 6). `health` is stored as is and reserved."""
-
-    boot_id: BootId
-    seq: int
-    sent_us: int
-    health: dict[str, Any] | None = None
-    version: str | None = None
-    proto: int = 1
-
-
-class Inventory(Struct, frozen=True):
-    """What an agent found on its machine: attachment ids, user names, mounts that are not its own."""
-
-    mounts: Names
-    users: Names
-    foreign: Names = []
-
-
-class TaskResult(Struct, frozen=True):
-    """`result.<node_id>` (api.md 6)."""
-
-    task_id: str
-    status: Literal["ok", "error", "noop"]
-    code: Code | None = None
-    message: str | None = None
-    holders: list[Any] | None = None
-    observed: dict[str, Any] | None = None
-    inventory: Inventory | None = None
+MAX_ANSWERED: Final = 1024
+MOUNT_FIELDS: Final = ("attachment_id", "attempt_id", "namespace_id", "mode", "mount_path", "source")
+Late = Callable[[str, str, TaskResult], None]
 
 
 class Heartbeats:
@@ -99,18 +69,21 @@ class AgentTasks:
     """The step runner `agent`: publishes a task until its result comes or its time is over.
 
     `node_epoch` gives a node's present epoch, None if there is no such node: a task of an older one is not sent; and
-    while `may_act` says no, none is.
+    while `may_act` says no, none is. A result of a task that nobody waits for any more goes to `late` (node, task);
+    without it, and beyond `MAX_UNASKED` of a node until its next task, it is dropped and counted (`unasked`).
     """
 
     def __init__(
         self, client: Client, runtime_epoch: int, now_us: Callable[[], int], node_epoch: Callable[[str], int | None],
-        may_act: Callable[[], bool] = lambda: True,
+        may_act: Callable[[], bool] = lambda: True, late: Late | None = None,
     ) -> None:  # fmt: skip
         self._client, self._epoch, self._now, self._node_epoch = client, runtime_epoch, now_us, node_epoch
-        self._may_act = may_act
+        self._may_act, self._late = may_act, late
         self._waiting: dict[str, dict[str, asyncio.Future[TaskResult]]] = {}  # by node and task
         self._unasked: dict[str, int] = {}  # results of a node that answered none of its tasks
+        self._answered: deque[str] = deque(maxlen=MAX_ANSWERED)  # tasks whose result may come once more
         self._decoder = msgspec.json.Decoder(TaskResult)
+        self.unasked = 0
 
     async def start(self) -> None:
         """Subscribe to results."""
@@ -124,11 +97,13 @@ class AgentTasks:
         task = {
             "task_id": task_id, "op": op, "node_epoch": args["node_epoch"], "runtime_epoch": self._epoch,
             "ttl_ms": call.timeout_ms, "deadline_us": self._now() + call.timeout_ms * 1000, "proto": PROTO,
-            "expected": args["expected"], "report_only": args.get("report_only", False),
+            **_fields(op, args),
         }  # fmt: skip
         payload = msgspec.json.encode(task)
         headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}
         future: asyncio.Future[TaskResult] = asyncio.get_running_loop().create_future()
+        if node_id not in self._waiting:
+            self._unasked.pop(node_id, None)
         self._waiting.setdefault(node_id, {})[task_id] = future
         try:
             async with asyncio.timeout(call.timeout_ms / 1000):
@@ -145,12 +120,14 @@ class AgentTasks:
             self._unasked.pop(node_id, None)
             if not self._waiting[node_id]:
                 del self._waiting[node_id]
-        return _outcome(op, future.result())
+        self._answered.append(task_id)
+        return outcome(op, future.result())
 
     async def _on_result(self, message: Msg) -> None:
         node_id = message.subject.rpartition(".")[2]
-        waiting = self._waiting.get(node_id)
-        if waiting is None or self._unasked.get(node_id, 0) >= MAX_UNASKED:
+        waiting = self._waiting.get(node_id, {})
+        if not self._reads(node_id, waiting):
+            self.unasked += 1
             return  # nobody asked this node, or it says other things than it was asked: not worth reading
         try:
             if len(message.data) > MAX_RESULT_BYTES:
@@ -162,30 +139,30 @@ class AgentTasks:
             bad = TaskResult("", "error", MALFORMED, f"the result cannot be read: {error}")
             for future in waiting.values():
                 _answer(future, bad)
+            self._unasked[node_id] = self._unasked.get(node_id, 0) + (not waiting)
             return
         if result.task_id in waiting:
             _answer(waiting[result.task_id], result)
+            return
+        self._unasked[node_id] = self._unasked.get(node_id, 0) + 1
+        if self._late is not None and result.task_id not in self._answered:
+            self._late(node_id, result.task_id, result)
         else:
-            self._unasked[node_id] = self._unasked.get(node_id, 0) + 1
+            self.unasked += 1
+
+    def _reads(self, node_id: str, waiting: dict[str, asyncio.Future[TaskResult]]) -> bool:
+        if self._unasked.get(node_id, 0) >= MAX_UNASKED:
+            return False
+        return bool(waiting) or (self._late is not None and self._node_epoch(node_id) is not None)
+
+
+def _fields(op: str, args: dict[str, Any]) -> dict[str, Any]:
+    """What the task says besides its op, its epochs and its time."""
+    if op in MOUNT_OPS:
+        return {name: args[name] for name in MOUNT_FIELDS}
+    return {"expected": args["expected"], "report_only": args.get("report_only", False)}
 
 
 def _answer(future: asyncio.Future[TaskResult], result: TaskResult) -> None:
     if not future.done():
         future.set_result(result)
-
-
-def _outcome(op: str, result: TaskResult) -> Outcome:
-    if result.status == "error":
-        return Outcome("failed", result.code or "agent_error", _printable(result.message or ""))
-    if result.inventory is None:
-        if op == "reconcile":
-            return Outcome("failed", MALFORMED, "the result says ok and has no inventory")
-        return Outcome("done")
-    names = {
-        kind: [_printable(name) for name in found] for kind, found in msgspec.to_builtins(result.inventory).items()
-    }
-    return Outcome("done", data=names)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:1000])

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import Callable
 
 from adapters.simulated.faults import CALM, Faults, Links
-from adapters.simulated.machines import Machine, SimulatedMachines
+from adapters.simulated.machine_mounts import FAULTS as MOUNT_OPS
+from adapters.simulated.machines import SLOW_S, Machine, SimulatedMachines
 from amends.ports.steps import Outcome, StepCall
 
 RESEND_S = 0.5
@@ -45,18 +46,20 @@ class AgentSteps:
                 return Outcome("failed", "stale_epoch", "the node was retired or begun anew meanwhile")
             machine = self._fleet.machines.get(node_id)
             if machine is not None and machine.up and self._links.bus and self._may_act():
-                outcome = _answer(machine, call)
+                outcome = await _answer(machine, call)
                 if outcome is not None:
                     return outcome
             await asyncio.sleep(RESEND_S)
 
 
-def _answer(machine: Machine, call: StepCall) -> Outcome | None:
+async def _answer(machine: Machine, call: StepCall) -> Outcome | None:
     """What the agent says, None for nothing: the task or its result is lost on the way."""
     op = call.name.removeprefix("agent.")
     agent, kind = machine.agent, machine.fault(op)
     if kind == "hang":
         return None
+    if kind == "slow":
+        await asyncio.sleep(SLOW_S)
     if call.step_id in agent.results:
         return None if kind == "lose" else agent.results[call.step_id]
     node_epoch = call.args["node_epoch"]
@@ -65,40 +68,22 @@ def _answer(machine: Machine, call: StepCall) -> Outcome | None:
         return Outcome("failed", "stale_epoch", highest)
     if node_epoch < agent.node_epoch:
         return Outcome("failed", "stale_epoch", f"stale node epoch {node_epoch}, highest seen {agent.node_epoch}")
-    if kind in ("fail", "fail_mounted"):
-        if kind == "fail_mounted":
-            machine.mounts[call.args["attachment_id"]] = dict(call.args)
-        if op == "unmount":
-            return Outcome("failed", "busy", "in use", data={"observed": {"mounted": True}, "holders": ["bash 1"]})
+    if kind == "refuse" or (kind == "fail" and op not in MOUNT_OPS):
         return Outcome("failed", "agent_failed", "fault injected")
     agent.runtime_epoch, agent.node_epoch = call.epoch, node_epoch
     if op == "reconcile":
-        expected = call.args["expected"].get("mounts", [])
-        machine.mounts = {key: each for key, each in machine.mounts.items() if key in expected}
-        inventory = {"mounts": sorted(machine.mounts), "users": machine.customers(), "foreign": []}
-        result = Outcome("done", data=inventory)
-    elif op in ("mount", "probe_mount", "unmount"):
-        result = _mount(machine, op, call, kind)
+        result = _reconciled(machine, call)
+    elif op in MOUNT_OPS:
+        result = machine.mounts.act(op, call.args, kind)
     else:
         result = Outcome("failed", "unsupported_op", f"this agent does not know the op {op!r}")
     agent.results[call.step_id] = result
     return None if kind == "lose" else result
 
 
-def _mount(machine: Machine, op: str, call: StepCall, kind: str) -> Outcome:
-    attachment_id, attempt_id = call.args["attachment_id"], call.args["attempt_id"]
-    there = machine.mounts.get(attachment_id)
-    if op == "mount":
-        if attempt_id in machine.undone:
-            return Outcome("failed", "undone", "it was unmounted", data={"observed": {"mounted": False}})
-        machine.mounts[attachment_id] = dict(call.args)
-    elif op == "unmount":
-        machine.undone.add(attempt_id)
-        if there is None:
-            return Outcome("done", data={"noop": True})
-        del machine.mounts[attachment_id]
-    elif there is None:
-        return Outcome("failed", "missing", "it is not there", data={"observed": {"mounted": False}})
-    elif kind == "stale":
-        return Outcome("failed", "stale", "it hangs", data={"observed": {"mounted": True}})
-    return Outcome("done", data={"observed": {"mounted": op != "unmount"}})
+def _reconciled(machine: Machine, call: StepCall) -> Outcome:
+    mounts = machine.mounts
+    if not call.args.get("report_only", False):
+        mounts.take_away(call.args["expected"].get("mounts", []))
+    found = {"mounts": sorted(mounts.mounted), "users": machine.customers(), "foreign": sorted(mounts.foreign)}
+    return Outcome("done", data=found)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from adapters.simulated.machine import AgentFactory, Machine
+from adapters.simulated.mount_faults import MountFault
 from adapters.simulated.ssh_node import Fault
 
 KEPT_CALLS: Final = 10_000
@@ -57,7 +58,7 @@ class Fleet:
             if machine is None:
                 raise FleetCommandError(f"there is no node {command.get('node')!r}")
             answer = await act(machine, {k: v for k, v in command.items() if k not in ("cmd", "node")})
-        except (FleetCommandError, msgspec.MsgspecError, UnicodeDecodeError, OSError, TypeError) as error:
+        except (FleetCommandError, msgspec.MsgspecError, UnicodeDecodeError, OSError, TypeError, ValueError) as error:
             return {"ok": False, "error": str(error)}
         del machine.ssh.calls[:-KEPT_CALLS]
         return {"ok": True, **answer}
@@ -74,6 +75,22 @@ async def _fault(machine: Machine, fields: Mapping[str, Any]) -> Answer:
 
 async def _clear_faults(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
     machine.ssh.faults.clear()
+    return {}
+
+
+async def _mount_fault(machine: Machine, fields: Mapping[str, Any]) -> Answer:
+    rest = dict(fields)
+    machine.mount_faults.inject(str(rest.pop("op", "")), msgspec.convert(rest, MountFault))
+    return {}
+
+
+async def _mount_read_only(machine: Machine, fields: Mapping[str, Any]) -> Answer:
+    machine.mount_faults.read_only = bool(fields.get("on", True))
+    return {}
+
+
+async def _mend_mounts(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
+    machine.mount_faults.mend()
     return {}
 
 
@@ -108,6 +125,9 @@ def _does(
 COMMANDS: dict[str, Callable[[Machine, Mapping[str, Any]], Awaitable[Answer]]] = {
     "fault": _fault,
     "clear_faults": _clear_faults,
+    "mount_fault": _mount_fault,
+    "mount_read_only": _mount_read_only,
+    "mend_mounts": _mend_mounts,
     "refuse_auth": _refuse_auth,
     "add_foreign": _add_foreign,
     "ssh_stop": _does(lambda machine: machine.ssh.stop()),

@@ -83,6 +83,18 @@ class Fleet:
         """Nothing more goes wrong by order."""
         await self.tell("clear_faults", node)
 
+    async def mount_fault(self, node: str, op: str, kind: str, times: int = 1) -> None:
+        """Let the next mounts, unmounts or probes fail; kinds as in `adapters.simulated.mount_faults.KINDS`."""
+        await self.tell("mount_fault", node, op=op, kind=kind, times=times)
+
+    async def mount_read_only(self, node: str, *, on: bool = True) -> None:
+        """All that is mounted shows as read-only, or as it is again."""
+        await self.tell("mount_read_only", node, on=on)
+
+    async def mend_mounts(self, node: str) -> None:
+        """No mount fails any more, and what hung goes on."""
+        await self.tell("mend_mounts", node)
+
     async def refuse_auth(self, node: str, *, on: bool = True) -> None:
         """Let nobody log in, or the usual ones again."""
         await self.tell("refuse_auth", node, on=on)

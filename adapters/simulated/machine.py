@@ -14,12 +14,26 @@ from pathlib import Path
 import asyncssh
 import msgspec
 
+from adapters.simulated.mount_faults import MountFaults
 from adapters.simulated.ssh_node import SimulatedNode
 
 log = logging.getLogger("amends.fleet")
 Users = Callable[[], Sequence[str]]
-# (node id, the agent's own directory, boot id, users present) → the agent, running until cancelled
-AgentFactory = Callable[[str, Path, str, Users], Coroutine[None, None, None]]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What an agent needs of its machine. `root`: where the machine's own / is; `directory`: the agent's own."""
+
+    node_id: str
+    directory: Path
+    root: Path
+    boot_id: str
+    users: Users
+    mount_faults: MountFaults
+
+
+# The agent of a machine, running until cancelled.
+AgentFactory = Callable[[Place], Coroutine[None, None, None]]
 
 
 class _Kept(msgspec.Struct):
@@ -39,17 +53,23 @@ class Machine:
         self._directory, self._client_keys, self._factory = directory, client_keys, agent
         self._free_port = free_port
         self._agent: asyncio.Task[None] | None = None
+        self.mount_faults = MountFaults()
         file = directory / "machine.json"
         self._kept = msgspec.json.decode(file.read_bytes(), type=_Kept) if file.exists() else _Kept()
         if not self._kept.boot_id:
             self._kept.boot_id = str(uuid.uuid4())
         self.ssh = self._server(self._host_key())
 
+    @property
+    def root(self) -> Path:
+        """Where what is mounted at /mnt/data is: `root`/mnt/data."""
+        return self._directory / "root"
+
     def describe(self) -> dict[str, object]:
         """What it takes to register the node."""
         return {
             "node_id": self.node_id, "host": self.ssh.address, "port": self.ssh.port,
-            "host_key": self.ssh.host_key, "labels": self.labels, "boot_id": self._kept.boot_id,
+            "host_key": self.ssh.host_key, "labels": self.labels, "boot_id": self._kept.boot_id, "root": str(self.root),
         }  # fmt: skip
 
     def users(self) -> list[str]:
@@ -81,8 +101,10 @@ class Machine:
     async def start_agent(self) -> None:
         """Beat; nothing if it does already."""
         if self._agent is None or self._agent.done():
-            running = self._factory(self.node_id, self._directory / "agent", self._kept.boot_id, self.users)
-            self._agent = asyncio.create_task(running)
+            place = Place(
+                self.node_id, self._directory / "agent", self.root, self._kept.boot_id, self.users, self.mount_faults
+            )
+            self._agent = asyncio.create_task(self._factory(place))
             self._agent.add_done_callback(self._agent_ended)
 
     async def stop_agent(self) -> None:
@@ -97,6 +119,7 @@ class Machine:
         await self.stop()
         self._kept.boot_id = str(uuid.uuid4())
         self._keep()
+        self.mount_faults.reboot()
         self.ssh.table.mounted.clear()
         for user in self.ssh.table.users.values():
             user.processes = 0

@@ -5,11 +5,11 @@ The rules are those of `node_users`, which a real machine's scripts keep too; ou
 
 import asyncio
 import base64
-from typing import Any
 
 from msgspec import Struct
 
 from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.machine_mounts import MachineMounts
 from adapters.simulated.node_users import LATE, RETRYABLE, NodeCommand, UserTable
 from amends.ports.steps import Outcome, StepCall
 
@@ -20,7 +20,8 @@ CODES = {LATE: "ssh_stale_epoch", RETRYABLE: "ssh_retryable"}
 class Fault(Struct):
     """What goes wrong with the next `times` calls of an op.
 
-    fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key).
+    fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key); of an agent's mounts also
+    fail_mounted (says error, is mounted), busy, stale, ro, missing.
     """
 
     kind: str
@@ -38,19 +39,26 @@ class Agent(Struct):
 class Machine:
     """One machine; `boot_id` changes with a reboot, `up` is false while it answers nothing."""
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, contents: dict[str, dict[str, bytes]] | None = None) -> None:
+        self._mounts, self._mounted_in = MachineMounts({} if contents is None else contents), f"boot-{node_id}"
         self.node_id, self.boot_id, self.up, self.beats = node_id, f"boot-{node_id}", True, True
         self.table, self.agent = UserTable(), Agent()
         self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
         self.late: list[tuple[str, str]] = []  # of what came of an older epoch or of an attempt that was undone
         self.faults: dict[str, list[Fault]] = {}
-        self.mounts: dict[str, dict[str, Any]] = {}  # by attachment
-        self.undone: set[str] = set()  # attempts
 
     @property
     def host_key(self) -> str:
         """What it shows."""
         return f"ssh-ed25519 {base64.b64encode(self.node_id.encode()).decode()}"
+
+    @property
+    def mounts(self) -> MachineMounts:
+        """What is mounted in this boot."""
+        if self._mounted_in != self.boot_id:
+            self._mounted_in = self.boot_id
+            self._mounts.reboot()
+        return self._mounts
 
     def break_next(self, op: str, kind: str, times: int = 1) -> None:
         """Let something go wrong with the next calls of that op."""
@@ -81,10 +89,11 @@ class SimulatedMachines:
 
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
+        self.contents: dict[str, dict[str, bytes]] = {}  # of what is mounted, by source: no failure may change it
 
     def add(self, node_id: str) -> Machine:
         """One more."""
-        machine = self.machines[node_id] = Machine(node_id)
+        machine = self.machines[node_id] = Machine(node_id, self.contents)
         return machine
 
 

@@ -44,7 +44,7 @@ async def _demo(o: argparse.Namespace) -> int:
 async def _agent(o: argparse.Namespace) -> int:
     from supervisors import agent
 
-    return await agent.serve(o.node, o.nats, o.state, o.interval_ms)
+    return await agent.serve(o.node, o.nats, o.state, o.interval_ms, o.mounts)
 
 
 async def _provider(o: argparse.Namespace) -> int:

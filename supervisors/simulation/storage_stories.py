@@ -65,7 +65,7 @@ def badly_mounted(world: World) -> None:
 
 def busy(world: World) -> None:
     """A process holds a file open."""
-    world.machine("n1").break_next("unmount", "fail", 999)
+    world.machine("n1").break_next("unmount", "busy", 999)
 
 
 async def r13(running: Running) -> None:

@@ -14,7 +14,8 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from adapters.nats.agents import AgentTasks, Heartbeat, Inventory, TaskResult
+from adapters.nats.agent_messages import Heartbeat, Inventory, TaskResult
+from adapters.nats.agents import AgentTasks
 from adapters.nats.service import PREFIX
 from amends.ports.steps import StepCall
 from supervisors.demo.site import Site

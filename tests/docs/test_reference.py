@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from actors.node.messages import UpdateNode
-from adapters.nats.agents import Heartbeat, TaskResult
+from adapters.nats.agent_messages import Heartbeat, TaskResult
 from adapters.nats.service import reply_schema
 from adapters.nats.service import schemas as service_schemas
 from adapters.postgres.reading import ENTITIES

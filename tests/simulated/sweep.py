@@ -97,7 +97,7 @@ def stored(world: World) -> list[Violation]:
     may = {name for name, body in known.items() if body["state"] in ("attached", "detach_failed")}
     must = {name for name in may if known[name]["state"] == "attached"}
     found = []
-    mounts = {name for machine in world.machines.machines.values() for name in machine.mounts}
+    mounts = {name for machine in world.machines.machines.values() for name in machine.mounts.mounted}
     if not must <= mounts <= may:
         found.append(Violation("A7", "mounts", f"there {sorted(mounts)}, attached {sorted(must)}, may {sorted(may)}"))
     pairs = set(world.provider().access)  # a machine's address is its name

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from adapters.simulated.machine_mounts import HOLDER
 from supervisors.invariants import committed
 from supervisors.invariants.rest import at_rest
 from supervisors.simulation.storage_stories import ENDED, QUOTA, attach, holds, rented
@@ -301,14 +302,14 @@ def test_while_the_node_is_silent_access_goes_first_and_the_unmount_is_owed() ->
         data = await running.ask("cmd.attachment.attach", "attach", allocation_id=allocation, namespace_id="data",
                                  mode="rw", mount_path="/mnt/data")  # fmt: skip
         attachment = data["attachment"]["attachment_id"]
-        await running.until(lambda: attachment in machine.mounts)
+        await running.until(lambda: attachment in machine.mounts.mounted)
         machine.beats = False
         await running.until(lambda: running.state("attachment", attachment) == "failed")
         assert running.state("node", "n1") == "suspect"
         assert not access(running)
         assert not any(each["settled_us"] for each in running.world.database.tables.rows["debts"].values())
         machine.beats = True
-        await running.until(lambda: not machine.mounts)
+        await running.until(lambda: not machine.mounts.mounted)
         await running.quiet()
 
     world = play(tell, mount_timeout_ms=900, suspect_after_ms=500, offline_after_ms=60_000)
@@ -324,7 +325,7 @@ def test_an_undo_that_cannot_unmount_on_a_living_node_ends_as_a_detach_that_was_
         allocation = await rented(running)
         machine = running.world.machine("n1")
         machine.break_next("mount", "fail_mounted", 99)
-        machine.break_next("unmount", "fail", 999)
+        machine.break_next("unmount", "busy", 999)
         attachment = await attach(running, allocation, "attach", "detach_failed")
         assert access(running)
         machine.mend()
@@ -345,11 +346,11 @@ def test_a_release_goes_on_without_what_cannot_be_unmounted_and_its_node_is_nobo
         allocation = await rented(running)
         attachment = await attach(running, allocation)
         machine = running.world.machine("n1")
-        machine.break_next("unmount", "fail", 999)
+        machine.break_next("unmount", "busy", 999)
         await running.release(allocation, "release")
         await running.until(lambda: running.state("allocation", allocation) == "released")
         assert running.state("attachment", attachment) == "detach_failed"
-        assert running.body("attachment", attachment)["mount"]["holders"] == ["bash 1"]
+        assert running.body("attachment", attachment)["mount"]["holders"] == [HOLDER]
         assert cases(running.world, "detach_failed") == ["open"]
         assert running.core.pool.is_dirty("n1")
         with pytest.raises(Refused, match="detach_failed"):
@@ -418,7 +419,7 @@ def test_a_lost_node_loses_its_access_first_and_the_mount_when_it_is_back() -> N
         await attach(running, other, "free")
         machine.up = True
         await running.until(lambda: running.state("node", "n1") == "ready")
-        assert attachment not in machine.mounts
+        assert attachment not in machine.mounts.mounted
         await running.quiet()
 
     world = play(tell)
@@ -437,7 +438,7 @@ def test_access_that_the_provider_keeps_of_a_lost_node_needs_a_person() -> None:
         await running.until(lambda: running.state("attachment", attachment) == "detached")
         running.world.machine("n1").up = True
         await running.until(lambda: running.state("node", "n1") == "ready")
-        assert not running.world.machine("n1").mounts
+        assert not running.world.machine("n1").mounts.mounted
         await running.quiet()
 
     world = play(tell)

@@ -13,8 +13,10 @@ from nats.aio.client import Client
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_machine import customer_users
+from adapters.nats.agent_messages import MAX_INVENTORY, MAX_RESULT_BYTES, PROTO, TaskResult
+from adapters.nats.agent_plain import PlainMounts
 from adapters.nats.agent_store import KEPT_RESULTS, AgentStore, StoreUnusable
-from adapters.nats.agents import MAX_INVENTORY, MAX_RESULT_BYTES, MAX_UNASKED, PROTO, AgentTasks, Heartbeats, TaskResult
+from adapters.nats.agents import MAX_UNASKED, AgentTasks, Heartbeats
 from amends.ports.steps import Outcome, StepCall
 from tests.patience import PATIENCE_S
 
@@ -22,20 +24,23 @@ USER = "am-" + "0" * 26
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-class Mounts:
-    """Two mounts of the agent's own record, and one of somebody else."""
+def mounts_of(tmp_path: Path, kind: type[PlainMounts] = PlainMounts) -> PlainMounts:
+    """Plain mounts, with a link at /mnt/theirs that is somebody else's."""
+    theirs = tmp_path / "root" / "mnt" / "theirs"
+    if not theirs.is_symlink():
+        theirs.parent.mkdir(parents=True)
+        (tmp_path / "export").mkdir()
+        theirs.symlink_to(tmp_path / "export")
+    return kind(tmp_path / "root", tmp_path / "n1", "boot-1")
 
-    def __init__(self) -> None:
-        self.mounted = ["attach_a", "attach_b"]
 
-    def own(self) -> list[str]:
-        return self.mounted
-
-    def foreign(self) -> list[str]:
-        return ["/mnt/theirs"]
-
-    async def unmount(self, attachment_id: str) -> None:
-        self.mounted = [one for one in self.mounted if one != attachment_id]
+async def mount_two(ask: Ask, tmp_path: Path, **fields: Any) -> None:
+    """Have attach_a and attach_b mounted."""
+    for name in ("attach_a", "attach_b"):
+        source = {"type": "bind", "path": str(tmp_path / "export")}
+        more = {"attachment_id": name, "attempt_id": "task_a", "mode": "rw", "mount_path": f"/mnt/{name}"}
+        result = await ask(task_id=f"task_{name}", op="mount", source=source, **more, **fields)
+        assert (result["status"], result["message"]) == ("ok", "")
 
 
 @asynccontextmanager
@@ -94,21 +99,25 @@ async def test_the_boot_is_the_machines_own_unless_said_otherwise(tmp_path: Path
 async def test_reconcile_reports_and_removes_only_its_own_unexpected_mounts(
     server: EmbeddedNats, ask: Ask, tmp_path: Path
 ) -> None:
-    mounts = Mounts()
-    async with running(agent_in(server, tmp_path, mounts=mounts)):
+    async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path))):
+        await mount_two(ask, tmp_path)
         result = await ask(expected={"mounts": ["attach_b"], "users": []})
     assert result["status"] == "ok"
-    assert result["inventory"] == {"mounts": ["attach_b"], "users": [USER], "foreign": ["/mnt/theirs"]}
-    assert mounts.mounted == ["attach_b"]
+    theirs = tmp_path / "root" / "mnt" / "theirs"
+    assert result["inventory"] == {"mounts": ["attach_b"], "users": [USER], "foreign": [str(theirs)]}
+    assert theirs.is_symlink()
+    assert (tmp_path / "root" / "mnt" / "attach_b").is_symlink()
+    assert not (tmp_path / "root" / "mnt" / "attach_a").exists()
 
 
 async def test_a_report_takes_nothing_away_not_even_what_nobody_expects_of_its_own(
     server: EmbeddedNats, ask: Ask, tmp_path: Path
 ) -> None:
-    mounts = Mounts()
-    async with running(agent_in(server, tmp_path, mounts=mounts)):
+    async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path))):
+        await mount_two(ask, tmp_path)
         result = await ask(expected={"mounts": ["attach_b"], "users": []}, report_only=True)
-    assert result["inventory"]["mounts"] == mounts.mounted == ["attach_a", "attach_b"]
+        assert result["inventory"]["mounts"] == ["attach_a", "attach_b"]
+        assert (tmp_path / "root" / "mnt" / "attach_a").is_symlink()
 
 
 async def test_a_repeated_task_gets_the_kept_result_even_from_a_restarted_agent(
@@ -146,8 +155,9 @@ async def test_a_task_whose_time_is_over_since_it_was_first_received_is_not_begu
         raise OSError(28, "No space left on device")
 
     # given an agent that cannot keep what it has done at first, and a clock that goes on
-    mounts, now = Mounts(), [100.0]
-    async with running(agent_in(server, tmp_path, mounts=mounts, monotonic=lambda: now[0])):
+    now, first = [100.0], tmp_path / "root" / "mnt" / "attach_a"
+    async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path), monotonic=lambda: now[0])):
+        await mount_two(ask, tmp_path)
         kept = await ask(task_id="task_2", ttl_ms=5000, expected={"mounts": ["attach_a", "attach_b"]})
         assert kept["status"] == "ok"
         expected = {"mounts": ["attach_a", "attach_b"]}
@@ -157,7 +167,7 @@ async def test_a_task_whose_time_is_over_since_it_was_first_received_is_not_begu
         now[0] += 5.0
         # then it is told so, and nothing more is taken away; the clock of people says nothing
         assert (await ask(task_id="task_3", ttl_ms=5000, deadline_us=2**52))["code"] == "expired"
-        assert mounts.mounted == ["attach_a", "attach_b"]
+        assert first.is_symlink()
         assert await ask(task_id="task_2", ttl_ms=5000) == kept, "a kept result is no matter of time"
         assert (await ask(task_id="task_4", ttl_ms=5000, deadline_us=1))["status"] == "ok"
 
@@ -167,15 +177,16 @@ async def test_a_task_that_is_over_while_it_takes_away_stops_there(
 ) -> None:
     now = [100.0]
 
-    class Slow(Mounts):
-        async def unmount(self, attachment_id: str) -> None:
+    class Slow(PlainMounts):
+        async def unmount(self, key: str, path: str, within_s: float) -> str:
             now[0] += 3.0
-            await super().unmount(attachment_id)
+            return await super().unmount(key, path, within_s)
 
-    mounts = Slow()
-    async with running(agent_in(server, tmp_path, mounts=mounts, monotonic=lambda: now[0])):
+    async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path, Slow), monotonic=lambda: now[0])):
+        await mount_two(ask, tmp_path)
         assert (await ask(ttl_ms=3000))["code"] == "expired"
-        assert mounts.mounted == ["attach_b"]
+        assert not (tmp_path / "root" / "mnt" / "attach_a").exists()
+        assert (tmp_path / "root" / "mnt" / "attach_b").is_symlink()
 
 
 async def test_a_task_of_a_later_protocol_is_refused_and_one_of_the_earlier_done(
@@ -203,9 +214,21 @@ async def test_a_heartbeat_of_any_protocol_is_a_sign_of_life_and_what_we_do_not_
 
 
 @pytest.mark.parametrize("op", ["mount", "unmount", "probe_mount", "dance"])
-async def test_an_op_of_another_release_is_refused(server: EmbeddedNats, ask: Ask, tmp_path: Path, op: str) -> None:
+async def test_an_op_of_another_release_or_of_an_agent_that_mounts_nothing_is_refused(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, op: str
+) -> None:
     async with running(agent_in(server, tmp_path)):
         result = await ask(op=op, attachment_id="attach_a", source={"type": "nfs"}, expected=None)
+    assert (result["status"], result["code"]) == ("error", "unsupported_op")
+
+
+async def test_of_an_op_that_is_known_fields_that_cannot_be_read_are_an_error_and_nothing_is_done(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path
+) -> None:
+    async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path))):
+        result = await ask(op="mount", attachment_id="attach_a", source={"type": "nfs"})
+        assert (result["status"], result["code"]) == ("error", "invalid_task")
+        result = await ask(op="dance")
     assert (result["status"], result["code"]) == ("error", "unsupported_op")
 
 
@@ -296,8 +319,8 @@ async def test_the_runtimes_own_side_understands_the_agent(
 async def test_an_agent_that_finds_more_than_fits_reports_what_does(
     server: EmbeddedNats, tasks: AgentTasks, tmp_path: Path
 ) -> None:
-    mounts = Mounts()
-    mounts.foreign = lambda: [f"/mnt/{number:05}/" + "x" * 300 for number in range(5000)]  # type: ignore[method-assign]
+    mounts = mounts_of(tmp_path)
+    mounts.foreign = lambda own: [f"/mnt/{number:05}/" + "x" * 300 for number in range(5000)]  # type: ignore[method-assign]
     async with running(agent_in(server, tmp_path, mounts=mounts)):
         outcome = await tasks.run(reconcile_call())
     assert (outcome.kind, len(outcome.data["foreign"])) == ("done", MAX_INVENTORY)
