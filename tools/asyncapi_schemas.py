@@ -135,7 +135,13 @@ ACCESS: Final[Json] = {
 
 AUDIENCES: Final = {"account": "ntf.account.{account_id}.{kind}", "ops": "ntf.ops.ops.{kind}"}
 NOTIFICATIONS: Final[dict[str, tuple[str, ...]]] = {
-    "account": ("allocation.active", "allocation.failed", "allocation.released"),
+    "account": (
+        "allocation.active",
+        "allocation.failed",
+        "allocation.released",
+        "attachment.detach_failed",
+        "attachment.failed",
+    ),
     "ops": ("case.opened", "node.offline", "node.quarantined"),
 }
 NOTIFICATION: Final[Json] = {

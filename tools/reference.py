@@ -18,7 +18,6 @@ from amends.domain.matrix import MatrixRow
 from amends.runtime.requests import Endpoint
 from amends.values.errors import CODES, RETRYABLE
 from supervisors.api.endpoints import ById
-from supervisors.api.questions import NOT_BUILT
 from supervisors.matrix import CASES, MATRIX
 from supervisors.rental import STEPS
 from supervisors.simulation.stories import STORIES
@@ -32,13 +31,15 @@ FOLDER: Final = Path(__file__).parents[1] / "docs" / "reference"
 BLOCK: Final = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 WIDTH: Final = 118
 PLACES: Final = {  # part → its page
-    "commands": "api-commands.md", "operators": "api-operators.md", "inspection": "api-inspection.md",
+    "commands": "api-commands.md", "storage": "api-storage.md", "operators": "api-operators.md",
+    "inspection": "api-inspection.md",
     "queries": "api-queries.md", "records": "api-records.md",
 }  # fmt: skip
 CASE_KINDS: Final = frozenset(case.kind for case in CASES)
 RECORDS: Final = frozenset(
     ("failure", "recovery_run", "recovery_action", "compensation", "audit_log", "ops_case", "payment", "stripe_event")
 )  # fmt: skip
+STORAGE: Final = frozenset(("attachment", "namespace", "provider", "provider_grant"))
 ROLES: Final = {
     "caller": "callers and operators", "operator": "operators", "viewer": "operators and viewers",
     "reader": "callers, operators, viewers", "signed": "whoever has Stripe's signature",
@@ -177,8 +178,11 @@ def part_of(endpoint: Endpoint) -> str:
         case "cmd" | "ingress":
             return "commands"
         case "ops":
-            return "operators" if endpoint.answer is None else "inspection"
+            changes = "storage" if entity in STORAGE else "operators"
+            return changes if endpoint.answer is None else "inspection"
         case _:
+            if entity in STORAGE:
+                return "storage"
             return "records" if entity in RECORDS else "queries"
 
 
@@ -199,7 +203,7 @@ def index() -> list[str]:
             anchor = endpoint.subject.replace(".", "")
             what = "change" if endpoint.answer is None else "question"
             rows.append(f"[`{endpoint.subject}`]({PLACES[part_of(endpoint)]}#{anchor}) | {askers(endpoint)} | {what}")
-    answered = [entity for entity in ENTITIES if entity not in NOT_BUILT]
+    answered = list(ENTITIES)
     rows.append(f"`qry.<entity>.get`, `qry.<entity>.list` of {listed(answered)} | {ROLES['reader']} | question")
     return table("subject | for | kind", rows)
 

@@ -76,7 +76,7 @@ def too_early(s: Attachment, d: Decision) -> bool:
     namespace = look(s, d).namespace
     if namespace is None or namespace.state != "active":
         return False
-    return namespace.capabilities is None and namespace.usage.failed == 0
+    return namespace.usage.used_bytes is None and namespace.usage.failed == 0
 
 
 def failing(s: Attachment, d: Decision) -> list[str]:

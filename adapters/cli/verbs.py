@@ -127,6 +127,13 @@ ENTITIES: Final[dict[str, tuple[str, ...]]] = {
     "allocation": (
         "allocation_id", "state", "account_id", "node_id", "failure_code", "cleanup_pending", "requested_us",
     ),
+    "attachment": (
+        "attachment_id", "state", "allocation_id", "namespace_id", "node_id", "mode", "mount_path", "reason",
+    ),
+    "namespace": (
+        "namespace_id", "account_id", "provider_id", "state", "quota_bytes", "used_bytes", "quota_flag", "drift",
+    ),
+    "provider_grant": ("grant_id", "namespace_id", "node_id", "provider_id", "mode", "state"),
     "meter": ("meter_id", "allocation_id", "state", "rate_uminor_per_hour", "started_us", "stopped_us", "stop_cause"),
     "ledger_entry": ("entry_id", "account_id", "entry_type", "amount_minor", "currency", "rule_id", "created_us"),
     "payment": ("payment_id", "account_id", "state", "amount_minor", "currency", "since_us", "waiting"),

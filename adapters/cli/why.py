@@ -27,7 +27,8 @@ POINTERS: Final = {
     "case": ("ops_case", ("target_ref",)),
     "step": ("step", ("entity",)),
     "recov": ("recovery_run", ("entity",)),
-    "debt": ("debt", ("allocation_id",)),
+    "debt": ("debt", ("allocation_id", "attachment_id")),
+    "grant": ("provider_grant", ("namespace_id",)),
     "fail": ("failure", ("recovery_trace_id",)),
     "act": ("recovery_action", ("recovery_trace_id",)),
     "comp": ("compensation", ("recovery_trace_id",)),
@@ -37,6 +38,7 @@ LEADING: Final = frozenset(entity for entity, _ in POINTERS.values())  # `step:s
 FIELD_OF: Final = {
     "allocation": "allocation_id", "node": "node_id", "notification": "notification_id", "outbox": "outbox_id",
     "domain": "domain", "account": "account_id", "payment": "payment_id",
+    "attachment": "attachment_id", "namespace": "namespace_id",
 }  # fmt: skip
 
 # Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
@@ -184,7 +186,7 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
     if isinstance(evidence, dict) and evidence.get("payment"):
         known["payment_id"] = str(evidence["payment"])
     for source in (row, evidence if isinstance(evidence, dict) else {}):
-        fields = ("node_id", "host", "port", "account_id", "currency", "customer")
+        fields = ("node_id", "host", "port", "account_id", "currency", "customer", "namespace_id")
         known |= {field: str(source[field]) for field in fields if source.get(field) and field not in known}
     subjects = [str(subject) for subject in _plain(case.get("commands")) or []]
     owes = kind != "node" or row.get("dirty")

@@ -42,6 +42,11 @@ FILTERS: Mapping[str, Filters] = {
         (("account_id",), ("account_id", "state"), ("state",), ("failure_code",), ("cleanup_pending",),
          ("account_id", "cleanup_pending")),
     ),
+    "attachment": Filters(
+        ("attachment_id", "allocation_id"), (("account_id",), ("namespace_id",), ("node_id",), ("state",))
+    ),
+    "namespace": Filters(("namespace_id",), (("account_id",),)),
+    "provider_grant": Filters(("grant_id",), (("namespace_id",), ("state",))),
     "debt": Filters(("debt_id", "node_id", "allocation_id", "target_ref"), (NO_HISTORY,)),
     "meter": Filters(("meter_id", "allocation_id"), (("account_id",), ("account_id", "state"), ("state",))),
     "ledger_entry": Filters(

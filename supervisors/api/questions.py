@@ -10,7 +10,6 @@ from supervisors.api import endpoints as wire
 from supervisors.api.sides import Sides
 
 BY_ACCOUNT = frozenset(("account", "allocation", "meter", "ledger_entry", "payment", "stripe_event", "notification"))
-NOT_BUILT = frozenset(("attachment", "namespace", "provider_grant"))
 STATEMENT_PAGE = 1000  # entries; so many fit into one reply
 NO_EXPONENTS: Mapping[str, int] = {}
 Question = dict[str, Any]
@@ -21,7 +20,7 @@ class Questions:
 
     def __init__(self, sides: Sides, entities: Iterable[str], exponents: Mapping[str, int] = NO_EXPONENTS) -> None:
         self._sides, self._exponents = sides, exponents
-        self._entities = [entity for entity in entities if entity not in NOT_BUILT]
+        self._entities = list(entities)
 
     def endpoints(self) -> list[Endpoint]:
         """Its subjects."""

@@ -20,6 +20,7 @@ from adapters.http.server import HttpServer
 from adapters.http.stripe import stripe_routes
 from adapters.nats.agents import AgentTasks, Heartbeats
 from adapters.nats.answers import Answers
+from adapters.nats.providers import ProviderSteps
 from adapters.nats.publishing import JetStreamPublisher
 from adapters.nats.service import CommandService
 from adapters.otel.environment import export_target, resource_of
@@ -188,6 +189,7 @@ class Runtime:
             "bus": NoticeRunner(publisher),
             "bus-admin": BusAdmin(publisher, self._journal, may_act),
             "stripe": stripe.steps if stripe is not None else NoStripe(),
+            "provider": ProviderSteps(links.client),
         }
         core.wire(
             runners, publisher, bus_is_there=links.up, peer_clocks={"nats": publisher.clock_us},

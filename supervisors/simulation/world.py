@@ -40,7 +40,6 @@ from supervisors.core import Core
 from supervisors.invariants.records import Violation
 from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
-from supervisors.provider_reads import ProviderReads
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
 from supervisors.stripe_steps import StripeSteps
@@ -187,8 +186,8 @@ class Running:
             "bus": NoticeRunner(bus),
             "bus-admin": BusAdmin(bus, journal, self.lease.may_act),
             "stripe": stripe,
-            "provider": ProviderReads(
-                SimulatedProviderSteps(world.providers, now_us=sources.wall_us, faults=self._points, links=links)
+            "provider": SimulatedProviderSteps(
+                world.providers, now_us=sources.wall_us, faults=self._points, links=links
             ),
         }
         republishes = Republishes(self._republished)

@@ -11,8 +11,12 @@ import pytest
 
 from actors.account.messages import CreateAccount
 from actors.allocation.messages import PostWindow, PostWindows, ReleaseAllocation
-from actors.between import LedgerPosted, SetupFailed, Suspicion
+from actors.attachment.messages import Detach
+from actors.attachment.state import Attachment
+from actors.between import GrantTried, LedgerPosted, SetupFailed, Suspicion
 from actors.detector.messages import FLEET, DetectorStarts, MassSilence
+from actors.grant.state import GrantState, Held, grant_of
+from actors.namespace.state import Namespace
 from actors.node.messages import HeartbeatSeen, QuarantineNode, Restored, ReturnNode, Silent
 from actors.node.state import view_node
 from actors.payment.messages import StripeEvent
@@ -179,7 +183,47 @@ async def stripe_mirror_failed(book: Book) -> None:
     await book.end("account:mirrored", "stripe.credit", "failed", "stripe_refused")
 
 
+ATTACHED = "attach_01kb0000000000000000000000"
+
+
+def stored(book: Book, state: str, allocation_id: str = "alloc_1") -> None:
+    """An attachment of a namespace on a node, and its grant, which drifted where it is not attached."""
+    book.facts.states |= {
+        ("attachment", ATTACHED): Attachment(
+            state=state, allocation_id=allocation_id, account_id="acct1", namespace_id="data", provider_id="nfs-1",
+            mode="rw", mount_path="/mnt/data", requested_us=book.now_us, node_id="n1", node_epoch=1,
+            attempt_id="task_1", grant_id="grant_1",
+        ),
+        ("namespace", "data"): Namespace(
+            state="active", account_id="acct1", provider_id="nfs-1", quota_bytes=1, created_us=1
+        ),
+        ("grant", grant_of("data", "n1")): GrantState(
+            state="held", namespace_id="data", node_id="n1", provider_id="nfs-1", users={ATTACHED: "rw"},
+            held=(Held("grant_1", "rw", "granted" if state == "attached" else "drift"),),
+        ),
+    }  # fmt: skip
+
+
+async def provider_drift(book: Book) -> None:
+    await ready_node(book, "n1")
+    stored(book, "validated")
+    tried = GrantTried(
+        "grant_1", "provider.grant", 1, "step_1", "partial", "half", "ab" * 16, "cd" * 8, 1, 2, over=True
+    )
+    await book.tell("attachment", ATTACHED, Envelope(tried))
+
+
+async def detach_failed(book: Book) -> None:
+    await ready_node(book, "n1")
+    stored(book, "attached", await requested(book, "n1"))
+    await book.command("attachment", ATTACHED, Detach(attachment_id=ATTACHED))
+    for _ in range(2):
+        await book.end(f"attachment:{ATTACHED}", "agent.unmount", "failed", "busy", holders=["process 1 (sh): cwd"])
+
+
 SCENES: dict[str, Scene] = {
+    "provider_drift": provider_drift,
+    "detach_failed": detach_failed,
     "billing_conflict": billing_conflict,
     "deferred_payment": stripe_says(intent("evt_1", "pi_1", 5, account="late", customer="cus_9"), timer=True),
     "payment_currency": stripe_says(intent("evt_1", "pi_1", 5, account="acct1", currency="jpy")),

@@ -13,7 +13,7 @@ from amends.runtime.requests import Endpoint
 from amends.values.errors import Rejected
 from supervisors.api.endpoints import ById, CaseShow, Empty, Export, Statement
 from supervisors.api.operators import OperatorQuestions
-from supervisors.api.questions import NOT_BUILT, STATEMENT_PAGE, Questions
+from supervisors.api.questions import STATEMENT_PAGE, Questions
 from supervisors.api.readiness import Readiness
 from supervisors.api.sides import Sides
 from supervisors.api.traces import EXPORT_BYTES, Span, Traces, TraceVerdict
@@ -64,7 +64,7 @@ class Rooms:
     def __init__(self) -> None:
         self.callers, self.operators = Book(), Book()
         self.sides = Sides(self.callers, self.operators)
-        self.questions = Questions(self.sides, ("account", "allocation", "node", *NOT_BUILT), {"usd": 2})
+        self.questions = Questions(self.sides, ("account", "allocation", "node"), {"usd": 2})
         store, policy = SimpleNamespace(counts=lambda: {"node": 2}), SimpleNamespace(crashes=1, quarantined=0)
         engine = SimpleNamespace(store=store, policy=policy, waiting=lambda: 3)
         kernel = SimpleNamespace(engine=engine, matrix=RENTAL.matrix)
@@ -156,11 +156,10 @@ async def test_the_slow_questions_of_callers_are_not_the_operators_wait(rooms: R
     assert rooms.operators.asked == [("get", "node", "n1", Asker("ann", most))]
 
 
-async def test_what_is_not_built_cannot_be_asked_for(rooms: Rooms) -> None:
+async def test_the_columns_are_those_of_the_views(rooms: Rooms) -> None:
     assert await rooms.questions.columns() == {
         "account": {"account_id": "text"}, "allocation": {"allocation_id": "text"}, "node": {"node_id": "text"},
     }  # fmt: skip
-    assert [subject for subject in rooms.table if any(name in subject for name in NOT_BUILT)] == []
 
 
 async def test_operators_are_shown_tree_matrix_audit_and_cases(rooms: Rooms) -> None:

@@ -36,6 +36,7 @@ LIMITS: dict[str, int | tuple[int, int]] = {
     "allocation_deadline_ms": 3000, "activation_tries": 3, "activation_backoff_ms": (20, 100), "cleanup_tries": 2,
     "cleanup_backoff_ms": (50, 200), "notification_tries": 2, "notification_backoff_ms": (50, 200),
     "suspect_after_ms": 600, "offline_after_ms": 1500, "flap_limit": 4, "flap_window_ms": 10_000,
+    "unmount_tries": 2, "unmount_backoff_ms": (50, 200),
 }  # fmt: skip
 
 
@@ -97,6 +98,15 @@ class Facts:
 
     def assignment_of(self, node_id: str) -> tuple[str, str] | None:
         return self.held.get(node_id)
+
+    def attachments_of(self, allocation_id: str) -> list[str]:
+        return []
+
+    def attachments_on(self, node_id: str) -> list[str]:
+        return []
+
+    def expected_mounts(self, node_id: str) -> list[str]:
+        return []
 
     def last_seen_us(self, node_id: str) -> int:
         return 0
