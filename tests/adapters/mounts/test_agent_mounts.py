@@ -14,7 +14,7 @@ from adapters.nats.agent_mounting import Mounting
 from adapters.nats.agent_outcomes import outcome
 from adapters.nats.agent_paths import check
 from adapters.nats.agent_plain import PlainMounts
-from adapters.nats.agent_sources import Bind, source_of
+from adapters.nats.agent_sources import Bind, Nfs, source_of
 from adapters.nats.agent_store import KEPT_UNDONE, AgentStore, Held
 from amends.ports.mounts import MountRefused
 from tests.adapters.mounts.bench import PATH, A, B, OnNats, ask, mount_args, reconcile
@@ -184,7 +184,7 @@ def test_options_that_are_not_in_the_table_are_refused(option: str) -> None:
     for options in ([option], f"hard,{option}"):
         with pytest.raises(MountRefused, match="option"):
             source_of(source | {"options": options})
-    assert source_of(source | {"options": "vers=4.2,hard,timeo=50"})
+    assert isinstance(source_of(source | {"options": "vers=4.2,hard,timeo=50"}), Nfs)
     for server in ("-o", "a b", "", "a/b", "x:\n"):
         with pytest.raises(MountRefused, match="server"):
             source_of(source | {"server": server})
