@@ -98,6 +98,8 @@ class Mounting:
             if not _same(held, wanted):
                 raise Refused("attempt_taken", f"attempt {held.attempt_id} is mounted at {held.path}", self._seen(key))
             return self._verified(key, wanted, "")
+        if held is not None and held.path == wanted.path:
+            wanted = msgspec.structs.replace(wanted, made=held.made)  # by a try that was cut off
         self._free(key, wanted)
         self._making[key] = wanted.path
         try:
@@ -154,7 +156,7 @@ class Mounting:
             await asyncio.to_thread(self._store.let_go, key)
             code = error.code if isinstance(error, MountRefused) else "mount_failed"
             raise Refused(code, str(error) or "its directory does not answer", GONE) from None
-        if made:
+        if made and not wanted.made:
             wanted = msgspec.structs.replace(wanted, made=True)
             await asyncio.to_thread(self._store.hold, key, wanted)
         return wanted
