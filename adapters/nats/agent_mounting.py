@@ -91,8 +91,7 @@ class Mounting:
         key, held = task.attachment_id, self._store.memory.held.get(task.attachment_id)
         if self._store.is_undone(key, task.attempt_id):
             raise Refused("undone", f"attempt {task.attempt_id} was unmounted", self._seen(key))
-        if self._mounts.pending(key):
-            raise Refused("busy", "an earlier change of this mount has not ended", IN_DOUBT)
+        await self._settled(key, left)
         wanted = await self._wanted(task)
         if held is not None and _of(self._mounts.table(), held):
             if not _same(held, wanted):
@@ -168,6 +167,13 @@ class Mounting:
             raise Refused("mount_failed", said or "it is not mounted as it was asked for", seen)
         return Done(seen)
 
+    async def _settled(self, key: str, left: Left) -> None:
+        """Wait for a change that was begun earlier, perhaps by an agent before this one."""
+        while self._mounts.pending(key):
+            if left() <= 0:
+                raise Refused("busy", "an earlier change has not ended", IN_DOUBT, ["mount(8) of this attachment"])
+            await asyncio.sleep(PENDING_POLL_S)  # a lock of another process: nothing tells of its end
+
     # --- unmount ---------------------------------------------------------------------------------------------
 
     async def _unmount(self, task: MountTask, left: Left) -> Done:
@@ -180,10 +186,7 @@ class Mounting:
         return Done(GONE, noop=True)
 
     async def _release(self, key: str, held: Held, left: Left) -> Done:
-        while self._mounts.pending(key):
-            if left() <= 0:
-                raise Refused("busy", "an earlier change has not ended", IN_DOUBT, ["mount(8) of this attachment"])
-            await asyncio.sleep(PENDING_POLL_S)  # a lock of another process: nothing tells of its end
+        await self._settled(key, left)
         table = self._mounts.table()
         if not _of(table, held):
             await self._forget(key, held)

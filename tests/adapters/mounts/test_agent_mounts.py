@@ -71,12 +71,26 @@ async def test_an_agent_restarted_in_the_middle_of_a_mount_still_knows_of_it(rea
     mounting = asyncio.create_task(ask(real, "mount", "1"))
     await soon(lambda: real.mounts.pending(A))
     await real.restart()
-    # then the same task, which is sent on, is not begun beside what hangs
-    assert (await mounting).code == "busy"
+    # then the same task, which is sent on, is not begun beside what hangs, and finds it done when that goes on
     assert (await reconcile(real, "2", A))["mounts"] == [A]
+    assert not mounting.done()
     real.faults.mend()
-    await soon(lambda: not real.mounts.pending(A))
+    assert (await mounting).data == {"observed": {"mounted": True, "mode": "rw"}}
     assert (await ask(real, "unmount", "3")).data == {"observed": {"mounted": False}}
+
+
+async def test_a_mount_that_hangs_does_not_keep_a_reconcile_from_the_others(
+    real: OnNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.nats.agent.TAKE_AWAY_S", 0.3)
+    await ask(real, "mount", "1", B, mount_path="/mnt/other")
+    real.break_next("mount", "hang")
+    hanging = asyncio.create_task(ask(real, "mount", "2"))
+    await soon(lambda: real.mounts.pending(A))
+    assert (await reconcile(real, "3"))["mounts"] == [A]
+    assert not real.is_mounted("/mnt/other")
+    real.faults.mend()
+    assert (await hanging).kind == "done"
 
 
 async def test_a_killed_agent_has_written_down_what_it_was_about_to_mount(real: OnNats) -> None:
