@@ -69,7 +69,7 @@ def _record(m: PostWindow, d: Decision, code: str, **more: Any) -> Run:
     ))  # fmt: skip
     run.compensate(
         "cancel", "state_change", "debit", _ref(m), "success", of=f"{d.trace_id}:{d.span_id}", cause=cause,
-        metadata={"code": code, **_said(m), **more},
+        duration_ms=0, metadata={"code": code, **_said(m), **more},
     )  # fmt: skip
     d.audit(f"billing.window.{code}", _ref(m), reason=m.reason, details={**_said(m), **more})
     return run

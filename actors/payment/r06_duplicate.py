@@ -30,7 +30,7 @@ def cancel(d: Decision, said: Said, code: str, **metadata: Any) -> None:
     run.caused_by(failure_id)
     run.compensate(
         "cancel", "external_call", "webhook", target, "success", of=f"{d.trace_id}:{d.span_id}", cause=cause,
-        metadata={"code": code, "type": said.type, "payment": said.payment_id, **metadata},
+        duration_ms=0, metadata={"code": code, "type": said.type, "payment": said.payment_id, **metadata},
     )  # fmt: skip
     run.end("recovered")
     d.recovery_trace_id = within  # what else this turn does is no part of it

@@ -29,6 +29,7 @@ KEYS = [
 ]  # fmt: skip
 
 ALLOCATION = "alloc_01kb0000000000000000000000"
+METER = ALLOCATION.replace("alloc", "meter")
 HOSTILE_IDS = [
     "", "alloc_", ALLOCATION[:-1], ALLOCATION + "0", ALLOCATION.upper(), ALLOCATION.replace("alloc", "attach", 1),
     ALLOCATION[:-1] + "u", "x_01kb0000000000000000000000", ALLOCATION + "\n", "' OR 1=1 --", "a" * 20_000, *CONTROL,
@@ -42,12 +43,14 @@ HOSTILE: dict[str, list[Any]] = {
     "text": [*NO_STRING, "", "a" * 256, "a\nb", *CONTROL],
     "currency": [*NO_STRING, "", "us", "usdx", "USD", "u d", "usd\n", "us1", *CONTROL],
     "customer": [*NO_STRING, "", "a b", "cus-1", "a" * 256, "cus_1\n", *CONTROL],
+    "stripe": [*NO_STRING, "", "a b", "pi 1", "a" * 256, "pi_1\n", "pi/1", "*", *CONTROL],
     "key": [*NO_STRING, *KEYS, SMALL_RSA],
     "host_key": [*NO_STRING, *[key for key in KEYS if not key.endswith("\n")]],
     "host": [*NO_STRING, "", "-oProxyCommand=reboot", "a b", "a;b", "$(id)", "a/b", "a@b", "a" * 254, "a\n", *CONTROL],
     "port": [*NO_NUMBER, 0, 65536],
     "user": [*NO_STRING, "", "-l", "Root", "a b", "a;b", "a" * 33, "root\n", *CONTROL],
     "rate": [*NO_NUMBER, 10**15 + 1],
+    "amount": [*NO_NUMBER, 2**62 + 1],
     "time": NO_NUMBER,
     "flag": [0, 1, "true", "yes", "", None, [], {}, 1.5],
     "labels": [
@@ -122,6 +125,18 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, str], set[str]]] = {
     "ops.outbox.skip": _by_id("outbox_id", ALLOCATION.replace("alloc", "evt")),
     "ops.case.resolve": _by_id("case_id", ALLOCATION.replace("alloc", "case")),
     "ops.case.acknowledge": _by_id("case_id", ALLOCATION.replace("alloc", "case")),
+    "ops.payment.assign": (
+        {"payment_id": "pi_1", "account_id": "hostile", "reason": "a test"},
+        {"payment_id": "stripe", "account_id": "name", "reason": "reason"}, set(),
+    ),
+    "ops.account.retry_mirror": (
+        {"account_id": "hostile", "reason": "a test"}, {"account_id": "name", "reason": "reason"}, set(),
+    ),
+    "ops.billing.post_window": (
+        {"meter_id": METER, "window_start_us": 0, "amount_minor": 1, "delivery_id": "d1", "reason": "a test"},
+        {"meter_id": "id", "window_start_us": "time", "amount_minor": "amount", "delivery_id": "text",
+         "reason": "reason"}, set(),
+    ),
     "ops.streams.create": ({"reason": "a test"}, {"reason": "reason"}, set()),
     "ops.outbox.republish": ({"since_us": 0, "reason": "a test"}, {"since_us": "time", "reason": "reason"}, set()),
 }  # fmt: skip

@@ -123,9 +123,13 @@ async def test_a_payment_of_an_unknown_account_waits_for_it(world: World) -> Non
 
     await until(booked, "what waited is booked")
     assert [await event_state(world, each["id"]) for each in said] == ["applied"] * 3
-    events = [each["subject"].rpartition(".")[2] for each in await world.stored("AMENDS_EVT")
-              if f".account.{account}." in each["subject"]]  # fmt: skip
-    assert sorted(events) == ["ledger_posted"] * 3 + ["open"]
+
+    async def told() -> bool:
+        found = [each["subject"].rpartition(".")[2] for each in await world.stored("AMENDS_EVT")
+                 if f".account.{account}." in each["subject"]]  # fmt: skip
+        return sorted(found) == ["ledger_posted"] * 3 + ["open"]
+
+    await until(told, "each booking has its event")
 
 
 async def test_a_payment_in_another_currency_is_a_case_and_no_entry(world: World) -> None:

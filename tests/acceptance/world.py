@@ -30,7 +30,7 @@ RATE = 249_000_000
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 BY_THE_CLOCK = {
-    "audit_log": "WHERE action NOT LIKE 'auth.%'",
+    "audit_log": "WHERE action NOT LIKE 'auth.%' AND action <> 'payments.webhook.rejected'",
     "outbox": "WHERE subject <> 'amends.v1.evt.audit.head.anchored'",
 }
 
