@@ -169,20 +169,46 @@ NOTIFICATION: Final[Json] = {
 }
 
 _NAMES: Final[Json] = {"type": "array", "items": TEXT}
-TASK: Final[Json] = {
-    "type": "object",
-    "required": ["task_id", "op", "node_epoch", "runtime_epoch", "deadline_us", "expected"],
-    "properties": {
-        "task_id": {"type": "string", "pattern": "^task_"},
-        "op": {"enum": ["reconcile"]},
-        "node_epoch": WHOLE,
-        "runtime_epoch": WHOLE,
-        "ttl_ms": {**WHOLE, "description": "counted by the agent from its first receipt"},
-        "deadline_us": {**WHOLE, "description": "for people"},
-        "proto": {**WHOLE, "description": "2; a task without it is of 1"},
+_OF_ALL_TASKS: Final[Json] = {
+    "task_id": {"type": "string", "pattern": "^task_"},
+    "node_epoch": WHOLE,
+    "runtime_epoch": WHOLE,
+    "ttl_ms": {**WHOLE, "description": "counted by the agent from its first receipt"},
+    "deadline_us": {**WHOLE, "description": "for people"},
+    "proto": {**WHOLE, "description": "2; a task without it is of 1"},
+}
+
+
+def _task(ops: tuple[str, ...], properties: Json, *required: str) -> Json:
+    needed = ["task_id", "op", "node_epoch", "runtime_epoch", "deadline_us", *required]
+    return {"type": "object", "required": needed, "properties": {**_OF_ALL_TASKS, "op": {"enum": [*ops]}, **properties}}
+
+
+RECONCILE_TASK: Final[Json] = _task(
+    ("reconcile",),
+    {
         "expected": {
             "type": "object", "required": ["mounts", "users"], "properties": {"mounts": _NAMES, "users": _NAMES},
         },
         "report_only": {"type": "boolean", "description": "nothing is taken away: after a restore of the database"},
     },
+    "expected",
+)  # fmt: skip
+_SOURCE: Final[Json] = {
+    "oneOf": [
+        {
+            "type": "object", "required": ["type", "server", "export"],
+            "properties": {"type": {"const": "nfs"}, "server": TEXT, "export": TEXT,
+                           "options": {"oneOf": [TEXT, _NAMES]}},
+        },
+        {"type": "object", "required": ["type", "path"], "properties": {"type": {"const": "bind"}, "path": TEXT}},
+    ],
+    "description": "as the grant said",
 }  # fmt: skip
+_OF_MOUNTS: Final = ("attachment_id", "attempt_id", "namespace_id", "mode", "mount_path", "source")
+MOUNT_TASK: Final[Json] = _task(
+    ("mount", "probe_mount", "unmount"),
+    dict.fromkeys(_OF_MOUNTS, TEXT) | {"mode": {"enum": ["ro", "rw"]}, "source": _SOURCE},
+    *_OF_MOUNTS,
+)
+TASK: Final[Json] = {"oneOf": [RECONCILE_TASK, MOUNT_TASK]}

@@ -46,6 +46,7 @@ log = logging.getLogger("amends.agent")
 PENDING_TASKS: Final = 256
 MAX_RUNNING: Final = 512  # tasks that run or wait for their attachment; what comes beyond is asked again
 MAX_WAITING: Final = 1024  # tasks received and not done yet, of which the first receipt is remembered
+TAKE_AWAY_S = 10.0  # for one mount in a reconcile: one that hangs must not keep the others
 TTL_S: Final = 120.0  # of a task that says none
 RECONCILE: Final = ""  # its lane; no attachment is called so
 NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -237,10 +238,13 @@ class NodeAgent:
         """Unmount what is not expected; False if the task's time is over before that is done."""
         expected = (task.expected or Expected()).mounts
         for attachment_id in [each for each in mounting.held() if each not in expected]:
-            async with self._lanes.of(attachment_id):
-                if self._is_over(task):
-                    return False
-                await mounting.take_away(attachment_id, partial(self._left, task))
+            if self._is_over(task):
+                return False
+            try:
+                async with asyncio.timeout(TAKE_AWAY_S), self._lanes.of(attachment_id):
+                    await mounting.take_away(attachment_id, partial(self._left, task))
+            except TimeoutError:
+                log.warning("%s of %s hangs, and shows as mounted", attachment_id, self.node_id)
         return True
 
     async def _inventory(self, mounting: Mounting | None, task: Task) -> TaskResult:

@@ -91,13 +91,14 @@ class Mounting:
         key, held = task.attachment_id, self._store.memory.held.get(task.attachment_id)
         if self._store.is_undone(key, task.attempt_id):
             raise Refused("undone", f"attempt {task.attempt_id} was unmounted", self._seen(key))
-        if self._mounts.pending(key):
-            raise Refused("busy", "an earlier change of this mount has not ended", IN_DOUBT)
+        await self._settled(key, left)
         wanted = await self._wanted(task)
         if held is not None and _of(self._mounts.table(), held):
             if not _same(held, wanted):
                 raise Refused("attempt_taken", f"attempt {held.attempt_id} is mounted at {held.path}", self._seen(key))
             return self._verified(key, wanted, "")
+        if held is not None and held.path == wanted.path:
+            wanted = msgspec.structs.replace(wanted, made=held.made)  # by a try that was cut off
         self._free(key, wanted)
         self._making[key] = wanted.path
         try:
@@ -154,7 +155,7 @@ class Mounting:
             await asyncio.to_thread(self._store.let_go, key)
             code = error.code if isinstance(error, MountRefused) else "mount_failed"
             raise Refused(code, str(error) or "its directory does not answer", GONE) from None
-        if made:
+        if made and not wanted.made:
             wanted = msgspec.structs.replace(wanted, made=True)
             await asyncio.to_thread(self._store.hold, key, wanted)
         return wanted
@@ -165,6 +166,13 @@ class Mounting:
         if line is None or line.mode != wanted.mode or not line.safe:
             raise Refused("mount_failed", said or "it is not mounted as it was asked for", seen)
         return Done(seen)
+
+    async def _settled(self, key: str, left: Left) -> None:
+        """Wait for a change that was begun earlier, perhaps by an agent before this one."""
+        while self._mounts.pending(key):
+            if left() <= 0:
+                raise Refused("busy", "an earlier change has not ended", IN_DOUBT, ["mount(8) of this attachment"])
+            await asyncio.sleep(PENDING_POLL_S)  # a lock of another process: nothing tells of its end
 
     # --- unmount ---------------------------------------------------------------------------------------------
 
@@ -178,10 +186,7 @@ class Mounting:
         return Done(GONE, noop=True)
 
     async def _release(self, key: str, held: Held, left: Left) -> Done:
-        while self._mounts.pending(key):
-            if left() <= 0:
-                raise Refused("busy", "an earlier change has not ended", IN_DOUBT, ["mount(8) of this attachment"])
-            await asyncio.sleep(PENDING_POLL_S)  # a lock of another process: nothing tells of its end
+        await self._settled(key, left)
         table = self._mounts.table()
         if not _of(table, held):
             await self._forget(key, held)

@@ -27,6 +27,13 @@ def outcome(op: str, result: TaskResult) -> Outcome:
     return Outcome("done", data=names)
 
 
+def late_outcome(result: TaskResult) -> Outcome:
+    """What a result says whose task, and with it its op, is forgotten."""
+    if result.status == "error":
+        return outcome(MOUNT_OPS[0], result)
+    return Outcome("done", data=_seen(result) | ({"noop": True} if result.status == "noop" else {}))
+
+
 def _of_mount(op: str, result: TaskResult, data: dict[str, Any]) -> Outcome:
     mounted = data["observed"].get("mounted")
     if mounted is not None and mounted is not MOUNTED_AFTER[op]:

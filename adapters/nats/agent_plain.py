@@ -7,6 +7,7 @@ of NFS is taken for a directory of this machine, and after another boot nothing 
 import asyncio
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class PlainMounts:
 
     def _link(self, name: str, path: str, mode: Mode) -> None:
         with self._writing:
-            self._keep(self._kept.mounts | {path: (name, mode)})
+            self._keep({**self._kept.mounts, path: (name, mode)})
             Path(path).rmdir()
             Path(path).symlink_to(name)
 
@@ -117,7 +118,7 @@ class PlainMounts:
                     there.append(path)
         return there
 
-    def _keep(self, mounts: dict[str, tuple[str, Mode]]) -> None:
-        kept = _Kept(self._kept.boot_id, mounts)
+    def _keep(self, mounts: Mapping[str, tuple[str, Mode]]) -> None:
+        kept = _Kept(self._kept.boot_id, dict(mounts))
         replace_file(self._file, msgspec.json.encode(kept))
         self._kept = kept

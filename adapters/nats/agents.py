@@ -20,7 +20,7 @@ from adapters.nats.agent_messages import (
     Heartbeat,
     TaskResult,
 )
-from adapters.nats.agent_outcomes import MALFORMED, outcome
+from adapters.nats.agent_outcomes import MALFORMED, late_outcome, outcome
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
@@ -29,7 +29,7 @@ RESEND_S = 0.5
 MAX_UNASKED: Final = 64  # results read of a node that answer none of its tasks, until the next task
 MAX_ANSWERED: Final = 1024
 MOUNT_FIELDS: Final = ("attachment_id", "attempt_id", "namespace_id", "mode", "mount_path", "source")
-Late = Callable[[str, str, TaskResult], None]
+Late = Callable[[str, str, Outcome], None]  # node, task, what it says
 
 
 class Heartbeats:
@@ -146,7 +146,7 @@ class AgentTasks:
             return
         self._unasked[node_id] = self._unasked.get(node_id, 0) + 1
         if self._late is not None and result.task_id not in self._answered:
-            self._late(node_id, result.task_id, result)
+            self._late(node_id, result.task_id, late_outcome(result))
         else:
             self.unasked += 1
 

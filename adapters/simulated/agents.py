@@ -13,20 +13,23 @@ from adapters.simulated.machines import SLOW_S, Machine, SimulatedMachines
 from amends.ports.steps import Outcome, StepCall
 
 RESEND_S = 0.5
+Late = Callable[[str, str, Outcome], None]
 
 
 class AgentSteps:
     """Implements `amends.ports.steps.StepRunner` for `agent.*`, for one process.
 
-    `node_epoch` gives a node's present epoch; while `may_act` says no, nothing is sent.
+    `node_epoch` gives a node's present epoch; while `may_act` says no, nothing is sent. A result that nobody waits for
+    any more goes to `late`, with node and task.
     """
 
     def __init__(
         self, fleet: SimulatedMachines, node_epoch: Callable[[str], int | None], *,
         may_act: Callable[[], bool] = lambda: True, faults: Faults = CALM, links: Links | None = None,
+        late: Late | None = None,
     ) -> None:  # fmt: skip
         self._fleet, self._node_epoch, self._may_act = fleet, node_epoch, may_act
-        self._faults, self._links = faults, links or Links()
+        self._faults, self._links, self._late = faults, links or Links(), late
 
     async def run(self, call: StepCall) -> Outcome:
         """Send the task until the agent answers, the time is over or the node is another one."""
@@ -36,8 +39,18 @@ class AgentSteps:
                 outcome = await self._answered(call)
                 await self._faults.after(call.name)
         except TimeoutError:
+            self._tell_late(call)
             return Outcome("unknown", "agent_timeout", "the node's agent gave no result in time")
         return outcome
+
+    def _tell_late(self, call: StepCall) -> None:
+        """What comes when nobody waits any more, by itself."""
+        machine = self._fleet.machines.get(call.args["node_id"])
+        if self._late is not None and machine is not None and call.step_id in machine.agent.late:
+            machine.agent.late.remove(call.step_id)
+            task_id = "task_" + call.step_id.partition("_")[2]
+            outcome = machine.agent.results[call.step_id]
+            asyncio.get_running_loop().call_soon(self._late, machine.node_id, task_id, outcome)
 
     async def _answered(self, call: StepCall) -> Outcome:
         node_id = call.args["node_id"]
@@ -61,7 +74,7 @@ async def _answer(machine: Machine, call: StepCall) -> Outcome | None:
     if kind == "slow":
         await asyncio.sleep(SLOW_S)
     if call.step_id in agent.results:
-        return None if kind == "lose" else agent.results[call.step_id]
+        return None if kind == "lose" or call.step_id in agent.late else agent.results[call.step_id]
     node_epoch = call.args["node_epoch"]
     if call.epoch < agent.runtime_epoch:
         highest = f"stale runtime epoch {call.epoch}, highest seen {agent.runtime_epoch}"
@@ -78,7 +91,9 @@ async def _answer(machine: Machine, call: StepCall) -> Outcome | None:
     else:
         result = Outcome("failed", "unsupported_op", f"this agent does not know the op {op!r}")
     agent.results[call.step_id] = result
-    return None if kind == "lose" else result
+    if kind == "late":
+        agent.late.add(call.step_id)
+    return None if kind in ("lose", "late") else result
 
 
 def _reconciled(machine: Machine, call: StepCall) -> Outcome:

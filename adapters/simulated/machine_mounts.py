@@ -57,8 +57,10 @@ class MachineMounts:
 
     def act(self, op: str, args: dict[str, Any], fault: str) -> Outcome:
         """Do a task on a mount, or what the fault makes of it."""
-        code, happens = FAULTS[op].get(fault, ("", True))
         key, attempt = args["attachment_id"], args["attempt_id"]
+        if op == "unmount" and key not in self.mounted:
+            fault = ""  # what is not there cannot be in use
+        code, happens = FAULTS[op].get(fault, ("", True))
         if op == "unmount":
             self.undone.add((key, attempt))
         if fault == "missing":  # somebody else has unmounted it

@@ -6,7 +6,7 @@ The rules are those of `node_users`, which a real machine's scripts keep too; ou
 import asyncio
 import base64
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from adapters.simulated.faults import CALM, Faults
 from adapters.simulated.machine_mounts import MachineMounts
@@ -21,7 +21,7 @@ class Fault(Struct):
     """What goes wrong with the next `times` calls of an op.
 
     fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key); of an agent's mounts also
-    fail_mounted (says error, is mounted), busy, stale, ro, missing.
+    fail_mounted (says error, is mounted), busy, stale, ro, missing, late (done, and said when nobody waits any more).
     """
 
     kind: str
@@ -34,6 +34,7 @@ class Agent(Struct):
     node_epoch: int = 0
     runtime_epoch: int = 0
     results: dict[str, Outcome] = {}
+    late: set[str] = field(default_factory=set)  # of those, what is said when nobody waits any more
 
 
 class Machine:

@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
+from actors.steps import OnMount, Reconcile
 from adapters.nats.agent_messages import Heartbeat, Inventory, TaskResult
 from adapters.nats.agents import AgentTasks
 from adapters.nats.service import PREFIX
@@ -202,19 +203,31 @@ class Recorder:
         self.published.append((subject, json.loads(payload), headers))
 
 
-async def test_a_task_as_it_is_sent_fits_its_schema() -> None:
+RECONCILE = Reconcile("n1", 1, {"mounts": [], "users": ["am-x"]}, report_only=True)
+BIND, NFS = {"type": "bind", "path": "/srv"}, {"type": "nfs", "server": "s", "export": "/srv", "options": ["hard"]}
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "schema"),
+    [
+        ("reconcile", RECONCILE, schemas.RECONCILE_TASK),
+        ("mount", OnMount("n1", "a", "t", "n", "rw", "/mnt/a", NFS, 1), schemas.MOUNT_TASK),
+        ("unmount", OnMount("n1", "a", "t", "n", "ro", "/mnt/a", BIND, 1, "act"), schemas.MOUNT_TASK),
+    ],
+)
+async def test_a_task_as_it_is_sent_fits_its_schema(op: str, args: Any, schema: dict[str, Any]) -> None:
     recorder = Recorder()
     tasks = AgentTasks(cast(Any, recorder), 7, lambda: 1, lambda node_id: 1)
-    args = {"node_id": "n1", "node_epoch": 1, "expected": {"mounts": [], "users": ["am-x"]}}
-    call = StepCall("step_0", "agent.reconcile", "node:n1", "agent:n1", args, 1, "k", 7, 1, "0" * 32, "0" * 16)
+    given = msgspec.to_builtins(args)
+    call = StepCall("step_0", f"agent.{op}", "node:n1", "agent:n1", given, 1, "k", 7, 1, "0" * 32, "0" * 16)
     assert (await tasks.run(call)).code == "agent_timeout"
     ((subject, task, headers),) = recorder.published
     assert subject == "amends.v1.task.n1"
     check("Task", task)
-    assert set(task) == set(schemas.TASK["properties"])
+    assert set(task) == set(schema["properties"])
     jsonschema.validate(headers, schemas.TRACE)
     with pytest.raises(jsonschema.ValidationError):
-        check("Task", {**task, "op": "mount"})
+        check("Task", {**task, "op": "dance"})
 
 
 def test_heartbeats_and_results_fit_their_schemas() -> None:

@@ -200,9 +200,10 @@ def test_what_the_api_shows_of_replies_and_messages_fits_the_schemas() -> None:
     ):
         jsonschema.validate(message, schema)
         assert set(message) <= set(schema["properties"])
-    beat, task, result = shown(6)
-    jsonschema.validate(task, schemas.TASK)
-    for body, kind in ((beat, Heartbeat), (result, TaskResult)):
+    beat, reconcile, mount, inventory, busy = shown(6)
+    jsonschema.validate(reconcile, schemas.RECONCILE_TASK)
+    jsonschema.validate(mount, schemas.MOUNT_TASK)
+    for body, kind in ((beat, Heartbeat), (inventory, TaskResult), (busy, TaskResult)):
         assert set(body) <= set(msgspec.structs.asdict(msgspec.convert(body, kind)))
 
 

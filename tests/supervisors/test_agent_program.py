@@ -31,10 +31,12 @@ async def server() -> AsyncIterator[EmbeddedNats]:
 
 
 @asynccontextmanager
-async def agent(server: EmbeddedNats, state: Path, password: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def agent(
+    server: EmbeddedNats, state: Path, password: str, *more: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "supervisors.boot", "agent", "--node", "n1", "--nats", server.url),
-        *("--state", str(state), "--interval-ms", "20"),
+        *("--state", str(state), "--interval-ms", "20", *more),
         env={**os.environ, "AMENDS_NATS_USER": "node-n1", "AMENDS_NATS_PASSWORD": password},
         stderr=asyncio.subprocess.PIPE,
     )
@@ -67,7 +69,9 @@ async def test_a_wrong_password_is_said_and_never_shown(server: EmbeddedNats, tm
         assert await process.wait() == 0
 
 
-@pytest.mark.parametrize("wrong", [["--node", "Not_A_Node"], ["--node", "n1", "--interval-ms", "5"]])
+@pytest.mark.parametrize(
+    "wrong", [["--node", "Not_A_Node"], ["--node", "n1", "--interval-ms", "5"], ["--node", "n1", "--mounts", "x"]]
+)
 async def test_what_is_no_node_or_no_interval_is_a_question_of_usage(wrong: list[str], tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "supervisors.boot", "agent", "--state", str(tmp_path), *wrong),
@@ -76,3 +80,24 @@ async def test_what_is_no_node_or_no_interval_is_a_question_of_usage(wrong: list
     _, said = await process.communicate()
     assert process.returncode == 2, said
     assert b"Traceback" not in said
+
+
+async def test_it_mounts_plainly_when_told_so(server: EmbeddedNats, tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    state = tmp_path / "state"
+    runtime = await nats.connect(server.url, user="runtime", password="runtime-password")
+    results = await runtime.subscribe("amends.v1.result.n1")
+    task = {
+        "task_id": "task_1", "op": "mount", "node_epoch": 1, "runtime_epoch": 1, "attachment_id": "attach_a",
+        "attempt_id": "task_a", "mode": "rw", "mount_path": "/mnt/data",
+        "source": {"type": "bind", "path": str(tmp_path / "export")},
+    }  # fmt: skip
+    async with agent(server, state, "node-n1-password", "--mounts", "plain") as process:
+        beats = await runtime.subscribe("amends.v1.hb.n1")
+        await beats.next_msg(timeout=PATIENCE_S)
+        await runtime.publish("amends.v1.task.n1", json.dumps(task).encode())
+        assert json.loads((await results.next_msg(timeout=PATIENCE_S)).data)["status"] == "ok"
+        assert (state / "root" / "mnt" / "data").readlink() == tmp_path / "export"
+        process.terminate()
+        await process.communicate()
+    await runtime.close()

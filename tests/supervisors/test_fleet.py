@@ -219,3 +219,62 @@ async def test_it_ends_when_its_parent_is_killed(server: EmbeddedNats, base: Pat
         await asyncio.sleep(0.02)
     else:
         raise AssertionError("the fleet goes on without its parent")
+
+
+def mount_task(base: Path, op: str, number: int) -> dict[str, Any]:
+    source = {"type": "bind", "path": str(base / "ns_a")}
+    return {
+        "task_id": f"task_{number}", "op": op, "node_epoch": 1, "runtime_epoch": 1, "ttl_ms": 60_000, "proto": 2,
+        "attachment_id": "attach_a", "attempt_id": "task_a", "namespace_id": "ns_a", "mode": "rw",
+        "mount_path": "/mnt/data", "source": source,
+    }  # fmt: skip
+
+
+async def test_machines_mount_below_a_root_of_their_own_break_on_order_and_lose_their_mounts_with_a_boot(
+    server: EmbeddedNats, base: Path, client: Client
+) -> None:
+    (base / "ns_a").mkdir()
+    async with spawned(server, base, nodes=2) as fleet:
+        results = await client.subscribe("amends.v1.result.node-1")
+
+        async def ask(op: str, number: int) -> dict[str, Any]:
+            await client.publish("amends.v1.task.node-1", json.dumps(mount_task(base, op, number)).encode())
+            found: dict[str, Any] = json.loads((await results.next_msg(timeout=PATIENCE_S)).data)
+            return found
+
+        await beat(client, "node-1")
+        mounted = Path(fleet.nodes["node-1"]["root"]) / "mnt" / "data"
+        await fleet.mount_fault("node-1", "mount", "fail")
+        assert (await ask("mount", 1))["code"] == "mount_failed"
+        assert (await ask("mount", 2))["status"] == "ok"
+        (mounted / "file").write_bytes(b"kept")
+        await fleet.mount_read_only("node-1")
+        assert (await ask("probe_mount", 3))["code"] == "ro"
+        await fleet.mend_mounts("node-1")
+        await fleet.mount_fault("node-1", "unmount", "busy")
+        assert (await ask("unmount", 4))["holders"] == ["process 1 (sh): cwd"]
+        await fleet.mount_fault("node-1", "unmount", "hang")
+        await client.publish("amends.v1.task.node-1", json.dumps(mount_task(base, "unmount", 5)).encode())
+        await beaten(client, "node-1", 3)
+        assert mounted.is_symlink()
+        await fleet.mend_mounts("node-1")
+        assert json.loads((await results.next_msg(timeout=PATIENCE_S)).data)["observed"] == {"mounted": False}
+        assert (base / "ns_a" / "file").read_bytes() == b"kept"
+        # a fault that no mount can have is refused
+        with pytest.raises(ValueError, match="faults of mount are fail"):
+            await fleet.mount_fault("node-1", "mount", "busy")
+
+
+async def test_a_machine_that_boots_again_has_nothing_mounted(server: EmbeddedNats, base: Path, client: Client) -> None:
+    (base / "ns_a").mkdir()
+    async with spawned(server, base, nodes=1) as fleet:
+        results = await client.subscribe("amends.v1.result.node-1")
+        await beat(client, "node-1")
+        await client.publish("amends.v1.task.node-1", json.dumps(mount_task(base, "mount", 1)).encode())
+        assert json.loads((await results.next_msg(timeout=PATIENCE_S)).data)["status"] == "ok"
+        mounted = Path(fleet.nodes["node-1"]["root"]) / "mnt" / "data"
+        assert mounted.is_symlink()
+        await fleet.reboot("node-1")
+        await beat(client, "node-1")
+        assert mounted.is_dir()
+        assert not mounted.is_symlink()

@@ -12,7 +12,6 @@ import pytest
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent import NodeAgent
-from adapters.nats.agent_messages import TaskResult
 from adapters.nats.agent_plain import PlainMounts
 from adapters.nats.agents import AgentTasks
 from adapters.simulated.agents import AgentSteps
@@ -111,7 +110,7 @@ class OnNats:
 
     def __init__(self, server: EmbeddedNats, base: Path) -> None:
         self.server, self.base, self.root, self.boot = server, base, base / "root", 1
-        self.faults, self.late = MountFaults(), list[tuple[str, str, TaskResult]]()
+        self.faults, self.late = MountFaults(), list[tuple[str, str, Outcome]]()
         self._runners: dict[int, AgentTasks] = {}
         for name in ("ns_a", "ns_b"):
             (base / name).mkdir()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MountTask, Observed, TaskResult
 from adapters.nats.agent_mounting import Mounting
-from adapters.nats.agent_outcomes import outcome
+from adapters.nats.agent_outcomes import late_outcome, outcome
 from adapters.nats.agent_paths import check
 from adapters.nats.agent_plain import PlainMounts
-from adapters.nats.agent_sources import Bind, source_of
+from adapters.nats.agent_sources import Bind, Nfs, source_of
 from adapters.nats.agent_store import KEPT_UNDONE, AgentStore, Held
 from amends.ports.mounts import MountRefused
 from tests.adapters.mounts.bench import PATH, A, B, OnNats, ask, mount_args, reconcile
@@ -71,12 +71,26 @@ async def test_an_agent_restarted_in_the_middle_of_a_mount_still_knows_of_it(rea
     mounting = asyncio.create_task(ask(real, "mount", "1"))
     await soon(lambda: real.mounts.pending(A))
     await real.restart()
-    # then the same task, which is sent on, is not begun beside what hangs
-    assert (await mounting).code == "busy"
+    # then the same task, which is sent on, is not begun beside what hangs, and finds it done when that goes on
     assert (await reconcile(real, "2", A))["mounts"] == [A]
+    assert not mounting.done()
     real.faults.mend()
-    await soon(lambda: not real.mounts.pending(A))
+    assert (await mounting).data == {"observed": {"mounted": True, "mode": "rw"}}
     assert (await ask(real, "unmount", "3")).data == {"observed": {"mounted": False}}
+
+
+async def test_a_mount_that_hangs_does_not_keep_a_reconcile_from_the_others(
+    real: OnNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.nats.agent.TAKE_AWAY_S", 0.3)
+    await ask(real, "mount", "1", B, mount_path="/mnt/other")
+    real.break_next("mount", "hang")
+    hanging = asyncio.create_task(ask(real, "mount", "2"))
+    await soon(lambda: real.mounts.pending(A))
+    assert (await reconcile(real, "3"))["mounts"] == [A]
+    assert not real.is_mounted("/mnt/other")
+    real.faults.mend()
+    assert (await hanging).kind == "done"
 
 
 async def test_a_killed_agent_has_written_down_what_it_was_about_to_mount(real: OnNats) -> None:
@@ -99,8 +113,8 @@ async def test_a_result_that_comes_when_nobody_waits_any_more_is_handed_on_once(
     assert (await ask(real, "mount", "1", timeout_ms=300)).code == "agent_timeout"
     await soon(lambda: real.late)
     ((node_id, task_id, result),) = real.late
-    assert (node_id, task_id, result.status) == ("n1", "task_1", "ok")
-    assert result.observed == Observed(mounted=True, mode="rw")
+    assert (node_id, task_id, result.kind) == ("n1", "task_1", "done")
+    assert result.data["observed"] == {"mounted": True, "mode": "rw"}
 
 
 async def test_late_results_are_bounded_and_those_of_unknown_nodes_and_of_answered_tasks_are_none(
@@ -184,7 +198,7 @@ def test_options_that_are_not_in_the_table_are_refused(option: str) -> None:
     for options in ([option], f"hard,{option}"):
         with pytest.raises(MountRefused, match="option"):
             source_of(source | {"options": options})
-    assert source_of(source | {"options": "vers=4.2,hard,timeo=50"})
+    assert isinstance(source_of(source | {"options": "vers=4.2,hard,timeo=50"}), Nfs)
     for server in ("-o", "a b", "", "a/b", "x:\n"):
         with pytest.raises(MountRefused, match="server"):
             source_of(source | {"server": server})
@@ -293,8 +307,7 @@ def test_whatever_an_agent_says_of_a_mount_is_bounded_and_printable(holders: lis
             result = msgspec.json.decode(msgspec.json.encode(body | {"observed": observed}), type=TaskResult)
         except (msgspec.ValidationError, OverflowError):
             continue
-        for op in ("mount", "unmount", "probe_mount"):
-            found = outcome(op, result)
+        for found in (*(outcome(op, result) for op in ("mount", "unmount", "probe_mount")), late_outcome(result)):
             said = found.data.get("holders", [])
             assert len(said) <= MAX_HOLDERS
             assert all(len(each) <= MAX_HOLDER and each.isprintable() for each in said)
