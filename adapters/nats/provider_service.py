@@ -28,6 +28,7 @@ MAX_UNDER_WAY: Final = 1024
 MAX_PENDING: Final = 8192  # read from the connection and not begun
 LOOK_S: Final = 0.5  # between two looks whether the connection is closed for good
 Reply = dict[str, Any]
+Operation = Callable[[Request, str], Awaitable[Reply]]  # with the address of a grant's access
 GONE: Final[Reply] = {"granted": False, "mode": ""}
 
 
@@ -42,7 +43,7 @@ class ProviderService:
         self._store = ProviderStore(state_dir)
         self._turns = Turns()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._ops: Mapping[str, Callable[[Request], Awaitable[Reply]]] = {
+        self._ops: Mapping[str, Operation] = {
             "capabilities": self._capabilities, "usage": self._usage, "verify": self._verify,
             "grant": self._grant, "revoke": self._revoke,
         }  # fmt: skip
@@ -101,7 +102,7 @@ class ProviderService:
 
     async def _restored(self, held: Held) -> None:
         try:
-            async with self._turns.of(held.namespace_id):
+            async with self._turns.of(f"access {held.namespace_id} {held.address}"):
                 await self._settle(held)
         except Trouble as trouble:
             log.warning("%s of %s: %s", held.grant_id, held.namespace_id, trouble.message)
@@ -117,30 +118,41 @@ class ProviderService:
             return _refusal("invalid_request", printable(str(error)))
         if "grant_id" not in NEEDED[op]:
             return await self._done(do, request)
-        async with self._turns.of(f"grant {request.grant_id}"), self._turns.of(str(request.namespace_id)):
-            return await self._done(do, request)
+        async with self._turns.of(f"grant {request.grant_id}"):
+            try:
+                address = await self._address(request)
+            except Trouble as trouble:
+                return _troubled(trouble)
+            async with self._turns.of(f"access {request.namespace_id} {address}"):
+                return await self._done(do, request, address)
 
-    async def _done(self, do: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:
+    async def _address(self, request: Request) -> str:
+        """Of what was granted before, that; of a new grant, what its node's name stands for now."""
+        held = self._store.get(str(request.grant_id))
+        if held is not None or request.node_address is None:
+            return held.address if held is not None else ""
+        return await self._backend.locate(request.node_address)
+
+    async def _done(self, do: Operation, request: Request, address: str = "") -> Reply:
         if stale := self._store.stale(request.runtime_epoch):
             return _refusal("stale_epoch", stale)
         try:
             await asyncio.to_thread(self._store.raise_epoch, request.runtime_epoch)
-            return {"status": "ok", "retryable": False, "code": "", "message": "", **await do(request)}
+            return {"status": "ok", "retryable": False, "code": "", "message": "", **await do(request, address)}
         except Trouble as trouble:
-            status = "partial" if trouble.partial else "error"
-            return _refusal(trouble.code, printable(trouble.message), status, retryable=trouble.retryable)
+            return _troubled(trouble)
         except OSError as error:
             return _refusal("provider_failed", printable(f"the provider cannot use its disk: {error}"), retryable=True)
 
-    async def _capabilities(self, request: Request) -> Reply:
+    async def _capabilities(self, request: Request, address: str) -> Reply:
         found: Reply = msgspec.to_builtins(self._backend.capabilities())
         return found
 
-    async def _usage(self, request: Request) -> Reply:
+    async def _usage(self, request: Request, address: str) -> Reply:
         found: Reply = msgspec.to_builtins(await self._backend.usage(str(request.namespace_id)))
         return found
 
-    async def _verify(self, request: Request) -> Reply:
+    async def _verify(self, request: Request, address: str) -> Reply:
         held = self._held(request)
         if held is None or not held.address:
             return {"observed": GONE}
@@ -148,12 +160,12 @@ class ProviderService:
             return {"observed": GONE}  # what there is, is others'
         return {"observed": _seen(await self._backend.look(held.namespace_id, held.address))}
 
-    async def _grant(self, request: Request) -> Reply:
+    async def _grant(self, request: Request, address: str) -> Reply:
         held = self._held(request)
         if held is not None and held.revoked_us is not None:
             raise Trouble("revoked", "this grant was taken back before", retryable=False)
         if held is None:
-            held = await self._intend(request)
+            held = await self._intend(request, address)
         elif (held.node_address, held.mode) != (request.node_address, request.mode):
             raise Trouble("grant_mismatch", "this grant has another address or mode", retryable=False)
         before = self._store.widest(held.namespace_id, held.address)
@@ -166,9 +178,9 @@ class ProviderService:
             await self._put(replace(held, applied=True))
         return {"source": source, "observed": _seen(seen)}
 
-    async def _intend(self, request: Request) -> Held:
+    async def _intend(self, request: Request, address: str) -> Held:
         """Written down before it is done; what somebody else has given already is not ours to take away later."""
-        namespace_id, address = str(request.namespace_id), await self._backend.locate(str(request.node_address))
+        namespace_id = str(request.namespace_id)
         ours = any(self._store.of(namespace_id, address))
         if not ours and await self._backend.look(namespace_id, address):
             raise Trouble(
@@ -182,7 +194,7 @@ class ProviderService:
         await self._put(held)
         return held
 
-    async def _revoke(self, request: Request) -> Reply:
+    async def _revoke(self, request: Request, address: str) -> Reply:
         held = self._held(request)
         if held is None:  # it may still come
             held = Held(str(request.grant_id), str(request.namespace_id), str(request.node_id))
@@ -224,6 +236,11 @@ def _seen(mode: str) -> Reply:
 
 def _refusal(code: str, message: str, status: str = "error", *, retryable: bool = False) -> Reply:
     return {"status": status, "retryable": retryable, "code": code, "message": message}
+
+
+def _troubled(trouble: Trouble) -> Reply:
+    status = "partial" if trouble.partial else "error"
+    return _refusal(trouble.code, printable(trouble.message), status, retryable=trouble.retryable)
 
 
 async def _respond(message: Msg, reply: Reply) -> None:

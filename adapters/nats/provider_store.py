@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from amends.ports.storage import WIDER, Mode
+from amends.ports.storage import Mode
 from amends.values.errors import BadConfiguration
 
 TOMBSTONE_US: Final = 30 * 86_400 * 1_000_000
@@ -116,8 +116,8 @@ class ProviderStore:
 
     def widest(self, namespace_id: str, address: str) -> Mode | None:
         """The widest mode of the access that grants in force give; None: there is none."""
-        modes = [held.mode for held in self.of(namespace_id, address) if held.applied and held.revoked_us is None]
-        return max(modes, key=lambda mode: WIDER[mode], default=None)
+        modes = {held.mode for held in self.of(namespace_id, address) if held.applied and held.revoked_us is None}
+        return "rw" if "rw" in modes else "ro" if modes else None
 
     def forget(self, now_us: int) -> None:
         """Drop tombstones that are older than 30 days and whose access is known to be gone."""

@@ -3,12 +3,11 @@
 A backend never deletes, truncates, renames, re-owns or re-quotas anything in a namespace: it has no verb for that.
 """
 
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 Mode = Literal["ro", "rw"]
-WIDER: Final[dict[str, int]] = {"": 0, "ro": 1, "rw": 2}
 
 
 class Trouble(Exception):

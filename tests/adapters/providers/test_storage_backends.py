@@ -239,6 +239,13 @@ def test_another_file_system_is_not_entered(directories: Directories, monkeypatc
     assert measure(top, lambda: False) < 1_000_000
 
 
+def test_a_directory_that_has_become_a_link_meanwhile_is_not_followed(directories: Directories, tmp_path: Path) -> None:
+    (directories.root / "link").symlink_to(tmp_path)
+    with pytest.raises(Trouble) as found:
+        measure(directories.root / "link", lambda: False)
+    assert found.value.code == "usage_unknown"
+
+
 def test_what_cannot_be_told_is_not_guessed(directories: Directories) -> None:
     top = directories.root / "data"
     folder = os.open(top, os.O_DIRECTORY)
