@@ -14,6 +14,7 @@ from adapters.storage.directories import Directories
 from amends.ports.storage import Capabilities, Usage
 from tests.acceptance.machine import Machine
 from tests.acceptance.world import World, until
+from tests.directories import scratch
 
 QUOTA = 1000
 
@@ -37,7 +38,8 @@ class Provider:
 
     def __init__(self, world: World, provider_id: str) -> None:
         self.world, self.provider_id = world, provider_id
-        self.root = world.state_dir.parent / f"storage-{provider_id}"
+        self.base = scratch("amends-storage-")
+        self.root = self.base / "root"
         self.root.mkdir()
         self._serving: asyncio.Task[None] | None = None
 
@@ -50,9 +52,7 @@ class Provider:
     async def start(self) -> None:
         """Serve, on a connection of its own."""
         backend = BindBackend(Directories(self.root), Told(self.root), Capabilities())
-        self.service = ProviderService(
-            self.provider_id, backend, self.world.state_dir.parent / f"st-{self.provider_id}"
-        )
+        self.service = ProviderService(self.provider_id, backend, self.base / "state")
         await self.service.restore()
         self._serving = asyncio.create_task(self.service.serve(self.world.nats))
         await self.world.nats.flush()

@@ -1,6 +1,7 @@
 """R10 to R14 from outside: a real agent mounts directories that a real provider grants, and each of these breaks."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -35,6 +36,7 @@ async def storage(world: World) -> AsyncIterator[Storage]:
     await all_is_well(world)
     await machine.stop()
     await provider.stop()
+    shutil.rmtree(provider.base)
 
 
 def undone(run: Any) -> list[tuple[str, str, str]]:

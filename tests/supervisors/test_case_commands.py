@@ -219,6 +219,8 @@ async def detach_failed(book: Book) -> None:
     await book.command("attachment", ATTACHED, Detach(attachment_id=ATTACHED))
     for _ in range(2):
         await book.end(f"attachment:{ATTACHED}", "agent.unmount", "failed", "busy", holders=["process 1 (sh): cwd"])
+    node = book.state("node", "n1")
+    book.facts.states["node", "n1"] = msgspec.structs.replace(node, state="offline")
 
 
 SCENES: dict[str, Scene] = {
