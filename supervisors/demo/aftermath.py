@@ -23,6 +23,9 @@ async def give_back(site: Site) -> int:
     )
     for row in rented:
         await site.ask("cmd.allocation.release", {"allocation_id": row["allocation_id"]})
+    stuck = await site.rows("SELECT attachment_id FROM public_v1.attachment WHERE state = 'detach_failed'")
+    for row in stuck:
+        await site.ask("ops.attachment.retry_detach", {"attachment_id": row["attachment_id"], "reason": REASON})
     await site.until_sql(
         "earlier rentals have ended",
         "SELECT count(*) = 0 FROM public_v1.allocation WHERE state NOT IN ('released', 'failed')",
@@ -42,4 +45,4 @@ async def give_back(site: Site) -> int:
     )
     for row in cases:
         await site.ask("ops.cleanup.retry", {"allocation_id": row["allocation_id"], "reason": REASON})
-    return len(rented) + len(cases)
+    return len(rented) + len(stuck) + len(cases)

@@ -11,6 +11,7 @@ from supervisors.demo.loss import Say, bill, rented
 from supervisors.demo.money import r05, r06
 from supervisors.demo.result import Result, ended, expect
 from supervisors.demo.site import DemoFailed, Site
+from supervisors.demo.storage import r10, r11, r12, r13, r14
 
 
 class StreamGone:
@@ -202,6 +203,11 @@ ROWS: dict[str, Callable[[Site, Say], Awaitable[Result]]] = {
     "R07": _silent(r07),
     "R08": r08,
     "R09": r09,
+    "R10": r10,
+    "R11": r11,
+    "R12": r12,
+    "R13": r13,
+    "R14": r14,
 }
 STORY: dict[str, str] = {
     "R01": "the event stream vanishes while a rental is requested",
@@ -213,4 +219,9 @@ STORY: dict[str, str] = {
     "R07": "the bus is down when the customer is to be told",
     "R08": "the node dies under its customer",
     "R09": "an operator ends a rental, and the policy pays it back",
+    "R10": "two want to write to one namespace",
+    "R11": "the storage host has lost a directory",
+    "R12": "a mount is there, and cannot be read",
+    "R13": "a process holds a mount that is to go",
+    "R14": "a namespace is twice as full as it may be",
 }

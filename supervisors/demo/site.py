@@ -31,6 +31,7 @@ from adapters.simulated.stripe_client import StripeProcess
 from amends.values.errors import Unavailable
 from amends.values.inboxes import inbox_prefix
 from supervisors.closing import Parts
+from supervisors.demo.host import StorageHost
 from supervisors.demo.users import BusUsers
 from supervisors.policy_file import BUILT_IN
 
@@ -90,6 +91,7 @@ class Site:
         self.sql: asyncpg.Connection[Any]
         self.fleet: Fleet | None = None
         self.stripe: StripeProcess
+        self.host: StorageHost
         self._secret = f"whsec_{secrets.token_hex(16)}"
         self._postgres = EmbeddedPostgres(state_dir)
         self._nats = EmbeddedNats(state_dir, config_extra=self.users.file.read_text(encoding="utf-8"))
@@ -106,6 +108,7 @@ class Site:
         self.stripe = await StripeProcess.spawn(
             self.state_dir / "stripe.json", self.state_dir / "stripe.log", death_signal_prefix(None)
         )
+        self.host = await StorageHost.spawn(self.state_dir, self.nats_url, self.users)
         return (time.monotonic() - began) * 1000
 
     async def start_runtime(self) -> float:
@@ -205,6 +208,8 @@ class Site:
         parts.opened("NATS", self._nats.stop)
         if hasattr(self, "stripe"):
             parts.opened("the simulated Stripe", self.stripe.close)
+        if hasattr(self, "host"):
+            parts.opened("the storage host", self.host.close)
         for name, process in (("the runtime", self._process), ("the second runtime", self._standby)):
             if process is not None:
                 parts.opened(name, partial(_ended, process))

@@ -16,7 +16,7 @@ class BusUsers:
         kept = state_dir / "nats-passwords.json"
         self.file = state_dir / "nats-users.conf"
         known: dict[str, str] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        names = ("runtime", "front", "operator", "streams", *(f"node-{node}" for node in nodes))
+        names = ("runtime", "front", "operator", "streams", "provider-nfs-1", *(f"node-{node}" for node in nodes))
         self._passwords = {name: known.get(name) or secrets.token_urlsafe(18) for name in names}
         _write(kept, json.dumps(self._passwords))
         _write(self.file, configuration({name: json.dumps(value) for name, value in self._passwords.items()}))
