@@ -158,7 +158,8 @@ class GrantTried(Message, frozen=True):
 class GrantGone(Message, frozen=True):
     """What leaving came to: `revoked`, `shared` (others have it), `none` (there was nothing), or `failed`.
 
-    `grant_id` and `made_by` (`<trace id>:<span id>` of the try that made it) where one was revoked, or was to be.
+    `grant_id` and `made_by` (`<trace id>:<span id>` of the try that made it) where one was revoked, or was to be;
+    `action_id`: of the work that asked for it.
     """
 
     result: str
@@ -168,6 +169,7 @@ class GrantGone(Message, frozen=True):
     started_us: int = 0
     ended_us: int = 0
     code: str = ""
+    action_id: str = ""
 
 
 class Drifted(Message, frozen=True):
@@ -212,7 +214,14 @@ class AttachmentSettled(Message, frozen=True):
     state: str
 
 
-class MountSettled(Message, frozen=True):
-    """A mount that the node owed is gone."""
+class MountLeft(Message, frozen=True):
+    """An attachment ended with the loss of this node, and its mount may be there still; `made_by`: its span."""
 
     attachment_id: str
+    made_by: str
+
+
+class MountGivenUp(Message, frozen=True):
+    """The node that owes this attachment's unmount is retired: nobody will ever do it."""
+
+    reason: str

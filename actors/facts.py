@@ -80,6 +80,10 @@ class Facts(Protocol):
         """(attachment, path) of all that are on the node, or will be."""
         ...
 
+    def owed_mounts(self, node_id: str) -> list[str]:
+        """The attachments whose unmount the node owes."""
+        ...
+
     def expected_mounts(self, node_id: str) -> list[str]:
         """The attachments whose mount may stay on the node."""
         ...

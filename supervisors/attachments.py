@@ -16,7 +16,14 @@ from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
 
 ENDED = ("detached", "failed")
-MOUNTED = ("mounting", "attached", "detaching", "detach_failed")  # something of theirs may be on the node
+MOUNTED = (
+    "validated",
+    "granted",
+    "mounting",
+    "attached",
+    "detaching",
+    "detach_failed",
+)  # something of theirs may be on the node
 ENDING = ("releasing", "released", "failed")  # of the rental
 
 
@@ -83,6 +90,10 @@ class Attachments:
     def is_owed(self, node_id: str) -> bool:
         """Whether the node owes an unmount."""
         return bool(self._debts.get(node_id))
+
+    def owed(self, node_id: str) -> list[str]:
+        """Whose unmount the node owes."""
+        return sorted(self._debts.get(node_id, {}).values())
 
     @property
     def debts(self) -> int:

@@ -123,6 +123,10 @@ class Pool:
         """(attachment, path) of all that are on the node, or will be."""
         return self.attachments.mounts_on(node_id)
 
+    def owed_mounts(self, node_id: str) -> list[str]:
+        """The attachments whose unmount the node owes."""
+        return self.attachments.owed(node_id)
+
     def expected_mounts(self, node_id: str) -> list[str]:
         """The attachments whose mount may stay on the node."""
         return self.attachments.expected_mounts(node_id)

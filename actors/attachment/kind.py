@@ -6,7 +6,7 @@ Automaton and dispatch; its turns stand in files named by row. It knows no provi
 from actors.attachment import mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
 from actors.attachment.messages import AcknowledgeNodeLost, AttachTo, Detach, RetryDetach
 from actors.attachment.state import Attachment, view_attachment
-from actors.between import DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveNode
+from actors.between import DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveNode, MountGivenUp
 from actors.facts import facts
 from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
@@ -64,6 +64,8 @@ def _or_refused(s: Attachment, d: Decision) -> None:
 
 def _refused(s: Attachment, m: TurnRefused, d: Decision) -> None:
     """Somebody was faster between the checks and the commit: another writer, or the end of what was required."""
+    if s.state == "granted":
+        r13_detach.before_mount(s, d, "release")  # the rental is active no more, and will not be again
     if s.state != "requested":
         return
     codes = r10_precheck.failing(s, d)
@@ -79,14 +81,20 @@ def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
     if m.name in (mount.MOUNT, mount.PROBE):
         if s.state == "mounting":
             r12_mount.mounted(s, m, d)
+        else:
+            r13_detach.note(d, m)
     elif m.name == mount.UNMOUNT:
         if s.state in ("mounting", "failed"):
             r12_mount.unmounted(s, m, d)
         elif s.state == "detaching":
             r13_detach.unmounted(s, m, d)
+        else:
+            r13_detach.note(d, m)
 
 
 def _gone(s: Attachment, m: GrantGone, d: Decision) -> None:
+    if m.action_id != s.leaving.work.action_id:
+        return  # the answer to what was asked for before
     if s.state in ("validated", "granted"):
         r11_grant.gone(s, m, d)
     elif s.state == "mounting":
@@ -154,16 +162,17 @@ ATTACHMENT = ActorKind(
         GrantGone: _gone,
         DriftCleared: r11_grant.cleared,
         LeaveNode: _leave_node,
+        MountGivenUp: r13_detach.given_up_with_node,
         StepDone: _step_done,
         TimerFired: _timer,
         TurnRefused: _refused,
     },
     creates=frozenset({AttachTo}),
     legal={
-        RetryDetach: Legal(("detach_failed",), "retried"),
-        AcknowledgeNodeLost: Legal(("detach_failed",), "acknowledged"),
+        RetryDetach: Legal(("detach_failed", "failed"), "retried"),
+        AcknowledgeNodeLost: Legal(("detach_failed", "detaching", "failed"), "acknowledged"),
     },
     view=view_attachment,
     owner=lambda s: s.account_id,
-    answers_refusal=lambda message: isinstance(message, TimerFired) and message.name == "check",
+    answers_refusal=lambda message: isinstance(message, TimerFired) and message.name in ("check", "mount"),
 )

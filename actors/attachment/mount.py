@@ -1,6 +1,8 @@
 """The mount on its node as the rows see it: the tries to unmount it, and the debt that its node has of it."""
 
 from actors.attachment.state import Attachment, mount_args, mount_ref
+from actors.between import DebtSettled
+from actors.facts import facts
 from actors.tables import DebtRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -12,7 +14,9 @@ MOUNT, PROBE, UNMOUNT = "agent.mount", "agent.probe_mount", "agent.unmount"
 def unmount(d: Decision, run: Run | None, attempt: int, *, after_us: int = 0) -> None:
     """One try to unmount, in the action of a run that says so."""
     s: Attachment = d.state
-    args = mount_args(s, d.id)
+    node = facts(d).node(s.node_id or "")
+    # The node as it is now: its epoch has risen with each loss and restore; the attempt says whose mount it is.
+    args = mount_args(s, d.id) | ({"node_epoch": node.epoch} if node is not None else {})
     trace = None
     if run is not None:
         action_id, trace = run.plan()
@@ -42,6 +46,7 @@ def settle(d: Decision) -> None:
     if s.mount.debt_id:
         d.row(_debt(d, d.now_us))
         d.part("mount", debt_id="", debt_since_us=0)
+        d.tell("node", s.node_id or "", DebtSettled())
     d.set(owing=False)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from actors.allocation.state import Allocation
 from actors.attachment.state import Attachment
+from actors.between import AttachmentSettled
 from actors.facts import facts
 from actors.namespace.state import Capabilities, Namespace
 from actors.node.state import Node
@@ -111,3 +112,4 @@ def end(s: Attachment, d: Decision, reason: str) -> None:
     notify(
         d, "attachment.failed", account_id=s.account_id, state="failed", cause=reason, failure_code=reason,
     )  # fmt: skip
+    d.tell("allocation", s.allocation_id, AttachmentSettled(d.id, "failed"))

@@ -7,6 +7,7 @@ from actors.attachment import mount, r10_precheck, r11_grant, r13_detach
 from actors.attachment.state import Attachment, mount_args, mount_ref
 from actors.between import AttachmentSettled, GrantGone
 from actors.facts import facts
+from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.recovery import Run, failed_step, find_run
@@ -28,6 +29,7 @@ def begin(s: Attachment, d: Decision) -> None:
 def mounted(s: Attachment, m: StepDone, d: Decision) -> None:
     """The task or the probe after it has ended."""
     if s.undo.code:
+        r13_detach.note(d, m)
         return
     if not m.ok:
         fail(s, m, d)
@@ -49,15 +51,16 @@ def fail(s: Attachment, m: StepDone, d: Decision) -> None:
         d.undone(mount.UNMOUNT, mount_ref(s, d.id))
         r11_grant.leave(d, run)
     elif silent:
-        r11_grant.leave(d, run, fence=True)
+        r11_grant.leave(d, run)
     else:
         mount.unmount(d, run, 1)
 
 
 def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
     """A try to undo the mount has ended; exhausted on a living node it is a detach that cannot unmount (R13)."""
-    run = find_run(d, s.undo.row)
+    run = find_run(d, s.leaving.key) if s.leaving.key else find_run(d, s.undo.row)
     if run is None:
+        r13_detach.note(d, m)
         return
     if m.ok:
         _reversed(s, m, d, run)
@@ -67,6 +70,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         else:
             r11_grant.leave(d, run)
         return
+    failed_step(d, m, run)
     run.retry("unmount", mount_ref(s, d.id), False, attempt=m.attempt, duration_ms=m.duration_ms, code=m.outcome.code,
               action_id=m.args.get("action_id", ""))  # fmt: skip
     d.part("mount", holders=mount.holders(m))
@@ -75,7 +79,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
     elif s.state == "failed":
         r13_detach.owe_case(d, run)
     else:
-        r13_detach.continue_as(s, m, d, run)
+        r13_detach.continue_as(s, d, run)
 
 
 def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
@@ -84,6 +88,9 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     if run is None:
         return
     comp_id = r11_grant.record(s, d, run, m)
+    if not s.mount.unmounted and m.result == "failed":
+        r13_detach.continue_as(s, d, run)  # it may be mounted and have access: nobody else may write there
+        return
     if not s.mount.unmounted:
         run.compensate(
             "reverse", "side_effect", "mount", mount_ref(s, d.id), "partial", of=s.mount.made_by, cause=run.id,
@@ -103,6 +110,7 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
 
 def settle_debt(d: Decision) -> None:
     """The node owes the mount no more."""
+    close_case(d, r13_detach.CASE, "it is unmounted", d.ref)
     mount.settle(d)
     d.tell("allocation", d.state.allocation_id, AttachmentSettled(d.id, d.state.state))
 

@@ -3,20 +3,22 @@
 Never lazily and never by force. What may still be mounted keeps its namespace busy, its grant, and a debt of its node.
 """
 
+from typing import Literal
+
 from actors.attachment import mount, r11_grant
 from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
 from actors.attachment.state import Attachment, mount_ref
-from actors.between import AttachmentSettled, GrantGone
+from actors.between import AttachmentSettled, GrantGone, MountGivenUp, MountLeft
 from actors.facts import facts
 from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
-from amends.turn.recovery import Run, begin_run, failed_step, find_run
+from amends.turn.recovery import Run, begin_run, failed_step, failure, find_run
 
 CASE = "detach_failed"
 STEP = "agent.unmount"
-HERE = ("ready", "draining", "suspect")  # states of a node that is not given up
+HERE = ("ready", "draining", "suspect", "quarantined")  # states of a node that is not given up
 
 
 def detach(s: Attachment, m: Detach, d: Decision) -> None:
@@ -60,9 +62,19 @@ def _cancelled(d: Decision, cause: str) -> None:
     _tell_rental(d)
 
 
+def note(d: Decision, m: StepDone) -> None:
+    """A try failed that no run is about any more: said all the same."""
+    if not m.ok:
+        failure(
+            d, m.outcome.code, m.outcome.message, component=m.name, span_id=m.span_id, trace_id=m.trace_id,
+            failure_type="timeout" if m.outcome.code.endswith("timeout") else "error", ref=f"step:{m.step_id}",
+        )  # fmt: skip
+
+
 def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
     """A try of a detach to unmount has ended."""
-    if s.leaving.cause == "node_lost":
+    if s.leaving.cause in ("node_lost", "acknowledged"):
+        note(d, m)
         return  # access has ended; what the node has is its own business when it is back
     run = find_run(d, s.leaving.key) if s.leaving.key else None
     if m.ok:
@@ -92,7 +104,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         give_up(d, run, m.outcome.code)
 
 
-def continue_as(s: Attachment, m: StepDone, d: Decision, run: Run) -> None:
+def continue_as(s: Attachment, d: Decision, run: Run) -> None:
     """The undo of a mount cannot unmount on a living node: from here on it is a detach that was given up."""
     d.part("leaving", cause="mount_failed", key=run.row.id)
     d.to("detaching", cause="mount_failed")
@@ -112,6 +124,7 @@ def give_up(d: Decision, run: Run, code: str) -> None:
         "code": code,
     })  # fmt: skip
     run.end("failed")
+    _end_runs(d, "failed", "")
     mount.owe(d)
     d.part("leaving", earlier=earlier, superseded=superseded, key="")
     d.to("detach_failed", cause=code)
@@ -129,7 +142,16 @@ def given_up(s: Attachment, d: Decision) -> None:
 
 def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     """An operator's word: the tries begin anew, in a run of its own."""
+    _owing(s, d)
+    node = facts(d).node(s.node_id or "")
+    if node is None or node.state == "offline":
+        said = "is offline" if node is not None else "is retired"
+        d.refuse("illegal_transition", f"the node {s.node_id!r} {said}: acknowledge that it is lost",
+                 field="attachment_id")  # fmt: skip
     run = _reopened(s, d, "retry", m.reason)
+    if s.state == "failed":
+        mount.unmount(d, run, 1)
+        return
     d.to("detaching", cause="retry", reason=m.reason)
     if s.mount.unmounted:
         r11_grant.leave(d, run, again=True)
@@ -139,14 +161,59 @@ def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
 
 def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
     """The node is gone, an operator says: nothing is mounted there; access is taken back first and last."""
+    _owing(s, d)
+    if s.state == "detaching" and s.leaving.cause != "retry":
+        d.refuse("illegal_transition", "it is being detached; nothing was given up", state=s.state)
     node = facts(d).node(s.node_id or "")
     if node is not None and node.state in HERE:
         d.refuse(
             "illegal_transition", f"the node {s.node_id!r} is {node.state}: retry the detach", field="attachment_id"
         )
+    if s.state == "failed":
+        give_mount_up(d, m.reason)
+        return
+    _end_runs(d, "failed", "")
     run = _reopened(s, d, "acknowledged", m.reason)
+    if s.state == "detaching":
+        r11_grant.leave(d, run, fence=True, again=True)
+        return
     d.to("detaching", cause="acknowledged", reason=m.reason)
     r11_grant.leave(d, run, fence=True, again=True)
+
+
+def _owing(s: Attachment, d: Decision) -> None:
+    if s.state == "failed" and not s.owing:
+        d.refuse("illegal_transition", "it has failed and owes nothing", state=s.state)
+
+
+def given_up_with_node(s: Attachment, m: MountGivenUp, d: Decision) -> None:
+    """Its node is retired with what it owes."""
+    if s.state == "failed" and s.owing:
+        give_mount_up(d, m.reason)
+
+
+def give_mount_up(d: Decision, reason: str) -> None:
+    """The unmount that is owed after a failed mount will never be done: on the record, and nothing is owed any more."""
+    s: Attachment = d.state
+    _end_runs(d, "failed", "")
+    row = d.context.matrix.row_of(STEP).id
+    run = begin_run(d, row, key=f"{row} acknowledged", trigger_type="policy", trigger_ref=d.ref)
+    run.compensate(
+        "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
+        metadata={"acknowledged": "node lost", "reason": reason},
+    )  # fmt: skip
+    run.end("recovered")
+    mount.settle(d)
+    close_case(d, CASE, reason, d.ref)
+    d.set(owed=())
+
+
+def _end_runs(d: Decision, outcome: Literal["recovered", "failed"], but: str) -> None:
+    """Whatever else was being undone of it is so by this, or was given up with it."""
+    for key in list(d.state.runs):
+        run = find_run(d, key)
+        if run is not None and key != but:
+            run.end(outcome)
 
 
 def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
@@ -176,8 +243,11 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
                 metadata={"acknowledged": "node lost"}, supersedes=s.leaving.superseded,
             )  # fmt: skip
         run.end("recovered")
+    _end_runs(d, "recovered", s.leaving.key)
     mount.settle(d)
     close_case(d, CASE, "it is detached", d.ref)
+    if s.leaving.cause == "node_lost" and not s.mount.unmounted:
+        d.tell("node", s.node_id or "", MountLeft(d.id, s.mount.made_by))
     d.set(rw_holder=None, owed=())
     d.to("detached", cause=s.leaving.cause)
     _tell_rental(d)

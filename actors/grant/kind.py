@@ -4,6 +4,7 @@ It alone asks the provider, so that two attachments of the pair never undo one a
 to the attachments, whose runs record it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -25,6 +26,7 @@ from actors.tables import GrantRow
 from amends.domain.kinds import ActorKind
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TurnRefused
+from amends.turn.recovery import failure
 
 GRANT, VERIFY, REVOKE = "provider.grant", "provider.verify", "provider.revoke"
 BLOCKED = "blocked_by_drift"
@@ -82,22 +84,33 @@ def _ask(d: Decision, mode: str) -> None:
 def _leave(s: GrantState | None, m: LeaveGrant, d: Decision) -> None:
     """One attachment less; the last one's leaving takes the access back, and so does the loss of the node."""
     if s is None or s.state == "idle" or not s.held:
-        d.tell("attachment", m.attachment_id, GrantGone("none"))
+        d.tell("attachment", m.attachment_id, GrantGone("none", action_id=m.work.action_id))
         return
     users = {key: mode for key, mode in s.users.items() if key != m.attachment_id}
     d.set(users=users, waiting=tuple(each for each in s.waiting if each != m.attachment_id))
     if users and not m.fence:
-        d.tell("attachment", m.attachment_id, GrantGone("shared"))
+        _leave_to_others(d, m)
         return
     if m.again:
         _anew(d)
     stuck = [held for held in d.state.held if held.state == "drift"]
     if len(stuck) == len(s.held):
-        gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED)
+        gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED, action_id=m.work.action_id)
         d.tell("attachment", m.attachment_id, gone)
         return
     d.set(leaving={**s.leaving, m.attachment_id: m.work})
     _take_back(d, m.work)
+
+
+def _leave_to_others(d: Decision, m: LeaveGrant) -> None:
+    """Others have access still; what was only asked for by who leaves, or was given up, is taken back all the same."""
+    s: GrantState = d.state
+    surplus = [held for held in s.held if held.state == "intended" and (held.over or not s.waiting)]
+    if surplus:
+        d.set(leaving={**s.leaving, m.attachment_id: m.work})
+        _take_back(d, m.work, surplus)
+    else:
+        d.tell("attachment", m.attachment_id, GrantGone("shared", action_id=m.work.action_id))
 
 
 def _reconcile(s: GrantState | None, m: ReconcileGrant, d: Decision) -> None:
@@ -117,8 +130,8 @@ def _anew(d: Decision) -> None:
     d.set(held=tuple(held))
 
 
-def _take_back(d: Decision, work: Work) -> None:
-    for held in d.state.held:
+def _take_back(d: Decision, work: Work, which: Iterable[Held] | None = None) -> None:
+    for held in tuple(d.state.held if which is None else which):
         if held.state in ("intended", "granted"):
             again = replace(held, state="revoking", tries=1)
             _put(d, again)
@@ -131,11 +144,23 @@ def _take_back(d: Decision, work: Work) -> None:
 def _step_done(s: GrantState, m: StepDone, d: Decision) -> None:
     held = next((each for each in s.held if each.grant_id == m.args["grant_id"]), None)
     if held is None:
+        if not m.ok:
+            _failed(d, m)
         return
     if held.state == "intended" and m.name in (GRANT, VERIFY):
         _granted(m, d, held)
     elif held.state == "revoking" and m.name in (REVOKE, VERIFY):
         _revoked(s, m, d, held)
+    elif not m.ok:
+        _failed(d, m)
+
+
+def _failed(d: Decision, m: StepDone) -> None:
+    """What went wrong with a try that belongs to nobody's run."""
+    failure(
+        d, m.outcome.code, m.outcome.message, component=m.name, span_id=m.span_id, trace_id=m.trace_id,
+        failure_type="timeout" if m.outcome.code.endswith("timeout") else "error", ref=f"step:{m.step_id}",
+    )  # fmt: skip
 
 
 def _granted(m: StepDone, d: Decision, held: Held) -> None:
@@ -159,11 +184,16 @@ def _granted(m: StepDone, d: Decision, held: Held) -> None:
     over = final or held.tries >= d.limits("grant_tries")
     _told(d, m, held, code, over=over)
     if over:
-        d.set(waiting=())
+        _put(d, replace(held, over=True))
+        d.set(waiting=tuple(each for each in d.state.waiting if d.state.users[each] not in _covered_by(held)))
     else:
         again = replace(held, tries=held.tries + 1)
         _put(d, again)
         _try(d, GRANT, again, after_us=d.limits.delay_us("provider_backoff_ms", held.tries, d.id))
+
+
+def _covered_by(held: Held) -> list[str]:
+    return [mode for mode, covering in COVERS.items() if held.mode in covering]
 
 
 def _told(d: Decision, m: StepDone, held: Held, code: str, *, over: bool) -> None:
@@ -172,8 +202,11 @@ def _told(d: Decision, m: StepDone, held: Held, code: str, *, over: bool) -> Non
         held.grant_id, m.name, held.tries, m.step_id, code, m.outcome.message[:500], m.trace_id, m.span_id,
         m.started_us, m.ended_us, over,
     )  # fmt: skip
-    for attachment_id in d.state.waiting:
+    concerned = [each for each in d.state.waiting if d.state.users[each] in _covered_by(held)]
+    for attachment_id in concerned:
         d.tell("attachment", attachment_id, tried)
+    if not concerned:
+        _failed(d, m)
 
 
 def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
@@ -189,6 +222,8 @@ def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
         _ended(d, held, GrantGone("revoked", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us))
         return
     code = m.outcome.code if not m.ok else "still_granted"
+    if not m.ok:
+        _failed(d, m)
     if held.tries < d.limits("revoke_tries"):
         again = replace(held, tries=held.tries + 1)
         _put(d, again)
@@ -211,9 +246,9 @@ def _ended(d: Decision, held: Held, gone: GrantGone) -> None:
     stuck = next((each for each in s.held if each.state == "drift"), None)
     if stuck is not None and gone.result == "revoked":
         gone = replace(gone, result="failed", grant_id=stuck.grant_id, made_by=stuck.made_by, code="still_granted")
-    for attachment_id in s.leaving:
+    for attachment_id, work in s.leaving.items():
         if attachment_id:
-            d.tell("attachment", attachment_id, gone)
+            d.tell("attachment", attachment_id, replace(gone, action_id=work.action_id))
         else:
             d.tell("namespace", s.namespace_id, GrantReconciled(s.node_id, gone))
     d.set(leaving={})

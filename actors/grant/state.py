@@ -12,7 +12,10 @@ COVERS = {"ro": ("ro", "rw"), "rw": ("rw",)}  # wanted → grants that do
 
 
 class Held(Struct, frozen=True, omit_defaults=True):
-    """One grant at the provider. `made_by`: `<trace id>:<span id>` of the try that may have made it."""
+    """One grant at the provider; `over`: it has no more tries.
+
+    `made_by`: `<trace id>:<span id>` of the try that may have made it.
+    """
 
     grant_id: str
     mode: str
@@ -20,6 +23,7 @@ class Held(Struct, frozen=True, omit_defaults=True):
     source: dict[str, Any] = {}
     tries: int = 0
     made_by: str = ""
+    over: bool = False
 
 
 class GrantState(ActorState, frozen=True, kw_only=True):

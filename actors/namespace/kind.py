@@ -1,5 +1,7 @@
 """The namespace actor: known, its usage read again and again, archived. Only its own commands, R11 and R14 touch it."""
 
+from msgspec.structs import replace
+
 from actors.between import DriftCleared, Drifted, GrantReconciled, ReconcileGrant, Work
 from actors.facts import facts
 from actors.grant.state import grant_of
@@ -7,10 +9,12 @@ from actors.namespace import r14_quota
 from actors.namespace.messages import ArchiveNamespace, CreateNamespace, ReconcileProvider, SetQuota
 from actors.namespace.state import Drift, Namespace, view_namespace
 from amends.domain.kinds import ActorKind, Legal
+from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired
 from amends.turn.recovery import begin_run, find_run
 
+DRIFT = "provider_drift"
 RECONCILE = "reconcile"  # the key of an operator's run
 
 
@@ -90,7 +94,9 @@ def _reconciled(s: Namespace, m: GrantReconciled, d: Decision) -> None:
         for attachment_id in drift.attachments:
             d.tell("attachment", attachment_id, DriftCleared("an operator had the provider reconciled"))
         run.end("recovered")
+        close_case(d, DRIFT, "the grant is gone", d.ref)
     else:
+        d.set(drift={**s.drift, m.node_id: replace(drift, comp_id=run.newest(target))})
         run.exhausted(d.ref, {"node_id": m.node_id, "grant_id": drift.grant_id, "code": gone.code})
 
 
@@ -117,7 +123,10 @@ NAMESPACE = ActorKind(
         TimerFired: _timer,
     },
     creates=frozenset({CreateNamespace}),
-    legal={SetQuota: Legal(("active",), "given a quota"), ReconcileProvider: Legal(("active",), "reconciled")},
+    legal={
+        SetQuota: Legal(("active",), "given a quota"),
+        ReconcileProvider: Legal(("active", "archived"), "reconciled"),
+    },
     view=view_namespace,
     owner=lambda s: s.account_id,
 )

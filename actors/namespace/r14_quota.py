@@ -35,6 +35,8 @@ def done(s: Namespace, m: StepDone, d: Decision) -> None:
     if m.ok:
         _known(s, m, d)
     else:
+        failure(d, m.outcome.code, m.outcome.message, component=STEP, span_id=m.span_id, trace_id=m.trace_id,
+                severity="low", ref=f"step:{m.step_id}")  # fmt: skip
         d.part("usage", failed=s.usage.failed + 1)
         if s.usage.failed + 1 >= UNKNOWN_AFTER and not s.flag:
             _flag(d, m, "unknown", {"failed_reads": s.usage.failed + 1, "code": m.outcome.code})
@@ -45,20 +47,21 @@ def _known(s: Namespace, m: StepDone, d: Decision) -> None:
     found = m.outcome.data
     if found.get("capabilities"):
         d.set(capabilities=_capabilities(found["capabilities"]))
-    if found["as_of_us"] < s.usage.as_of_us:
-        d.part("usage", failed=0)
+    as_of_us = min(found["as_of_us"], d.now_us)  # a provider's clock may be ahead
+    if s.flag == "unknown":
+        _clear(d, "the provider tells again")
+    if as_of_us <= s.usage.as_of_us:
+        d.part("usage", failed=0)  # what is known already is no second read
         return
     used, enforced = found["used_bytes"], bool(found["enforced"])
     over = used > s.quota_bytes
     calm = enforced and used * 100 <= s.quota_bytes * CALM_PERCENT
     usage = Usage(
-        used_bytes=used, as_of_us=found["as_of_us"], enforced=enforced, over=s.usage.over + 1 if over else 0,
+        used_bytes=used, as_of_us=as_of_us, enforced=enforced, over=s.usage.over + 1 if over else 0,
         calm=s.usage.calm + 1 if calm else 0,
     )  # fmt: skip
     d.set(usage=usage)
     said = {"used_bytes": used, "quota_bytes": s.quota_bytes, "as_of_us": usage.as_of_us, "enforced": enforced}
-    if s.flag == "unknown":
-        _clear(d, "the provider tells again")
     if d.state.flag:
         if usage.calm >= READS:
             _clear(d, "well below its quota")

@@ -4,7 +4,7 @@ Its automaton. What operators do to it stands in `operations`, silence and loss 
 `reconcile`. It learns of heartbeats only when something changes.
 """
 
-from actors.between import DebtSettled, LossConfirmed, SetupFailed, SetupWorked, Suspicion
+from actors.between import DebtSettled, LossConfirmed, MountLeft, SetupFailed, SetupWorked, Suspicion
 from actors.facts import facts
 from actors.node import left_over, operations, probes, r08_offline, reconcile, restored
 from actors.node.messages import (
@@ -115,6 +115,10 @@ def _debt_settled(s: Node, m: DebtSettled, d: Decision) -> None:
     if s.state in operations.IN_SERVICE and not facts(d).is_dirty(d.id):  # it was returned with what it owed
         left_over.settled(d)
     reconcile.try_return(d)
+
+
+def _mount_left(s: Node, m: MountLeft, d: Decision) -> None:
+    left_over.mount_left(d, m)
 
 
 def _step_done(s: Node, m: StepDone, d: Decision) -> None:
@@ -261,6 +265,7 @@ NODE = ActorKind(
         SetupFailed: _setup_failed,
         SetupWorked: _setup_worked,
         DebtSettled: _debt_settled,
+        MountLeft: _mount_left,
         DrainNode: operations.drain,
         UndrainNode: operations.undrain,
         QuarantineNode: operations.ops_quarantine,

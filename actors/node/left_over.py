@@ -1,10 +1,12 @@
 """What is left over on a node, and the run that records its removal: that of its loss, or one of its own (R08)."""
 
-from actors.between import DebtSettled
+from actors.between import DebtSettled, MountLeft
+from actors.node.state import Node
 from amends.turn.decision import Decision
 from amends.turn.recovery import Run, begin_run, find_run
 
 STEP = "node.verdict"
+MOST_MOUNTS = 256
 
 
 def user_gone(d: Decision, m: DebtSettled) -> None:
@@ -12,6 +14,26 @@ def user_gone(d: Decision, m: DebtSettled) -> None:
     run = find_run(d, loss_row(d))
     if m.user and run is not None:
         _record(d, run, m.user, m.made_by, m.duration_ms)
+
+
+def mount_left(d: Decision, m: MountLeft) -> None:
+    """A mount of before the loss; the first reconcile after its return takes it away."""
+    s: Node = d.state
+    if find_run(d, loss_row(d)) is not None and len(s.left_mounts) < MOST_MOUNTS:
+        d.set(left_mounts={**s.left_mounts, m.attachment_id: m.made_by})
+
+
+def mounts_gone(d: Decision, there: list[str]) -> None:
+    """An inventory is in: what is not in it any more was taken away."""
+    s: Node = d.state
+    run = find_run(d, loss_row(d))
+    for attachment_id, made_by in s.left_mounts.items():
+        target = f"node:{d.id}/mount:{attachment_id}"
+        if run is not None and attachment_id not in there and not run.newest(target):
+            run.compensate(
+                "reverse", "side_effect", "mount", target, "success", of=made_by, cause=run.id, duration_ms=0
+            )
+    d.set(left_mounts={key: span for key, span in s.left_mounts.items() if key in there})
 
 
 def removed(d: Decision, user: str, of: str, duration_ms: int, *, expected: bool) -> None:

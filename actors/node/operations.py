@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from actors.between import CleanupLost, NodeMoved
+from actors.between import CleanupLost, MountGivenUp, NodeMoved
 from actors.facts import facts
 from actors.node import epochs, left_over, probes, reconcile
 from actors.node.messages import (
@@ -110,8 +110,8 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
         d.refuse("illegal_transition", "an allocation still lives on this node", field="node_id")
     if facts(d).attachments_on(d.id):
         d.refuse("illegal_transition", "an attachment of this node has not ended", field="node_id")
-    debtors = facts(d).debtors(d.id)
-    if debtors and not m.acknowledge_lost:
+    debtors, mounts = facts(d).debtors(d.id), facts(d).owed_mounts(d.id)
+    if (debtors or mounts) and not m.acknowledge_lost:
         d.refuse("debt_open", "the node still owes cleanups; settle them or pass acknowledge_lost", field="node_id")
     reconcile.call_off(d)
     reconcile.forget(d)
@@ -124,6 +124,8 @@ def retire(s: Node, m: RetireNode, d: Decision) -> None:
         close_case(d, kind, m.reason, target)
     for allocation_id in debtors:
         d.tell("allocation", allocation_id, CleanupLost(m.reason))
+    for attachment_id in mounts:
+        d.tell("attachment", attachment_id, MountGivenUp(m.reason))
 
 
 def update(s: Node, m: UpdateNode, d: Decision) -> None:

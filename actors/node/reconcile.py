@@ -101,6 +101,7 @@ def reconciled(s: Node, m: StepDone, d: Decision) -> None:
     if _is_report(m):
         _read(d, m.outcome.data)
         return
+    left_over.mounts_gone(d, m.outcome.data["mounts"])
     expected = facts(d).expected_users(d.id)
     users = [user for user in m.outcome.data["users"] if CUSTOMER.fullmatch(user) and user not in expected]
     if users:

@@ -75,6 +75,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     flaps: list[int] = []
     quarantine_reasons: list[str] = []
     restored: int = 0  # the last restore of the database that it was told of
+    left_mounts: dict[str, str] = {}  # attachments that ended with its loss, by the span that mounted them
     setup_fails: list[str] = []  # allocations in a row that failed in their set-up here
     probes: Probes = Probes()
     silence: Silence = Silence()

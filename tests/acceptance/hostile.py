@@ -29,6 +29,7 @@ KEYS = [
 ]  # fmt: skip
 
 ALLOCATION = "alloc_01kb0000000000000000000000"
+ATTACHMENT = ALLOCATION.replace("alloc", "attach")
 METER = ALLOCATION.replace("alloc", "meter")
 HOSTILE_IDS = [
     "", "alloc_", ALLOCATION[:-1], ALLOCATION + "0", ALLOCATION.upper(), ALLOCATION.replace("alloc", "attach", 1),
@@ -51,6 +52,12 @@ HOSTILE: dict[str, list[Any]] = {
     "user": [*NO_STRING, "", "-l", "Root", "a b", "a;b", "a" * 33, "root\n", *CONTROL],
     "rate": [*NO_NUMBER, 10**15 + 1],
     "amount": [*NO_NUMBER, 2**62 + 1],
+    "mode": [*NO_STRING, "", "RW", "w", "rw ", "rw\n", "a" * 20_000, *CONTROL],
+    "path": [
+        *NO_STRING, "", "/", "mnt", "../etc", "/mnt/../etc", "/mnt/./a", "/mnt//a", "/mnt/", "/home", "/home/a", "/mnt/a\n",
+        "/" + "a" * 4096, "/" + "ä" * 2048, "/mnt/a\u0000b", "/mnt/a\u0007b", "/mnt/a\u007fb",
+    ],
+    "attachment": [*NO_STRING, *(each for each in HOSTILE_IDS if each != ATTACHMENT), ALLOCATION],
     "time": NO_NUMBER,
     "flag": [0, 1, "true", "yes", "", None, [], {}, 1.5],
     "labels": [
@@ -136,6 +143,29 @@ COMMANDS: dict[str, tuple[dict[str, Any], dict[str, str], set[str]]] = {
         {"meter_id": METER, "window_start_us": 0, "amount_minor": 1, "delivery_id": "d1", "reason": "a test"},
         {"meter_id": "id", "window_start_us": "time", "amount_minor": "amount", "delivery_id": "text",
          "reason": "reason"}, set(),
+    ),
+    "cmd.namespace.create": (
+        {"namespace_id": "hostile", "account_id": "acme", "provider_id": "nfs-1", "quota_bytes": 1},
+        {"namespace_id": "name", "account_id": "name", "provider_id": "name", "quota_bytes": "amount"}, set(),
+    ),
+    "cmd.namespace.set_quota": (
+        {"namespace_id": "hostile", "quota_bytes": 1}, {"namespace_id": "name", "quota_bytes": "amount"}, set(),
+    ),
+    "cmd.namespace.archive": ({"namespace_id": "hostile"}, {"namespace_id": "name"}, set()),
+    "cmd.attachment.attach": (
+        {"allocation_id": ALLOCATION, "namespace_id": "hostile", "mode": "rw", "mount_path": "/mnt/data"},
+        {"allocation_id": "id", "namespace_id": "name", "mode": "mode", "mount_path": "path"}, set(),
+    ),
+    "cmd.attachment.detach": ({"attachment_id": ATTACHMENT}, {"attachment_id": "attachment"}, set()),
+    "ops.attachment.retry_detach": (
+        {"attachment_id": ATTACHMENT, "reason": "a test"}, {"attachment_id": "attachment", "reason": "reason"}, set(),
+    ),
+    "ops.attachment.acknowledge_node_lost": (
+        {"attachment_id": ATTACHMENT, "reason": "a test"}, {"attachment_id": "attachment", "reason": "reason"}, set(),
+    ),
+    "ops.provider.reconcile": (
+        {"namespace_id": "hostile", "node_id": "hostile", "reason": "a test"},
+        {"namespace_id": "name", "node_id": "name", "reason": "reason"}, set(),
     ),
     "ops.streams.create": ({"reason": "a test"}, {"reason": "reason"}, set()),
     "ops.outbox.republish": ({"since_us": 0, "reason": "a test"}, {"since_us": "time", "reason": "reason"}, set()),
