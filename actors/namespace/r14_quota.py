@@ -84,10 +84,11 @@ def _capabilities(found: dict[str, object]) -> Capabilities:
 def _flag(d: Decision, m: StepDone, flag: str, said: dict[str, object]) -> None:
     """An episode begins: new read-write attachments are refused, one run is open until it ends."""
     row = d.context.matrix.row_of(STEP).id
-    run = begin_run(d, row, trigger_type="degradation", original=(m.trace_id, m.span_id))
+    code, why = f"quota_{flag}", f"the namespace is {flag}"
+    span = d.did(STEP, 1, False, d.now_us, code, why)  # the read itself went well
+    run = begin_run(d, row, trigger_type="degradation", original=(d.trace_id, span))
     run.caused_by(failure(
-        d, f"quota_{flag}", f"the namespace is {flag}", component=STEP, span_id=m.span_id, trace_id=m.trace_id,
-        failure_type="policy", ref=f"step:{m.step_id}", run=run,
+        d, code, why, component=STEP, span_id=span, failure_type="policy", ref=f"step:{m.step_id}", run=run
     ))  # fmt: skip
     d.set(flag=flag)
     run.compensate(

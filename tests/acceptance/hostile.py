@@ -54,7 +54,8 @@ HOSTILE: dict[str, list[Any]] = {
     "amount": [*NO_NUMBER, 2**62 + 1],
     "mode": [*NO_STRING, "", "RW", "w", "rw ", "rw\n", "a" * 20_000, *CONTROL],
     "path": [
-        *NO_STRING, "", "/", "mnt", "../etc", "/mnt/../etc", "/mnt/./a", "/mnt//a", "/mnt/", "/home", "/home/a", "/mnt/a\n",
+        *NO_STRING, "", "/", "mnt", "../etc", "/mnt/../etc", "/mnt/./a", "/mnt//a", "/mnt/", "/home", "/home/a",
+        "/mnt/a\n",
         "/" + "a" * 4096, "/" + "ä" * 2048, "/mnt/a\u0000b", "/mnt/a\u0007b", "/mnt/a\u007fb",
     ],
     "attachment": [*NO_STRING, *(each for each in HOSTILE_IDS if each != ATTACHMENT), ALLOCATION],
