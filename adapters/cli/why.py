@@ -21,13 +21,15 @@ CASES: Final = 20
 SAID: Final = 10  # of so many of the newest steps that did not go well, what was said is shown whole
 TRACE: Final = re.compile(r"[0-9a-f]{32}")
 # Prefix of an id → the entity that it is …
-PREFIXES: Final = {"alloc": "allocation", "ntf": "notification", "evt": "outbox", "meter": "meter"}
+PREFIXES: Final = {
+    "alloc": "allocation", "attach": "attachment", "ntf": "notification", "evt": "outbox", "meter": "meter",
+}  # fmt: skip
 # … or the entity whose row names the one concerned, and the columns that do so.
 POINTERS: Final = {
     "case": ("ops_case", ("target_ref",)),
     "step": ("step", ("entity",)),
     "recov": ("recovery_run", ("entity",)),
-    "debt": ("debt", ("allocation_id", "attachment_id")),
+    "debt": ("debt", ("attachment_id", "allocation_id")),
     "grant": ("provider_grant", ("namespace_id",)),
     "fail": ("failure", ("recovery_trace_id",)),
     "act": ("recovery_action", ("recovery_trace_id",)),
@@ -88,13 +90,14 @@ async def tell(api: Api, identifier: str, verbs: Iterable[Verb]) -> Story | None
         story.runs.append(await _told(api, run))
         of = await api.rows("ops_case", recovery_trace_id=run["recovery_trace_id"])
         cases |= {case["case_id"]: case for case in of}
-    if kind in ("allocation", "node"):
+    if kind in ("allocation", "node", "attachment"):
         story.debts = await api.rows("debt", limit=STEPS, **{f"{kind}_id": name})
     if kind == "node":
         on_node = await api.rows("ops_case", limit=PAGE, kind="restored_unknown")
         here = [case for case in on_node if str(case["target_ref"]).startswith(f"{ref}/")]
         cases |= {case["case_id"]: case for case in here if case["state"] != "resolved"}
-        story.settle = [f"amends why {debt['allocation_id']}" for debt in story.debts if debt.get("allocation_id")]
+        owing = [debt.get("attachment_id") or debt.get("allocation_id") for debt in story.debts]
+        story.settle = [f"amends why {each}" for each in owing if each]
     story.cases = _by(list(cases.values()), "opened_us")
     story.settle += [line for case in story.cases for line in settle_lines(case, row, verbs)]
     return story
@@ -140,7 +143,7 @@ async def find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | N
     minted = (PREFIXES[prefix],) if made and prefix in PREFIXES else ()
     if minted:
         identifier = await api.named(minted[0], identifier)
-    return await _existing(api, (*minted, "node", "account"), identifier)
+    return await _existing(api, (*minted, "node", "account", "namespace"), identifier)
 
 
 async def _stream(api: Api) -> dict[str, Any]:

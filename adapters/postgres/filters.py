@@ -47,7 +47,7 @@ FILTERS: Mapping[str, Filters] = {
     ),
     "namespace": Filters(("namespace_id",), (("account_id",),)),
     "provider_grant": Filters(("grant_id",), (("namespace_id",), ("state",))),
-    "debt": Filters(("debt_id", "node_id", "allocation_id", "target_ref"), (NO_HISTORY,)),
+    "debt": Filters(("debt_id", "node_id", "allocation_id", "attachment_id", "target_ref"), (NO_HISTORY,)),
     "meter": Filters(("meter_id", "allocation_id"), (("account_id",), ("account_id", "state"), ("state",))),
     "ledger_entry": Filters(
         ("entry_id", "idempotency_key", "meter_id"), (("account_id",), ("account_id", "entry_type"))

@@ -387,7 +387,7 @@ async def test_why_finds_the_entity_that_an_id_is_about(runtime: FakeRuntime, am
 
 
 async def test_why_of_nothing_known_is_refused(runtime: FakeRuntime, amends: Amends) -> None:
-    for entity in ("node", "account"):
+    for entity in ("node", "account", "namespace"):
         runtime.answers[f"qry.{entity}.get"] = {"code": "not_found", "message": "none"}
     said = await amends("why", "nobody")
     assert (said.status, said.err[:28]) == (1, "amends: not_found: nothing i")
