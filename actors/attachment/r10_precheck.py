@@ -98,7 +98,7 @@ def refuse(s: Attachment, d: Decision, codes: list[str]) -> None:
     ))  # fmt: skip
     run.compensate(
         "cancel", "decision", "attach", d.ref, "success", of=f"{d.trace_id}:{span}", cause=run.id,
-        metadata={"reasons": codes},
+        duration_ms=0, metadata={"reasons": codes},
     )  # fmt: skip
     run.end("recovered")
     end(s, d, text)

@@ -143,11 +143,9 @@ def given_up(s: Attachment, d: Decision) -> None:
 def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     """An operator's word: the tries begin anew, in a run of its own."""
     _owing(s, d)
-    node = facts(d).node(s.node_id or "")
-    if node is None or node.state == "offline":
-        said = "is offline" if node is not None else "is retired"
-        d.refuse("illegal_transition", f"the node {s.node_id!r} {said}: acknowledge that it is lost",
-                 field="attachment_id")  # fmt: skip
+    if facts(d).node(s.node_id or "") is None:
+        said = f"the node {s.node_id!r} is retired: acknowledge that it is lost"
+        d.refuse("illegal_transition", said, field="attachment_id")
     run = _reopened(s, d, "retry", m.reason)
     if s.state == "failed":
         mount.unmount(d, run, 1)

@@ -1,9 +1,11 @@
 """Storage when its node is lost (R08, R12, R13), and above its quota (R14)."""
 
+import asyncio
+
 import pytest
 
 from supervisors.simulation.storage_stories import QUOTA, attach, holds, rented
-from supervisors.simulation.world import Refused, Running
+from supervisors.simulation.world import Running
 from tests.simulated.storage import access, cases, once_active, outcomes, play, undone
 
 # --- the node is lost -------------------------------------------------------------------------------------------
@@ -61,8 +63,6 @@ def test_a_mount_that_was_given_up_before_its_node_was_lost_is_unmounted_under_t
         await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
         machine.up = False
         await running.until(lambda: running.state("node", "n1") == "offline")
-        with pytest.raises(Refused, match="acknowledge"):
-            await running.ask("ops.attachment.retry_detach", "early", attachment_id=attachment, reason="no")
         machine.up = True
         await running.until(lambda: running.state("node", "n1") != "offline")
         machine.mend()
@@ -120,6 +120,30 @@ def test_a_writer_whose_grant_fails_beside_a_reader_leaves_nothing_and_the_next_
 
     world = play(tell)
     assert undone(world, "R11") == [("reverse·external_call", "provider", "success")]
+
+
+def test_a_retry_that_waits_for_a_node_that_is_gone_may_be_given_up() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        machine = running.world.machine("n1")
+        machine.break_next("unmount", "busy", 999)
+        await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+        await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
+        machine.up = False
+        await running.until(lambda: running.state("node", "n1") == "offline")
+        await running.ask("ops.attachment.retry_detach", "retry", attachment_id=attachment, reason="it ended")
+        await asyncio.sleep(5)
+        assert running.state("attachment", attachment) == "detaching"
+        await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned")
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        machine.up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=2)
+    assert not world.provider().access
+    assert None not in outcomes(world, "R13")
 
 
 def test_a_loss_in_the_middle_of_a_detach_ends_both_runs() -> None:

@@ -206,7 +206,7 @@ def stored(book: Book, state: str, allocation_id: str = "alloc_1") -> None:
 
 async def provider_drift(book: Book) -> None:
     await ready_node(book, "n1")
-    stored(book, "validated")
+    stored(book, "validated", await requested(book, "n1"))
     tried = GrantTried(
         "grant_1", "provider.grant", 1, "step_1", "partial", "half", "ab" * 16, "cd" * 8, 1, 2, over=True
     )
