@@ -112,8 +112,10 @@ class Attachments:
         """A turn has committed."""
         if decision.kind.name != "attachment" or not isinstance(decision.state, Attachment):
             return
+        before = self._known.get(decision.id)
         self._take_in(decision.id, decision.state)
-        self._leave(decision.id, decision.state)
+        if before is None or before.state != decision.state.state:  # once for each state, not for each answer
+            self._leave(decision.id, decision.state)
 
     def _leave(self, attachment_id: str, state: Attachment) -> None:
         """Its rental began to end while this one was being decided: nobody else would tell it."""

@@ -124,7 +124,7 @@ def give_up(d: Decision, run: Run, code: str) -> None:
         "code": code,
     })  # fmt: skip
     run.end("failed")
-    _end_runs(d, "failed", "")
+    end_runs(d, "failed", "")
     mount.owe(d)
     d.part("leaving", earlier=earlier, superseded=superseded, key="")
     d.to("detach_failed", cause=code)
@@ -143,6 +143,8 @@ def given_up(s: Attachment, d: Decision) -> None:
 def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     """An operator's word: the tries begin anew, in a run of its own."""
     _owing(s, d)
+    if s.state == "failed" and CASE not in s.cases:
+        d.refuse("illegal_transition", "its unmount is being tried still", state=s.state)
     if facts(d).node(s.node_id or "") is None:
         said = f"the node {s.node_id!r} is retired: acknowledge that it is lost"
         d.refuse("illegal_transition", said, field="attachment_id")
@@ -170,7 +172,7 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
     if s.state == "failed":
         give_mount_up(d, m.reason)
         return
-    _end_runs(d, "failed", "")
+    end_runs(d, "recovered", "")
     run = _reopened(s, d, "acknowledged", m.reason)
     if s.state == "detaching":
         r11_grant.leave(d, run, fence=True, again=True)
@@ -193,7 +195,7 @@ def given_up_with_node(s: Attachment, m: MountGivenUp, d: Decision) -> None:
 def give_mount_up(d: Decision, reason: str) -> None:
     """The unmount that is owed after a failed mount will never be done: on the record, and nothing is owed any more."""
     s: Attachment = d.state
-    _end_runs(d, "failed", "")
+    end_runs(d, "recovered", "")
     row = d.context.matrix.row_of(STEP).id
     run = begin_run(d, row, key=f"{row} acknowledged", trigger_type="policy", trigger_ref=d.ref)
     run.compensate(
@@ -206,7 +208,7 @@ def give_mount_up(d: Decision, reason: str) -> None:
     d.set(owed=())
 
 
-def _end_runs(d: Decision, outcome: Literal["recovered", "failed"], but: str) -> None:
+def end_runs(d: Decision, outcome: Literal["recovered", "failed"], but: str) -> None:
     """Whatever else was being undone of it is so by this, or was given up with it."""
     for key in list(d.state.runs):
         run = find_run(d, key)
@@ -241,7 +243,7 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
                 metadata={"acknowledged": "node lost"}, supersedes=s.leaving.superseded,
             )  # fmt: skip
         run.end("recovered")
-    _end_runs(d, "recovered", s.leaving.key)
+    end_runs(d, "recovered", s.leaving.key)
     mount.settle(d)
     close_case(d, CASE, "it is detached", d.ref)
     if s.leaving.cause == "node_lost" and not s.mount.unmounted:
