@@ -1,11 +1,11 @@
 """The mount task on the node, probed before it counts; undone where it fails: unmount, then access (R12).
 
-While the node is silent access goes first, as a fence, and the unmount is owed.
+While the node is silent access goes first, and the unmount is owed.
 """
 
 from actors.attachment import mount, r10_precheck, r11_grant, r13_detach
 from actors.attachment.state import Attachment, mount_args, mount_ref
-from actors.between import AttachmentSettled, GrantGone
+from actors.between import GrantGone
 from actors.facts import facts
 from amends.turn.cases import close_case
 from amends.turn.decision import Decision
@@ -45,12 +45,11 @@ def fail(s: Attachment, m: StepDone, d: Decision) -> None:
     node = facts(d).node(s.node_id or "")
     silent = node is None or node.state in ("suspect", "offline")
     absent = m.name == mount.MOUNT and (not m.outcome.may_have_run or _not_mounted(m))
-    d.part("undo", code=m.outcome.code or "mount_failed", row=run.row.id, fence=silent)
+    d.part("undo", code=m.outcome.code or "mount_failed", row=run.row.id)
     if absent:
         d.part("mount", unmounted=True)
         d.undone(mount.UNMOUNT, mount_ref(s, d.id))
-        r11_grant.leave(d, run)
-    elif silent:
+    if absent or silent:
         r11_grant.leave(d, run)
     else:
         mount.unmount(d, run, 1)
@@ -112,7 +111,7 @@ def settle_debt(d: Decision) -> None:
     """The node owes the mount no more."""
     close_case(d, r13_detach.CASE, "it is unmounted", d.ref)
     mount.settle(d)
-    d.tell("allocation", d.state.allocation_id, AttachmentSettled(d.id, d.state.state))
+    r13_detach.tell_rental(d)
 
 
 def _reversed(s: Attachment, m: StepDone, d: Decision, run: Run) -> None:

@@ -5,7 +5,7 @@ Never lazily and never by force. What may still be mounted keeps its namespace b
 
 from typing import Literal
 
-from actors.attachment import mount, r11_grant
+from actors.attachment import mount, r10_precheck, r11_grant
 from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
 from actors.attachment.state import Attachment, mount_ref
 from actors.between import AttachmentSettled, GrantGone, MountGivenUp, MountLeft
@@ -14,7 +14,7 @@ from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
-from amends.turn.recovery import Run, begin_run, failed_step, failure, find_run
+from amends.turn.recovery import Run, begin_run, failed_step, failure_of, find_run
 
 CASE = "detach_failed"
 STEP = "agent.unmount"
@@ -47,28 +47,17 @@ def before_mount(s: Attachment, d: Decision, cause: str) -> None:
         return
     d.cancel("check", "mount")
     if s.state == "requested":
-        _cancelled(d, cause)
+        r10_precheck.end(s, d, cause)
         return
     run = begin_run(d, d.context.matrix.row_of("provider.grant").id, trigger_type="policy", trigger_ref=d.ref)
     d.part("undo", code=cause, row=run.row.id)
     r11_grant.leave(d, run, fence=cause == "node_lost")
 
 
-def _cancelled(d: Decision, cause: str) -> None:
-    s: Attachment = d.state
-    d.set(reason=cause, rw_holder=None)
-    d.to("failed", cause=cause)
-    notify(d, "attachment.failed", account_id=s.account_id, state="failed", cause=cause, failure_code=cause)
-    _tell_rental(d)
-
-
 def note(d: Decision, m: StepDone) -> None:
     """A try failed that no run is about any more: said all the same."""
     if not m.ok:
-        failure(
-            d, m.outcome.code, m.outcome.message, component=m.name, span_id=m.span_id, trace_id=m.trace_id,
-            failure_type="timeout" if m.outcome.code.endswith("timeout") else "error", ref=f"step:{m.step_id}",
-        )  # fmt: skip
+        failure_of(d, m)
 
 
 def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
@@ -130,7 +119,7 @@ def give_up(d: Decision, run: Run, code: str) -> None:
     d.to("detach_failed", cause=code)
     notify(d, "attachment.detach_failed", account_id=s.account_id, state="detach_failed", cause=code,
            case_id=d.state.cases.get(CASE, ""))  # fmt: skip
-    _tell_rental(d)
+    tell_rental(d)
 
 
 def given_up(s: Attachment, d: Decision) -> None:
@@ -174,10 +163,8 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
         return
     end_runs(d, "recovered", "")
     run = _reopened(s, d, "acknowledged", m.reason)
-    if s.state == "detaching":
-        r11_grant.leave(d, run, fence=True, again=True)
-        return
-    d.to("detaching", cause="acknowledged", reason=m.reason)
+    if s.state != "detaching":
+        d.to("detaching", cause="acknowledged", reason=m.reason)
     r11_grant.leave(d, run, fence=True, again=True)
 
 
@@ -250,7 +237,7 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
         d.tell("node", s.node_id or "", MountLeft(d.id, s.mount.made_by))
     d.set(rw_holder=None, owed=())
     d.to("detached", cause=s.leaving.cause)
-    _tell_rental(d)
+    tell_rental(d)
 
 
 def owe_case(d: Decision, run: Run) -> None:
@@ -264,6 +251,7 @@ def owe_case(d: Decision, run: Run) -> None:
     run.end("failed")
 
 
-def _tell_rental(d: Decision) -> None:
+def tell_rental(d: Decision) -> None:
+    """It has ended, or was given up."""
     s: Attachment = d.state
     d.tell("allocation", s.allocation_id, AttachmentSettled(d.id, s.state))

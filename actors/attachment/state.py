@@ -27,12 +27,10 @@ class Mount(Struct, frozen=True, omit_defaults=True):
 
 
 class Undo(Struct, frozen=True, omit_defaults=True):
-    """What is being undone before it has `failed` with that `code`; `row`: the run's; `fence`: access goes first."""
+    """What is being undone before it has `failed` with that `code`; `row`: the run's."""
 
     code: str = ""
     row: str = ""
-    fence: bool = False
-    revoked: bool = False
 
 
 class Leaving(Struct, frozen=True, omit_defaults=True):

@@ -26,7 +26,7 @@ from actors.tables import GrantRow
 from amends.domain.kinds import ActorKind
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TurnRefused
-from amends.turn.recovery import failure
+from amends.turn.recovery import failure_of
 
 GRANT, VERIFY, REVOKE = "provider.grant", "provider.verify", "provider.revoke"
 BLOCKED = "blocked_by_drift"
@@ -42,11 +42,9 @@ def _use(s: GrantState | None, m: UseGrant, d: Decision) -> None:
     d.require("namespace", m.namespace_id, ("active",))
     d.require("allocation", m.allocation_id, ("active",))
     d.require("node", m.node_id, ("ready",), m.node_epoch)
-    node = facts(d).node(m.node_id)
     if s is None or s.state == "idle":
         d.create(GrantState(
-            state="held", namespace_id=m.namespace_id, node_id=m.node_id, provider_id=m.provider_id,
-            address=node.ssh_host if node is not None else "",
+            state="held", namespace_id=m.namespace_id, node_id=m.node_id, provider_id=m.provider_id
         ))  # fmt: skip
     own: GrantState = d.state
     d.set(users={**own.users, m.attachment_id: m.mode}, waiting=(*own.waiting, m.attachment_id))
@@ -75,7 +73,8 @@ def _serve(d: Decision) -> None:
 
 def _ask(d: Decision, mode: str) -> None:
     s: GrantState = d.state
-    held = Held(d.mint("grant"), mode, "intended", tries=1)
+    node = facts(d).node(s.node_id)
+    held = Held(d.mint("grant"), mode, "intended", tries=1, address=node.ssh_host if node is not None else "")
     d.set(held=(*s.held, held))
     _row(d, held)
     _try(d, GRANT, held)
@@ -145,22 +144,14 @@ def _step_done(s: GrantState, m: StepDone, d: Decision) -> None:
     held = next((each for each in s.held if each.grant_id == m.args["grant_id"]), None)
     if held is None:
         if not m.ok:
-            _failed(d, m)
+            failure_of(d, m)
         return
     if held.state == "intended" and m.name in (GRANT, VERIFY):
         _granted(m, d, held)
     elif held.state == "revoking" and m.name in (REVOKE, VERIFY):
         _revoked(s, m, d, held)
     elif not m.ok:
-        _failed(d, m)
-
-
-def _failed(d: Decision, m: StepDone) -> None:
-    """What went wrong with a try that belongs to nobody's run."""
-    failure(
-        d, m.outcome.code, m.outcome.message, component=m.name, span_id=m.span_id, trace_id=m.trace_id,
-        failure_type="timeout" if m.outcome.code.endswith("timeout") else "error", ref=f"step:{m.step_id}",
-    )  # fmt: skip
+        failure_of(d, m)
 
 
 def _granted(m: StepDone, d: Decision, held: Held) -> None:
@@ -206,7 +197,7 @@ def _told(d: Decision, m: StepDone, held: Held, code: str, *, over: bool) -> Non
     for attachment_id in concerned:
         d.tell("attachment", attachment_id, tried)
     if not concerned:
-        _failed(d, m)
+        failure_of(d, m)
 
 
 def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
@@ -223,7 +214,7 @@ def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
         return
     code = m.outcome.code if not m.ok else "still_granted"
     if not m.ok:
-        _failed(d, m)
+        failure_of(d, m)
     if held.tries < d.limits("revoke_tries"):
         again = replace(held, tries=held.tries + 1)
         _put(d, again)
@@ -271,7 +262,7 @@ def _try(d: Decision, name: str, held: Held, *, after_us: int = 0, work: Work = 
         "provider_id": s.provider_id, "namespace_id": s.namespace_id, "grant_id": held.grant_id, "node_id": s.node_id,
     }  # fmt: skip
     if name == GRANT:
-        args |= {"node_address": s.address, "mode": held.mode}
+        args |= {"node_address": held.address, "mode": held.mode}
     trace = (work.trace_id, work.span_id) if work.trace_id else None
     undo = {key: args[key] for key in ("provider_id", "namespace_id", "grant_id", "node_id")} if name == GRANT else None
     d.step(

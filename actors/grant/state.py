@@ -14,7 +14,7 @@ COVERS = {"ro": ("ro", "rw"), "rw": ("rw",)}  # wanted → grants that do
 class Held(Struct, frozen=True, omit_defaults=True):
     """One grant at the provider; `over`: it has no more tries.
 
-    `made_by`: `<trace id>:<span id>` of the try that may have made it.
+    `made_by`: `<trace id>:<span id>` of the try that may have made it; `address`: of the node when it was asked for.
     """
 
     grant_id: str
@@ -24,6 +24,7 @@ class Held(Struct, frozen=True, omit_defaults=True):
     tries: int = 0
     made_by: str = ""
     over: bool = False
+    address: str = ""
 
 
 class GrantState(ActorState, frozen=True, kw_only=True):
@@ -35,7 +36,6 @@ class GrantState(ActorState, frozen=True, kw_only=True):
     namespace_id: str
     node_id: str
     provider_id: str
-    address: str = ""
     held: tuple[Held, ...] = ()
     users: dict[str, str] = {}
     waiting: tuple[str, ...] = ()

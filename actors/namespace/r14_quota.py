@@ -11,7 +11,7 @@ from actors.facts import facts
 from actors.namespace.state import Capabilities, Namespace, Usage
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
-from amends.turn.recovery import begin_run, failure, find_run
+from amends.turn.recovery import begin_run, failure, failure_of, find_run
 
 STEP, TIMER = "provider.usage", "usage"
 HARD_PERCENT, CALM_PERCENT = 110, 95
@@ -35,8 +35,7 @@ def done(s: Namespace, m: StepDone, d: Decision) -> None:
     if m.ok:
         _known(s, m, d)
     else:
-        failure(d, m.outcome.code, m.outcome.message, component=STEP, span_id=m.span_id, trace_id=m.trace_id,
-                severity="low", ref=f"step:{m.step_id}")  # fmt: skip
+        failure_of(d, m, severity="low")
         d.part("usage", failed=s.usage.failed + 1)
         if s.usage.failed + 1 >= UNKNOWN_AFTER and not s.flag:
             _flag(d, m, "unknown", {"failed_reads": s.usage.failed + 1, "code": m.outcome.code})

@@ -21,7 +21,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from adapters.nats.agent_lanes import Lanes
 from adapters.nats.agent_link import AgentLink
 from adapters.nats.agent_machine import customer_users, machine_boot_id
 from adapters.nats.agent_messages import (
@@ -40,6 +39,7 @@ from adapters.nats.agent_messages import (
 )
 from adapters.nats.agent_mounting import Mounting
 from adapters.nats.agent_store import AgentStore
+from adapters.nats.keyed_lock import KeyedLock
 from amends.ports.mounts import Mounts
 
 log = logging.getLogger("amends.agent")
@@ -76,7 +76,7 @@ class NodeAgent:
         self._state_dir, self._users, self._now, self._monotonic = state_dir, users, now_us, monotonic
         self._over_at: dict[str, float] = {}  # of tasks received and not done yet, the oldest first
         self._doing: dict[str, asyncio.Task[None]] = {}
-        self._mounts, self._lanes = mounts, Lanes()
+        self._mounts, self._one_by_one = mounts, KeyedLock()
         self._mounting: Mounting | None = None
         self._decoder = msgspec.json.Decoder(Task)
         self._lent = isinstance(servers, AgentLink)
@@ -180,7 +180,7 @@ class NodeAgent:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             await self._publish(client, "result", failure(task, "invalid_task", str(error)))
             return
-        async with self._lanes.of(of_mount.attachment_id if of_mount else RECONCILE):
+        async with self._one_by_one.of(of_mount.attachment_id if of_mount else RECONCILE):
             result = await self._answer(store, task, of_mount)
         await self._publish(client, "result", result)
 
@@ -241,7 +241,7 @@ class NodeAgent:
             if self._is_over(task):
                 return False
             try:
-                async with asyncio.timeout(TAKE_AWAY_S), self._lanes.of(attachment_id):
+                async with asyncio.timeout(TAKE_AWAY_S), self._one_by_one.of(attachment_id):
                     await mounting.take_away(attachment_id, partial(self._left, task))
             except TimeoutError:
                 log.warning("%s of %s hangs, and shows as mounted", attachment_id, self.node_id)

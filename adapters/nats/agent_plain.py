@@ -16,7 +16,7 @@ import msgspec
 
 from adapters.nats import agent_paths
 from adapters.nats.agent_sources import Bind, source_of
-from adapters.nats.agent_store import replace_file
+from adapters.nats.durable_file import replace_file
 from amends.ports.mounts import Mode, Mounted, MountRefused
 
 

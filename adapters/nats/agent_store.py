@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from adapters.nats.agent_messages import TaskResult
+from adapters.nats.durable_file import replace_file
 from amends.ports.mounts import Mode
 from amends.values.errors import BadConfiguration
 
@@ -140,19 +141,3 @@ class AgentStore:
         memory = msgspec.structs.replace(self.memory, **changes)
         replace_file(self._file, msgspec.json.encode(memory))
         self.memory = memory  # only what is on disk is believed
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Have a file with that content, or the old one, whatever happens. Raises OSError; blocks."""
-    part = file.with_suffix(".new")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-    part.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -18,9 +18,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_store import Held, ProviderStore
 from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, printable, read_request
-from adapters.nats.turns import Turns
 from amends.ports.storage import Backend, Mode, Trouble
 
 log = logging.getLogger("amends.provider")
@@ -41,7 +41,7 @@ class ProviderService:
     ) -> None:  # fmt: skip
         self.node_id, self._backend, self._now = provider_id, backend, now_us
         self._store = ProviderStore(state_dir)
-        self._turns = Turns()
+        self._one_by_one = KeyedLock()
         self._under_way: set[asyncio.Task[None]] = set()
         self._ops: Mapping[str, Operation] = {
             "capabilities": self._capabilities, "usage": self._usage, "verify": self._verify,
@@ -102,7 +102,7 @@ class ProviderService:
 
     async def _restored(self, held: Held) -> None:
         try:
-            async with self._turns.of(f"access {held.namespace_id} {held.address}"):
+            async with self._one_by_one.of(f"access {held.namespace_id} {held.address}"):
                 await self._settle(held)
         except Trouble as trouble:
             log.warning("%s of %s: %s", held.grant_id, held.namespace_id, trouble.message)
@@ -118,12 +118,12 @@ class ProviderService:
             return _refusal("invalid_request", printable(str(error)))
         if "grant_id" not in NEEDED[op]:
             return await self._done(do, request)
-        async with self._turns.of(f"grant {request.grant_id}"):
+        async with self._one_by_one.of(f"grant {request.grant_id}"):
             try:
                 address = await self._address(request)
             except Trouble as trouble:
                 return _troubled(trouble)
-            async with self._turns.of(f"access {request.namespace_id} {address}"):
+            async with self._one_by_one.of(f"access {request.namespace_id} {address}"):
                 return await self._done(do, request, address)
 
     async def _address(self, request: Request) -> str:

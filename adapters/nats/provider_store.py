@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from adapters.nats.durable_file import replace_file
 from amends.ports.storage import Mode
 from amends.values.errors import BadConfiguration
 
@@ -89,7 +90,7 @@ class ProviderStore:
         """Remember the highest epoch, before anything is done under it."""
         with self._writing:
             if epoch > self._epoch:
-                _write(self._file, msgspec.json.encode(Highest(epoch)))
+                replace_file(self._file, msgspec.json.encode(Highest(epoch)))
                 self._epoch = epoch
 
     def get(self, grant_id: str) -> Held | None:
@@ -103,7 +104,7 @@ class ProviderStore:
     def put(self, held: Held) -> None:
         """Keep it; only what is on the disk is believed."""
         with self._writing:
-            _write(self._grants / f"{held.grant_id}.json", msgspec.json.encode(held))
+            replace_file(self._grants / f"{held.grant_id}.json", msgspec.json.encode(held))
             if held.revoked_us is not None:
                 self._held.pop(held.grant_id, None)  # to the end: tombstones stand in the order of their time
             self._held[held.grant_id] = held
@@ -140,18 +141,3 @@ def _read(path: Path, of: type[Kept]) -> Kept:
             f"{path} cannot be read ({error}); it says what was granted and is not replaced by itself: restore it, "
             "or move it away once nothing of it is exported any more"
         ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_suffix(".new")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

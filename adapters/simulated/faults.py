@@ -35,3 +35,36 @@ class Links(Struct):
 
     journal: bool = True
     bus: bool = True
+
+
+class Fault(Struct):
+    """What goes wrong with the next `times` of an op; what the kinds are, whoever has it says."""
+
+    kind: str
+    times: int = 1
+
+
+class FaultQueue:
+    """What is to go wrong, by op, in the order in which it was asked for."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[Fault]] = {}
+
+    def add(self, op: str, kind: str, times: int = 1) -> None:
+        """Let something go wrong with the next ones of that op."""
+        self._waiting.setdefault(op, []).append(Fault(kind, times))
+
+    def take(self, op: str) -> str:
+        """The kind of the fault that meets this one, "" for none."""
+        waiting = self._waiting.get(op)
+        if not waiting:
+            return ""
+        fault = waiting[0]
+        fault.times -= 1
+        if fault.times <= 0:
+            waiting.pop(0)
+        return fault.kind
+
+    def clear(self) -> None:
+        """Nothing goes wrong any more."""
+        self._waiting.clear()

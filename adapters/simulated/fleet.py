@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from adapters.simulated.faults import Fault as MountFault
 from adapters.simulated.machine import AgentFactory, Machine
-from adapters.simulated.mount_faults import MountFault
 from adapters.simulated.ssh_node import Fault
 
 KEPT_CALLS: Final = 10_000
@@ -80,7 +80,8 @@ async def _clear_faults(machine: Machine, _fields: Mapping[str, Any]) -> Answer:
 
 async def _mount_fault(machine: Machine, fields: Mapping[str, Any]) -> Answer:
     rest = dict(fields)
-    machine.mount_faults.inject(str(rest.pop("op", "")), msgspec.convert(rest, MountFault))
+    op, fault = str(rest.pop("op", "")), msgspec.convert(rest, MountFault)
+    machine.mount_faults.inject(op, fault.kind, fault.times)
     return {}
 
 

@@ -8,24 +8,13 @@ import base64
 
 from msgspec import Struct, field
 
-from adapters.simulated.faults import CALM, Faults
+from adapters.simulated.faults import CALM, FaultQueue, Faults
 from adapters.simulated.machine_mounts import MachineMounts
 from adapters.simulated.node_users import LATE, RETRYABLE, NodeCommand, UserTable
 from amends.ports.steps import Outcome, StepCall
 
 SLOW_S = 1.0
 CODES = {LATE: "ssh_stale_epoch", RETRYABLE: "ssh_retryable"}
-
-
-class Fault(Struct):
-    """What goes wrong with the next `times` calls of an op.
-
-    fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key); of an agent's mounts also
-    fail_mounted (says error, is mounted), busy, stale, ro, missing, late (done, and said when nobody waits any more).
-    """
-
-    kind: str
-    times: int = 1
 
 
 class Agent(Struct):
@@ -46,7 +35,7 @@ class Machine:
         self.table, self.agent = UserTable(), Agent()
         self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
         self.late: list[tuple[str, str]] = []  # of what came of an older epoch or of an attempt that was undone
-        self.faults: dict[str, list[Fault]] = {}
+        self._broken = FaultQueue()
 
     @property
     def host_key(self) -> str:
@@ -62,23 +51,20 @@ class Machine:
         return self._mounts
 
     def break_next(self, op: str, kind: str, times: int = 1) -> None:
-        """Let something go wrong with the next calls of that op."""
-        self.faults.setdefault(op, []).append(Fault(kind, times))
+        """Let something go wrong with the next calls of that op.
+
+        fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key); of an agent's mounts
+        also fail_mounted (says error, is mounted), busy, stale, ro, missing, late (done, and said when nobody waits).
+        """
+        self._broken.add(op, kind, times)
 
     def mend(self) -> None:
         """Nothing goes wrong any more."""
-        self.faults.clear()
+        self._broken.clear()
 
     def fault(self, op: str) -> str:
         """The kind of the fault that meets this call, "" for none."""
-        waiting = self.faults.get(op, [])
-        if not waiting:
-            return ""
-        fault = waiting[0]
-        fault.times -= 1
-        if fault.times == 0:
-            waiting.pop(0)
-        return fault.kind
+        return self._broken.take(op)
 
     def customers(self) -> list[str]:
         """The accounts that Amends has made."""

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from msgspec import Struct
-
+from adapters.simulated.faults import FaultQueue
 from amends.ports.mounts import Mode, Mounted, Mounts
 
 HOLDER: Final = "process 1 (sh): cwd"
@@ -17,18 +16,11 @@ KINDS: Final = {
 }
 
 
-class MountFault(Struct):
-    """What goes wrong with the next `times` of an op. A hang lasts until `mend`, and what hung is done then."""
-
-    kind: str
-    times: int = 1
-
-
 class MountFaults:
     """What goes wrong with a machine's mounts, and outlives its agent. `read_only`: its server lets nobody write."""
 
     def __init__(self) -> None:
-        self._next: dict[str, list[MountFault]] = {}
+        self._next = FaultQueue()
         self.hanging: dict[str, asyncio.Task[str]] = {}
         self.mended = asyncio.Event()
         self.read_only = False
@@ -40,11 +32,14 @@ class MountFaults:
             hanging.cancel()
         self.hanging.clear()
 
-    def inject(self, op: str, fault: MountFault) -> None:
-        """Let the next ones of that op go wrong. Raises ValueError for what is unknown."""
-        if fault.kind not in KINDS.get(op, ()):
+    def inject(self, op: str, kind: str, times: int = 1) -> None:
+        """Let the next ones of that op go wrong; a hang lasts until `mend`, and what hung is done then.
+
+        Raises ValueError for what is unknown.
+        """
+        if kind not in KINDS.get(op, ()):
             raise ValueError(f"faults of {op} are {', '.join(KINDS.get(op, ('none',)))}")
-        self._next.setdefault(op, []).append(fault)
+        self._next.add(op, kind, times)
 
     def mend(self) -> None:
         """Nothing goes wrong any more; what hung goes on."""
@@ -55,11 +50,7 @@ class MountFaults:
 
     def take(self, op: str) -> str:
         """The fault of this one, "" for none."""
-        waiting = self._next.get(op, [])
-        if not waiting:
-            return ""
-        waiting[0].times -= 1
-        return waiting.pop(0).kind if waiting[0].times <= 0 else waiting[0].kind
+        return self._next.take(op)
 
 
 class BrokenMounts:

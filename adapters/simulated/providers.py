@@ -10,25 +10,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from adapters.simulated.faults import CALM, Faults, Links
+from adapters.simulated.faults import CALM, FaultQueue, Faults, Links
 from amends.ports.steps import Outcome, StepCall
 
 SLOW_S: Final = 0.3
 TOMBSTONE_US: Final = 30 * 86_400 * 1_000_000
 WIDER: Final = {"": 0, "ro": 1, "rw": 2}
 Data = dict[str, Any]
-
-
-class Fault(Struct):
-    """What goes wrong with the next `times` calls of an op.
-
-    fail, fail_final (another try does not mend it), partial (done, and said to be half done), hang (not done, not
-    answered), lose (done, reply lost), slow, lie (says ok, has not), keep (a revoke that says ok and leaves access),
-    absent (nobody serves), malformed.
-    """
-
-    kind: str
-    times: int = 1
 
 
 class Stored(Struct):
@@ -71,7 +59,7 @@ class Provider:
         }  # fmt: skip
         self.calls: list[tuple[str, Data]] = []  # (op, args) of all that reached it
         self.late: list[tuple[str, str]] = []  # (op, grant) of what came of an older epoch or after its revoke
-        self.faults: dict[str, list[Fault]] = {}
+        self._broken = FaultQueue()
 
     def hold(self, namespace_id: str, **files: bytes) -> Stored:
         """One more namespace."""
@@ -79,23 +67,21 @@ class Provider:
         return stored
 
     def break_next(self, op: str, kind: str, times: int = 1) -> None:
-        """Let something go wrong with the next calls of that op."""
-        self.faults.setdefault(op, []).append(Fault(kind, times))
+        """Let something go wrong with the next calls of that op.
+
+        fail, fail_final (another try does not mend it), partial (done, and said to be half done), hang (not done, not
+        answered), lose (done, reply lost), slow, lie (says ok, has not), keep (a revoke that says ok and leaves
+        access), absent (nobody serves), malformed.
+        """
+        self._broken.add(op, kind, times)
 
     def mend(self) -> None:
         """Nothing goes wrong any more."""
-        self.faults.clear()
+        self._broken.clear()
 
     def fault(self, op: str) -> str:
         """The kind of the fault that meets this call, "" for none."""
-        waiting = self.faults.get(op, [])
-        if not waiting:
-            return ""
-        fault = waiting[0]
-        fault.times -= 1
-        if fault.times == 0:
-            waiting.pop(0)
-        return fault.kind
+        return self._broken.take(op)
 
     def widest(self, namespace_id: str, address: str) -> str:
         """The widest mode of the grants in force of one access."""

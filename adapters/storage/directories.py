@@ -1,7 +1,6 @@
 """The directories below one root, one for each namespace, made by an operator and by nobody else. Only ever read."""
 
 import os
-import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +10,16 @@ from amends.ports.storage import Trouble
 from amends.values.errors import BadConfiguration
 from amends.values.ids import is_name
 
-# What the export table shows as it is: nothing that it would quote, no blanks by which it could be taken apart wrongly.
-PLAIN: Final = re.compile(r"/[A-Za-z0-9._/-]{0,1023}")
 BLOCK_BYTES: Final = 512  # the unit of st_blocks
 
 
 class Directories:
-    """Namespaces below `root`; raises `BadConfiguration` if that is no directory, or its name is not plain."""
+    """Namespaces below `root`; raises `BadConfiguration` if that is no directory."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_absolute() or not root.is_dir():
             raise BadConfiguration(f"--root {root} must be the absolute path of a directory")
         self.root = root.resolve()
-        if PLAIN.fullmatch(str(self.root)) is None:
-            raise BadConfiguration(f"--root {self.root} must be of letters, digits and . _ - alone")
 
     def path(self, namespace_id: str) -> Path:
         """Where a namespace's directory would be."""

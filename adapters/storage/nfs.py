@@ -8,6 +8,7 @@ none left loses its state there.
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from adapters.storage.bind import Usages
 from adapters.storage.directories import Directories
 from adapters.storage.programs import run
 from amends.ports.storage import Capabilities, Mode, Trouble, Usage
+from amends.values.errors import BadConfiguration
 
 log = logging.getLogger("amends.provider")
 EXPORT_OPTIONS: Final = "sync,no_subtree_check,root_squash"
@@ -26,14 +28,23 @@ AT_ONCE: Final = 8  # programs that run
 Exports = dict[tuple[str, str], Mode]  # by path and address
 
 
+# What the export table shows as it is: nothing that it would quote, no blanks by which it could be taken apart wrongly.
+PLAIN: Final = re.compile(r"/[A-Za-z0-9._/-]{0,1023}")
+
+
 class NfsBackend:
-    """Implements `amends.ports.storage.Backend`. `server`: the name or address by which nodes reach this host."""
+    """Implements `amends.ports.storage.Backend`. `server`: the name or address by which nodes reach this host.
+
+    Raises `BadConfiguration` where the root's path is not plain.
+    """
 
     def __init__(
         self, directories: Directories, usages: Usages, can: Capabilities, server: str, *,
         exportfs: Sequence[str] = ("exportfs",), export_options: str = EXPORT_OPTIONS, mount_options: str = "",
         clients: Path = CLIENTS,
     ) -> None:  # fmt: skip
+        if PLAIN.fullmatch(str(directories.root)) is None:
+            raise BadConfiguration(f"--root {directories.root} must be of letters, digits and . _ - alone")
         self._directories, self._usages, self._can, self._server = directories, usages, can, server
         self._exportfs, self._options, self._mount_options = tuple(exportfs), export_options, mount_options
         self._clients, self._places = clients, asyncio.Semaphore(AT_ONCE)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 
 from adapters.embedded.process import death_signal_prefix
@@ -27,8 +26,8 @@ class StorageHost:
     @classmethod
     async def spawn(cls, state_dir: Path, nats_url: str, users: BusUsers) -> "StorageHost":
         """Start it; what it has granted is kept below `state_dir`."""
-        root = Path(tempfile.mkdtemp(prefix="amends-demo-storage-"))
-        quota = root.with_suffix(".quota")
+        root, quota = state_dir / "storage", state_dir / "quota.sh"
+        root.mkdir(exist_ok=True)
         quota.write_text(SCRIPT.format(limit=QUOTA_BYTES), encoding="utf-8")
         quota.chmod(0o700)
         user = users.of(f"provider-{PROVIDER}")
@@ -50,12 +49,7 @@ class StorageHost:
         return directory
 
     async def close(self) -> None:
-        """End it; the directories are the demo's own."""
+        """End it; what the namespaces hold goes with the demo's state, or stays with it."""
         if self._process.returncode is None:
             self._process.terminate()
         await self._process.wait()
-        for each in (self.root.with_suffix(".quota"), *sorted(self.root.rglob("*"), reverse=True), self.root):
-            if each.is_dir():
-                each.rmdir()
-            else:
-                each.unlink()

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -139,9 +140,10 @@ async def r13(site: Site, say: Say) -> Result:
     began = time.monotonic()
     await site.ask("cmd.attachment.detach", {"attachment_id": row["attachment_id"]})
     await attachment_is(site, row["attachment_id"], "detach_failed")
-    await say(f"{place.node} cannot unmount: a person is needed, and types amends attachment retry-detach …")
-    await site.fleet.mend_mounts(place.node)
     argv = ["attachment", "retry-detach", row["attachment_id"], "--reason", "the process has ended"]
+    await say(f"{place.node} cannot unmount, and nothing is forced. The process ends; an operator types:")
+    await say(f"$ {shlex.join(['amends', *argv])}")
+    await site.fleet.mend_mounts(place.node)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "supervisors.boot", *argv, "--state-dir", str(site.state_dir),
         stdout=asyncio.subprocess.DEVNULL,

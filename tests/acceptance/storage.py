@@ -8,7 +8,7 @@ from typing import Any
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_plain import PlainMounts
 from adapters.nats.provider_service import ProviderService
-from adapters.simulated.mount_faults import BrokenMounts, MountFault, MountFaults
+from adapters.simulated.mount_faults import BrokenMounts, MountFaults
 from adapters.storage.bind import BindBackend
 from adapters.storage.directories import Directories
 from amends.ports.storage import Capabilities, Usage
@@ -100,7 +100,7 @@ class StorageMachine(Machine):
         await super().stop()
 
     def break_mount(self, op: str, kind: str, times: int = 99) -> None:
-        self.mount_faults.inject(op, MountFault(kind, times))
+        self.mount_faults.inject(op, kind, times)
 
     def at(self, path: str) -> Path:
         """Where a path of the machine lies here."""

@@ -292,10 +292,7 @@ def failed_step(d: Decision, done: StepDone, run: Run | None = None, **run_optio
     The row comes from the matrix by step and kind of failure. `Bug` where there is none, or where the run's row has
     nothing to do with the step.
     """
-    spec = d.context.steps[done.name]
-    kind: FailureType = "error"
-    if done.outcome.code.endswith("timeout") and "timeout" in spec.failures:
-        kind = "timeout"
+    kind = _failure_type(d, done)
     covering = d.context.matrix.row_for(done.name, kind)
     if covering is None:
         raise Bug(f"no row of the matrix covers {done.name} ({kind})")
@@ -303,12 +300,21 @@ def failed_step(d: Decision, done: StepDone, run: Run | None = None, **run_optio
         run = begin_run(d, covering.id, original=(done.trace_id, done.span_id), **run_options)
     elif run.row is not covering and done.name not in _undoing(d, run.row):
         raise Bug(f"row {run.row.id} of the matrix does not undo with {done.name}")
-    failure_id = failure(
-        d, done.outcome.code, done.outcome.message, component=done.name, span_id=done.span_id, trace_id=done.trace_id,
-        failure_type=kind, ref=f"step:{done.step_id}", run=run,
-    )  # fmt: skip
-    run.caused_by(failure_id)
+    run.caused_by(failure_of(d, done, run))
     return run
+
+
+def failure_of(d: Decision, done: StepDone, run: Run | None = None, *, severity: str = "medium") -> str:
+    """The failure record of a step that did not go well, of no run where none is about it; its id."""
+    return failure(
+        d, done.outcome.code, done.outcome.message, component=done.name, span_id=done.span_id, trace_id=done.trace_id,
+        failure_type=_failure_type(d, done), severity=severity, ref=f"step:{done.step_id}", run=run,
+    )  # fmt: skip
+
+
+def _failure_type(d: Decision, done: StepDone) -> FailureType:
+    timed_out = done.outcome.code.endswith("timeout") and "timeout" in d.context.steps[done.name].failures
+    return "timeout" if timed_out else "error"
 
 
 def _undoing(d: Decision, row: MatrixRow) -> set[str]:

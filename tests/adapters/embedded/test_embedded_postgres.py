@@ -22,6 +22,7 @@ from adapters.embedded.process import ServerFailed
 
 OWNER = Path(__file__).with_name("owner.py")
 ROOT = Path(__file__).resolve().parents[3]
+# Only root may hand files to another account; there is no stand-in for that. CI is root, so it always runs there.
 as_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: another account for the server is made by root only; CI is root"
 )

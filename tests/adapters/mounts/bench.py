@@ -16,7 +16,7 @@ from adapters.nats.agent_plain import PlainMounts
 from adapters.nats.agents import AgentTasks
 from adapters.simulated.agents import AgentSteps
 from adapters.simulated.machines import SimulatedMachines
-from adapters.simulated.mount_faults import BrokenMounts, MountFault, MountFaults
+from adapters.simulated.mount_faults import BrokenMounts, MountFaults
 from amends.ports.mounts import Mounts
 from amends.ports.steps import Outcome, StepRunner
 from tests.adapters.steps import call
@@ -164,7 +164,7 @@ class OnNats:
         return {file.name: file.read_bytes() for file in (self.base / source).iterdir()}
 
     def break_next(self, op: str, kind: str) -> None:
-        self.faults.inject(op, MountFault(kind))
+        self.faults.inject(op, kind)
 
     async def restart(self) -> None:
         await self.agent.stop()

@@ -24,6 +24,8 @@ from amends.ports.storage import Capabilities, Mode, Trouble, Usage
 from tests.directories import scratch
 from tests.patience import PATIENCE_S
 
+LATE_S = 0.6  # longer than the 300 ms for which a caller of the contract waits: done, and said too late
+
 Access = dict[tuple[str, str], str]  # namespace and address → mode
 FILES = {"a.txt": b"first", "b.bin": bytes(range(256)) * 64}
 STAND_IN = Path(__file__).with_name("exportfs.py")
@@ -131,7 +133,7 @@ class Scripted:
         if kind == "hang":
             await asyncio.get_running_loop().create_future()
         if kind == "slow":
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(LATE_S)
         return kind
 
     async def apply(self, namespace_id: str, address: str, mode: Mode) -> dict[str, Any]:

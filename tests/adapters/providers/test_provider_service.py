@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_service import MAX_UNDER_WAY, ProviderService
 from adapters.nats.provider_store import LEAP, TOMBSTONE_US, Held, ProviderStore
 from adapters.nats.provider_words import NEEDED
-from adapters.nats.turns import Turns
 from amends.values.errors import BadConfiguration
 from tests.adapters.providers.benches import Scripted
 
@@ -184,7 +184,7 @@ def test_a_directory_has_one_provider_and_what_it_holds_is_read_or_refused(tmp_p
 
 
 async def test_turns_are_kept_only_while_somebody_waits() -> None:
-    turns = Turns()
+    turns = KeyedLock()
     async with turns.of("a"), turns.of("b"):
         assert len(turns) == 2
     assert len(turns) == 0

@@ -171,7 +171,7 @@ def test_the_export_table_is_read_as_exportfs_prints_it() -> None:
 
 async def test_a_program_that_does_not_end_is_ended() -> None:
     with pytest.raises(Trouble) as found:
-        await run([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"], 0.5)
+        await run([sys.executable, "-c", "import os, signal; print(os.getpid(), flush=True); signal.pause()"], 0.5)
     assert (found.value.code, found.value.partial) == ("program_timeout", True)
 
 
@@ -194,8 +194,9 @@ def test_a_root_that_is_none_is_refused(root: str) -> None:
 @pytest.mark.parametrize("name", ["a b", "a(b)", "a,b", "ä", "a\\b", "a:b"])
 def test_a_root_that_the_export_table_would_quote_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
+    odd = Directories(tmp_path / name)
     with pytest.raises(BadConfiguration, match="letters, digits"):
-        Directories(tmp_path / name)
+        NfsBackend(odd, Measured(odd, lambda: 0), Capabilities(), "10.0.0.20")
 
 
 def test_only_a_directory_that_is_no_link_is_a_namespace(directories: Directories, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from tests.patience import PATIENCE_S
 HOMES = Path("/home")
 # The accounts' files as they are, without the locks of those who change them at this moment, which come and go.
 COPY_ETC = "tar -C /etc --exclude='*.lock' -cf - . 2>/dev/null | tar -C {to} -xpf -"
+# Accounts and mounts are made by root or not at all; what the scripts decide is tested without. CI is root.
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the scripts make users; CI is root")
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
 

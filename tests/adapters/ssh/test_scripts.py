@@ -45,6 +45,7 @@ def run(text: str, op: str, shell: str = "sh", **values: str) -> subprocess.Comp
     return subprocess.run(command, input=text.encode(), capture_output=True, check=False, timeout=PATIENCE_S)
 
 
+# A linter of the system, no package of the pinned set: a newcomer may do without, and CI installs it.
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed; .ci/run installs it")
 @pytest.mark.parametrize("op", OPS)
 def test_shellcheck_finds_nothing_in_what_is_sent(op: Op) -> None:

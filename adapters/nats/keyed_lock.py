@@ -1,19 +1,19 @@
-"""One after another, by key: who holds a key lets the next one have it."""
+"""Locks by key: what is done under one key goes one after the other, under different keys side by side."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Turns:
-    """Locks that exist only while somebody holds or waits for them."""
+class KeyedLock:
+    """Locks that exist only while somebody holds or waits for them. Who asks first has it first."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def of(self, key: str) -> AsyncIterator[None]:
-        """Wait for the key's turn, in the order of asking, and have it."""
+        """Wait for the key's lock, and have it."""
         lock, asking = self._locks.get(key, (asyncio.Lock(), 0))
         self._locks[key] = lock, asking + 1
         try:
