@@ -221,6 +221,16 @@ class MountLeft(Message, frozen=True):
     made_by: str
 
 
+class NodeSuspect(Message, frozen=True):
+    """The node of this attachment is silent: what is being mounted there is not waited for."""
+
+
+class LateMount(Message, frozen=True):
+    """The agent says that a mount is done which nobody waits for any more (R12)."""
+
+    task_id: str
+
+
 class MountGivenUp(Message, frozen=True):
     """The node that owes this attachment's unmount is retired: nobody will ever do it."""
 

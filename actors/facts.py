@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from actors.account.state import Account
 from actors.allocation.state import Allocation
+from actors.attachment.state import Attachment
 from actors.money.policy import Policy
 from actors.namespace.state import Namespace
 from actors.node.state import Node
@@ -76,8 +77,16 @@ class Facts(Protocol):
         """Those of a namespace that may write."""
         ...
 
-    def mounts_on(self, node_id: str) -> list[tuple[str, str]]:
+    def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
         """(attachment, path) of all that are on the node, or will be."""
+        ...
+
+    def mounting_on(self, node_id: str) -> list[str]:
+        """The attachments that are being mounted on the node."""
+        ...
+
+    def attachment(self, attachment_id: str) -> Attachment | None:
+        """The committed attachment, if it is in memory."""
         ...
 
     def owed_mounts(self, node_id: str) -> list[str]:

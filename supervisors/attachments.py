@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from actors.allocation.state import Allocation
-from actors.attachment.state import Attachment
+from actors.attachment.state import HOLDING, Attachment
 from actors.between import LeaveNode
 from actors.tables import DebtRow
 from amends.runtime.engine import Engine
@@ -16,14 +16,6 @@ from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
 
 ENDED = ("detached", "failed")
-MOUNTED = (
-    "validated",
-    "granted",
-    "mounting",
-    "attached",
-    "detaching",
-    "detach_failed",
-)  # something of theirs may be on the node
 ENDING = ("releasing", "released", "failed")  # of the rental
 
 
@@ -73,19 +65,23 @@ class Attachments:
         found = self._named("namespace", namespace_id)
         return [each for each in found if self._known[each].mode == "rw" and self._known[each].state != "requested"]
 
-    def mounts_on(self, node_id: str) -> list[tuple[str, str]]:
-        """(attachment, path) of all that are on the node, or will be; not what is only asked for."""
-        found = self._named("node", node_id)
-        return [(each, self._known[each].mount_path) for each in found if self._known[each].state != "requested"]
+    def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
+        """(attachment, path, state) of all that are on the node, or will be; not what is only asked for."""
+        found = ((each, self._known[each]) for each in self._named("node", node_id))
+        return [(each, known.mount_path, known.state) for each, known in found if known.state != "requested"]
 
     def on(self, node_id: str) -> list[str]:
         """All of the node that have not ended."""
         return self._named("node", node_id)
 
+    def mounting_on(self, node_id: str) -> list[str]:
+        """Those that are being mounted there."""
+        return [each for each in self._named("node", node_id) if self._known[each].state == "mounting"]
+
     def expected_mounts(self, node_id: str) -> list[str]:
         """Those whose mount may stay on the node."""
         found = self._named("node", node_id)
-        return [each for each in found if self._known[each].state in MOUNTED and not self._known[each].lost]
+        return [each for each in found if self._known[each].state in HOLDING and not self._known[each].lost]
 
     def is_owed(self, node_id: str) -> bool:
         """Whether the node owes an unmount."""

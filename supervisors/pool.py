@@ -14,6 +14,7 @@ from msgspec import Struct
 from actors.account.state import Account
 from actors.allocation.r04_cleanup import LOCKOUT
 from actors.allocation.state import Allocation, user_of
+from actors.attachment.state import Attachment
 from actors.between import Offer, SetupFailed, Suspicion
 from actors.money.policy import Policy
 from actors.namespace.state import Namespace
@@ -119,9 +120,18 @@ class Pool:
         """Those of a namespace that may write."""
         return self.attachments.writers_of(namespace_id)
 
-    def mounts_on(self, node_id: str) -> list[tuple[str, str]]:
-        """(attachment, path) of all that are on the node, or will be."""
+    def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
+        """(attachment, path, state) of all that are on the node, or will be."""
         return self.attachments.mounts_on(node_id)
+
+    def mounting_on(self, node_id: str) -> list[str]:
+        """The attachments that are being mounted on the node."""
+        return self.attachments.mounting_on(node_id)
+
+    def attachment(self, attachment_id: str) -> Attachment | None:
+        """The committed attachment, if it is in memory."""
+        found = self._get("attachment", attachment_id)
+        return found if isinstance(found, Attachment) else None
 
     def owed_mounts(self, node_id: str) -> list[str]:
         """The attachments whose unmount the node owes."""

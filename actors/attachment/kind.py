@@ -6,11 +6,22 @@ Automaton and dispatch; its turns stand in files named by row. It knows no provi
 from actors.attachment import mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
 from actors.attachment.messages import AcknowledgeNodeLost, AttachTo, Detach, RetryDetach
 from actors.attachment.state import Attachment, view_attachment
-from actors.between import DriftCleared, GrantGone, GrantReady, GrantRefused, GrantTried, LeaveNode, MountGivenUp
+from actors.between import (
+    DriftCleared,
+    GrantGone,
+    GrantReady,
+    GrantRefused,
+    GrantTried,
+    LateMount,
+    LeaveNode,
+    MountGivenUp,
+    NodeSuspect,
+)
 from actors.facts import facts
 from amends.domain.kinds import ActorKind, Legal
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone, TimerFired, TurnRefused
+from amends.values.errors import REQUIREMENT
 
 LOOK_AGAIN_US = 250_000  # while a namespace's first answer is awaited
 
@@ -39,11 +50,11 @@ def _check(s: Attachment, d: Decision) -> None:
     if r10_precheck.too_early(s, d):
         d.timer("check", d.now_us + LOOK_AGAIN_US)
         return
-    codes = r10_precheck.failing(s, d)
+    codes = r10_precheck.failing(s, d.id, d)
     if codes:
         r10_precheck.refuse(s, d, codes)
         return
-    seen = r10_precheck.look(s, d)
+    seen = r10_precheck.look(s, d.id, d)
     node = seen.node
     assert node is not None
     d.require("namespace", s.namespace_id, ("active",))
@@ -55,7 +66,7 @@ def _check(s: Attachment, d: Decision) -> None:
 
 
 def _or_refused(s: Attachment, d: Decision) -> None:
-    codes = r10_precheck.failing(s, d)
+    codes = r10_precheck.failing(s, d.id, d)
     if codes:
         r10_precheck.refuse(s, d, codes)
     else:
@@ -64,17 +75,20 @@ def _or_refused(s: Attachment, d: Decision) -> None:
 
 def _refused(s: Attachment, m: TurnRefused, d: Decision) -> None:
     """Somebody was faster between the checks and the commit: another writer, or the end of what was required."""
-    if s.state == "granted":
-        r13_detach.before_mount(s, d, "release")  # the rental is active no more, and will not be again
+    if s.state == "granted" and m.code != REQUIREMENT:
+        d.timer("mount", d.now_us + LOOK_AGAIN_US)
+    elif s.state == "granted":  # the rental is active no more, or the node is not heard
+        active = facts(d).allocation(s.allocation_id)
+        r13_detach.before_mount(s, d, "node_suspect" if active is not None and active.state == "active" else "release")
     if s.state != "requested":
         return
-    codes = r10_precheck.failing(s, d)
+    codes = r10_precheck.failing(s, d.id, d)
     if codes:
         r10_precheck.refuse(s, d, codes)
     elif m.code == "23505":
         r10_precheck.refuse(s, d, ["namespace_busy"])
     else:
-        d.timer("check", d.now_us)
+        d.timer("check", d.now_us + LOOK_AGAIN_US)
 
 
 def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
@@ -84,7 +98,7 @@ def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
         else:
             r13_detach.note(d, m)
     elif m.name == mount.UNMOUNT:
-        if s.state in ("mounting", "failed"):
+        if s.state in ("mounting", "failed", "detached"):
             r12_mount.unmounted(s, m, d)
         elif s.state == "detaching":
             r13_detach.unmounted(s, m, d)
@@ -101,6 +115,11 @@ def _gone(s: Attachment, m: GrantGone, d: Decision) -> None:
         r12_mount.gone(s, m, d)
     elif s.state == "detaching":
         r13_detach.gone(s, m, d)
+
+
+def _node_suspect(s: Attachment, m: NodeSuspect, d: Decision) -> None:
+    if s.state == "mounting" and not s.undo.code:
+        r12_mount.suspect(s, d)
 
 
 def _leave_node(s: Attachment, m: LeaveNode, d: Decision) -> None:
@@ -163,14 +182,16 @@ ATTACHMENT = ActorKind(
         DriftCleared: r11_grant.cleared,
         LeaveNode: _leave_node,
         MountGivenUp: r13_detach.given_up_with_node,
+        NodeSuspect: _node_suspect,
+        LateMount: r12_mount.late,
         StepDone: _step_done,
         TimerFired: _timer,
         TurnRefused: _refused,
     },
     creates=frozenset({AttachTo}),
     legal={
-        RetryDetach: Legal(("detach_failed", "failed"), "retried"),
-        AcknowledgeNodeLost: Legal(("detach_failed", "detaching", "failed"), "acknowledged"),
+        RetryDetach: Legal(("detach_failed", *r13_detach.ENDED), "retried"),
+        AcknowledgeNodeLost: Legal(("detach_failed", "detaching", *r13_detach.ENDED), "acknowledged"),
     },
     view=view_attachment,
     owner=lambda s: s.account_id,

@@ -2,7 +2,7 @@
 
 from actors.attachment import r11_grant, r13_detach
 from actors.attachment.state import Attachment
-from actors.between import LeaveNode
+from actors.between import LeaveNode, MountLeft
 from amends.turn.decision import Decision
 from amends.turn.recovery import begin_run, failure
 
@@ -26,6 +26,8 @@ def _fence(s: Attachment, m: LeaveNode, d: Decision) -> None:
         severity="high", cause_ref=f"failure:{m.failure_id}" if m.failure_id else "", hop=2, run=run,
     ))  # fmt: skip
     d.part("leaving", cause="node_lost", key=row)
+    if s.mount.made_by and not s.mount.unmounted:
+        d.tell("node", s.node_id or "", MountLeft(d.id, s.mount.made_by))
     if s.state != "detaching":
         d.to("detaching", cause="node_lost")
     r11_grant.leave(d, run, fence=True)

@@ -23,14 +23,17 @@ class Seen(NamedTuple):
     namespace: Namespace | None
     node: Node | None
     can: Capabilities
+    own_id: str
+    again: bool
 
 
-def _path_taken(s: Attachment, d: Decision) -> bool:
-    """Another one of the node is at this path, above it or below it."""
+def _path_taken(s: Attachment, seen: Seen, d: Decision) -> bool:
+    """Another one of the node is at this path, above it or below it; of two that were checked at once the elder may."""
     own = s.mount_path.rstrip("/") + "/"
-    for other_id, path in facts(d).mounts_on(s.node_id or ""):
+    for other_id, path, state in facts(d).mounts_on(s.node_id or ""):
         other = path.rstrip("/") + "/"
-        if other_id != d.id and (own.startswith(other) or other.startswith(own)):
+        later = seen.again and state == "validated" and other_id > seen.own_id
+        if other_id != seen.own_id and not later and (own.startswith(other) or other.startswith(own)):
             return True
     return False
 
@@ -49,9 +52,9 @@ CHECKS: Mapping[str, Callable[[Attachment, Seen, Decision], bool]] = {
     "grant_not_permitted": lambda s, seen, d: seen.namespace is None or seen.namespace.state != "active",
     "capability_missing": lambda s, seen, d: s.mode not in seen.can.modes,
     "mount_path_not_allowed": lambda s, seen, d: not _allowed(s.mount_path, seen.can.mount_path_prefixes),
-    "mount_path_taken": lambda s, seen, d: _path_taken(s, d),
+    "mount_path_taken": _path_taken,
     "namespace_busy": lambda s, seen, d: s.mode == "rw" and not seen.can.multi_attach and any(
-        other != d.id for other in facts(d).writers_of(s.namespace_id)
+        other != seen.own_id for other in facts(d).writers_of(s.namespace_id)
     ),
     "blocked_by_drift": lambda s, seen, d: seen.namespace is not None and s.node_id in seen.namespace.drift,
 }  # fmt: skip
@@ -64,25 +67,26 @@ def _over(namespace: Namespace | None) -> bool:
     return namespace.usage.used_bytes > namespace.quota_bytes
 
 
-def look(s: Attachment, d: Decision) -> Seen:
-    """What there is now."""
+def look(s: Attachment, own_id: str, d: Decision, *, again: bool = False) -> Seen:
+    """What there is now, for the attachment of that id."""
     know = facts(d)
     namespace = know.namespace(s.namespace_id)
     can = namespace.capabilities if namespace is not None and namespace.capabilities is not None else Capabilities()
-    return Seen(know.allocation(s.allocation_id), namespace, know.node(s.node_id or ""), can)
+    return Seen(know.allocation(s.allocation_id), namespace, know.node(s.node_id or ""), can, own_id, again)
 
 
 def too_early(s: Attachment, d: Decision) -> bool:
     """The provider has not answered yet what it can do, for the namespace has only just been created."""
-    namespace = look(s, d).namespace
+    namespace = facts(d).namespace(s.namespace_id)
     if namespace is None or namespace.state != "active":
         return False
-    return namespace.usage.used_bytes is None and namespace.usage.failed == 0
+    unheard = namespace.usage.used_bytes is None and namespace.usage.failed == 0
+    return unheard and d.now_us < s.requested_us + d.limits.us("provider_timeout_ms")
 
 
-def failing(s: Attachment, d: Decision) -> list[str]:
-    """The codes of all checks that fail now, in the table's order."""
-    seen = look(s, d)
+def failing(s: Attachment, own_id: str, d: Decision, *, again: bool = False) -> list[str]:
+    """The codes of all checks that fail now, in the table's order; `again`: within the turn that asks for access."""
+    seen = look(s, own_id, d, again=again)
     return [code for code, fails in CHECKS.items() if fails(s, seen, d)]
 
 

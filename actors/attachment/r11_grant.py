@@ -32,7 +32,11 @@ def refused(s: Attachment, m: GrantRefused, d: Decision) -> None:
     """A check failed there; which ones do now is looked at again. If none does, it was a moment's."""
     if s.state != "validated" or s.undo.code:
         return
-    codes = sorted({*m.codes, *r10_precheck.failing(s, d)})
+    now = r10_precheck.failing(s, d.id, d)
+    codes = [code for code in r10_precheck.CHECKS if code in m.codes or code in now]
+    run = find_run(d, _row(d))
+    if codes and run is not None:  # a try had failed; what it asked for is others' by now
+        run.end("recovered")
     if codes:
         r10_precheck.refuse(s, d, codes)
     else:

@@ -8,7 +8,7 @@ from typing import Literal
 from actors.attachment import mount, r10_precheck, r11_grant
 from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
 from actors.attachment.state import Attachment, mount_ref
-from actors.between import AttachmentSettled, GrantGone, MountGivenUp, MountLeft
+from actors.between import AttachmentSettled, GrantGone, MountGivenUp
 from actors.facts import facts
 from amends.turn.cases import close_case
 from amends.turn.decision import Decision
@@ -18,6 +18,7 @@ from amends.turn.recovery import Run, begin_run, failed_step, failure_of, find_r
 
 CASE = "detach_failed"
 STEP = "agent.unmount"
+ENDED = ("failed", "detached")
 HERE = ("ready", "draining", "suspect", "quarantined")  # states of a node that is not given up
 
 
@@ -132,13 +133,13 @@ def given_up(s: Attachment, d: Decision) -> None:
 def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     """An operator's word: the tries begin anew, in a run of its own."""
     _owing(s, d)
-    if s.state == "failed" and CASE not in s.cases:
+    if s.state in ENDED and CASE not in s.cases:
         d.refuse("illegal_transition", "its unmount is being tried still", state=s.state)
     if facts(d).node(s.node_id or "") is None:
         said = f"the node {s.node_id!r} is retired: acknowledge that it is lost"
         d.refuse("illegal_transition", said, field="attachment_id")
     run = _reopened(s, d, "retry", m.reason)
-    if s.state == "failed":
+    if s.state in ENDED:
         mount.unmount(d, run, 1)
         return
     d.to("detaching", cause="retry", reason=m.reason)
@@ -158,7 +159,7 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
         d.refuse(
             "illegal_transition", f"the node {s.node_id!r} is {node.state}: retry the detach", field="attachment_id"
         )
-    if s.state == "failed":
+    if s.state in ENDED:
         give_mount_up(d, m.reason)
         return
     end_runs(d, "recovered", "")
@@ -169,13 +170,13 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
 
 
 def _owing(s: Attachment, d: Decision) -> None:
-    if s.state == "failed" and not s.owing:
-        d.refuse("illegal_transition", "it has failed and owes nothing", state=s.state)
+    if s.state in ENDED and not s.owing:
+        d.refuse("illegal_transition", f"it is {s.state} and owes nothing", state=s.state)
 
 
 def given_up_with_node(s: Attachment, m: MountGivenUp, d: Decision) -> None:
     """Its node is retired with what it owes."""
-    if s.state == "failed" and s.owing:
+    if s.state in ENDED and s.owing:
         give_mount_up(d, m.reason)
 
 
@@ -187,7 +188,8 @@ def give_mount_up(d: Decision, reason: str) -> None:
     run = begin_run(d, row, key=f"{row} acknowledged", trigger_type="policy", trigger_ref=d.ref)
     run.compensate(
         "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
-        metadata={"acknowledged": "node lost", "reason": reason},
+        metadata={"acknowledged": "node lost", "reason": reason, "earlier_run": s.leaving.earlier},
+        supersedes=s.leaving.superseded,
     )  # fmt: skip
     run.end("recovered")
     mount.settle(d)
@@ -233,8 +235,6 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     end_runs(d, "recovered", s.leaving.key)
     mount.settle(d)
     close_case(d, CASE, "it is detached", d.ref)
-    if s.leaving.cause == "node_lost" and not s.mount.unmounted:
-        d.tell("node", s.node_id or "", MountLeft(d.id, s.mount.made_by))
     d.set(rw_holder=None, owed=())
     d.to("detached", cause=s.leaving.cause)
     tell_rental(d)
@@ -248,6 +248,7 @@ def owe_case(d: Decision, run: Run) -> None:
         attempt=s.mount.tries, metadata={"holders": s.mount.holders},
     )  # fmt: skip
     run.escalate(CASE, d.ref, {"node_id": s.node_id, "mount_path": s.mount_path, "holders": s.mount.holders})
+    d.part("leaving", earlier=run.id, superseded=run.newest(mount_ref(s, d.id)))
     run.end("failed")
 
 

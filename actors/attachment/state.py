@@ -8,18 +8,19 @@ from actors.between import Work
 from amends.domain.kinds import ActorState
 
 HOLDING = ("validated", "granted", "mounting", "attached", "detaching", "detach_failed")  # something may be there
-SETTLED = ("detached", "failed", "detach_failed")
 
 
 class Mount(Struct, frozen=True, omit_defaults=True):
     """The mount on its node. `made_by`: the span of the task that may have made it; `source` is what the grant said.
 
-    `holders` are what an agent named when it could not unmount. `debt_id`: of the mount that the node owes.
+    `late`: it was mounted after it had been given up. `holders` are what an agent named when it could not unmount.
+    `debt_id`: of the mount that the node owes.
     """
 
     source: dict[str, Any] = {}
     made_by: str = ""
     unmounted: bool = False
+    late: bool = False
     tries: int = 0
     holders: list[str] = []
     debt_id: str = ""

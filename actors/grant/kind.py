@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from actors.attachment import r10_precheck
 from actors.between import (
     GrantGone,
     GrantReady,
@@ -38,6 +39,11 @@ def _use(s: GrantState | None, m: UseGrant, d: Decision) -> None:
         return
     if s is not None and any(held.state == "drift" for held in s.held):
         d.tell("attachment", m.attachment_id, GrantRefused([BLOCKED]))
+        return
+    attachment = facts(d).attachment(m.attachment_id)
+    codes = r10_precheck.failing(attachment, m.attachment_id, d, again=True) if attachment is not None else []
+    if codes:
+        d.tell("attachment", m.attachment_id, GrantRefused(codes))
         return
     d.require("namespace", m.namespace_id, ("active",))
     d.require("allocation", m.allocation_id, ("active",))

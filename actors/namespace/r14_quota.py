@@ -17,7 +17,6 @@ STEP, TIMER = "provider.usage", "usage"
 HARD_PERCENT, CALM_PERCENT = 110, 95
 READS = 2  # in a row, above or at rest
 UNKNOWN_AFTER = 5  # failed reads in a row
-REDO = "unknown"
 
 
 def read(d: Decision) -> None:
@@ -36,10 +35,14 @@ def done(s: Namespace, m: StepDone, d: Decision) -> None:
         _known(s, m, d)
     else:
         failure_of(d, m, severity="low")
-        d.part("usage", failed=s.usage.failed + 1)
-        if s.usage.failed + 1 >= UNKNOWN_AFTER and not s.flag:
-            _flag(d, m, "unknown", {"failed_reads": s.usage.failed + 1, "code": m.outcome.code})
+        _failed(s, m, d, m.outcome.code)
     d.timer(TIMER, d.now_us + d.limits.us("quota_interval_ms"))
+
+
+def _failed(s: Namespace, m: StepDone, d: Decision, code: str) -> None:
+    d.part("usage", failed=s.usage.failed + 1)
+    if s.usage.failed + 1 >= UNKNOWN_AFTER and not s.flag:
+        _flag(d, m, "unknown", {"failed_reads": s.usage.failed + 1, "code": code})
 
 
 def _known(s: Namespace, m: StepDone, d: Decision) -> None:
@@ -47,11 +50,11 @@ def _known(s: Namespace, m: StepDone, d: Decision) -> None:
     if found.get("capabilities"):
         d.set(capabilities=_capabilities(found["capabilities"]))
     as_of_us = min(found["as_of_us"], d.now_us)  # a provider's clock may be ahead
+    if as_of_us < s.usage.as_of_us:  # older than what is known: no read
+        _failed(s, m, d, "stale")
+        return
     if s.flag == "unknown":
         _clear(d, "the provider tells again")
-    if as_of_us <= s.usage.as_of_us:
-        d.part("usage", failed=0)  # what is known already is no second read
-        return
     used, enforced = found["used_bytes"], bool(found["enforced"])
     over = used > s.quota_bytes
     calm = enforced and used * 100 <= s.quota_bytes * CALM_PERCENT
@@ -94,7 +97,8 @@ def _flag(d: Decision, m: StepDone, flag: str, said: dict[str, object]) -> None:
         "compensate", "state_change", "block", d.ref, "success", of=m.ref, cause=run.id, metadata={"flag": flag, **said}
     )
     run.degrade()
-    d.event("quota_exceeded", cause=flag)
+    if flag != "unknown":  # whether it is above its quota nobody knows
+        d.event("quota_exceeded", cause=flag)
     if flag == "over" and facts(d).policy.on_over_quota == "intervene":
         for attachment_id in facts(d).writers_of(d.id):
             d.tell("attachment", attachment_id, LeaveNode("quota"))

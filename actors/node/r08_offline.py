@@ -5,7 +5,7 @@ looks again whether the node was heard, raises the epoch, and tells every alloca
 node's run is open until it is back and clean.
 """
 
-from actors.between import LossConfirmed, NodeLost
+from actors.between import LossConfirmed, NodeLost, NodeSuspect
 from actors.facts import facts
 from actors.node import probes, reconcile
 from actors.node.left_over import STEP, loss_row
@@ -28,6 +28,8 @@ def silent(s: Node, m: Silent, d: Decision) -> None:
     d.set(silence=Silence(last_us=last_us or d.now_us))
     if s.state in ("ready", "draining"):  # of one that an older release suspected the silence was not kept
         d.to("suspect", cause="silent", before_suspect=s.state, last_heartbeat_us=last_us)
+        for attachment_id in facts(d).mounting_on(d.id):
+            d.tell("attachment", attachment_id, NodeSuspect())
     if s.state != "quarantined":
         d.timer(AGENT_SILENT, d.now_us + AGENT_SILENT_US)
     probes.probe(d)

@@ -72,6 +72,7 @@ from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
+from supervisors.late_mounts import LateMounts
 from supervisors.policy_file import load
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings
@@ -171,7 +172,10 @@ class Runtime:
             await publisher.create_streams()
         balances = [(row["account_id"], row["balance_minor"]) for row in await self._read.rows("balances")]
         await core.watch(links.up, balances)
-        self._agents = AgentTasks(links.client, epoch, kernel.clock.now_us, core.pool.node_epoch, may_act)
+        late = LateMounts(engine)
+        self._agents = late.steps = AgentTasks(
+            links.client, epoch, kernel.clock.now_us, core.pool.node_epoch, may_act, late.came
+        )
         self._heartbeats = Heartbeats(core.detector.heard)
         await links.open_heartbeats(self.parts, self._heartbeats)
         ssh = SshClient(
@@ -185,7 +189,7 @@ class Runtime:
         self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),
-            "agent": self._agents,
+            "agent": late,
             "bus": NoticeRunner(publisher),
             "bus-admin": BusAdmin(publisher, self._journal, may_act),
             "stripe": stripe.steps if stripe is not None else NoStripe(),

@@ -38,6 +38,7 @@ from supervisors.balances import GIVES
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
 from supervisors.invariants.records import Violation
+from supervisors.late_mounts import LateMounts
 from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
@@ -174,9 +175,11 @@ class Running:
         journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
         await core.load(journal, self.lease)
         await core.watch(lambda: links.bus, world.balances().items())
-        agents = AgentSteps(
-            world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links
-        )
+        agents = LateMounts(core.kernel.engine)
+        agents.steps = AgentSteps(
+            world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links,
+            late=agents.came,
+        )  # fmt: skip
         mirror = SimulatedMirror(world.stripe, now_us=sources.wall_us, faults=self._points)
         stripe = StripeSteps(mirror, sources.wall_us)
         bus, steps = BusConnection(world.bus, self._points, links), self.steps

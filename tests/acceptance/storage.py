@@ -1,9 +1,10 @@
 """A real agent with plain mounts on a machine of an acceptance test, and a storage provider that serves directories."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from adapters.nats.agent import NodeAgent
 from adapters.nats.agent_plain import PlainMounts
@@ -17,6 +18,7 @@ from tests.acceptance.world import World, until
 from tests.directories import scratch
 
 QUOTA = 1000
+M = TypeVar("M", bound=Machine)
 
 
 class Told:
@@ -107,10 +109,35 @@ class StorageMachine(Machine):
         return Path(f"{self.root}{path}")
 
 
-class Storage:
+class HandMachine(Machine):
+    """A machine whose agent is played by hand: it answers all but mounts, and has nothing to unmount."""
+
+    def __init__(self, world: World, node_id: str) -> None:
+        super().__init__(world, node_id)
+        self._tasks: dict[str, dict[str, Any]] = {}
+
+    def tasks(self, op: str) -> list[dict[str, Any]]:
+        """Those of that op, however often each was sent."""
+        return [task for task in self._tasks.values() if task["op"] == op]
+
+    async def _on_task(self, message: Any) -> None:
+        task = json.loads(message.data)
+        self._tasks.setdefault(task["task_id"], task)
+        if task["op"] == "unmount":
+            await self.says(task, "noop", observed={"mounted": False})
+        elif task["op"] == "reconcile":
+            await super()._on_task(message)
+
+    async def says(self, task: dict[str, Any], status: str, **more: Any) -> None:
+        """The result of a task."""
+        body = json.dumps({"task_id": task["task_id"], "status": status, **more})
+        await self.world.nats.publish(f"amends.v1.result.{self.node_id}", body.encode())
+
+
+class Storage(Generic[M]):
     """A provider with one namespace, and an active rental on a machine with an agent."""
 
-    def __init__(self, world: World, provider: Provider, machine: StorageMachine) -> None:
+    def __init__(self, world: World, provider: Provider, machine: M) -> None:
         self.world, self.provider, self.machine = world, provider, machine
 
     async def begin(self) -> None:

@@ -9,14 +9,18 @@ import pytest
 import pytest_asyncio
 
 from tests.acceptance.records import all_is_well, cases, ended_run, run_of, runs
-from tests.acceptance.storage import QUOTA, Provider, Storage, StorageMachine
+from tests.acceptance.storage import QUOTA, HandMachine, Provider, Storage, StorageMachine
 from tests.acceptance.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+CONFIG = (
+    "[timing]\nmount_timeout_ms = 4000\n"  # a mount that takes a second must not end by its time while a kill is made
+)
+
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def storage(world: World) -> AsyncIterator[Storage]:
+async def storage(world: World) -> AsyncIterator[Storage[StorageMachine]]:
     """Ready to be attached; afterwards everything must be well."""
     node_id = world.new_name("s")
     machine = world.machines[node_id] = StorageMachine(world, node_id)
@@ -44,7 +48,7 @@ def undone(run: Any) -> list[tuple[str, str, str]]:
     return [(each["compensation_type"], each["compensated_action_type"], each["outcome"]) for each in run.compensations]
 
 
-async def test_a_namespace_is_attached_written_to_and_detached(storage: Storage) -> None:
+async def test_a_namespace_is_attached_written_to_and_detached(storage: Storage[StorageMachine]) -> None:
     # when it is attached
     row = await storage.attach()
     # then the customer reads and writes it on the machine
@@ -61,7 +65,9 @@ async def test_a_namespace_is_attached_written_to_and_detached(storage: Storage)
     assert await runs(storage.world, f"attachment:{row['attachment_id']}") == []
 
 
-async def test_what_cannot_be_attached_fails_with_all_its_reasons_before_anybody_is_asked(storage: Storage) -> None:
+async def test_what_cannot_be_attached_fails_with_all_its_reasons_before_anybody_is_asked(
+    storage: Storage[StorageMachine],
+) -> None:
     # given a node that drains, and a path that is taken
     first = await storage.attach()
     await storage.world.ok("ops.node.drain", {"node_id": storage.machine.node_id, "reason": "a new disk"})
@@ -77,7 +83,7 @@ async def test_what_cannot_be_attached_fails_with_all_its_reasons_before_anybody
 
 
 async def test_a_provider_that_is_away_while_access_is_taken_back_leaves_a_drift_that_an_operator_clears(
-    storage: Storage,
+    storage: Storage[StorageMachine],
 ) -> None:
     # given a provider that cannot grant and then is away
     await until(lambda: _told(storage), "the namespace is known")
@@ -103,11 +109,11 @@ async def test_a_provider_that_is_away_while_access_is_taken_back_leaves_a_drift
     assert (await storage.attach())["state"] == "attached"
 
 
-async def _told(storage: Storage) -> bool:
+async def _told(storage: Storage[StorageMachine]) -> bool:
     return (await storage.about())["used_bytes"] is not None
 
 
-async def test_a_mount_that_fails_is_undone_and_its_access_given_back(storage: Storage) -> None:
+async def test_a_mount_that_fails_is_undone_and_its_access_given_back(storage: Storage[StorageMachine]) -> None:
     storage.machine.break_mount("probe_mount", "stale")
     row = await storage.attach("failed")
     run = await ended_run(storage.world, f"attachment:{row['attachment_id']}", "R12")
@@ -118,7 +124,9 @@ async def test_a_mount_that_fails_is_undone_and_its_access_given_back(storage: S
     assert (await storage.attach())["state"] == "attached", "a new try is a new attachment"
 
 
-async def test_a_release_goes_on_without_a_mount_that_is_busy_and_an_operator_has_it_detached(storage: Storage) -> None:
+async def test_a_release_goes_on_without_a_mount_that_is_busy_and_an_operator_has_it_detached(
+    storage: Storage[StorageMachine],
+) -> None:
     # given a process that holds the mount
     row = await storage.attach()
     entity = f"attachment:{row['attachment_id']}"
@@ -147,7 +155,9 @@ async def test_a_release_goes_on_without_a_mount_that_is_busy_and_an_operator_ha
     await storage.world.cleaned(storage.allocation)
 
 
-async def test_a_lost_node_loses_its_access_first_and_its_mount_when_it_is_back(storage: Storage) -> None:
+async def test_a_lost_node_loses_its_access_first_and_its_mount_when_it_is_back(
+    storage: Storage[StorageMachine],
+) -> None:
     row = await storage.attach()
     # when the machine is silent
     await storage.machine.stop_agent()
@@ -166,7 +176,7 @@ async def test_a_lost_node_loses_its_access_first_and_its_mount_when_it_is_back(
     assert not storage.machine.at("/mnt/data").is_symlink()
 
 
-async def test_a_kill_with_the_mount_task_out_mounts_once(storage: Storage) -> None:
+async def test_a_kill_with_the_mount_task_out_mounts_once(storage: Storage[StorageMachine]) -> None:
     storage.machine.break_mount("mount", "slow", 1)
     wish = {"allocation_id": storage.allocation, "namespace_id": storage.namespace, "mode": "rw",
             "mount_path": "/mnt/data"}  # fmt: skip
@@ -176,12 +186,45 @@ async def test_a_kill_with_the_mount_task_out_mounts_once(storage: Storage) -> N
     storage.world.kill()
     await storage.world.restart()
     row = await storage.comes_to(identifier, "attached", "failed")
-    assert row["state"] == "attached"
+    assert (row["state"], row["reason"]) == ("attached", None)
     steps = await storage.world.rows("SELECT name FROM public_v1.step WHERE entity = $1", f"attachment:{identifier}")
     assert [each["name"] for each in steps].count("agent.mount") == 1
 
 
-async def test_far_above_its_quota_no_writer_is_let_in_until_it_is_well_below(storage: Storage) -> None:
+async def test_a_late_success_of_a_mount_that_was_given_up_is_unmounted_once_more(world: World) -> None:
+    # given an agent that does not answer its mount task in time
+    provider = Provider(world, world.new_name("nfs"))
+    await provider.start()
+    machine = HandMachine(world, world.new_name("h"))
+    world.machines[machine.node_id] = machine
+    await machine.start()
+    ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
+    await world.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh, "labels": {"zone": "a"}})
+    await world.node_is(machine.node_id, "ready")
+    storage = Storage(world, provider, machine)
+    await storage.begin()
+    row = await storage.attach("failed")
+    assert row["reason"] == "agent_timeout"
+    (mount,) = machine.tasks("mount")
+    assert len(machine.tasks("unmount")) == 1
+    # when it says after all that it is mounted
+    await machine.says(mount, "ok", observed={"mounted": True, "mode": "rw"})
+
+    # then one more unmount goes out, and the state stays
+    async def again() -> bool:
+        return len(machine.tasks("unmount")) == 2
+
+    await until(again, "a second unmount")
+    assert (await storage.row(row["attachment_id"]))["state"] == "failed"
+    await world.release(storage.allocation)
+    await world.cleaned(storage.allocation)
+    await all_is_well(world)
+    await machine.stop()
+    await provider.stop()
+    shutil.rmtree(provider.base)
+
+
+async def test_far_above_its_quota_no_writer_is_let_in_until_it_is_well_below(storage: Storage[StorageMachine]) -> None:
     (storage.directory / "large").write_bytes(b"x" * 2 * QUOTA)
 
     async def flag() -> Any:

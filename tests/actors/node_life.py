@@ -49,6 +49,9 @@ class Facts:
     def expected_users(self, node_id: str) -> list[str]:
         return self.expected
 
+    def mounting_on(self, node_id: str) -> list[str]:
+        return []
+
     def owed_mounts(self, node_id: str) -> list[str]:
         return []
 

@@ -137,6 +137,19 @@ def test_of_twenty_that_want_to_write_at_once_one_may() -> None:
     assert {each["reason"] for each in bodies(world, "attachment") if each["state"] == "failed"} == {"namespace_busy"}
 
 
+def test_of_twenty_that_want_one_path_at_once_one_may() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        wishes = [
+            attach(running, allocation, f"attach-{n}", mode="ro", mount_path="/mnt/a" + "/b" * n) for n in range(20)
+        ]
+        ends = [running.state("attachment", each) for each in await asyncio.gather(*wishes)]
+        assert sorted(ends) == ["attached", *["failed"] * 19]
+
+    world = play(tell)
+    assert {each["reason"] for each in bodies(world, "attachment") if each["state"] == "failed"} == {"mount_path_taken"}
+
+
 # --- R11: access ------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +223,7 @@ def test_two_of_one_namespace_and_node_share_the_access_and_the_last_one_gives_i
         ("mount", "hang"),
         ("probe_mount", "stale"),
         ("probe_mount", "hang"),
+        ("probe_mount", "missing"),
     ],
 )
 def test_a_mount_that_fails_or_is_not_well_is_undone_and_access_given_back(op: str, fault: str) -> None:
@@ -221,12 +235,14 @@ def test_a_mount_that_fails_or_is_not_well_is_undone_and_access_given_back(op: s
         await running.quiet()
 
     world = play(tell)
-    unmounted = [] if fault == "fail" else [("reverse·side_effect", "node", "success")]  # the agent said: not mounted
+    known_absent = fault in ("fail", "missing")  # the agent said: not mounted
+    unmounted = [] if known_absent else [("reverse·side_effect", "node", "success")]
     assert undone(world, "R12") == [*unmounted, ("reverse·external_call", "provider", "success")]
     assert outcomes(world, "R12") == ["recovered"]
 
 
-def test_while_the_node_is_silent_access_goes_first_and_the_unmount_is_owed() -> None:
+@pytest.mark.parametrize("mount_timeout_ms", [900, 60_000])
+def test_while_the_node_is_silent_access_goes_first_and_the_unmount_is_owed(mount_timeout_ms: int) -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)
         machine = running.world.machine("n1")
@@ -244,7 +260,7 @@ def test_while_the_node_is_silent_access_goes_first_and_the_unmount_is_owed() ->
         await running.until(lambda: not machine.mounts.mounted)
         await running.quiet()
 
-    world = play(tell, mount_timeout_ms=900, suspect_after_ms=500, offline_after_ms=60_000)
+    world = play(tell, mount_timeout_ms=mount_timeout_ms, suspect_after_ms=500, offline_after_ms=60_000)
     assert undone(world, "R12") == [
         ("reverse·external_call", "provider", "success"), ("reverse·side_effect", "node", "partial"),
         ("reverse·side_effect", "node", "success"),

@@ -211,6 +211,35 @@ def test_around_its_quota_nothing_is_blocked_and_far_above_it_is_at_once() -> No
     assert outcomes(world, "R14") == ["recovered", "recovered"]
 
 
+def test_a_provider_that_measures_seldom_is_read_as_often_as_it_is_asked_and_an_older_read_is_none() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        stored = holds(running.world, "data")
+        await running.until(lambda: running.body("namespace", "data").get("capabilities") is not None)
+        stored.as_of_us = running.body("namespace", "data")["usage"]["as_of_us"]
+        stored.used_bytes = QUOTA + 1  # twice the same measurement: two reads above it
+        await running.until(lambda: running.body("namespace", "data").get("flag") == "over")
+        stored.used_bytes, stored.as_of_us = 0, None
+        await running.until(lambda: not running.body("namespace", "data").get("flag"))
+        stored.as_of_us = 1  # its clock was set back
+        await running.until(lambda: running.body("namespace", "data").get("flag") == "unknown")
+        stored.as_of_us = None
+        await running.until(lambda: not running.body("namespace", "data").get("flag"))
+        assert running.state("attachment", await attach(running, allocation)) == "attached"
+
+    world = play(tell)
+    events = [row["subject"].rpartition(".")[2] for row in world.database.tables.rows["outbox"].values()]
+    assert events.count("quota_exceeded") == 1, "of what nobody knows it is not said"
+
+
+def test_a_namespace_whose_measurement_has_no_time_can_be_attached() -> None:
+    async def tell(running: Running) -> None:
+        holds(running.world, "data").as_of_us = 0
+        assert running.state("attachment", await attach(running, await rented(running))) == "attached"
+
+    play(tell)
+
+
 def test_a_provider_that_does_not_tell_blocks_writers_until_it_does() -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)

@@ -49,7 +49,7 @@ CREATE TABLE provider_grants (
     node_id      text NOT NULL,
     provider_id  text NOT NULL,
     mode         text NOT NULL CHECK (mode IN ('ro', 'rw')),
-    state        text NOT NULL CHECK (state IN ('intended', 'granted', 'revoking', 'revoked', 'drift')),
+    state        text NOT NULL CHECK (state IN ('intended', 'granted', 'revoked', 'drift')),
     changed_us   bigint NOT NULL,
     jseq         bigint NOT NULL
 );

@@ -138,9 +138,7 @@ SELECT
 FROM platform_storage_attachments;
 
 CREATE OR REPLACE VIEW public_v1.provider_grant AS
-SELECT
-    grant_id, namespace_id, node_id, provider_id, mode, CASE state WHEN 'revoking' THEN 'granted' ELSE state END AS state
-FROM provider_grants;
+SELECT grant_id, namespace_id, node_id, provider_id, mode, state FROM provider_grants;
 
 CREATE OR REPLACE VIEW listed_notification AS
 SELECT

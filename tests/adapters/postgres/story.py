@@ -105,6 +105,9 @@ class Facts:
     def attachments_on(self, node_id: str) -> list[str]:
         return []
 
+    def mounting_on(self, node_id: str) -> list[str]:
+        return []
+
     def owed_mounts(self, node_id: str) -> list[str]:
         return []
 
