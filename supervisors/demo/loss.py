@@ -2,18 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 
 from actors.money.metering import Usage
 from supervisors.demo.site import DemoFailed, Site
+from supervisors.demo.teller import Teller
 
-Say = Callable[[str], Awaitable[None]]
 RATE = 3_600_000_000_000  # ten US dollars a second, so that there is something to see
 UNIT_US = 1_000_000
 LOOKS = 3
 
 
-async def rented(site: Site, say: Say) -> tuple[str, str]:
+async def rented(site: Site, tell: Teller) -> tuple[str, str]:
     """An active rental whose running price is told for some seconds; its id and its node's."""
     allocation = await site.request(rate_uminor_per_hour=RATE)
     await site.allocation_is(allocation, "active")
@@ -21,7 +20,7 @@ async def rented(site: Site, say: Say) -> tuple[str, str]:
     usage = Usage(row["rate_uminor_per_hour"], row["started_us"], UNIT_US)
     for _ in range(LOOKS):
         await asyncio.sleep(1)
-        await say(f"the clock runs: {money(usage.at(time.time_ns() // 1000))}")
+        await tell.say(f"the clock runs: {money(usage.at(time.time_ns() // 1000))}")
     node = await site.value("SELECT node_id FROM public_v1.allocation WHERE allocation_id = $1", allocation)
     return allocation, str(node)
 

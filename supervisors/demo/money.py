@@ -5,15 +5,16 @@ import secrets
 import time
 from typing import Any
 
-from supervisors.demo.loss import RATE, Say, money
+from supervisors.demo.loss import RATE, money
 from supervisors.demo.result import Result, ended, expect
 from supervisors.demo.site import DemoFailed, Site
+from supervisors.demo.teller import Teller
 
 SENT = 3  # times that Stripe sends each event
 PAID = 5000
 
 
-async def r05(site: Site, say: Say) -> Result:
+async def r05(site: Site, tell: Teller) -> Result:
     """A worker is replayed: once it posts what is posted already, once another amount."""
     allocation = await site.request(rate_uminor_per_hour=RATE)
     await site.allocation_is(allocation, "active")
@@ -33,7 +34,7 @@ async def r05(site: Site, say: Say) -> Result:
     entity = f"meter:{meter}"
     undone = await expect(site, entity, [("cancel", "state_change", "success")] * 2)
     ms = (time.monotonic() - began) * 1000
-    await say(f"the window of {money(amount)} stands once; the altered one was refused with 409")
+    await tell.say(f"the window of {money(amount)} stands once; the altered one was refused with 409")
     case = (
         "SELECT case_id FROM public_v1.ops_case WHERE target_ref = $1 AND kind = 'billing_conflict' AND state = 'open'"
     )
@@ -44,7 +45,7 @@ async def r05(site: Site, say: Say) -> Result:
     return Result("R05", "a debit is posted again", undone.partition(",")[0], "recovered", ms)
 
 
-async def r06(site: Site, say: Say) -> Result:
+async def r06(site: Site, tell: Teller) -> Result:
     """A customer pays at Stripe, whose webhook comes three times; a refund by the policy goes the other way, once."""
     stripe, account = site.stripe, f"globex-{secrets.token_hex(3)}"
     customer = (await stripe.make("customers", name=account))["id"]
@@ -53,18 +54,18 @@ async def r06(site: Site, say: Say) -> Result:
     began = time.monotonic()
     paid = await stripe.make("payment_intents", amount=str(PAID), currency="usd", customer=customer, confirm="true",
                              payment_method="pm_card_visa")  # fmt: skip
-    await say(f"{account} pays {money(PAID)} at Stripe; its webhook is delivered {SENT} times")
+    await tell.say(f"{account} pays {money(PAID)} at Stripe; its webhook is delivered {SENT} times")
     entity = f"payment:{paid['id']}"
     records = "SELECT count(*) = $2 FROM public_v1.recovery_run WHERE entity = $1 AND final_outcome = 'recovered'"
     await site.until_sql("each repeat has its record", records, entity, SENT - 1)
     undone = await expect(site, entity, [("cancel", "external_call", "success")] * (SENT - 1))
     ms = (time.monotonic() - began) * 1000
-    await _refunded(site, account, customer, say)
-    await _statement(site, account, say)
+    await _refunded(site, account, customer, tell)
+    await _statement(site, account, tell)
     return Result("R06", f"a webhook comes {SENT} times", undone.partition(",")[0], "recovered", ms)
 
 
-async def _refunded(site: Site, account: str, customer: str, say: Say) -> None:
+async def _refunded(site: Site, account: str, customer: str, tell: Teller) -> None:
     """A rental that the policy pays back: the credit is Stripe's too, once."""
     allocation = await site.request(account_id=account, rate_uminor_per_hour=RATE)
     await site.allocation_is(allocation, "active")
@@ -82,16 +83,16 @@ async def _refunded(site: Site, account: str, customer: str, say: Say) -> None:
         return [-each["amount"] for each in found] == wanted
 
     await site.until(there, "the credit is at Stripe")
-    await say(f"the policy gives {money(sum(wanted))} back, and Stripe's balance of the customer has it too")
+    await tell.say(f"the policy gives {money(sum(wanted))} back, and Stripe's balance of the customer has it too")
 
 
-async def _statement(site: Site, account: str, say: Say) -> None:
+async def _statement(site: Site, account: str, tell: Teller) -> None:
     told: dict[str, Any] = await site.ask("qry.account.statement", {"account_id": account})
     running = told["opening_minor"]
     for entry in told["entries"]:
         signed = entry["amount_minor"] * (1 if entry["entry_type"] in ("topup", "credit") else -1)
         running += signed
         key = entry["idempotency_key"].replace(entry["meter_id"] or "\n", "…")  # a meter's id would fill the line
-        await say(f"  {money(signed):>12}{money(running):>13}   {key}")
+        await tell.say(f"  {money(signed):>12}{money(running):>13}   {key}")
     if running != told["balance_minor"]:
         raise DemoFailed(f"the statement of {account} comes to {running}, its balance is {told['balance_minor']}")

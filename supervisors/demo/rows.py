@@ -7,11 +7,12 @@ from typing import Self
 from nats.js.api import StreamConfig
 
 from supervisors.demo.aftermath import drop_trigger
-from supervisors.demo.loss import Say, bill, rented
+from supervisors.demo.loss import bill, rented
 from supervisors.demo.money import r05, r06
 from supervisors.demo.result import Result, ended, expect
 from supervisors.demo.site import DemoFailed, Site
 from supervisors.demo.storage import r10, r11, r12, r13, r14
+from supervisors.demo.teller import Teller
 
 
 class StreamGone:
@@ -143,10 +144,10 @@ async def _release(site: Site, allocation: str) -> None:
     await site.allocation_is(allocation, "released")
 
 
-async def r08(site: Site, say: Say) -> Result:
+async def r08(site: Site, tell: Teller) -> Result:
     """The node dies under its customer, and comes back."""
     assert site.fleet is not None
-    allocation, node = await rented(site, say)
+    allocation, node = await rented(site, tell)
     began = time.monotonic()
     await site.fleet.agent_stop(node)
     await site.fleet.ssh_stop(node)
@@ -155,7 +156,7 @@ async def r08(site: Site, say: Say) -> Result:
         "SELECT state = 'failed' AND failure_code = 'node_offline' FROM public_v1.allocation WHERE allocation_id = $1",
         allocation, timeout_s=40,
     )  # fmt: skip
-    await say(f"{node} is lost. {await bill(site, allocation)}")
+    await tell.say(f"{node} is lost. {await bill(site, allocation)}")
     ms = (time.monotonic() - began) * 1000
     await site.fleet.ssh_start(node)
     await site.fleet.agent_start(node)
@@ -169,16 +170,16 @@ async def r08(site: Site, say: Say) -> Result:
     return Result("R08", "node dies under a customer", undone, "recovered", ms)
 
 
-async def r09(site: Site, say: Say) -> Result:
+async def r09(site: Site, tell: Teller) -> Result:
     """An operator ends a rental, for a reason that the policy refunds."""
-    allocation, _ = await rented(site, say)
+    allocation, _ = await rented(site, tell)
     began = time.monotonic()
     body = {"allocation_id": allocation, "reason_code": "platform_fault", "reason": "the rack loses its cooling"}
     await site.ask("ops.allocation.force_release", body)
     await site.allocation_is(allocation, "released")
     entity = f"allocation:{allocation}"
     await ended(site, entity, "recovered", "R09")
-    await say(await bill(site, allocation))
+    await tell.say(await bill(site, allocation))
     undone = await _settled(site, entity)
     return Result("R09", "operator forces the release", undone, "recovered", (time.monotonic() - began) * 1000)
 
@@ -192,11 +193,11 @@ async def _settled(site: Site, entity: str) -> str:
     return ", ".join(dict.fromkeys(f"{kind} {what}" for kind, what, _ in found))
 
 
-def _silent(row: Callable[[Site], Awaitable[Result]]) -> Callable[[Site, Say], Awaitable[Result]]:
-    return lambda site, say: row(site)
+def _silent(row: Callable[[Site], Awaitable[Result]]) -> Callable[[Site, Teller], Awaitable[Result]]:
+    return lambda site, tell: row(site)
 
 
-ROWS: dict[str, Callable[[Site, Say], Awaitable[Result]]] = {
+ROWS: dict[str, Callable[[Site, Teller], Awaitable[Result]]] = {
     **{name: _silent(row) for name, row in {"R01": r01, "R02": r02, "R03": r03, "R04": r04}.items()},
     "R05": r05,
     "R06": r06,

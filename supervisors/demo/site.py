@@ -78,10 +78,10 @@ class Refused(DemoFailed):
 
 
 class Site:
-    """Servers, a runtime or two, and their fleet, below `state_dir`."""
+    """Servers, a runtime or two, and their fleet, below `state_dir`; `stays`: it is there when the demo has ended."""
 
-    def __init__(self, state_dir: Path, nodes: int) -> None:
-        self.state_dir = state_dir
+    def __init__(self, state_dir: Path, nodes: int, *, stays: bool = False) -> None:
+        self.state_dir, self.stays = state_dir, stays
         self.users = BusUsers(state_dir, [f"node-{number}" for number in range(1, nodes + 1)])
         self.endpoints: dict[str, Any] = {}
         self.customer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()

@@ -1,9 +1,6 @@
 """Storage: R10 to R14, each broken for real; what a namespace holds is the same before and after."""
 
-import asyncio
 import secrets
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +8,10 @@ from typing import Any
 from msgspec import Struct
 
 from supervisors.demo.host import PROVIDER, QUOTA_BYTES
-from supervisors.demo.loss import Say
+from supervisors.demo.operator import types
 from supervisors.demo.result import Result, ended, expect
 from supervisors.demo.site import DemoFailed, Site
+from supervisors.demo.teller import Teller
 
 PATH = "/mnt/data"
 
@@ -77,7 +75,7 @@ async def over(site: Site, place: Place) -> None:
         raise DemoFailed(f"{place.namespace}: what it holds has changed")
 
 
-async def r10(site: Site, say: Say) -> Result:
+async def r10(site: Site, tell: Teller) -> Result:
     """A second writer wants a namespace that one writes to."""
     place = await placed(site)
     await attach(site, place, "attached")
@@ -87,13 +85,13 @@ async def r10(site: Site, say: Say) -> Result:
     entity = f"attachment:{row['attachment_id']}"
     await ended(site, entity, "recovered", "R10")
     undone = await expect(site, entity, [("cancel", "decision", "success")])
-    await say(f"refused before anybody was asked: {row['reason']}")
+    await tell.say(f"refused before anybody was asked: {row['reason']}")
     ms = (time.monotonic() - began) * 1000
     await over(site, place)
     return Result("R10", "two writers of one namespace", undone, "recovered", ms)
 
 
-async def r11(site: Site, say: Say) -> Result:
+async def r11(site: Site, tell: Teller) -> Result:
     """The storage host has lost the directory: access cannot be granted, and is taken back."""
     place = await placed(site)
     away = place.directory.with_name(f"{place.namespace}.away")
@@ -106,13 +104,13 @@ async def r11(site: Site, say: Say) -> Result:
     entity = f"attachment:{row['attachment_id']}"
     await ended(site, entity, "recovered", "R11")
     undone = await expect(site, entity, [("reverse", "external_call", "success")])
-    await say(f"the provider says {row['reason']}; nothing of a grant is left")
+    await tell.say(f"the provider says {row['reason']}; nothing of a grant is left")
     ms = (time.monotonic() - began) * 1000
     await over(site, place)
     return Result("R11", "the provider cannot grant", undone, "recovered", ms)
 
 
-async def r12(site: Site, say: Say) -> Result:
+async def r12(site: Site, tell: Teller) -> Result:
     """It is mounted, and cannot be read."""
     assert site.fleet is not None
     place = await placed(site)
@@ -125,13 +123,13 @@ async def r12(site: Site, say: Say) -> Result:
     undone = await expect(
         site, entity, [("reverse", "side_effect", "success"), ("reverse", "external_call", "success")]
     )
-    await say(f"the probe says {row['reason']}: unmounted, then access taken back")
+    await tell.say(f"the probe says {row['reason']}: unmounted, then access taken back")
     ms = (time.monotonic() - began) * 1000
     await over(site, place)
     return Result("R12", "the mount is stale", undone, "recovered", ms)
 
 
-async def r13(site: Site, say: Say) -> Result:
+async def r13(site: Site, tell: Teller) -> Result:
     """A process holds the mount; nothing is forced, an operator has it tried again."""
     assert site.fleet is not None
     place = await placed(site)
@@ -140,16 +138,9 @@ async def r13(site: Site, say: Say) -> Result:
     began = time.monotonic()
     await site.ask("cmd.attachment.detach", {"attachment_id": row["attachment_id"]})
     await attachment_is(site, row["attachment_id"], "detach_failed")
-    argv = ["attachment", "retry-detach", row["attachment_id"], "--reason", "the process has ended"]
-    await say(f"{place.node} cannot unmount, and nothing is forced. The process ends; an operator types:")
-    await say(f"$ {shlex.join(['amends', *argv])}")
+    await tell.say(f"{place.node} cannot unmount, and nothing is forced. The process ends; an operator types:")
     await site.fleet.mend_mounts(place.node)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "supervisors.boot", *argv, "--state-dir", str(site.state_dir),
-        stdout=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    if await process.wait() != 0:
-        raise DemoFailed("R13: the command that settles the case was refused")
+    await types(site, tell, "attachment", "retry-detach", row["attachment_id"], "--reason", "the process has ended")
     await attachment_is(site, row["attachment_id"], "detached")
     entity = f"attachment:{row['attachment_id']}"
     await ended(site, entity, "recovered", "R13")
@@ -162,7 +153,7 @@ async def r13(site: Site, say: Say) -> Result:
     return Result("R13", "a process holds the mount", undone, "recovered", ms)
 
 
-async def r14(site: Site, say: Say) -> Result:
+async def r14(site: Site, tell: Teller) -> Result:
     """The namespace is twice as full as it may be: no new writer, until it is well below again."""
     place = await placed(site)
     began = time.monotonic()
@@ -171,7 +162,7 @@ async def r14(site: Site, say: Say) -> Result:
     flag = "SELECT quota_flag IS {} NULL FROM public_v1.namespace WHERE namespace_id = $1"
     await site.until_sql("the namespace is flagged", flag.format("NOT"), place.namespace)
     row = await attach(site, place, "failed")
-    await say(f"a writer is refused ({row['reason']}); who reads is let in")
+    await tell.say(f"a writer is refused ({row['reason']}); who reads is let in")
     await attach(site, place, "attached", mode="ro")
     large.unlink()
     entity = f"namespace:{place.namespace}"

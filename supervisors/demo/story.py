@@ -15,6 +15,7 @@ from amends.values.errors import Unavailable
 from supervisors.closing import HARD, watch
 from supervisors.demo.aftermath import drop_trigger, give_back
 from supervisors.demo.kills import crash, take_over
+from supervisors.demo.operator import types
 from supervisors.demo.proofs import prove
 from supervisors.demo.result import Result
 from supervisors.demo.rows import ROWS, STORY
@@ -32,7 +33,7 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
     tell = Teller(slow=slow)
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
     state_dir.mkdir(parents=True, exist_ok=True)
-    site = Site(state_dir, nodes)
+    site = Site(state_dir, nodes, stays=keep or bool(state))
     good = False
     _end_on_signals()
     try:
@@ -43,7 +44,7 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         if not row:
             results.append(await _crash(site, tell))
             results.append(await _take_over(site, tell))
-            results.append(await _case(site, tell, stays=keep or bool(state)))
+            results.append(await _case(site, tell))
         good = await prove(site, tell, results)
         await tell.say("")
         await tell.tick(f"done in {tell.elapsed_s:.1f} s", good=good)
@@ -137,7 +138,7 @@ async def _rows(site: Site, tell: Teller, only: str) -> list[Result]:
         if only and name != only:
             continue
         await tell.scene(f"{name}: {STORY[name]}")
-        result = await provoke(site, tell.say)
+        result = await provoke(site, tell)
         results.append(result)
         await tell.say(f"broken: {result.broken}")
         await tell.tick(f"made amends: {result.undone} → {result.outcome}", result.ms)
@@ -158,8 +159,8 @@ async def _take_over(site: Site, tell: Teller) -> Result:
     return result
 
 
-async def _case(site: Site, tell: Teller, *, stays: bool) -> Result:
-    """A failure that retries cannot settle, and the command that does; `stays`: somebody may want to repeat it."""
+async def _case(site: Site, tell: Teller) -> Result:
+    """A failure that retries cannot settle, and the command that does."""
     assert site.fleet is not None
     await tell.scene("What retries cannot settle: an operator case")
     began = time.monotonic()
@@ -174,13 +175,7 @@ async def _case(site: Site, tell: Teller, *, stays: bool) -> Result:
     await tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
     await tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")
     await site.fleet.ssh_start(node)
-    argv, place = ["retry", "cleanup", allocation, "--reason", "SSH is back"], ["--state-dir", str(site.state_dir)]
-    await tell.command(shlex.join(["amends", *argv, *(place if stays else ())]))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "supervisors.boot", *argv, *place, stdout=asyncio.subprocess.DEVNULL
-    )
-    if await process.wait() != 0:
-        raise DemoFailed("the command that settles the case was refused")
+    await types(site, tell, "retry", "cleanup", allocation, "--reason", "SSH is back")
     await site.until_sql(
         "the node is ready again", "SELECT state = 'ready' FROM public_v1.node WHERE node_id = $1", node
     )

@@ -67,9 +67,11 @@ async def demo(folder: Path, *arguments: str, **environment: str) -> tuple[int |
 async def told(process: asyncio.subprocess.Process | Process, text: str) -> None:
     """Read what it says until `text` is in a line."""
     assert process.stdout is not None
+    said = ""
     async with asyncio.timeout(WITHIN_S):
         while text not in (line := (await process.stdout.readline()).decode()):
-            assert line, f"it ended without a word of {text!r}"
+            said += line
+            assert line, f"it ended without a word of {text!r}: {said}"
 
 
 def logged(state_dir: Path) -> str:
@@ -89,6 +91,15 @@ def left_running(state_dir: Path) -> list[str]:
         if str(state_dir) in line:
             found.append(line)
     return found
+
+
+async def typed(words: list[str]) -> tuple[int | None, str]:
+    """Run a command that the demo has shown; its exit status and what it complains of."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "supervisors.boot"), *words, stderr=asyncio.subprocess.PIPE
+    )
+    _, complaint = await process.communicate()
+    return process.returncode, complaint.decode()
 
 
 async def all_gone(state_dir: Path) -> None:
@@ -172,18 +183,16 @@ async def test_what_it_types_can_be_typed_again_and_it_ends_though_signals_were_
                 line = (await process.stdout.readline()).decode()
                 assert line, said
                 said += line
-        # when the command that it showed is typed again
-        (shown,) = re.findall(r"\$ amends (.+)", said.replace("\\\n", " "))  # broken lines are one command
-        again = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "supervisors.boot"), *shlex.split(shown), stderr=asyncio.subprocess.PIPE
-        )
-        _, refused = await again.communicate()
+        # when the commands that it showed are typed again
+        shown = re.findall(r"\$ amends (.+)", said.replace("\\\n", " "))  # broken lines are one command
+        said_again = [await typed(shlex.split(command)) for command in shown]
         process.send_signal(number)
         async with asyncio.timeout(WITHIN_S):
             await process.communicate()
     assert process.returncode == 0
-    # then it reaches that runtime, which has nothing left to clean
-    assert (again.returncode, b"owes no cleanup" in refused) == (1, True), refused
+    # then each reaches that runtime, which says that nothing is left to do
+    for (status, refused), reason in zip(said_again, ("is detached and owes nothing", "owes no cleanup"), strict=True):
+        assert (status, reason in refused) == (1, True), refused
     # and the directory was opened no further than the servers need
     assert state_dir.stat().st_mode & 0o066 == 0
     await all_gone(state_dir)

@@ -12,6 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import nats
 import pytest
+from nats.aio.client import Client
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeoutError
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.agent_link import AgentLink
@@ -188,6 +191,7 @@ class OnNats:
         await asyncio.wait({self._serving})
         await self._link.close()
         await self.service.close()
+        await forgotten(self._url)
 
 
 @asynccontextmanager
@@ -208,7 +212,7 @@ class Program:
     """`amends provider nfs` in a process of its own; with `bind` nothing is exported."""
 
     def __init__(self, url: str, base: Path, *, bind: bool = False, more: tuple[str, ...] = ()) -> None:
-        self.base, self.root = base, base / "srv"
+        self.base, self.root, self._url = base, base / "srv", url
         (self.root / "data").mkdir(parents=True)
         for name, content in FILES.items():
             (self.root / "data" / name).write_bytes(content)
@@ -249,6 +253,7 @@ class Program:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+            await forgotten(self._url)
 
 
 @asynccontextmanager
@@ -294,6 +299,28 @@ async def answers(bench: Bench[Any]) -> None:
             "provider_timeout",
         ):
             await asyncio.sleep(0.02)
+
+
+async def forgotten(url: str) -> None:
+    """Wait until the bus has noticed that the provider is gone: what is asked before that is lost without a word."""
+    client = await nats.connect(url)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while await heard(client):
+                await asyncio.sleep(0.01)
+    finally:
+        await client.close()
+
+
+async def heard(client: Client) -> bool:
+    """Whether the bus still has somebody who should hear questions for it."""
+    try:
+        await client.request("amends.v1.provider.p1.capabilities", b"{}", timeout=0.1)
+    except NoRespondersError:
+        return False
+    except NatsTimeoutError:
+        return True
+    return True
 
 
 async def again(bench: Bench[Any]) -> None:
