@@ -7,12 +7,12 @@ one another. `rest` has what no view says: a world at rest, hashes, the bus.
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from supervisors.invariants import entities, money, recoveries
+from supervisors.invariants import entities, money, recoveries, storage
 from supervisors.invariants.records import Records, Violation
 
 COMMITTED: Final[tuple[Callable[[Records], Iterator[Violation]], ...]] = (
     entities.assigned, entities.moved, entities.brought_back, entities.owed, entities.metered, entities.audited,
-    entities.deferred, money.billed, money.balanced,
+    entities.deferred, storage.written, storage.held, storage.outlived, storage.moved, money.billed, money.balanced,
     recoveries.open_runs, recoveries.ended_runs, recoveries.numbered, recoveries.published, recoveries.chained,
 )  # fmt: skip
 

@@ -5,20 +5,36 @@ from typing import Any
 
 import msgspec
 
+from adapters.simulated.journal import Database
+from amends.ports.journal import Commit
 from supervisors.invariants import committed
+from supervisors.invariants.records import Violation
 from supervisors.invariants.rest import at_rest
+from supervisors.rental import RENTAL
 from supervisors.simulation.storage_stories import QUOTA, holds
 from supervisors.simulation.world import Running, Tell, World
 from tests.simulated.sweep import records_of, stored
 
 
+class Watched(Database):
+    """A database of which every committed instant is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__((RENTAL,))
+        self.seen: list[Violation] = []
+
+    def write(self, commit: Commit) -> None:
+        super().write(commit)
+        self.seen += committed(records_of(self))
+
+
 def play(tell: Tell, breaks: Callable[[World], object] = lambda world: None, **limits: Any) -> World:
-    """A world after its story, in which nothing is wrong and all is as its attachments say."""
+    """A world after its story, in which nothing was wrong at any instant, and all is as its attachments say."""
     world = World(1, **limits)
+    world.database = watched = Watched()
     breaks(world)
     assert world.run(tell)
-    records = records_of(world.database)
-    assert [*committed(records), *at_rest(records), *world.broken, *stored(world)] == []
+    assert [*watched.seen, *at_rest(records_of(watched)), *world.broken, *stored(world)] == []
     return world
 
 

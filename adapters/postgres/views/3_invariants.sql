@@ -41,6 +41,22 @@ CROSS JOIN LATERAL (
     FROM ledger_entries WHERE ledger_entries.meter_id = meter.meter_id
 ) AS entries;
 
+-- The attachments that nothing moves on, neither they themselves nor their access nor their namespace, and no case.
+CREATE OR REPLACE VIEW idle_attachment AS
+SELECT 'attachment:' || attachment_id AS ref, attachment.state, attachment.due_us, allocations.state AS allocation
+FROM platform_storage_attachments AS attachment
+LEFT JOIN allocations ON allocations.allocation_id = attachment.allocation_id
+WHERE attachment.live
+  AND NOT EXISTS (SELECT FROM ops_case WHERE ops_case.entity = 'attachment:' || attachment_id AND ops_case.state = 'open')
+  AND NOT EXISTS (
+      SELECT FROM (VALUES
+          ('attachment', attachment_id), ('namespace', attachment.namespace_id),
+          ('grant', attachment.namespace_id || '.' || coalesce(attachment.node_id, ''))
+      ) AS mover (kind, id)
+      WHERE EXISTS (SELECT FROM step WHERE step.entity = mover.kind || ':' || mover.id AND step.month = 0)
+         OR EXISTS (SELECT FROM message WHERE to_kind = mover.kind AND to_id = mover.id)
+  );
+
 CREATE OR REPLACE VIEW recorded_violation AS
 -- A1: an allocation and its node belong together while it lives, and no other does.
 SELECT 'A1' AS name, 'node:' || node_id AS target_ref,
@@ -138,6 +154,42 @@ WHERE posted_through_us > started_us AND (
         started_us - started_us % window_us, (posted_through_us - 1) - (posted_through_us - 1) % window_us
     ) OR windows <> (last_us - first_us) / window_us + 1
 )
+UNION ALL
+-- T1, T3: a namespace has one writer, and meanwhile nobody else may write to it; access stands only while an attachment
+-- of its pair does, or is being taken back.
+SELECT 'T1', 'namespace:' || rw_holder, jsonb_build_object('what', 'several writers', 'attachments', jsonb_agg(attachment_id))
+FROM platform_storage_attachments WHERE rw_holder IS NOT NULL GROUP BY rw_holder HAVING count(*) > 1
+UNION ALL
+SELECT 'T3', 'provider_grant:' || grant_id, jsonb_build_object('what', 'another node has a writer', 'node_id', node_id)
+FROM provider_grants AS standing
+WHERE state IN ('intended', 'granted') AND mode = 'rw' AND EXISTS (
+    SELECT FROM platform_storage_attachments AS writer
+    WHERE writer.rw_holder = standing.namespace_id AND writer.node_id IS DISTINCT FROM standing.node_id
+      AND writer.state IN ('granted', 'mounting', 'attached')
+)
+UNION ALL
+SELECT 'T3', 'provider_grant:' || grant_id, jsonb_build_object('what', 'it stands, and no attachment holds it')
+FROM provider_grants AS standing
+WHERE state IN ('intended', 'granted')
+  AND NOT EXISTS (SELECT FROM platform_storage_attachments AS holder
+                  WHERE (holder.namespace_id, holder.node_id) = (standing.namespace_id, standing.node_id)
+                    AND holder.state IN ('validated', 'granted', 'mounting', 'attached', 'detaching', 'detach_failed'))
+  AND NOT EXISTS (SELECT FROM step WHERE step.entity = 'grant:' || namespace_id || '.' || node_id AND step.month = 0)
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'grant' AND to_id = namespace_id || '.' || node_id)
+UNION ALL
+-- T2, T4, A3: an attachment does not outlive its allocation, and is moved on.
+SELECT 'T4', ref, jsonb_build_object('what', 'it is attached and its allocation is over', 'allocation', allocation)
+FROM idle_attachment
+WHERE state = 'attached' AND coalesce(allocation NOT IN ('active', 'releasing'), true)
+UNION ALL
+SELECT 'T2', ref, jsonb_build_object('what', 'it is being attached and its allocation is over', 'state', state,
+                                     'allocation', allocation)
+FROM idle_attachment
+WHERE state IN ('validated', 'granted', 'mounting') AND coalesce(allocation NOT IN ('active', 'releasing'), true)
+UNION ALL
+SELECT 'A3', ref, jsonb_build_object('what', 'nothing moves it on', 'state', state)
+FROM idle_attachment
+WHERE state IN ('requested', 'validated', 'granted', 'mounting', 'detaching') AND due_us IS NULL
 UNION ALL
 -- B1: what an account has is kept with every entry.
 SELECT 'B1', 'account:' || account_id, jsonb_build_object('what', 'its balance is not what its months come to')

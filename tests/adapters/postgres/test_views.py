@@ -229,6 +229,19 @@ ESCALATED = f"""{FAILED};
     UPDATE recovery_action AS action SET action_type = 'escalate', what = 'cleanup_exhausted', target_ref = run.entity
     FROM recovery_run AS run WHERE run.recovery_trace_id = action.recovery_trace_id AND matrix_row = 'R07'"""
 DEBIT = "('{}', 'acct1', 'm', 'debit', 1, 'usd', '{}', 'h', NULL, 5, 5, 1)"
+ATTACHMENT = """INSERT INTO platform_storage_attachments
+    SELECT '{identifier}', '{state}', 1, NULL, jsonb_build_object('allocation_id', allocation_id, 'mode', 'rw',
+        'namespace_id', 'data', 'node_id', '{node_id}', 'rw_holder', 'data'), true, NULL, allocation_id, 'data',
+        '{node_id}', 'acct1', 'data'
+    FROM allocations WHERE state = 'released'"""
+
+
+def attachment(identifier: str, state: str, node_id: str) -> str:
+    """One of the rental that has been released."""
+    return ATTACHMENT.format(identifier=identifier, state=state, node_id=node_id)
+
+
+GRANT = "INSERT INTO provider_grants VALUES ('g1', 'data', 'n1', 'p1', 'rw', 'granted', 5, 1)"
 OUTCOME_AND_END = "C6 allocation: outcome and end do not fit"
 # What is shown, and what brings it about.
 BREAKS = [
@@ -269,6 +282,13 @@ BREAKS = [
      "UPDATE meters SET state = 'accruing', stopped_us = NULL, stop_cause = NULL"),
     ("B6 meter: it does not say what its allocation says",
      """UPDATE allocations SET body = body || '{"billing": {"state": "accruing"}}'"""),
+    ("T1 namespace: several writers", f"""DROP INDEX attachments_rw_holder;
+     {attachment("a1", "attached", "n1")}; {attachment("a2", "detaching", "n2")}"""),
+    ("T2 attachment: it is being attached and its allocation is over", attachment("a1", "mounting", "n1")),
+    ("T4 attachment: it is attached and its allocation is over", attachment("a1", "attached", "n1")),
+    ("T3 provider_grant: another node has a writer", f"{GRANT}; {attachment('a1', 'granted', 'n2')}"),
+    ("T3 provider_grant: it stands, and no attachment holds it", f"{GRANT}; {attachment('a1', 'detached', 'n1')}"),
+    ("A3 attachment: nothing moves it on", attachment("a1", "detaching", "n1")),
     ("C1 allocation: several open runs of one row", """UPDATE recovery_run
      SET matrix_row = 'R04', month = 0, ended_us = NULL, final_outcome = NULL, entity = 'allocation:a'"""),
     ("C4 notification: a failed run without a case", FAILED),
@@ -334,10 +354,10 @@ async def test_each_violation_is_seen_for_what_it_is_by_the_view_and_by_python_a
     assert await seen_after(database, "") == (Counter(), Counter())
 
 
-@pytest.fixture
-def simulated() -> Simulated:
+@pytest.fixture(params=["R04", "R12"])
+def simulated(request: pytest.FixtureRequest) -> Simulated:
     """The database of a simulated world after a story in which a runtime died."""
-    story = next(each for each in STORIES if each.row == "R04")
+    story = next(each for each in STORIES if each.row == request.param)
     return tell(story, 40, "lost").world.database
 
 
@@ -359,7 +379,7 @@ async def test_of_a_story_of_the_simulated_world_both_say_the_same(database: Dat
     verdicts = [(damage, *await seen_after(database, damage)) for damage in ("", *(damage for _, damage in BREAKS))]
     assert [damage for damage, view, python in verdicts if view != python] == []
     assert verdicts[0] == ("", Counter(), Counter())
-    assert sum(bool(view) for _, view, _ in verdicts) > len(BREAKS) / 2
+    assert sum(bool(view) for _, view, _ in verdicts) >= len(BREAKS) / 2
 
 
 PLACES = {"begun_jseq", "ended_epoch", "shard", "month", "at_us"}  # where and when a row was kept: one of both says it

@@ -14,6 +14,7 @@ from supervisors.invariants.records import Records
 ROWS = (
     "step", "message", "outbox", "debts", "assignments", "meters", "ledger_entries", "recovery_run", "recovery_action",
     "compensation", "ops_case", "audit_log", "journal_head", "stripe_events", "mirrored_credits",
+    "provider_grants",
 )  # fmt: skip
 KEPT = ("ledger_balances",)  # what the database keeps by itself
 STATES = """
@@ -21,6 +22,8 @@ STATES = """
     UNION ALL SELECT 'node', node_id, state, due_us, body FROM nodes
     UNION ALL SELECT 'allocation', allocation_id, state, due_us, body FROM allocations
     UNION ALL SELECT 'payment', payment_id, state, due_us, body FROM payments
+    UNION ALL SELECT 'attachment', attachment_id, state, due_us, body FROM platform_storage_attachments
+    UNION ALL SELECT 'namespace', namespace_id, state, due_us, body FROM namespaces
     UNION ALL SELECT 'notification', notification_id, state, due_us, body FROM notifications
     UNION ALL SELECT kind, id, state, due_us, body FROM actors
 """
