@@ -53,11 +53,15 @@ class Provider:
 
     async def start(self) -> None:
         """Serve, on a connection of its own."""
-        backend = BindBackend(Directories(self.root), Told(self.root), Capabilities())
-        self.service = ProviderService(self.provider_id, backend, self.base / "state")
+        self.backend = BindBackend(Directories(self.root), Told(self.root), Capabilities())
+        self.service = ProviderService(self.provider_id, self.backend, self.base / "state")
         await self.service.restore()
         self._serving = asyncio.create_task(self.service.serve(self.world.nats))
         await self.world.nats.flush()
+
+    async def lets_in(self, namespace: str) -> bool:
+        """Whether some machine may mount it; all have the same address here."""
+        return await self.backend.look(namespace, "127.0.0.1") != ""
 
     async def stop(self) -> None:
         """As if it had been killed."""

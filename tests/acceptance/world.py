@@ -65,6 +65,7 @@ class World:
         self.nats: Client
         self.sql: asyncpg.Connection[Any]
         self._keys = itertools.count(1)
+        self._reading = asyncio.Lock()  # one connection serves one question at a time
         self._names = itertools.count(1)
 
     # --- the runtime ---------------------------------------------------------------------------------
@@ -281,7 +282,8 @@ class World:
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
         """What the database says."""
-        return [dict(row) for row in await self.sql.fetch(query, *args)]
+        async with self._reading:
+            return [dict(row) for row in await self.sql.fetch(query, *args)]
 
     async def one(self, query: str, *args: Any) -> dict[str, Any]:
         """Its only row."""
@@ -352,13 +354,17 @@ class World:
 
     async def node_is(self, node_id: str, state: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for a state of the node."""
+        seen: dict[str, Any] = {}
 
         async def check() -> Any:
-            row = await self.node(node_id)
-            return row if row["state"] == state else None
+            seen.update(await self.node(node_id))
+            return seen["state"] == state
 
-        row: dict[str, Any] = await until(check, f"node {node_id} is {state}", timeout_s)
-        return row
+        try:
+            await until(check, f"node {node_id} is {state}", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {seen}") from None
+        return seen
 
     async def account(self, account_id: str = "") -> str:
         """A new account."""
