@@ -98,11 +98,12 @@ WHERE payment.ended_state = 'credited' AND payment.payment_id > $1
   AND ($2 = '' OR payment.account_id = $2) ORDER BY payment.payment_id LIMIT $3;
 
 -- name: waiting_in_vain
--- Payments that wait for an account which is there, since before an instant.
+-- Payments that wait for an account which is there (of their currency, once refused), since before an instant.
 SELECT DISTINCT payment.payment_id, account.account_id
 FROM payments AS payment CROSS JOIN LATERAL jsonb_array_elements(coalesce(payment.body -> 'waiting', '[]')) AS said
 JOIN accounts AS account ON account.account_id = said ->> 'account_id'
-WHERE payment.state = 'noted' AND said ->> 'what' = 'paid' AND account.account_id = ANY ($1::text[])
+WHERE (payment.state = 'noted' OR (payment.state = 'refused' AND said ->> 'currency' = account.body ->> 'currency'))
+  AND said ->> 'what' = 'paid' AND account.account_id = ANY ($1::text[])
   AND (account.body ->> 'created_us')::bigint < $2 AND (payment.body ->> 'since_us')::bigint < $2;
 
 -- name: account_page
