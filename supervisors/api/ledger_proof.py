@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from actors.account.mirror import GRACE_US
 from actors.fields import AccountId
 from actors.money.currencies import own_units, stripe_units
 from actors.money.policy import Policy
@@ -21,7 +22,6 @@ from supervisors.api.sides import Sides
 
 METERS, PAYMENTS, ACCOUNTS = 200, 200, 100
 ENTRIES, SUMMED = 20_000, 200_000  # of a page at most, read and summed up; one thing with more is a page of its own
-GRACE_US = 60_000_000  # what came a moment ago is still being booked
 MOST_WRONG = 100  # told one by one on a page
 PARTS = {"meters": "payments:", "payments": "accounts:", "accounts": None}  # and what follows
 Row = dict[str, Any]
@@ -147,7 +147,7 @@ class LedgerProof:
             customers = sorted({one["stripe_customer_id"] for one in kept if one["stripe_customer_id"]})
             at_stripe, mirrored = await self._at_stripe(page, customers, self._mirrored)
             named = [one["account_id"] for one in kept if one["stripe_customer_id"]]
-            never = await page.rows("never_sent", named)
+            never = await page.rows("never_sent", named, self._now_us() - GRACE_US)
             wrong += at_stripe + [
                 _wrong(f"account:{row['account_id']}", "a credit was never sent to Stripe", key=row["ledger_key"],
                        wanted_minor=row["amount_minor"]) for row in never
