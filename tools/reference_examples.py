@@ -238,8 +238,9 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
     ),
     "ops.ledger.verify": (
         {"account_id": "acme"},
-        {"checked": {"meters": 1, "payments": 0, "accounts": 0, "entries": 1, "mirrored": 0}, "wrong": [],
-         "wrong_count": 0, "cursor": "payments:"},
+        {"checked": {"meters": 1, "payments": 0, "accounts": 0, "entries": 1, "mirrored": 0,
+                     "not_compared": 0},
+         "wrong": [], "wrong_count": 0, "cursor": "payments:"},
     ),
     "ops.policy.backtest": (
         {"toml": BUILT_IN.read_text(encoding="utf-8").replace("2026-01-01.1", "2026-06-01.1"), "since_us": T0},
@@ -276,7 +277,9 @@ NOTES: Final[dict[str, str]] = {
     "ingress.stripe": "Shortened. The body is the event as Stripe sent it, byte for byte, with its header "
     "`Stripe-Signature`; no key and no token. Over HTTP it is `POST /stripe/webhook` (`credit-policy.md`).",
     "ops.ledger.verify": "A page: meters, then payments, then accounts; `cursor` leads on, null is the end. `wrong` "
-    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor`, `found_minor` and `detail`.",
+    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor`, `found_minor` and `detail`. "
+    "Where credits are mirrored Stripe is asked about ten customers a page; once it cannot be, the cursor leads on by "
+    "`balances:`, where it is not, and `not_compared` counts the customers that were not compared with what it has.",
     "ops.policy.backtest": "A page of 200 rentals, the amounts those of the page. `toml` is a whole policy file. "
     "`not_comparable`: the last heartbeat was not recorded, since the policy of the day did not go by it.",
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
