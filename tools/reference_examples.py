@@ -290,7 +290,8 @@ NOTES: Final[dict[str, str]] = {
     "that of the policy in force, null for another currency.",
     "qry.ledger_entry.explain": "`formula` is reckoned anew from meter, policy and what was evaluated at the end; "
     "`agrees` says whether the entry has the same. Where that cannot be done `problem` says why. `evaluation` is the "
-    "audit entry `billing.credit.evaluated`; a window that was posted while the meter ran has none.",
+    "audit entry `billing.credit.evaluated`; a window that was posted while the meter ran has none. "
+    "`minor_unit_exponent` is that of the policy of the entry's meter; of a payment, that of the policy in force.",
     "ops.trace.export": "`traces` is a document of Jaeger's JSON; here of a runtime that has recovered nothing.",
     "ops.tree.show": "Shortened; services add fields of their own.",
     "ops.policy.show": "Shortened. `rules` are as they are read, with what a rule leaves out filled in; `toml` is the "
