@@ -99,6 +99,9 @@ async def test_a_body_over_1_mib_is_413_and_a_signed_body_that_is_no_event_is_40
     body = b" " * (1 << 20) + b"{}"
     status, _ = await post(world, body, signed(body))
     assert status == 413
+    status, answer = await post(world, b"{}", f"{signed(b'{}')},v1={'0' * 4096}")
+    assert (status, answer["error"]["code"]) == (400, "bad_signature")
+    assert "more than 4096 characters" in answer["error"]["message"]
     for body in (b"{}", b"not json", b'{"id": "evt_x", "type": "payment_intent.succeeded", "data": {"object": {}}}'):
         for way in WAYS.values():
             status, answer = await way(world, body, signed(body))
