@@ -146,6 +146,21 @@ async def test_a_payment_in_another_currency_is_a_case_and_no_entry(world: World
     assert f"stripe_event:{event_id}" not in await open_cases(world, "payment_currency")
 
 
+async def test_what_comes_to_a_refused_payment_waits_until_an_operator_names_its_account(world: World) -> None:
+    event_id, payment, back, yen = new("evt"), new("pi"), new("re"), world.new_name("yen")
+    await world.ok("cmd.account.create", {"account_id": yen, "currency": "jpy"})
+    await deliver(world, "http", intent(event_id, payment, 5000, account="acme", currency="jpy"))
+    returned = refund(new("evt"), payment, back, 700, currency="jpy")
+    await deliver(world, "http", returned)
+    assert [await event_state(world, each) for each in (event_id, returned["id"])] == ["deferred", "deferred"]
+    assert await world.rows("SELECT * FROM public_v1.invariant_violation") == []
+    about = {"payment_id": payment, "account_id": yen, "reason": "their account in yen"}
+    assert (await world.ok("ops.payment.assign", about))["state"] == "credited"
+    keys = (f"topup:{payment}", f"refund:{back}")
+    assert await entries(world, *keys) == dict(zip(keys, (5000, 700), strict=True))
+    assert f"stripe_event:{event_id}" not in await open_cases(world, "payment_currency")
+
+
 @pytest.mark.parametrize("won", [True, False])
 async def test_a_dispute_takes_and_may_give_back(world: World, won: bool) -> None:
     payment, opened = new("pi"), new("evt")
