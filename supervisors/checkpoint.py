@@ -66,7 +66,8 @@ class Checkpoint:
         """A turn for some parts each, unless they are on their way still; others may have the loop after each."""
         due = sorted(self._dirty - self._saving)
         for start in range(0, len(due), SAVED_AT_ONCE):
-            parts = [part for part in due[start : start + SAVED_AT_ONCE] if part in self._dirty - self._saving]
+            left = self._dirty - self._saving
+            parts = [part for part in due[start : start + SAVED_AT_ONCE] if part in left]
             if not parts:  # a stop has written them meanwhile
                 continue
             self._dirty.difference_update(parts)

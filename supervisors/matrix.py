@@ -180,7 +180,7 @@ CASES = tuple(
         ("provider_drift", ("ops.provider.reconcile",)),
         ("detach_failed", ("ops.attachment.retry_detach", "ops.attachment.acknowledge_node_lost")),
         ("deferred_payment", ("ops.payment.assign", "cmd.account.create", "ops.case.resolve")),
-        ("payment_currency", ("ops.case.resolve",)),
+        ("payment_currency", ("ops.payment.assign", "ops.case.resolve")),
         ("payment_dispute", ("ops.case.resolve",)),
         ("stripe_mirror_failed", ("ops.account.retry_mirror", "ops.case.resolve")),
     )

@@ -69,13 +69,14 @@ class Payers:
             self._wanted[key].discard(payment_id)
             if not self._wanted[key]:
                 del self._wanted[key]
-        if not isinstance(payment, Payment) or payment.state != "noted":
+        if not isinstance(payment, Payment) or payment.state not in ("noted", "refused"):
             return
         paid = [said for said in payment.waiting if said.what == "paid"]
         keys = self._waiting[payment_id] = {_key(said) for said in paid if said.account_id or said.customer}
         for key in keys:
             self._wanted.setdefault(key, set()).add(payment_id)
-        if any(self.payer(said.account_id, said.customer) is not None for said in paid):
+        payers = [(said, self.payer(said.account_id, said.customer)) for said in paid]
+        if any(payer is not None and (payment.state == "noted" or payer[1] == said.currency) for said, payer in payers):
             self._tell(payment_id)
 
     def _tell(self, payment_id: str) -> None:

@@ -238,8 +238,9 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
     ),
     "ops.ledger.verify": (
         {"account_id": "acme"},
-        {"checked": {"meters": 1, "payments": 0, "accounts": 0, "entries": 1, "mirrored": 0}, "wrong": [],
-         "wrong_count": 0, "cursor": "payments:"},
+        {"checked": {"meters": 1, "payments": 0, "accounts": 0, "entries": 1, "mirrored": 0,
+                     "not_compared": 0},
+         "wrong": [], "wrong_count": 0, "cursor": "payments:"},
     ),
     "ops.policy.backtest": (
         {"toml": BUILT_IN.read_text(encoding="utf-8").replace("2026-01-01.1", "2026-06-01.1"), "since_us": T0},
@@ -276,7 +277,9 @@ NOTES: Final[dict[str, str]] = {
     "ingress.stripe": "Shortened. The body is the event as Stripe sent it, byte for byte, with its header "
     "`Stripe-Signature`; no key and no token. Over HTTP it is `POST /stripe/webhook` (`credit-policy.md`).",
     "ops.ledger.verify": "A page: meters, then payments, then accounts; `cursor` leads on, null is the end. `wrong` "
-    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor`, `found_minor` and `detail`.",
+    "has at most 100 of a page, each with `target_ref`, `what`, `key`, `wanted_minor`, `found_minor` and `detail`. "
+    "Where credits are mirrored Stripe is asked about ten customers a page; once it cannot be, the cursor leads on by "
+    "`balances:`, where it is not, and `not_compared` counts the customers that were not compared with what it has.",
     "ops.policy.backtest": "A page of 200 rentals, the amounts those of the page. `toml` is a whole policy file. "
     "`not_comparable`: the last heartbeat was not recorded, since the policy of the day did not go by it.",
     "ops.outbox.republish": "Each event goes out as `<event_id>.r<n>`, body unchanged. What takes more than 20 s goes "
@@ -287,7 +290,8 @@ NOTES: Final[dict[str, str]] = {
     "that of the policy in force, null for another currency.",
     "qry.ledger_entry.explain": "`formula` is reckoned anew from meter, policy and what was evaluated at the end; "
     "`agrees` says whether the entry has the same. Where that cannot be done `problem` says why. `evaluation` is the "
-    "audit entry `billing.credit.evaluated`; a window that was posted while the meter ran has none.",
+    "audit entry `billing.credit.evaluated`; a window that was posted while the meter ran has none. "
+    "`minor_unit_exponent` is that of the policy of the entry's meter; of a payment, that of the policy in force.",
     "ops.trace.export": "`traces` is a document of Jaeger's JSON; here of a runtime that has recovered nothing.",
     "ops.tree.show": "Shortened; services add fields of their own.",
     "ops.policy.show": "Shortened. `rules` are as they are read, with what a rule leaves out filled in; `toml` is the "

@@ -26,6 +26,7 @@ SHARED = (*AWAY, "stripe_in_flight")  # everybody's trouble, or over by itself
 FINAL = ("stripe_refused", "stripe_idempotency")  # another try cannot mend it
 STORED = "stripe_stored_error"
 AT_ONCE = 400  # credits that one command sends
+GRACE_US = 60_000_000  # a credit that nobody has sent since then was not only posted a moment ago
 
 
 def intend(s: Account, entries: list[dict[str, Any]], d: Decision) -> None:
@@ -120,14 +121,15 @@ def resend(s: Account, m: ResendCredits, d: Decision) -> None:
     d.audit("account.mirror_retry", reason=m.reason, details={"credits": min(len(m.credits), AT_ONCE)})
     never, chosen = 0, m.credits[:AT_ONCE]
     for known in chosen:
-        never += known["state"] != "failed"
-        units = known["amount_minor"] if known["state"] else stripe_units(known["amount_minor"], known["currency"])
+        sent = known["state"] is not None  # and answered: under the same key the same answer would come again
+        never += not sent
+        units = known["amount_minor"] if sent else stripe_units(known["amount_minor"], known["currency"])
         credit = MirrorCredit(
             known["customer"] or s.stripe_customer_id or "", units, known["currency"], known["ledger_key"],
             known["first_us"] or d.now_us, known["generation"] or 0,
         )  # fmt: skip
         _row(d, credit, "owed")
-        _send(d, replace(credit, look_up=True, resent=True, generation=credit.generation + 1), 1)
+        _send(d, replace(credit, look_up=True, resent=True, generation=credit.generation + sent), 1)
     d.set(resent=len(chosen), given_up=s.given_up + never)
 
 

@@ -47,7 +47,9 @@ def post(s: Allocation, m: PostWindows, d: Decision) -> None:
 
 
 def next_window(d: Decision) -> Window | None:
-    """The next window of a running meter that has ended and is not posted."""
+    """The next window of a running meter that has ended and is not posted; a meter that has stopped has none."""
+    if d.state.billing.state != "accruing":
+        return None
     policy, usage = _policy(d), _usage(d)
     window_us = policy.time.window_us
     return next(windows(usage, window_us, _posted_us(d), grid_start(d.now_us, window_us)), None)

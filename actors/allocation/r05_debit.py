@@ -29,7 +29,7 @@ def post_window(s: Allocation, m: PostWindow, d: Decision) -> None:
         _refused(m, d, "window_after_stop", "the meter stopped; no window that ends past its stop is posted",
                  stopped_us=s.billing.stopped_us)  # fmt: skip
     elif due is None or (m.window_start_us, m.amount_minor) != (due.start_us, due.amount_minor):
-        next_due = {} if due is None else {"window_start_us": due.start_us, "amount_minor": due.amount_minor}
+        next_due = None if due is None else {"window_start_us": due.start_us, "amount_minor": due.amount_minor}
         _refused(m, d, "window_not_due", "the meter's next window is another one, or has another amount", due=next_due)
     else:
         billing.post_one(d, due)

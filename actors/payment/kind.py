@@ -1,11 +1,14 @@
 """The payment actor: one payment object of Stripe's, whatever events speak of it, in any order, however often.
 
 It is the only writer of its entries. What comes before the payment itself, or before its account, is deferred and
-booked when that is there; a payment whose account does not appear within 72 hours has a case.
+booked when that is there; a payment whose account does not appear within 72 hours has a case. So is what comes to one
+that is refused, until an operator or another event of it names an account of its currency.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from msgspec.structs import replace
 
 from actors.facts import facts
 from actors.payment import r06_duplicate as r06
@@ -22,20 +25,27 @@ DEFERRED, CURRENCY, DISPUTE = "deferred_payment", "payment_currency", "payment_d
 CONFLICT = "billing_conflict"
 PATIENCE_US = 72 * 3_600_000_000
 MOST_WAITING = 100
+SETTLED = {DEFERRED: "noted", CURRENCY: "refused"}  # cases that a person settles, and the payment is nobody's here
 
 
 def _event(s: Payment | None, m: StripeEvent, d: Decision) -> None:
     said = m.said
     if m.known:
         r06.cancel(d, said, "duplicate_event", state=m.known)
-    elif said.what == "ignored":
-        d.create(Payment(state="ignored", since_us=said.received_us))
-        _noted(d, said, "ignored")
+    elif said.what == "ignored" or (s is not None and s.state == "ignored"):
+        _ignored(s, said, d)
     else:
         HANDLERS[said.what](s, said, d)
     d.reply_entity = False
     noted = [row.state for row in d.rows if isinstance(row, StripeEventRow) and row.event_id == said.event_id]
     d.reply(duplicate=bool(m.known) or noted == ["duplicate"])
+
+
+def _ignored(s: Payment | None, said: Said, d: Decision) -> None:
+    """It is about no payment, or about one that a person has settled in another way: it is stored, and that is all."""
+    if s is None:
+        d.create(Payment(state="ignored", since_us=said.received_us))
+    _noted(d, said, "ignored")
 
 
 def _paid(s: Payment | None, said: Said, d: Decision) -> None:
@@ -44,12 +54,12 @@ def _paid(s: Payment | None, said: Said, d: Decision) -> None:
     if s is not None and s.state == "credited":
         _again(d, said)
         _compare(s, said, d, payer)
-    elif payer is not None and payer[1] == said.currency:
+    elif payer is None:
+        _defer(s, said, d)
+    elif payer[1] == said.currency:
         _credit(s, said, d, *payer)
     elif s is not None and s.state == "refused":
         _again(d, said)
-    elif payer is None:
-        _defer(s, said, d)
     else:
         _refuse_currency(s, said, d, *payer)
 
@@ -143,15 +153,14 @@ HANDLERS: Mapping[str, Callable[[Payment | None, Said, Decision], None]] = {
 
 
 def _bookable(s: Payment | None, said: Said, d: Decision, key: str) -> bool:
-    """Whether it can be applied now; if not it was deferred, was booked before, or concerns nobody's ledger."""
-    if s is None or s.state == "noted":
+    """Whether it can be applied now; if not it was deferred, was booked before, or is in another currency."""
+    if s is None or s.state != "credited":
         _defer(s, said, d)
-    elif s.state != "credited":
-        _noted(d, said, "ignored")
     elif key in s.booked:
         _again(d, said)
     elif said.currency != s.currency:
         _currency_case(d, said, s.account_id, s.currency)
+        _noted(d, said, "ignored")
     else:
         return True
     return False
@@ -179,7 +188,7 @@ def _become(s: Payment | None, d: Decision, state: str, said: Said, **own: Any) 
         d.cancel("deferred")
         close_case(d, DEFERRED, f"it is {state} now", _first(s))
         for key in [key for key in d.state.cases if key.startswith(f"{CURRENCY} ") and state == "credited"]:
-            close_case(d, CURRENCY, "another event of the payment has it booked", key.partition(" ")[2])
+            close_case(d, CURRENCY, f"it is {state} now", key.partition(" ")[2])
         d.to(state, **own)
 
 
@@ -198,9 +207,22 @@ def _again(d: Decision, said: Said) -> None:
 
 
 def _refuse_currency(s: Payment | None, said: Said, d: Decision, account_id: str, currency: str) -> None:
-    _become(s, d, "refused", said, account_id=account_id, currency=said.currency, amount_minor=said.amount_minor)
+    """Nothing is booked, and nothing lost: it waits with all that is said of it until its account is named."""
+    others = [each for each in (s.waiting if s is not None else ()) if each.event_id != said.event_id]
+    waiting = tuple(_unnamed(each, d) for each in (said, *others) if each.what != "disputed")
+    own: dict[str, Any] = {"account_id": account_id, "currency": said.currency, "amount_minor": said.amount_minor}
+    _become(s, d, "refused", said, waiting=waiting, **own)
     _currency_case(d, said, account_id, currency)
-    _settle_waiting(d, said)
+    _noted(d, said, "deferred")
+    for each in others:
+        if each.what == "disputed":  # the bank waits for nobody's currency
+            _disputed(d.state, each, d)
+
+
+def _unnamed(said: Said, d: Decision) -> Said:
+    """Without the account that it names, where that is there: it cannot have it, and is no contradiction later."""
+    there = facts(d).payer(said.account_id, said.customer) is not None
+    return replace(said, account_id="", customer="") if there else said
 
 
 def _currency_case(d: Decision, said: Said, account_id: str, currency: str) -> None:
@@ -208,7 +230,6 @@ def _currency_case(d: Decision, said: Said, account_id: str, currency: str) -> N
         "payment": d.id, "account_id": account_id, "account_currency": currency, "currency": said.currency,
         "amount_minor": said.amount_minor, "type": said.type,
     })  # fmt: skip
-    _noted(d, said, "ignored")
 
 
 def _noted(d: Decision, said: Said, state: str) -> None:
@@ -225,11 +246,14 @@ def _noted(d: Decision, said: Said, state: str) -> None:
 
 
 def _appeared(s: Payment, m: AccountAppeared, d: Decision) -> None:
-    """The first of the waiting events whose account is there credits the payment."""
-    for said in s.waiting:
-        if said.what == "paid" and facts(d).payer(said.account_id, said.customer) is not None:
-            _paid(s, said, d)
-            return
+    """The first of the waiting events whose account is there, and of its currency, credits the payment."""
+    found = [(said, facts(d).payer(said.account_id, said.customer)) for said in s.waiting if said.what == "paid"]
+    there = [(said, payer[1] == said.currency) for said, payer in found if payer is not None]
+    said = next((said for said, fits in there if fits), None)
+    if said is None and s.state == "noted" and there:
+        said = there[0][0]
+    if said is not None:
+        _paid(s, said, d)
 
 
 def _assign(s: Payment, m: AssignPayment, d: Decision) -> None:
@@ -250,8 +274,8 @@ def _assign(s: Payment, m: AssignPayment, d: Decision) -> None:
 
 
 def _resolved(s: Payment, m: ResolveCase, d: Decision) -> None:
-    """A person has settled a deferred payment in another way: it is nobody's here, and is never booked."""
-    if m.kind == DEFERRED and s.state == "noted":
+    """A person has settled a payment that was not booked in another way: it is nobody's here, and never booked."""
+    if SETTLED.get(m.kind) == s.state:
         d.cancel("deferred")
         for said in s.waiting:
             _noted(d, said, "ignored")
@@ -289,11 +313,12 @@ PAYMENT = ActorKind(
         ("noted", "credited"): "payment and account are known now",
         ("noted", "refused"): "paid in another currency than the account's",
         ("noted", "ignored"): "an operator has settled it in another way",
-        ("refused", "credited"): "another event of it names an account of its currency",
+        ("refused", "credited"): "an operator or another event of it names an account of its currency",
+        ("refused", "ignored"): "an operator has settled it in another way",
     },
     handlers={StripeEvent: _event, AccountAppeared: _appeared, AssignPayment: _assign, TimerFired: _timer},
     creates=frozenset({StripeEvent}),
-    legal={AssignPayment: Legal(("noted",), "assigned")},
+    legal={AssignPayment: Legal(("noted", "refused"), "assigned")},
     resolved=_resolved,
     events=False,
 )

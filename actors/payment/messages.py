@@ -22,11 +22,11 @@ class StripeEvent(Struct, frozen=True):
 
 
 class AssignPayment(Request, frozen=True):
-    """ops.payment.assign: a payment that waits for an account nobody could name is this account's."""
+    """ops.payment.assign: a payment that waits, or was refused for its currency, is this account's."""
 
     command: ClassVar[Command] = Command(
-        subject="ops.payment.assign", help="say whose a deferred payment is", role="operator", of="payment",
-        by="payment_id", row="", answer=_ASSIGNED, example={"reason": "the customer wrote to us"},
+        subject="ops.payment.assign", help="say whose a payment is that waits, or was refused", role="operator",
+        of="payment", by="payment_id", row="", answer=_ASSIGNED, example={"reason": "the customer wrote to us"},
         beside={"payment_id": "pi_1", "account_id": "acme", "state": "credited"},
     )  # fmt: skip
     payment_id: Annotated[PaymentId, Asked("the payment at Stripe", example="pi_1")]

@@ -67,7 +67,7 @@ class _Refund(Struct, kw_only=True):
 
 class _Transaction(Struct, kw_only=True):
     id: Id
-    amount: int = 0
+    amount: int | None = None
     currency: Currency | None = None
 
 
@@ -166,18 +166,21 @@ def _dispute(what: What, sign: int) -> Callable[[Raw], dict[str, Any] | None]:
 
 
 def _moved(dispute: _Dispute, sign: int) -> dict[str, Any]:
-    """The newest balance transaction of that sign; its own amount where it is in the payment's currency."""
-    full = [each for each in dispute.balance_transactions if isinstance(each, _Transaction)]
-    fitting = [each for each in full if each.amount * sign > 0]
+    """The newest balance transaction of that sign; its own amount where it is in the payment's currency.
+
+    Where they are ids and nothing else their order alone says which: first the funds go, and then they come back.
+    """
+    told = [each if isinstance(each, _Transaction) else _Transaction(id=each) for each in dispute.balance_transactions]
+    fitting = [each for each in told if each.amount is not None and each.amount * sign > 0]
     if not fitting:
-        bare = [each.id if isinstance(each, _Transaction) else each for each in dispute.balance_transactions]
+        bare = [each.id for each in told if each.amount is None]
         first = _id(dispute.balance_transaction) or (bare[0 if sign < 0 else -1] if bare else "")
-        if not first:
+        if not first or len(bare) < len(told):
             raise Rejected("invalid_request", "`$.data.object.balance_transactions` names no transaction to book")
         return {"ref": first}
     moved = fitting[-1]
     own = (moved.currency or "").lower() == dispute.currency.lower()
-    return {"ref": moved.id} | ({"amount_minor": abs(moved.amount)} if own else {})
+    return {"ref": moved.id} | ({"amount_minor": abs(moved.amount or 0)} if own else {})
 
 
 READERS: Mapping[str, Callable[[Raw], dict[str, Any] | None]] = {

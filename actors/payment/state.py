@@ -32,9 +32,9 @@ class Said(Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Payment(ActorState, frozen=True, kw_only=True):
     """One payment object (`pi_…`); an event that is about no payment is one of its own, and `ignored`.
 
-    `waiting`: events that are deferred, in the order in which they came. `booked`: the ledger keys that stand for it,
-    and their amounts. `failed`: refunds that failed before they were booked;
-    `disputes`: those that have a case, or had one.
+    `waiting`: events that are deferred, in the order in which they came; of a refused one the refused event first.
+    `booked`: the ledger keys that stand for it, and their amounts. `failed`: refunds that failed before they were
+    booked; `disputes`: those that have a case, or had one.
     """
 
     account_id: str = ""

@@ -26,6 +26,7 @@ log = logging.getLogger("amends.http")
 OPERATOR = web.RequestKey("operator", str)  # who asks, in a guarded handler
 STOP_S = 0.25  # aiohttp waits this long twice
 MAX_BODY = 1 << 20
+MAX_HEADER = 8 * 1024  # of one header, or of the request's line
 
 Checks = Callable[[], Mapping[str, str | None] | Awaitable[Mapping[str, str | None]]]
 
@@ -63,7 +64,10 @@ class HttpServer:
             app.router.add_route(method, path, self.guarded(handler))
         for method, path, handler in self._routes:
             app.router.add_route(method, path, handler)
-        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=STOP_S)
+        runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, shutdown_timeout=STOP_S, max_field_size=MAX_HEADER,
+            max_line_size=MAX_HEADER,
+        )  # fmt: skip
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port).start()

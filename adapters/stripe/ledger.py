@@ -3,7 +3,8 @@
 from msgspec import Struct
 
 from adapters.stripe.api import MAX_PAGES, SOURCE, StripeApi, TooManyTransactions
-from amends.values.errors import Unavailable
+from adapters.stripe.outcomes import outcome_of
+from amends.values.errors import Rejected, TooSlow, Unavailable
 
 
 class Mirrored(Struct, frozen=True):
@@ -23,7 +24,8 @@ class StripeLedger:
     async def mirrored(self, customer: str) -> dict[str, list[Mirrored]]:
         """Ledger key → its transactions, the newest first. More than one is a credit that was made twice.
 
-        Raises `Unavailable` when Stripe cannot be asked, refuses, or has more than may be read. Without a time limit.
+        Raises `Unavailable` when Stripe cannot be asked; of this customer alone `Rejected` when it knows none such, and
+        `TooSlow` when that one has more than may be read. Without a time limit.
         """
         found: dict[str, list[Mirrored]] = {}
         try:
@@ -32,7 +34,10 @@ class StripeLedger:
                     credit = Mirrored(one.transaction, -one.amount_minor, one.currency)
                     found.setdefault(one.ledger_key, []).append(credit)
         except TooManyTransactions as error:
-            raise Unavailable(str(error)) from None
+            raise TooSlow(str(error)) from None
         except StripeApi.ALL_ERRORS as error:
-            raise Unavailable(self._api.without_key(f"Stripe: {error}")) from None
+            text = self._api.without_key(f"Stripe: {error}")
+            if outcome_of(error, text).code == "stripe_refused":
+                raise Rejected("not_found", text) from None
+            raise Unavailable(text) from None
         return found

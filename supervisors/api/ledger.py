@@ -33,7 +33,7 @@ WHAT = {
 
 
 class LedgerQuestions:
-    """Answers them."""
+    """Answers them. `exponents`: currency → digits of its minor units, of payments; a meter's are its policy's."""
 
     def __init__(self, sides: Sides, exponents: Mapping[str, int] = NO_EXPONENTS) -> None:
         self._sides, self._exponents = sides, exponents
@@ -56,10 +56,11 @@ class LedgerQuestions:
         answer: Row = {
             "entry": entry, "meter": None, "what": "", "formula": [], "reckoned_minor": None, "agrees": None,
             "evaluation": None, "rule": None, "policy": None, "traces": {}, "problem": "", "payment": None,
-            "minor_unit_exponent": self._exponents.get(entry["currency"]),
+            "minor_unit_exponent": None,
         }  # fmt: skip
         if entry["meter_id"] is None:
-            return answer | await _of_payment(side, asker, entry)
+            own = {"minor_unit_exponent": self._exponents.get(entry["currency"])}
+            return answer | own | await _of_payment(side, asker, entry)
         return answer | await _of_meter(side, asker, entry)
 
 
@@ -96,7 +97,7 @@ async def _of_meter(side: Reader, asker: Asker, entry: Row) -> Row:
         return answer | {"policy": identity, "problem": str(error)}
     if policy is None:
         return answer | {"policy": identity, "problem": "the policy of its meter is not stored"}
-    answer["policy"] = identity | _terms(policy)
+    answer |= {"policy": identity | _terms(policy), "minor_unit_exponent": policy.minor_unit_exponent}
     usage = Usage(meter["rate_uminor_per_hour"], meter["started_us"], policy.time.unit_us)
     evaluations = [row["details"] for row in audited]
     try:

@@ -1,13 +1,16 @@
 """`ops.ledger.verify`: meters, payments and balances reckoned anew, and Stripe's side compared. A page a request.
 
-Nothing is written, and nothing is one snapshot: what differs is looked at again before it is told.
+Nothing is written, and nothing is one snapshot: what differs is looked at again before it is told. Once Stripe cannot
+be asked, it is asked no more until the end: the pages that follow are of the part `balances`.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
 
+from actors.account.mirror import GRACE_US
 from actors.fields import AccountId
 from actors.money.currencies import own_units, stripe_units
 from actors.money.policy import Policy
@@ -16,17 +19,21 @@ from amends.domain.api import Request
 from amends.ports.reading import Asker, Reader
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint
-from amends.values.errors import Unavailable
+from amends.values.errors import Rejected, TooSlow, Unavailable
 from supervisors.api.sides import Sides
 
 METERS, PAYMENTS, ACCOUNTS = 200, 200, 100
+ASKED = 10  # customers of a page that Stripe is asked about, a call or more each
 ENTRIES, SUMMED = 20_000, 200_000  # of a page at most, read and summed up; one thing with more is a page of its own
-GRACE_US = 60_000_000  # what came a moment ago is still being booked
 MOST_WRONG = 100  # told one by one on a page
-PARTS = {"meters": "payments:", "payments": "accounts:", "accounts": None}  # and what follows
+PARTS = {"meters": "payments:", "payments": "accounts:", "accounts": None, "balances": None}  # and what follows
+NOT_KNOWN = "what Stripe has of it is not known"
+# `not_compared`: customers of whom it was not asked what Stripe has, or in vain.
+COUNTS = ("meters", "payments", "accounts", "entries", "mirrored", "not_compared")
 Row = dict[str, Any]
 PolicyOf = Callable[[str], Policy]
-Mirrored = Callable[[str], Awaitable[Mapping[str, Sequence[tuple[int, str]]]]]  # customer → key → (minor, currency)
+At = Mapping[str, Sequence[tuple[int, str]]]  # what a customer has at Stripe: key → (minor, currency) of each credit
+Mirrored = Callable[[str], Awaitable[At]]
 Found = tuple[list[Row], Row, str | None]  # what is wrong, what was checked, the last one of a full page
 
 
@@ -34,14 +41,21 @@ class LedgerVerify(Request, frozen=True):
     """ops.ledger.verify; of one account, or of all. `cursor` is that of the page before."""
 
     account_id: AccountId | None = None
-    cursor: Annotated[str, Meta(pattern=r"^(meters|payments|accounts):[A-Za-z0-9_-]{0,255}$(?!\n)")] | None = None
+    cursor: Annotated[str, Meta(pattern=r"^(meters|payments|accounts|balances):[A-Za-z0-9_-]{0,255}$(?!\n)")] | None = (
+        None
+    )
 
 
 class Page:
-    """One page of reading: whose, and after which row."""
+    """One page of reading: whose, after which row, and whether Stripe is asked.
 
-    def __init__(self, side: Reader, asker: Asker, after: str, account: str) -> None:
-        self._side, self._asker, self.after, self.account = side, asker, after, account
+    `told`: what Stripe said, by customer; `away`: the word of its first silence, after which it is asked no more.
+    """
+
+    def __init__(self, side: Reader, asker: Asker, after: str, account: str, *, asks: bool = False) -> None:
+        self._side, self._asker, self.after, self.account, self.asks = side, asker, after, account, asks
+        self.told: dict[str, At] = {}
+        self.away: Row | None = None
 
     async def rows(self, name: str, *args: Any) -> list[Row]:
         """The rows of a named read."""
@@ -56,7 +70,7 @@ class LedgerProof:
     ) -> None:
         self._sides, self._policy_of, self._mirrored, self._now_us = sides, policy_of, mirrored, now_us
         self._parts: Mapping[str, Callable[[Page], Awaitable[Found]]] = {
-            "meters": self._meters, "payments": self._payments, "accounts": self._accounts,
+            "meters": self._meters, "payments": self._payments, "accounts": self._accounts, "balances": self._accounts,
         }  # fmt: skip
 
     def endpoints(self) -> list[Endpoint]:
@@ -68,15 +82,17 @@ class LedgerProof:
         if request.account_id is not None:
             await side.get("account", request.account_id, asker)  # or it is refused: there is none
         part, _, after = (request.cursor or "meters:").partition(":")
-        page = Page(side, asker, after, request.account_id or "")
+        page = Page(
+            side, asker, after, request.account_id or "", asks=part == "accounts" and self._mirrored is not None
+        )
         wrong, checked, last = await self._parts[part](page)
-        if wrong:  # something may have been written between two reads
+        if any(each["what"] != NOT_KNOWN for each in wrong):  # something may have been written between two reads
             again, checked, last = await self._parts[part](page)
             known = {_key(each) for each in wrong}
             wrong = [each for each in again if _key(each) in known]
+        part = part if page.away is None else "balances"
         return {
-            "checked": {"meters": 0, "payments": 0, "accounts": 0, "entries": 0, "mirrored": 0, **checked},
-            "wrong": wrong[:MOST_WRONG], "wrong_count": len(wrong),
+            "checked": dict.fromkeys(COUNTS, 0) | checked, "wrong": wrong[:MOST_WRONG], "wrong_count": len(wrong),
             "cursor": f"{part}:{last}" if last is not None else PARTS[part],
         }  # fmt: skip
 
@@ -84,7 +100,7 @@ class LedgerProof:
 
     async def _meters(self, page: Page) -> Found:
         meters = await page.rows("proof_meters", page.after, page.account, METERS)
-        kept = bounded(meters, "windows", ENTRIES)
+        kept = bounded(meters, lambda meter: int(meter["windows"]), ENTRIES)
         names = [meter["meter_id"] for meter in kept]
         entries, evaluations = await entries_by_meter(page, names), await evaluations_by_meter(page, names)
         wrong = [
@@ -129,7 +145,9 @@ class LedgerProof:
 
     async def _accounts(self, page: Page) -> Found:
         accounts = await page.rows("account_page", page.after, page.account, ACCOUNTS)
-        kept = bounded(accounts, "entries", SUMMED)
+        kept = bounded(accounts, lambda account: int(account["entries"]), SUMMED)
+        if page.asks:
+            kept = bounded(kept, lambda account: bool(account["stripe_customer_id"]), ASKED)
         names = [one["account_id"] for one in kept]
         sums = {row["account_id"]: row for row in await page.rows("sums_of_accounts", names)}
         booked = {row["account_id"]: row for row in await page.rows("booked_of_accounts", names)}
@@ -142,40 +160,52 @@ class LedgerProof:
             _wrong(f"payment:{row['payment_id']}", f"it waits for the account {row['account_id']}, which is there")
             for row in vain
         ]  # fmt: skip
-        mirrored = 0
+        counts: Row = {}
         if self._mirrored is not None:
             customers = sorted({one["stripe_customer_id"] for one in kept if one["stripe_customer_id"]})
-            at_stripe, mirrored = await self._at_stripe(page, customers, self._mirrored)
+            at_stripe, counts = await self._at_stripe(page, customers, self._mirrored)
             named = [one["account_id"] for one in kept if one["stripe_customer_id"]]
-            never = await page.rows("never_sent", named)
+            never = await page.rows("never_sent", named, self._now_us() - GRACE_US)
             wrong += at_stripe + [
                 _wrong(f"account:{row['account_id']}", "a credit was never sent to Stripe", key=row["ledger_key"],
                        wanted_minor=row["amount_minor"]) for row in never
             ]  # fmt: skip
         last = names[-1] if names and (len(accounts) == ACCOUNTS or len(kept) < len(accounts)) else None
-        return wrong, {"accounts": len(kept), "mirrored": mirrored}, last
+        return wrong, {"accounts": len(kept), **counts}, last
 
-    async def _at_stripe(self, page: Page, customers: Sequence[str], mirrored: Mirrored) -> tuple[list[Row], int]:
+    async def _at_stripe(self, page: Page, customers: Sequence[str], mirrored: Mirrored) -> tuple[list[Row], Row]:
         """Each credit that is said to be there is, once, and there is no other of ours (B5)."""
-        wrong, count = list[Row](), 0
+        wrong, counts = list[Row](), Counter[str]()
         for customer in customers:
             own = await page.rows("credits_of_customers", [customer])
-            count += len(own)
-            try:
-                there = await mirrored(customer)
-            except Unavailable as error:
-                what = "what Stripe has of it is not known"
-                wrong.append(_wrong(f"customer:{customer}", what, detail=str(error)))
-                own, there = [row for row in own if row["state"] == "failed"], {}
-            wrong += _compared(own, there)
-        return wrong, count
+            there, unknown = await _told(page, customer, mirrored)
+            if there is None:
+                own = [row for row in own if row["state"] == "failed"]
+            counts.update({"not_compared": 1} if there is None else {"mirrored": len(own)})
+            wrong += [*unknown, *_compared(own, there or {})]
+        return wrong, dict(counts)
 
 
-def bounded(rows: Sequence[Row], column: str, most: int) -> Sequence[Row]:
-    """As many of the first as have no more of that than a page may, one at least."""
+async def _told(page: Page, customer: str, mirrored: Mirrored) -> tuple[At | None, list[Row]]:
+    """What Stripe has of a customer, None where that is not known, and the word of it where it is not."""
+    ref = f"customer:{customer}"
+    if not page.asks or page.away is not None:  # a second look has what it said at the first
+        return page.told.get(customer), [page.away] if page.away is not None and page.away["target_ref"] == ref else []
+    try:
+        page.told[customer] = await mirrored(customer)
+        return page.told[customer], []
+    except (Rejected, TooSlow) as error:  # of this customer alone
+        return None, [_wrong(ref, NOT_KNOWN, detail=str(error))]
+    except Unavailable as error:
+        page.away = _wrong(ref, NOT_KNOWN, detail=str(error))
+        return None, [page.away]
+
+
+def bounded(rows: Sequence[Row], weight: Callable[[Row], int], most: int) -> Sequence[Row]:
+    """As many of the first as weigh no more than a page may, one at least."""
     left = most
     for place, row in enumerate(rows):
-        left -= row[column]
+        left -= weight(row)
         if left < 0 and place:
             return rows[:place]
     return rows
@@ -229,7 +259,7 @@ def _account(account: Row, sums: Row, booked: Row) -> Iterator[Row]:
         yield _wrong(ref, f"{sums['strays']} entries name a meter that is another account's, or none")
 
 
-def _compared(own: Sequence[Row], there: Mapping[str, Sequence[tuple[int, str]]]) -> Iterator[Row]:
+def _compared(own: Sequence[Row], there: At) -> Iterator[Row]:
     """What Stripe has of one customer against what the ledger says it has."""
     known = {row["ledger_key"]: row for row in own}
     for key in sorted({*there, *known}):

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from actors.account.mirror import GRACE_US
 from actors.node.state import ssh_endpoint
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.server import HttpServer
@@ -263,7 +264,7 @@ class Runtime:
                 self._kernel.domains,
                 checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
                        self.settings.prices),
-                finders(self._journal, partial(self._read.rows, "given_up")), {"republish": self._republishes.outcome},
+                finders(self._journal, self._given_up), {"republish": self._republishes.outcome},
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
             *LedgerQuestions(sides, exponents).endpoints(), *LedgerProof(slow, policy_of, now_us, mirrored).endpoints(),
@@ -282,6 +283,10 @@ class Runtime:
             ChildSpec(name="violations", run=self._counts.watch_violations),
             ChildSpec(name="refusals", run=partial(self._gatekeeper.audit, engine)),
         ]
+
+    async def _given_up(self, account_id: str) -> list[dict[str, Any]]:
+        """Credits of an account that never came to Stripe, nor are only on their way to who sends them."""
+        return await self._read.rows("given_up", account_id, self._kernel.clock.now_us() - GRACE_US)
 
     def _signed(self, body: bytes, signature: str) -> None:
         """Raise ValueError for what is not signed with one of the configured secrets, of late, by the wall clock."""

@@ -34,7 +34,7 @@ class StripeLink:
         self.steps = StripeSteps(self._mirror, now_us)
 
     async def mirrored(self, customer: str) -> dict[str, list[tuple[int, str]]]:
-        """Ledger key → (minor units, currency) of each credit of that customer; raises `Unavailable`."""
+        """Ledger key → (minor units, currency) of each credit of that customer; raises as `StripeLedger.mirrored`."""
         try:
             async with asyncio.timeout(READ_S):
                 found = await self._ledger.mirrored(customer)

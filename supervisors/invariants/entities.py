@@ -55,7 +55,7 @@ def moved(records: Records) -> Iterator[Violation]:
 
 def deferred(records: Records) -> Iterator[Violation]:
     """An event of Stripe's is deferred only as long as its payment waits (A3)."""
-    waiting = {row["id"] for row in records.actors("payment", "noted")}
+    waiting = {row["id"] for row in records.actors("payment", "noted", "refused")}
     for row in records.of("stripe_events"):
         if row["state"] == "deferred" and row["payment_id"] not in waiting:
             yield Violation("A3", f"stripe_event:{row['event_id']}", "it is deferred, and its payment does not wait")

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from actors.account.mirror import GRACE_US
 from actors.between import RESTORED_BY
 from adapters.simulated.agents import AgentSteps
 from adapters.simulated.bus import BusConnection, SimulatedBus
@@ -221,13 +222,13 @@ class Running:
         await self.core.kernel.aclose()
 
     async def _given_up(self, account_id: str) -> list[dict[str, Any]]:
-        """Credits of an account that never came to Stripe."""
-        tables, found = self.world.database.tables.rows, []
+        """Credits of an account that never came to Stripe, nor are only on their way to who sends them."""
+        tables, found, before_us = self.world.database.tables.rows, [], self.core.kernel.clock.now_us() - GRACE_US
         for entry in tables["ledger_entries"].values():
             row = tables["mirrored_credits"].get((entry["idempotency_key"],), {})
             if entry["account_id"] == account_id and entry["entry_type"] == "credit" and entry["meter_id"]:
                 known = {name: row.get(name) for name in ("customer", "state", "first_us", "generation")}
-                if known["state"] in (None, "failed"):
+                if known["state"] == "failed" or (known["state"] is None and entry["created_us"] < before_us):
                     found.append({
                         **known, "ledger_key": entry["idempotency_key"], "currency": entry["currency"],
                         "amount_minor": row.get("amount_minor", entry["amount_minor"]),

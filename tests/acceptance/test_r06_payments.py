@@ -99,6 +99,9 @@ async def test_a_body_over_1_mib_is_413_and_a_signed_body_that_is_no_event_is_40
     body = b" " * (1 << 20) + b"{}"
     status, _ = await post(world, body, signed(body))
     assert status == 413
+    status, answer = await post(world, b"{}", f"{signed(b'{}')},v1={'0' * 4096}")
+    assert (status, answer["error"]["code"]) == (400, "bad_signature")
+    assert "more than 4096 characters" in answer["error"]["message"]
     for body in (b"{}", b"not json", b'{"id": "evt_x", "type": "payment_intent.succeeded", "data": {"object": {}}}'):
         for way in WAYS.values():
             status, answer = await way(world, body, signed(body))
@@ -140,6 +143,21 @@ async def test_a_payment_in_another_currency_is_a_case_and_no_entry(world: World
     (case,) = await world.rows("SELECT * FROM public_v1.ops_case WHERE target_ref = $1", f"stripe_event:{event_id}")
     assert (case["evidence"]["currency"], case["evidence"]["account_currency"]) == ("jpy", "usd")
     await world.ok("ops.case.resolve", {"case_id": case["case_id"], "reason": "refunded at Stripe"})
+    assert f"stripe_event:{event_id}" not in await open_cases(world, "payment_currency")
+
+
+async def test_what_comes_to_a_refused_payment_waits_until_an_operator_names_its_account(world: World) -> None:
+    event_id, payment, back, yen = new("evt"), new("pi"), new("re"), world.new_name("yen")
+    await world.ok("cmd.account.create", {"account_id": yen, "currency": "jpy"})
+    await deliver(world, "http", intent(event_id, payment, 5000, account="acme", currency="jpy"))
+    returned = refund(new("evt"), payment, back, 700, currency="jpy")
+    await deliver(world, "http", returned)
+    assert [await event_state(world, each) for each in (event_id, returned["id"])] == ["deferred", "deferred"]
+    assert await world.rows("SELECT * FROM public_v1.invariant_violation") == []
+    about = {"payment_id": payment, "account_id": yen, "reason": "their account in yen"}
+    assert (await world.ok("ops.payment.assign", about))["state"] == "credited"
+    keys = (f"topup:{payment}", f"refund:{back}")
+    assert await entries(world, *keys) == dict(zip(keys, (5000, 700), strict=True))
     assert f"stripe_event:{event_id}" not in await open_cases(world, "payment_currency")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from actors.account.mirror import GRACE_US
 from adapters.simulated.stripe_book import API_KEY
 from adapters.simulated.stripe_credits import create_customer
 from adapters.simulated.stripe_faults import FaultKind, StripeFault
@@ -49,6 +50,12 @@ async def world(module_dir: Path, stripe: StripeSimulator) -> AsyncIterator[Worl
 
 async def refunded(world: World, stripe: StripeSimulator, machine: Machine, customer: str = "") -> tuple[str, str, str]:
     """A rental that an operator has ended with a refund: account, customer, ledger key of the credit."""
+    account, customer, allocation_id = await forced(world, stripe, machine, customer)
+    return account, customer, await key_of(world, allocation_id)
+
+
+async def forced(world: World, stripe: StripeSimulator, machine: Machine, customer: str = "") -> tuple[str, str, str]:
+    """A rental that an operator ends with a refund: account, customer, allocation."""
     account = world.new_name("rich")
     customer = customer or create_customer(stripe.book, {}, ())["id"]
     await world.ok("cmd.account.create", {"account_id": account, "currency": "usd", "stripe_customer_id": customer})
@@ -56,9 +63,23 @@ async def refunded(world: World, stripe: StripeSimulator, machine: Machine, cust
     await asyncio.sleep(1.2)
     about = {"allocation_id": allocation_id, "reason_code": "platform_fault", "reason": "the rack is needed"}
     await world.ok("ops.allocation.force_release", about)
+    return account, customer, allocation_id
+
+
+async def key_of(world: World, allocation_id: str) -> str:
+    """The ledger key of its credit, when its node is clean."""
     await world.cleaned(allocation_id)
     (meter,) = await meters(world, allocation_id)
-    return account, customer, f"credit:{meter['meter_id']}:force_platform_fault"
+    return f"credit:{meter['meter_id']}:force_platform_fault"
+
+
+def asked(stripe: StripeSimulator, customer: str, key: str) -> list[tuple[str, int]]:
+    """What was asked of the customer's transactions: method, the key's generation, and status, 0 for none."""
+    path = f"/v1/customers/{customer}/balance_transactions"
+    return [
+        (f"POST{seen.key.removeprefix(key)}" if seen.method == "POST" else seen.method, seen.status)
+        for seen in stripe.book.seen if seen.path == path
+    ]  # fmt: skip
 
 
 def at_stripe(stripe: StripeSimulator, key: str) -> list[int]:
@@ -84,19 +105,35 @@ async def verified(world: World, account: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("fault", [None, "cut", "done_stored_error", "rate_limit", "in_flight", "cut_before"])
+# What goes wrong with the first call → what is asked until the credit is there, and how the run of it ends.
+ON_THE_WAY: dict[FaultKind | None, tuple[list[tuple[str, int]], list[str]]] = {
+    None: ([("POST", 200)], []),
+    "rate_limit": ([("POST", 429), ("POST", 200)], []),  # it stands before the endpoint: nothing can have been done
+    "in_flight": ([("POST", 409), ("GET", 200), ("POST", 200)], []),
+    "cut_before": ([("POST", 0), ("GET", 200), ("POST", 200)], []),
+    "cut": ([("POST", 0), ("GET", 200)], []),  # it was done
+    "done_stored_error": ([("POST", 500), ("GET", 200)], []),
+    "stored_error": (  # comes again under the same key, so that a try is spent and another key is taken
+        [("POST", 500), ("GET", 200), ("POST", 500), ("GET", 200), ("POST#1", 200)], ["recovered"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ON_THE_WAY)
 async def test_a_credit_comes_to_stripe_once_whatever_happens_on_the_way(
     world: World, stripe: StripeSimulator, machine: Machine, fault: FaultKind | None
 ) -> None:
     if fault is not None:
         stripe.book.faults.add(StripeFault(kind=fault, match=CREDITS))
-    account, _, key = await refunded(world, stripe, machine)
+    account, customer, key = await refunded(world, stripe, machine)
     await mirrored(world, key)
+    requests, outcomes = ON_THE_WAY[fault]
+    assert asked(stripe, customer, key) == requests
     assert at_stripe(stripe, key) == [-await amount(world, key)]
     found = await verified(world, account)
     assert found["valid"], found
     assert found["checked"]["mirrored"] == 1
-    assert [run.outcome for run in await runs(world, f"account:{account}", "R06")] in ([], ["recovered"])
+    assert [run.outcome for run in await runs(world, f"account:{account}", "R06")] == outcomes
 
 
 async def test_while_stripe_cannot_be_reached_no_try_is_spent(
@@ -140,13 +177,47 @@ async def test_what_stripe_refuses_is_a_case_and_is_sent_again_by_an_operators_w
 async def test_a_kill_between_intent_and_reply_makes_no_second_credit(
     world: World, stripe: StripeSimulator, machine: Machine
 ) -> None:
-    stripe.book.faults.add(StripeFault(kind="delay", seconds=0.5, match=CREDITS))
-    _, _, key = await refunded(world, stripe, machine)
-    await asyncio.sleep(0.1)
+    stripe.book.faults.add(StripeFault(kind="delay", seconds=3.0, match=CREDITS))
+    before = set(stripe.book.keys.kept)
+    _, customer, allocation_id = await forced(world, stripe, machine)
+
+    async def under_way() -> bool:
+        return bool(stripe.book.keys.kept.keys() - before)
+
+    await until(under_way, "Stripe has heard of the credit")
     world.kill()
+    (sent,) = stripe.book.keys.kept.keys() - before
+    assert (stripe.book.keys.kept[sent].reply, asked(stripe, customer, sent)) == (None, []), "it has answered already"
     await world.restart()
+    key = await key_of(world, allocation_id)
+    assert key == sent
     await mirrored(world, key)
     assert len(at_stripe(stripe, key)) == 1
+    assert ("POST", 200) in asked(stripe, customer, key)
+
+
+async def test_a_credit_that_was_never_sent_is_sent_by_an_operators_word_unless_it_is_only_on_its_way(
+    world: World, stripe: StripeSimulator, machine: Machine
+) -> None:
+    account, _, key = await refunded(world, stripe, machine)
+    await mirrored(world, key)
+    # given that nobody knows that it was sent
+    other = await world.superuser()
+    await other.execute("SET session_replication_role = replica")
+    await other.execute("DELETE FROM mirrored_credits WHERE ledger_key = $1", key)
+    world.planted.add(("mirrored_credits", key))
+    again = {"account_id": account, "reason": "the mirror is on now"}
+    assert "never" not in str(await all_wrong(world, account))
+    await world.refused("ops.account.retry_mirror", again, "illegal_transition")
+    # when it was posted longer ago
+    earlier = "UPDATE ledger_entries SET created_us = created_us - $2::bigint WHERE idempotency_key = $1"
+    await other.execute(earlier, key, GRACE_US)
+    assert "a credit was never sent to Stripe" in [each["what"] for each in await all_wrong(world, account)]
+    await world.ok("ops.account.retry_mirror", again)
+    await mirrored(world, key)
+    assert len(at_stripe(stripe, key)) == 1
+    await other.execute(earlier, key, -GRACE_US)  # as it was
+    await other.close()
 
 
 async def test_the_ledger_is_proved_and_what_was_changed_by_hand_is_named(

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.allocation.messages import ReleaseAllocation, RetryCleanup
+from actors.allocation.messages import PostWindow, ReleaseAllocation, RetryCleanup
 from actors.node.messages import QuarantineNode, RetireNode, SshAddress, UpdateNode
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
@@ -109,6 +109,27 @@ async def test_the_customer_of_a_machine_that_moves_is_told_the_truth(book: Book
     # and once: the same address again is no news
     (again,) = await move(book)
     assert (again.rows, again.spawned) == ([], [])
+
+
+# --- windows ---------------------------------------------------------------------------------------------
+
+
+async def test_a_meter_that_has_stopped_has_no_next_window(book: Book) -> None:
+    allocation_id, _ = await rented(book)
+    known, hour_us = book.state("allocation", allocation_id), 3_600_000_000
+    meter_id, first_us = known.billing.meter_id, known.rental.activated_us - known.rental.activated_us % hour_us
+    before = PostWindow(
+        meter_id=meter_id, window_start_us=first_us - hour_us, amount_minor=0, delivery_id="d", reason="r"
+    )
+    book.now_us += 3 * hour_us
+    running = await book.command("allocation", allocation_id, before, caller="operator:ada")
+    await release(book, allocation_id)
+    book.now_us += 3 * hour_us
+    stopped = await book.command("allocation", allocation_id, before, caller="operator:ada")
+    refusals = [turn.declined for turn in (running, stopped)]
+    assert [refused.code for refused in refusals if refused is not None] == ["window_not_due"] * 2
+    due, none = [refused.details["due"] for refused in refusals if refused is not None]
+    assert (due["window_start_us"], none) == (first_us, None)
 
 
 # --- lock-out --------------------------------------------------------------------------------------------

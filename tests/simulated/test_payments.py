@@ -13,7 +13,7 @@ from actors.payment import kind
 from amends.values.errors import Rejected
 from supervisors.invariants import committed
 from supervisors.simulation.events import Event, dispute, event, intent, refund, session
-from supervisors.simulation.world import Running, World
+from supervisors.simulation.world import Refused, Running, World
 from tests.simulated.sweep import records_of
 
 
@@ -184,8 +184,112 @@ def test_another_currency_than_the_accounts_is_a_case_and_no_entry() -> None:
     ))  # fmt: skip
     assert ledger(world) == {}
     assert cases(world) == [("payment_currency", "stripe_event:evt_1")]
-    assert states(world) == {"evt_1": "ignored", "evt_2": "ignored"}
+    assert states(world) == {"evt_1": "deferred", "evt_2": "deferred"}
     assert records(world) == ["stripe_event:evt_1"]
+
+
+REFUSED = (
+    intent("evt_i", "pi_1", 5000, account="acme", currency="jpy"),
+    dispute("evt_d", "pi_1", 300, "created", currency="jpy"),
+    refund("evt_r", "pi_1", "re_1", 1000, currency="jpy"),
+    refund("evt_f", "pi_1", "re_1", 1000, kind="failed", status="failed", currency="jpy"),
+    dispute("evt_w", "pi_1", 300, "funds_withdrawn", currency="jpy"),
+    session("evt_s", "pi_1", 5000, account="late", currency="jpy"),
+)
+MOVED = {"topup:pi_1": 5000, "refund:re_1": 1000, "refund_failed:re_1": 1000, "refund:txn_out_pi_1": 300}
+
+
+async def assign(running: Running, account: str, key: str = "assign") -> None:
+    await running.ask("ops.payment.assign", key, payment_id="pi_1", account_id=account, reason="she wrote")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_comes_to_a_refused_payment_is_booked_when_an_operator_names_its_account(seed: int) -> None:
+    said = list(REFUSED)
+    random.Random(seed).shuffle(said)
+
+    async def tell(running: Running) -> None:
+        await running.account("yen", currency="jpy")
+        for each in said:
+            await running.deliver(each)
+        assert running.state("payment", "pi_1") == "refused"
+        assert ledger(running.world) == {}
+        assert cases(running.world) == [
+            ("payment_currency", "stripe_event:evt_i"), ("payment_dispute", "stripe_event:evt_d"),
+        ]  # fmt: skip
+        with pytest.raises(Refused, match="the account in usd"):
+            await assign(running, "acme", "wrong")
+        await assign(running, "yen")
+
+    world = run(tell)
+    assert ledger(world) == MOVED
+    assert world.balances() == {"yen": 4700}
+    assert cases(world) == [("payment_dispute", "stripe_event:evt_d")]
+    first = next(each["id"] for each in said if each["id"] in ("evt_r", "evt_f"))
+    failed = "applied" if first == "evt_r" else "ignored"  # of a refund that was not booked it is only remembered
+    applied = dict.fromkeys(("evt_i", "evt_d", "evt_r", "evt_w"), "applied")
+    assert states(world) == {**applied, "evt_f": failed, "evt_s": "duplicate"}
+
+
+def test_what_comes_to_a_refused_payment_is_booked_when_another_account_that_it_names_appears() -> None:
+    async def tell(running: Running) -> None:
+        await deliver(*REFUSED)(running)
+        await running.account("late", currency="jpy")
+        await running.until(lambda: len(ledger(running.world)) == len(MOVED))
+
+    world = run(tell)
+    assert (ledger(world), world.balances()) == (MOVED, {"late": 4700})
+
+
+def test_what_names_the_account_that_cannot_have_it_contradicts_no_operator_later() -> None:
+    async def tell(running: Running) -> None:
+        await running.deliver(intent("evt_i", "pi_1", 500, account="late", currency="jpy"))
+        await running.deliver(session("evt_s", "pi_1", 500, account="late", currency="jpy"))
+        await running.account("late")
+        await running.until(lambda: running.state("payment", "pi_1") == "refused")
+        await running.account("yen", currency="jpy")
+        await assign(running, "yen")
+
+    world = run(tell)
+    assert (world.balances(), cases(world)) == ({"yen": 500}, [])
+
+
+def test_an_account_of_another_currency_than_the_refused_payment_changes_nothing() -> None:
+    async def tell(running: Running) -> None:
+        await deliver(*REFUSED)(running)
+        await running.account("late", currency="eur")
+
+    world = run(tell)
+    assert ledger(world) == {}
+    assert ("payment_currency", "stripe_event:evt_i") in cases(world)
+
+
+@pytest.mark.parametrize("first", [
+    intent("evt_i", "pi_1", 5000, account="nobody"), intent("evt_i", "pi_1", 5000, account="acme", currency="jpy"),
+], ids=["of an unknown account", "of another currency"])  # fmt: skip
+def test_news_of_a_payment_that_a_person_has_settled_in_another_way_is_ignored(
+    first: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind, "PATIENCE_US", 1_000_000)
+    news = (
+        session("evt_s", "pi_1", 5000, account="acme"), session("evt_n", "pi_1", 5000, account="nobody"),
+        session("evt_c", "pi_1", 5000, account="acme", currency="jpy"), refund("evt_r", "pi_1", "re_1", 1000),
+        refund("evt_f", "pi_1", "re_1", 1000, kind="failed", status="failed"), dispute("evt_d", "pi_1", 300, "created"),
+        dispute("evt_w", "pi_1", 300, "funds_withdrawn"), dispute("evt_b", "pi_1", 300, "funds_reinstated"),
+    )  # fmt: skip
+
+    async def tell(running: Running) -> None:
+        rows = running.world.database.tables.rows["ops_case"]
+        await deliver(first)(running)
+        await running.until(lambda: bool(rows))
+        (case,) = rows.values()
+        await running.ask("ops.case.resolve", "resolve", case_id=case["case_id"], reason="paid back at Stripe")
+        assert running.state("payment", "pi_1") == "ignored"
+        await deliver(*news)(running)
+
+    world = run(tell)
+    assert (ledger(world), cases(world)) == ({}, [])
+    assert states(world) == dict.fromkeys([each["id"] for each in (first, *news)], "ignored")
 
 
 @pytest.mark.parametrize("body", [

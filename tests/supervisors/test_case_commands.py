@@ -169,6 +169,11 @@ def stripe_says(*events: dict[str, Any], timer: bool = False) -> Scene:
     return scene
 
 
+async def payment_currency(book: Book) -> None:
+    await book.command("account", "yen", CreateAccount(account_id="yen", currency="jpy"))
+    await stripe_says(intent("evt_1", "pi_1", 5, account="yen"))(book)
+
+
 async def stripe_mirror_failed(book: Book) -> None:
     await book.command("account", "mirrored", CreateAccount(
         account_id="mirrored", currency="usd", stripe_customer_id="cus_1"))  # fmt: skip
@@ -228,7 +233,7 @@ SCENES: dict[str, Scene] = {
     "detach_failed": detach_failed,
     "billing_conflict": billing_conflict,
     "deferred_payment": stripe_says(intent("evt_1", "pi_1", 5, account="late", customer="cus_9"), timer=True),
-    "payment_currency": stripe_says(intent("evt_1", "pi_1", 5, account="acct1", currency="jpy")),
+    "payment_currency": payment_currency,
     "payment_dispute": stripe_says(intent("evt_1", "pi_1", 5, account="acct1"), dispute("evt_2", "pi_1", 5, "created")),
     "stripe_mirror_failed": stripe_mirror_failed,
     "cleanup_exhausted": cleanup_exhausted,

@@ -8,7 +8,7 @@ import pytest
 from amends.ports.reading import ANYBODY, Asker
 from amends.runtime.identity import Identity
 from amends.values.errors import Rejected
-from supervisors.api.ledger import LedgerExplain, LedgerQuestions
+from supervisors.api.ledger import NO_EXPONENTS, LedgerExplain, LedgerQuestions
 from supervisors.api.sides import Sides
 from supervisors.policy_file import BUILT_IN, built_in
 
@@ -70,8 +70,10 @@ class Book:
         raise AssertionError("no column is asked for")
 
 
-async def ask(book: Book, key: str | None = None, identity: Identity = OWN) -> dict[str, Any]:
-    (endpoint,) = LedgerQuestions(Sides(book, book)).endpoints()
+async def ask(
+    book: Book, key: str | None = None, identity: Identity = OWN, exponents: Mapping[str, int] = NO_EXPONENTS
+) -> dict[str, Any]:
+    (endpoint,) = LedgerQuestions(Sides(book, book), exponents).endpoints()
     assert (endpoint.subject, endpoint.role) == ("qry.ledger_entry.explain", "reader")
     assert endpoint.answer is not None
     return await endpoint.answer(LedgerExplain(idempotency_key=key or str(book.entry["idempotency_key"])), identity)
@@ -88,6 +90,16 @@ async def test_an_entry_of_a_stop_has_its_evaluation_rule_policy_and_traces() ->
     assert (found["policy"]["version"], found["policy"]["sha256"]) == (POLICY.version, POLICY.sha256)
     assert found["traces"] == {"allocation": "t0", "evaluation": "t1"}
     assert found["formula"][-1] == f"C({STOP_US}) − C({START_US}) = 188"
+
+
+async def test_an_entry_is_shown_by_the_digits_of_the_policy_that_it_was_charged_under() -> None:
+    meant = await ask(Book(WINDOW, 188), exponents={"usd": 0})
+    assert (meant["minor_unit_exponent"], POLICY.minor_unit_exponent) == (2, 2)
+    book = Book(WINDOW, 188)
+    book.documents = []
+    assert (await ask(book, exponents={"usd": 0}))["minor_unit_exponent"] is None, "nobody knows which it was"
+    paid = await ask(Book("topup:pi_1", 5000, meter_id=None), exponents={"usd": 3})
+    assert paid["minor_unit_exponent"] == 3
 
 
 async def test_an_entry_that_has_another_amount_is_told() -> None:

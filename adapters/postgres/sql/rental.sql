@@ -47,12 +47,13 @@ SELECT payment.*, coalesce((
 FROM public_v1.payment AS payment WHERE payment.account_id = $1 AND payment.booked ? $2;
 
 -- name: given_up
--- Credits of an account that never came to Stripe, the first of them: given up, or (without a state) never sent.
+-- Credits of an account that never came to Stripe, the first of them: given up, or (without a state) never sent though
+-- they were posted before an instant: one that is younger may be on its way to who sends it.
 SELECT entry.idempotency_key AS ledger_key, coalesce(mirror.amount_minor, entry.amount_minor) AS amount_minor,
     entry.currency, mirror.customer, mirror.state, mirror.first_us, mirror.generation
 FROM ledger_entries AS entry LEFT JOIN mirrored_credits AS mirror ON mirror.ledger_key = entry.idempotency_key
 WHERE entry.account_id = $1 AND entry.entry_type = 'credit' AND entry.meter_id IS NOT NULL AND entry.amount_minor > 0
-  AND (mirror.state IS NULL OR mirror.state = 'failed')
+  AND (mirror.state = 'failed' OR (mirror.state IS NULL AND entry.created_us < $2))
 ORDER BY mirror.state NULLS LAST, entry.idempotency_key LIMIT 800;
 
 -- name: proof_meters
@@ -98,11 +99,12 @@ WHERE payment.ended_state = 'credited' AND payment.payment_id > $1
   AND ($2 = '' OR payment.account_id = $2) ORDER BY payment.payment_id LIMIT $3;
 
 -- name: waiting_in_vain
--- Payments that wait for an account which is there, since before an instant.
+-- Payments that wait for an account which is there (of their currency, once refused), since before an instant.
 SELECT DISTINCT payment.payment_id, account.account_id
 FROM payments AS payment CROSS JOIN LATERAL jsonb_array_elements(coalesce(payment.body -> 'waiting', '[]')) AS said
 JOIN accounts AS account ON account.account_id = said ->> 'account_id'
-WHERE payment.state = 'noted' AND said ->> 'what' = 'paid' AND account.account_id = ANY ($1::text[])
+WHERE (payment.state = 'noted' OR (payment.state = 'refused' AND said ->> 'currency' = account.body ->> 'currency'))
+  AND said ->> 'what' = 'paid' AND account.account_id = ANY ($1::text[])
   AND (account.body ->> 'created_us')::bigint < $2 AND (payment.body ->> 'since_us')::bigint < $2;
 
 -- name: account_page
@@ -140,9 +142,10 @@ FROM mirrored_credits AS mirror LEFT JOIN ledger_entries AS entry ON entry.idemp
 WHERE mirror.customer = ANY ($1::text[]);
 
 -- name: never_sent
--- Credits of these accounts that were never sent to Stripe, though they have a customer there.
+-- Credits of these accounts that were never sent to Stripe though they were posted before an instant, and though they
+-- have a customer there.
 SELECT entry.account_id, entry.idempotency_key AS ledger_key, entry.amount_minor
 FROM ledger_entries AS entry
 WHERE entry.account_id = ANY ($1::text[]) AND entry.entry_type = 'credit' AND entry.meter_id IS NOT NULL
-  AND entry.amount_minor > 0
+  AND entry.amount_minor > 0 AND entry.created_us < $2
   AND NOT EXISTS (SELECT FROM mirrored_credits WHERE mirrored_credits.ledger_key = entry.idempotency_key);

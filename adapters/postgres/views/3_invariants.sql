@@ -199,7 +199,7 @@ UNION ALL
 -- A3: an event of Stripe's is deferred only as long as its payment waits.
 SELECT 'A3', 'stripe_event:' || event_id, jsonb_build_object('what', 'it is deferred, and its payment does not wait')
 FROM stripe_events LEFT JOIN payments ON payments.payment_id = stripe_events.payment_id
-WHERE stripe_events.state = 'deferred' AND payments.state IS DISTINCT FROM 'noted'
+WHERE stripe_events.state = 'deferred' AND coalesce(payments.state, '') NOT IN ('noted', 'refused')
 UNION ALL
 -- B3: one debit a window.
 SELECT 'B3', 'meter:' || meter_id || '/window:' || window_start_us,

@@ -66,7 +66,7 @@ class Unavailable(Exception):
 
 
 class TooSlow(Unavailable):
-    """The database is there, and what it was asked takes longer than it may."""
+    """The part is there, and what it was asked takes longer than it may, or is more."""
 
 
 class Bug(Exception):

@@ -73,6 +73,33 @@ def test_a_dispute_is_booked_by_its_own_transaction_and_in_its_currency() -> Non
     assert read(body).ref == "txn_old"
 
 
+GONE, BACK = {"id": "txn_gone", "amount": -900, "currency": "usd"}, {"id": "txn_back", "amount": 900, "currency": "usd"}
+
+
+@pytest.mark.parametrize("older", [None, "txn_older"])
+@pytest.mark.parametrize(("kind", "told"), [
+    ("funds_reinstated", [GONE]), ("funds_withdrawn", [BACK]), ("funds_withdrawn", [{**GONE, "amount": 0}]),
+    ("funds_reinstated", ["txn_a", GONE]), ("funds_reinstated", [GONE, "txn_b"]),
+])  # fmt: skip
+def test_which_transaction_moved_is_not_guessed_by_its_place_where_amounts_are_told(
+    kind: str, told: list[Any], older: str | None
+) -> None:
+    body = dispute("evt_1", "pi_1", 900, kind)
+    body["data"]["object"] |= {"balance_transactions": told, "balance_transaction": older}
+    with pytest.raises(Rejected, match="names no transaction to book"):
+        read(body)
+
+
+@pytest.mark.parametrize(("kind", "moved"), [("funds_withdrawn", "txn_a"), ("funds_reinstated", "txn_b")])
+@pytest.mark.parametrize("told", [["txn_a", "txn_b"], [{"id": "txn_a"}, {"id": "txn_b"}], [{"id": "txn_a"}, "txn_b"]])
+def test_of_transactions_that_are_ids_alone_the_first_went_and_the_last_came_back(
+    kind: str, moved: str, told: list[Any]
+) -> None:
+    body = dispute("evt_1", "pi_1", 900, kind)
+    body["data"]["object"] |= {"balance_transactions": told}
+    assert (read(body).ref, read(body).amount_minor) == (moved, 900)
+
+
 def test_references_may_be_expanded_objects() -> None:
     body = session("evt_1", "pi_1", 5)
     body["data"]["object"] |= {"payment_intent": {"id": "pi_1", "amount": 5}, "customer": {"id": "cus_1", "email": "x"}}

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from adapters.http.answers import json_answer
 from adapters.http.metrics import prometheus_text
-from adapters.http.server import OPERATOR, HttpServer
+from adapters.http.server import MAX_HEADER, OPERATOR, HttpServer
+from adapters.http.stripe import stripe_routes
 from amends.values.errors import BadConfiguration, Unavailable
 from tests.patience import PATIENCE_S
 
@@ -60,6 +61,27 @@ async def get(server: HttpServer, path: str, headers: Mapping[str, str] | None =
     async with aiohttp.ClientSession() as session, session.get(server.url + path, headers=headers or {}) as answer:
         kind = answer.content_type
         return answer.status, await (answer.json() if kind == "application/json" else answer.text()), kind
+
+
+async def test_a_header_is_taken_whole_or_refused_with_the_bound_that_it_is_beyond() -> None:
+    taken, answers = list[str](), list[tuple[int, bool]]()
+
+    async def take(body: bytes, signature: str, way: str) -> dict[str, Any]:
+        taken.append(signature)
+        return {"duplicate": False}
+
+    server = HttpServer(
+        "127.0.0.1:0", checks=dict, metrics=list, authorise=lambda token: None, routes=stripe_routes(take)
+    )
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        for size in (MAX_HEADER, MAX_HEADER + 1):
+            headers = {"Stripe-Signature": "v" * size}
+            async with session.post(f"{server.url}/stripe/webhook", data=b"{}", headers=headers) as answer:
+                answers.append((answer.status, f"more than {MAX_HEADER} bytes" in await answer.text()))
+    await server.stop()
+    assert taken == ["v" * MAX_HEADER], "the other one is refused, and none is cut"
+    assert answers == [(200, False), (400, True)]
 
 
 async def test_health_is_of_the_process_and_readiness_of_its_parts(server: HttpServer, behind: Behind) -> None:

@@ -10,7 +10,7 @@ from adapters.simulated.stripe_server import StripeSimulator
 from adapters.stripe.api import StripeApi
 from adapters.stripe.ledger import Mirrored, StripeLedger
 from adapters.stripe.outcomes import outcome_of
-from amends.values.errors import Unavailable
+from amends.values.errors import Rejected, TooSlow, Unavailable
 
 
 def credit(simulator: StripeSimulator, customer: str, amount: int, metadata: dict[str, str]) -> str:
@@ -29,14 +29,14 @@ async def test_what_is_ours_is_read_by_ledger_key_and_a_double_is_seen(simulator
     assert len(found) == 150
     assert found["k1"] == [Mirrored(ours[0], 1, "usd")]
     assert found["k7"] == [Mirrored(again, 7, "usd"), Mirrored(ours[6], 7, "usd")]
-    with pytest.raises(Unavailable, match="more than 100 balance transactions"):
+    with pytest.raises(TooSlow, match="more than 100 balance transactions"):
         await StripeLedger(api, max_pages=1).mirrored(customer)
     await api.close()
 
 
 async def test_who_cannot_be_asked_is_unavailable_and_no_key_is_told(simulator: StripeSimulator) -> None:
     api = StripeApi(API_KEY, api_base=simulator.url + "/")
-    with pytest.raises(Unavailable, match="No such customer: 'cus_nobody'"):
+    with pytest.raises(Rejected, match="No such customer: 'cus_nobody'"):  # it can be asked of others
         await StripeLedger(api).mirrored("cus_nobody")
     simulator.book.faults.add(StripeFault("error"))
     with pytest.raises(Unavailable, match="An unknown error"):
