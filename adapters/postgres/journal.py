@@ -4,20 +4,20 @@ A lost reply to COMMIT is settled by reading the head back: it tells exactly whe
 call is ever cancelled; after an exception that leaves doubt the connection is cut and made anew. Reading is `Stored`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
 from msgspec import Struct
-from msgspec.structs import astuple
 
+from adapters.postgres.committing import CALL, HEAD, Batches, blame_of
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.statements import statement
 from adapters.postgres.stored import Stored
 from amends.domain.domain import Domain, rows_of
-from amends.ports.journal import Commit, Head, StateWrite
-from amends.values.errors import CONSUMED, REQUIREMENT, Fenced, Refused, Unavailable
-from amends.values.records import AuditRow, MessageRow
+from amends.ports.journal import Commit, Head
+from amends.values.errors import Fenced, TurnFailed, Unavailable
+from amends.values.records import MessageRow
 from amends.values.tables import table_of
 
 
@@ -32,7 +32,7 @@ class PostgresJournal(Stored):
         self, dsn: str, epoch: int, tables: Mapping[str, str], rows: Sequence[type[Struct]], *, role: str = ""
     ) -> None:
         super().__init__(dsn, epoch, tables, role)
-        self._order = {row: place for place, row in enumerate(rows)}
+        self._rows, self._batches = rows, Batches(tables, rows)
         self._writer: asyncpg.Connection[Any] | None = None
         self._doubt: Commit | None = None
 
@@ -56,22 +56,14 @@ class PostgresJournal(Stored):
         if self._doubt is not None and await self._was_committed(commit):
             return
         connection = await self._writing()
+        self._doubt = commit  # a reply that is lost leaves it
         try:
-            async with connection.transaction():
-                await self._write(connection, commit)
-                # From here the COMMIT is sent: a lost reply leaves doubt.
-                self._doubt = commit
-        except (Fenced, Refused):
-            self._doubt = None
-            raise
-        except Unavailable:
-            connection.terminate()
-            raise
+            await connection.execute(CALL, *self._batches.arguments(commit))
         except Exception as error:
-            blame = classify(error)
+            blame = _blame(error)
             if isinstance(blame, Unavailable):
                 connection.terminate()
-                if self._doubt is not None and await self._was_committed(commit):
+                if await self._was_committed(commit):
                     return
             else:
                 self._doubt = None
@@ -98,56 +90,22 @@ class PostgresJournal(Stored):
             raise Fenced("the journal's head is neither before nor after the batch in doubt")
         return False
 
-    async def _write(self, connection: "asyncpg.Connection[Any]", commit: Commit) -> None:
-        after, before = commit.after, commit.before
-        try:
-            moved = await connection.execute(
-                statement("advance_head"), after.seq, after.audit_seq, after.hash, _newest_us(commit), before.epoch,
-                before.seq, after.digest, before.digest, commit.leaves,
-            )  # fmt: skip
-        except asyncpg.LockNotAvailableError as error:
-            raise Unavailable("another session holds the journal's head") from error  # no turn is to blame
-        if _count(moved) != 1:
-            raise Fenced(f"the journal has moved on: epoch {before.epoch}, sequence {before.seq} is not its head")
-        await self._check(connection, commit)
-        if commit.consumed:
-            gone = await connection.execute(statement("consume"), commit.consumed)
-            if _count(gone) != len(commit.consumed):
-                raise Refused(CONSUMED, "a message of the batch was taken in before")
-        for table, writes in self._by_table(commit.states).items():
-            done = await connection.execute(statement(f"state_{table}"), *_columns(_state_rows(table, writes)))
-            if _count(done) != len(writes):
-                raise Refused("version", f"{table}: a row has another version than the one decided on")
-        for row in sorted(commit.rows, key=self._order.__getitem__):
-            written = commit.rows[row]
-            name = table_of(row).statement
-            await connection.execute(statement(name), *_columns((*astuple(each), seq) for each, seq in written))
-
-    async def _check(self, connection: "asyncpg.Connection[Any]", commit: Commit) -> None:
-        """What the turns require of other entities holds, and stays so until the commit is done."""
-        wanted: dict[str, set[tuple[Any, ...]]] = {}
-        for kind, identifier, states, epoch in commit.requires:
-            wanted.setdefault(self._tables[kind], set()).add((kind, identifier, ",".join(states), epoch))
-        for table, rows in wanted.items():
-            if len(await connection.fetch(statement(f"require_{table}"), *_columns(rows))) != len(rows):
-                raise Refused(REQUIREMENT, f"{table}: what the turn requires of another entity does not hold")
-
-    def _by_table(self, states: Iterable[StateWrite]) -> dict[str, list[StateWrite]]:
-        grouped: dict[str, list[StateWrite]] = {}
-        for write in states:
-            grouped.setdefault(self._tables[write.kind], []).append(write)
-        return grouped
-
     async def _writing(self) -> "asyncpg.Connection[Any]":
         if self._writer is None or self._writer.is_closed():
-            self._writer = await connect(self._dsn, epoch=self._epoch, by_key=True, role=self._role)
+            made = await connect(self._dsn, epoch=self._epoch, by_key=True, role=self._role)
+            try:
+                await made.execute(self._batches.function)
+            except Exception as error:
+                made.terminate()
+                raise Unavailable(f"Postgres: {classify(error)}") from error
+            self._writer = made
         return self._writer
 
     async def closed(self) -> dict[str, str]:
         """See `Journal.closed`."""
         shut = {row["name"] for row in await self._reader.ask("closed_tables")}
         kinds = {kind: table for kind, table in self._tables.items() if table in shut}
-        rows = {table_of(row).name for row in self._order} | {table_of(MessageRow).name}
+        rows = {table_of(row).name for row in self._rows} | {table_of(MessageRow).name}
         return kinds | {name: name for name in rows & shut}
 
     async def aclose(self) -> None:
@@ -162,21 +120,10 @@ def journal_of(dsn: str, epoch: int, domains: Sequence[Domain], *, role: str = "
     return PostgresJournal(dsn, epoch, tables, rows_of(domains), role=role)
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True))
-
-
-def _state_rows(table: str, writes: list[StateWrite]) -> Iterable[tuple[Any, ...]]:
-    if table == "actors":
-        return (astuple(write) for write in writes)
-    return (astuple(write)[1:] for write in writes)
-
-
-def _count(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
-
-
-def _newest_us(commit: Commit) -> int:
-    """The newest time in the batch: the high-water mark of the clock."""
-    audits = (row for row, _ in commit.rows.get(AuditRow, ()))
-    return max((row.at_us for row in audits if isinstance(row, AuditRow)), default=0)
+def _blame(error: Exception) -> TurnFailed | Fenced | Unavailable:
+    if isinstance(error, asyncpg.PostgresError):
+        if own := blame_of(error):
+            return own
+        if isinstance(error, asyncpg.LockNotAvailableError) and HEAD in (error.context or ""):
+            return Unavailable("another session holds the journal's head")  # no turn is to blame
+    return classify(error)

@@ -51,6 +51,7 @@ async def runtime_role(connection: "asyncpg.Connection[Any]") -> str:
         if not facts["member"]:
             await connection.execute(f"GRANT {quoted} TO {facts['owner']}")
         async with connection.transaction():
+            await connection.execute(f"GRANT TEMPORARY ON DATABASE {facts['database']} TO {quoted}")
             for line in _grants(quoted, facts["schema"]):
                 await connection.execute(line)
             await connection.execute(f"SET LOCAL ROLE {quoted}")

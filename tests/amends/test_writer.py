@@ -1,7 +1,7 @@
 """The journal writer: one commit for many, a refused or locked turn alone, an unreachable database waited for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,9 +27,11 @@ class Memory:
         self.away = self.lost = 0
         self.shut: dict[str, str] = {}
         self.asked = 0
+        self.gate = asyncio.Semaphore(1_000_000)  # so many commits may be done
 
     async def commit(self, commit: Commit) -> None:
         self.asked += 1
+        await self.gate.acquire()
         await asyncio.sleep(0)
         if self.away:
             self.away -= 1
@@ -83,11 +85,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(holds: bool = True) -> AsyncIterator[Bench]:
+async def bench(holds: Callable[[Bench], bool] = lambda it: True) -> AsyncIterator[Bench]:
     journal: Any = Memory()
-    writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds, lambda: 0)
-    task = asyncio.create_task(writer.run())
-    yield Bench(journal, writer)
+    writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds(it), lambda: 0)
+    task, it = asyncio.create_task(writer.run()), Bench(journal, writer)
+    yield it
     task.cancel()
     await asyncio.wait({task})
 
@@ -102,6 +104,37 @@ async def test_turns_that_wait_share_one_commit() -> None:
         await it.wait(*NAMES)
         assert it.journal.commits == [NAMES]
         assert it.writer.head.seq == 200
+
+
+async def at_the_database(it: Bench, commits: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while it.journal.asked < commits:
+            await asyncio.sleep(0.001)
+
+
+async def test_what_follows_a_commit_is_carried_out_while_the_next_one_is_at_the_database() -> None:
+    async with bench() as it:
+        it.journal.gate = asyncio.Semaphore(0)
+        it.submit("t0")
+        await at_the_database(it, 1)
+        it.submit("t1")
+        it.journal.gate.release()
+        await it.wait("t0")
+        assert (it.journal.asked, list(it.ended)) == (2, ["t0"])
+        it.journal.gate.release()
+        await it.wait("t1")
+
+
+async def test_a_turn_that_requires_another_is_judged_once_all_is_carried_out() -> None:
+    async with bench(lambda it: "t0" in it.ended) as it:
+        it.journal.gate = asyncio.Semaphore(0)
+        it.submit("t0")
+        await at_the_database(it, 1)
+        it.submit("t1", [("thing", "t0", ("on",), None)])
+        for _ in range(2):
+            it.journal.gate.release()
+        await it.wait("t0", "t1")
+        assert it.ended == {"t0": None, "t1": None}
 
 
 async def test_a_refused_turn_fails_alone() -> None:
@@ -140,7 +173,7 @@ async def test_while_the_database_is_away_nothing_fails_and_nothing_is_lost() ->
 
 
 async def test_a_requirement_that_no_longer_holds_refuses_its_turn_alone() -> None:
-    async with bench(holds=False) as it:
+    async with bench(lambda it: False) as it:
         it.submit("free")
         it.submit("bound", [("node", "n1", ("ready",), 1)])
         await it.wait("free", "bound")

@@ -6,9 +6,12 @@ INSERT INTO command (
     caller, subject, request_id, trace_id, span_id, parent_span_id, entity, http, error_code, received_us,
     replied_us, epoch, link, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::text[],
-    $10::bigint[], $11::bigint[], $12::bigint[], $13::text[], $14::bigint[]
+SELECT
+    caller, subject, request_id, trace_id, span_id, parent_span_id, entity, http, error_code, received_us,
+    replied_us, epoch, link, jseq
+FROM json_to_recordset($1::json) AS row (
+    caller text, subject text, request_id text, trace_id text, span_id text, parent_span_id text, entity text,
+    http bigint, error_code text, received_us bigint, replied_us bigint, epoch bigint, link text, jseq bigint
 );
 
 -- name: write_command_reply
@@ -16,9 +19,11 @@ SELECT * FROM unnest(
 INSERT INTO command_reply (
     caller, key, body_hash, request_id, trace_id, span_id, http, reply, received_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::bigint[],
-    $10::bigint[]
+SELECT
+    caller, key, body_hash, request_id, trace_id, span_id, http, reply, received_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    caller text, key text, body_hash text, request_id text, trace_id text, span_id text, http bigint, reply text,
+    received_us bigint, jseq bigint
 );
 
 -- name: write_step
@@ -31,13 +36,10 @@ SELECT
     step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
     ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq,
     CASE WHEN ended_us IS NULL THEN 0 ELSE amends_month() END
-FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::text[], $16::text[], $17::bigint[],
-    $18::text[], $19::bigint[], $20::bigint[]
-) AS row (
-    step_id, entity, name, attempt, state, idempotency_key, target, args, undo, trace_id, parent_span_id, started_us,
-    ended_us, next_attempt_us, code, message, epoch, server_address, server_port, jseq
+FROM json_to_recordset($1::json) AS row (
+    step_id text, entity text, name text, attempt bigint, state text, idempotency_key text, target text, args text,
+    undo text, trace_id text, parent_span_id text, started_us bigint, ended_us bigint, next_attempt_us bigint,
+    code text, message text, epoch bigint, server_address text, server_port bigint, jseq bigint
 );
 
 -- name: live_step
@@ -53,21 +55,23 @@ ORDER BY jseq, step_id;
 UPDATE step SET
     state = row.state, started_us = row.started_us, ended_us = row.ended_us, code = row.code, message = row.message,
     epoch = row.epoch, jseq = row.jseq, month = CASE WHEN row.ended_us IS NOT NULL THEN amends_month() ELSE 0 END
-FROM (SELECT DISTINCT ON (step_id) * FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
-) WITH ORDINALITY AS written (
+FROM (SELECT DISTINCT ON (step_id) * FROM ROWS FROM (json_to_recordset($1::json) AS (
+    step_id text, state text, started_us bigint, ended_us bigint, code text, message text, epoch bigint, jseq bigint
+)) WITH ORDINALITY AS written (
     step_id, state, started_us, ended_us, code, message, epoch, jseq, place
 ) ORDER BY step_id, place DESC) AS row
-WHERE step.step_id = row.step_id AND step.step_id = ANY ($1::text[]) AND step.month = 0;
+WHERE step.step_id = row.step_id AND step.step_id = ANY ($2::text[]) AND step.month = 0;
 
 -- name: write_message
 -- A durable message to another actor; deleted by the turn that consumes it.
 INSERT INTO message (
     message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request_id, sent_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::bigint[], $11::bigint[]
+SELECT
+    message_id, to_kind, to_id, type, body, trace_id, span_id, actor, request_id, sent_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    message_id text, to_kind text, to_id text, type text, body text, trace_id text, span_id text, actor text,
+    request_id text, sent_us bigint, jseq bigint
 );
 
 -- name: live_message
@@ -82,8 +86,11 @@ ORDER BY jseq, message_id;
 INSERT INTO outbox (
     outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[]
+SELECT
+    outbox_id, entity, stream, subject, payload, trace_id, span_id, created_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    outbox_id text, entity text, stream text, subject text, payload text, trace_id text, span_id text,
+    created_us bigint, jseq bigint
 );
 
 -- name: write_outbox_mark
@@ -91,12 +98,12 @@ SELECT * FROM unnest(
 UPDATE outbox SET
     state = row.state, attempts = row.attempts, published_us = row.published_us,
     month = CASE WHEN row.state IN ('published', 'skipped') THEN amends_month() ELSE 0 END
-FROM (SELECT DISTINCT ON (outbox_id) * FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]
-) WITH ORDINALITY AS written (
+FROM (SELECT DISTINCT ON (outbox_id) * FROM ROWS FROM (json_to_recordset($1::json) AS (
+    outbox_id text, state text, attempts bigint, published_us bigint, jseq bigint
+)) WITH ORDINALITY AS written (
     outbox_id, state, attempts, published_us, jseq, place
 ) ORDER BY outbox_id, place DESC) AS row
-WHERE outbox.outbox_id = row.outbox_id AND outbox.outbox_id = ANY ($1::text[]) AND outbox.month = 0;
+WHERE outbox.outbox_id = row.outbox_id AND outbox.outbox_id = ANY ($2::text[]) AND outbox.month = 0;
 
 -- name: write_failure
 -- `traces.md`: Failure.
@@ -104,9 +111,13 @@ INSERT INTO failure (
     failure_id, trace_id, span_id, at_us, failure_type, severity, ref, message, code, component, cause_ref,
     propagation_hop, recovery_trace_id, epoch, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[]
+SELECT
+    failure_id, trace_id, span_id, at_us, failure_type, severity, ref, message, code, component, cause_ref,
+    propagation_hop, recovery_trace_id, epoch, jseq
+FROM json_to_recordset($1::json) AS row (
+    failure_id text, trace_id text, span_id text, at_us bigint, failure_type text, severity text, ref text,
+    message text, code text, component text, cause_ref text, propagation_hop bigint, recovery_trace_id text,
+    epoch bigint, jseq bigint
 );
 
 -- name: write_run
@@ -115,9 +126,13 @@ INSERT INTO recovery_run (
     recovery_id, recovery_trace_id, matrix_row, matrix_version, matrix_sha256, policy_sha256, started_us,
     trigger_type, trigger_ref, original_trace_id, original_span_id, entity, name, epoch, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[]
+SELECT
+    recovery_id, recovery_trace_id, matrix_row, matrix_version, matrix_sha256, policy_sha256, started_us,
+    trigger_type, trigger_ref, original_trace_id, original_span_id, entity, name, epoch, jseq
+FROM json_to_recordset($1::json) AS row (
+    recovery_id text, recovery_trace_id text, matrix_row text, matrix_version text, matrix_sha256 text,
+    policy_sha256 text, started_us bigint, trigger_type text, trigger_ref text, original_trace_id text,
+    original_span_id text, entity text, name text, epoch bigint, jseq bigint
 );
 
 -- name: write_run_end
@@ -125,12 +140,12 @@ SELECT * FROM unnest(
 UPDATE recovery_run SET
     final_outcome = row.final_outcome, ended_us = row.ended_us, net = row.net, jseq = row.jseq,
     month = CASE WHEN row.ended_us IS NOT NULL THEN amends_month() ELSE 0 END
-FROM (SELECT DISTINCT ON (recovery_id) * FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[]
-) WITH ORDINALITY AS written (
+FROM (SELECT DISTINCT ON (recovery_id) * FROM ROWS FROM (json_to_recordset($1::json) AS (
+    recovery_id text, final_outcome text, ended_us bigint, net text, jseq bigint
+)) WITH ORDINALITY AS written (
     recovery_id, final_outcome, ended_us, net, jseq, place
 ) ORDER BY recovery_id, place DESC) AS row
-WHERE recovery_run.recovery_id = row.recovery_id AND recovery_run.recovery_id = ANY ($1::text[]) AND recovery_run.month = 0;
+WHERE recovery_run.recovery_id = row.recovery_id AND recovery_run.recovery_id = ANY ($2::text[]) AND recovery_run.month = 0;
 
 -- name: write_action
 -- `traces.md`: Recovery action.
@@ -138,9 +153,13 @@ INSERT INTO recovery_action (
     action_id, recovery_trace_id, sequence, at_us, action_type, what, target_ref, outcome, duration_ms, metadata,
     operator, epoch, started_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
-    $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[]
+SELECT
+    action_id, recovery_trace_id, sequence, at_us, action_type, what, target_ref, outcome, duration_ms, metadata,
+    operator, epoch, started_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    action_id text, recovery_trace_id text, sequence bigint, at_us bigint, action_type text, what text,
+    target_ref text, outcome text, duration_ms bigint, metadata text, operator text, epoch bigint, started_us bigint,
+    jseq bigint
 );
 
 -- name: write_compensation
@@ -149,9 +168,13 @@ INSERT INTO compensation (
     compensation_id, action_id, recovery_trace_id, sequence, at_us, compensated_action_ref, compensated_action_type,
     compensation_type, target_ref, outcome, duration_ms, metadata, matrix_row, comp_key, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::bigint[]
+SELECT
+    compensation_id, action_id, recovery_trace_id, sequence, at_us, compensated_action_ref, compensated_action_type,
+    compensation_type, target_ref, outcome, duration_ms, metadata, matrix_row, comp_key, jseq
+FROM json_to_recordset($1::json) AS row (
+    compensation_id text, action_id text, recovery_trace_id text, sequence bigint, at_us bigint,
+    compensated_action_ref text, compensated_action_type text, compensation_type text, target_ref text, outcome text,
+    duration_ms bigint, metadata text, matrix_row text, comp_key text, jseq bigint
 );
 
 -- name: write_case
@@ -159,9 +182,11 @@ SELECT * FROM unnest(
 INSERT INTO ops_case AS known (
     case_id, kind, target_ref, entity, state, opened_us, resolved_us, recovery_trace_id, commands, evidence, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::text[], $9::text[],
-    $10::text[], $11::bigint[]
+SELECT
+    case_id, kind, target_ref, entity, state, opened_us, resolved_us, recovery_trace_id, commands, evidence, jseq
+FROM json_to_recordset($1::json) AS row (
+    case_id text, kind text, target_ref text, entity text, state text, opened_us bigint, resolved_us bigint,
+    recovery_trace_id text, commands text, evidence text, jseq bigint
 )
 ON CONFLICT (case_id) DO UPDATE SET
     state = excluded.state, resolved_us = excluded.resolved_us, jseq = excluded.jseq,
@@ -173,8 +198,10 @@ ON CONFLICT (case_id) DO UPDATE SET
 INSERT INTO message_quarantine (
     message_id, entity, type, body, error, at_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]
+SELECT
+    message_id, entity, type, body, error, at_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    message_id text, entity text, type text, body text, error text, at_us bigint, jseq bigint
 );
 
 -- name: write_audit_log
@@ -186,12 +213,10 @@ INSERT INTO audit_log (
 SELECT
     audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
     recovery_trace_id, epoch, details::json, prev_hash, hash, jseq
-FROM unnest(
-    $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::bigint[]
-) AS row (
-    audit_id, seq, at_us, actor, action, target_ref, from_state, to_state, reason, request_id, trace_id,
-    recovery_trace_id, epoch, details, prev_hash, hash, jseq
+FROM json_to_recordset($1::json) AS row (
+    audit_id text, seq bigint, at_us bigint, actor text, action text, target_ref text, from_state text,
+    to_state text, reason text, request_id text, trace_id text, recovery_trace_id text, epoch bigint, details text,
+    prev_hash text, hash text, jseq bigint
 );
 
 -- name: write_assignment
@@ -199,8 +224,10 @@ FROM unnest(
 INSERT INTO assignments AS known (
     allocation_id, node_id, state, since_us, ended_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[]
+SELECT
+    allocation_id, node_id, state, since_us, ended_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    allocation_id text, node_id text, state text, since_us bigint, ended_us bigint, jseq bigint
 )
 ON CONFLICT (allocation_id) DO UPDATE SET
     state = excluded.state, ended_us = excluded.ended_us, jseq = excluded.jseq;
@@ -224,9 +251,11 @@ ORDER BY ended_us, allocation_id;
 INSERT INTO debts AS known (
     debt_id, node_id, kind, target_ref, allocation_id, attachment_id, attempts, since_us, settled_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[],
-    $10::bigint[]
+SELECT
+    debt_id, node_id, kind, target_ref, allocation_id, attachment_id, attempts, since_us, settled_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    debt_id text, node_id text, kind text, target_ref text, allocation_id text, attachment_id text, attempts bigint,
+    since_us bigint, settled_us bigint, jseq bigint
 )
 ON CONFLICT (debt_id) DO UPDATE SET
     attempts = excluded.attempts, settled_us = excluded.settled_us, jseq = excluded.jseq;
@@ -244,9 +273,13 @@ INSERT INTO meters AS known (
     meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
     stopped_us, stop_cause, posted_through_us, unit_us, window_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
-    $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]
+SELECT
+    meter_id, allocation_id, account_id, state, rate_uminor_per_hour, policy_version, policy_sha256, started_us,
+    stopped_us, stop_cause, posted_through_us, unit_us, window_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    meter_id text, allocation_id text, account_id text, state text, rate_uminor_per_hour bigint, policy_version text,
+    policy_sha256 text, started_us bigint, stopped_us bigint, stop_cause text, posted_through_us bigint,
+    unit_us bigint, window_us bigint, jseq bigint
 )
 ON CONFLICT (meter_id) DO UPDATE SET
     state = excluded.state, stop_cause = excluded.stop_cause, posted_through_us = excluded.posted_through_us,
@@ -273,9 +306,12 @@ INSERT INTO ledger_entries (
     entry_id, account_id, meter_id, entry_type, amount_minor, currency, idempotency_key, payload_hash, rule_id,
     window_start_us, created_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::text[],
-    $10::bigint[], $11::bigint[], $12::bigint[]
+SELECT
+    entry_id, account_id, meter_id, entry_type, amount_minor, currency, idempotency_key, payload_hash, rule_id,
+    window_start_us, created_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    entry_id text, account_id text, meter_id text, entry_type text, amount_minor bigint, currency text,
+    idempotency_key text, payload_hash text, rule_id text, window_start_us bigint, created_us bigint, jseq bigint
 );
 
 -- name: write_stripe_event
@@ -283,8 +319,10 @@ SELECT * FROM unnest(
 INSERT INTO stripe_events AS known (
     event_id, type, payment_id, state, account_id, received_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[]
+SELECT
+    event_id, type, payment_id, state, account_id, received_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    event_id text, type text, payment_id text, state text, account_id text, received_us bigint, jseq bigint
 )
 ON CONFLICT (event_id) DO UPDATE SET
     state = excluded.state, account_id = excluded.account_id, jseq = excluded.jseq;
@@ -300,9 +338,11 @@ FROM stripe_events WHERE event_id = $1;
 INSERT INTO mirrored_credits AS known (
     ledger_key, account_id, customer, amount_minor, currency, state, first_us, generation, transaction, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[],
-    $10::bigint[]
+SELECT
+    ledger_key, account_id, customer, amount_minor, currency, state, first_us, generation, transaction, jseq
+FROM json_to_recordset($1::json) AS row (
+    ledger_key text, account_id text, customer text, amount_minor bigint, currency text, state text, first_us bigint,
+    generation bigint, transaction text, jseq bigint
 )
 ON CONFLICT (ledger_key) DO UPDATE SET
     state = excluded.state, generation = excluded.generation, transaction = excluded.transaction,
@@ -313,8 +353,11 @@ ON CONFLICT (ledger_key) DO UPDATE SET
 INSERT INTO provider_grants AS known (
     grant_id, namespace_id, node_id, provider_id, mode, state, changed_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
+SELECT
+    grant_id, namespace_id, node_id, provider_id, mode, state, changed_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    grant_id text, namespace_id text, node_id text, provider_id text, mode text, state text, changed_us bigint,
+    jseq bigint
 )
 ON CONFLICT (grant_id) DO UPDATE SET
     state = excluded.state, changed_us = excluded.changed_us, jseq = excluded.jseq;
@@ -326,10 +369,8 @@ INSERT INTO nodes_seen AS known (
 )
 SELECT
     part, seen::json, jseq
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[]
-) AS row (
-    part, seen, jseq
+FROM json_to_recordset($1::json) AS row (
+    part text, seen text, jseq bigint
 )
 ON CONFLICT (part) DO UPDATE SET
     seen = excluded.seen, jseq = excluded.jseq;
@@ -346,8 +387,10 @@ ORDER BY jseq, part;
 INSERT INTO node_seen AS known (
     node_id, boot_id, last_heartbeat_us, jseq
 )
-SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[]
+SELECT
+    node_id, boot_id, last_heartbeat_us, jseq
+FROM json_to_recordset($1::json) AS row (
+    node_id text, boot_id text, last_heartbeat_us bigint, jseq bigint
 )
 ON CONFLICT (node_id) DO UPDATE SET
     boot_id = excluded.boot_id, last_heartbeat_us = excluded.last_heartbeat_us, jseq = excluded.jseq
@@ -366,11 +409,9 @@ INSERT INTO accounts AS known (
     account_id, state, version, due_us, body, live, ended_state, stripe_customer_id
 )
 SELECT
-    account_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'stripe_customer_id'
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    account_id, state, version, due_us, body, live, ended_state
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'stripe_customer_id'
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (account_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -380,7 +421,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_accounts
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.account_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN accounts AS held ON held.account_id = wanted.id
 WHERE held.account_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -406,11 +447,9 @@ INSERT INTO payments AS known (
     payment_id, state, version, due_us, body, live, ended_state, account_id
 )
 SELECT
-    payment_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id'
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    payment_id, state, version, due_us, body, live, ended_state
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id'
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (payment_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -420,7 +459,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_payments
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.payment_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN payments AS held ON held.payment_id = wanted.id
 WHERE held.payment_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -446,11 +485,9 @@ INSERT INTO nodes AS known (
     node_id, state, version, due_us, body, live, ended_state, ssh_host_key
 )
 SELECT
-    node_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'ssh_host_key'
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    node_id, state, version, due_us, body, live, ended_state
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'ssh_host_key'
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (node_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -460,7 +497,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_nodes
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.node_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN nodes AS held ON held.node_id = wanted.id
 WHERE held.node_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -487,13 +524,11 @@ INSERT INTO allocations AS known (
     cleanup_pending
 )
 SELECT
-    allocation_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
     body::jsonb ->> 'node_id', body::jsonb ->> 'external_ref', body::jsonb ->> 'failure_code',
     coalesce((body::jsonb ->> 'cleanup_pending')::boolean, false)
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    allocation_id, state, version, due_us, body, live, ended_state
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (allocation_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -505,7 +540,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_allocations
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.allocation_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN allocations AS held ON held.allocation_id = wanted.id
 WHERE held.allocation_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -532,13 +567,11 @@ INSERT INTO platform_storage_attachments AS known (
     rw_holder
 )
 SELECT
-    attachment_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'allocation_id',
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'allocation_id',
     body::jsonb ->> 'namespace_id', body::jsonb ->> 'node_id', body::jsonb ->> 'account_id',
     body::jsonb ->> 'rw_holder'
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    attachment_id, state, version, due_us, body, live, ended_state
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (attachment_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -550,7 +583,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_platform_storage_attachments
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.attachment_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN platform_storage_attachments AS held ON held.attachment_id = wanted.id
 WHERE held.attachment_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -576,12 +609,10 @@ INSERT INTO namespaces AS known (
     namespace_id, state, version, due_us, body, live, ended_state, account_id, provider_id
 )
 SELECT
-    namespace_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
     body::jsonb ->> 'provider_id'
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    namespace_id, state, version, due_us, body, live, ended_state
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (namespace_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -592,7 +623,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_namespaces
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.namespace_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN namespaces AS held ON held.namespace_id = wanted.id
 WHERE held.namespace_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -619,10 +650,8 @@ INSERT INTO actors AS known (
 )
 SELECT
     kind, id, state, version, due_us, body::jsonb, live, ended_state
-FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[], $8::text[]
-) AS row (
-    kind, id, state, version, due_us, body, live, ended_state
+FROM json_to_recordset($1::json) AS row (
+    kind text, id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (kind, id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -632,7 +661,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_actors
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN actors AS held ON held.kind = wanted.kind AND held.id = wanted.id
 WHERE held.id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))
@@ -658,12 +687,10 @@ INSERT INTO notifications AS known (
     notification_id, state, version, due_us, body, live, ended_state, account_id, kind, entity, dedupe_key
 )
 SELECT
-    notification_id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id',
-    body::jsonb ->> 'kind', body::jsonb ->> 'entity', body::jsonb ->> 'dedupe_key'
-FROM unnest(
-    $1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[]
-) AS row (
-    notification_id, state, version, due_us, body, live, ended_state
+    id, state, version, due_us, body::jsonb, live, ended_state, body::jsonb ->> 'account_id', body::jsonb ->> 'kind',
+    body::jsonb ->> 'entity', body::jsonb ->> 'dedupe_key'
+FROM json_to_recordset($1::json) AS row (
+    id text, state text, version bigint, due_us bigint, body text, live boolean, ended_state text
 )
 ON CONFLICT (notification_id) DO UPDATE SET
     state = excluded.state, version = excluded.version, due_us = excluded.due_us, body = excluded.body,
@@ -674,7 +701,7 @@ WHERE known.version = excluded.version - 1;
 -- name: require_notifications
 -- Of these, the rows that are in one of the states and of the epoch that a turn requires; they stay so.
 SELECT held.notification_id AS id
-FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (kind, id, states, epoch)
+FROM json_to_recordset($1::json) AS wanted (kind text, id text, states text, epoch bigint)
 JOIN notifications AS held ON held.notification_id = wanted.id
 WHERE held.notification_id = ANY ($2::text[])
   AND held.state = ANY (string_to_array(wanted.states, ','))

@@ -224,6 +224,7 @@ WHERE target_ref = $1 AND action LIKE 'outbox.republish.%' AND details ->> 'requ
 -- name: role_facts
 -- Who we are, and the role the runtime works as in this database.
 SELECT name, quote_ident(name) AS quoted, quote_ident(current_user) AS owner, quote_ident(current_schema()) AS schema,
+       quote_ident(current_database()) AS database,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        EXISTS (SELECT FROM pg_roles WHERE rolname = name) AS there,
        EXISTS (SELECT FROM pg_auth_members

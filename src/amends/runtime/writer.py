@@ -1,7 +1,8 @@
 """The journal writer: turns of many actors share one commit; a refused or locked one stands alone.
 
 Commits are serial on one head. Turns that arrive while a commit is under way form the next batch, so the batch
-grows with the load and one turn alone waits for nothing. A lone turn's trouble is its own: a refused batch is
+grows with the load and one turn alone waits for nothing. What follows a commit is carried out while the next one is at
+the database: neither waits for the other. A lone turn's trouble is its own: a refused batch is
 divided until the culprit stands alone, a locked one is set aside and asked after without waiting (R03).
 
 What waited out an outage is not what was decided any more: the batch is taken apart and each turn decided anew before
@@ -30,6 +31,7 @@ from amends.values.tables import table_of
 log = logging.getLogger("amends.journal")
 MAX_BATCH = 512
 MAX_ROWS = 1_024  # of one batch, about: what follows a commit is carried out in one go, and the loop stands still
+SLICE = 16  # turns whose effects are carried out before the database may have the loop
 ROOM = 4 * MAX_BATCH  # so many may wait before what can come later (timers) waits for room
 RECENT_US = 50_000
 LOCKED_RETRY_S = (0.02, 0.5)
@@ -73,6 +75,7 @@ class JournalWriter:
         self._journal, self._types, self._holds = journal, types, holds
         self.head = head
         self._queue: deque[Pending] = deque()
+        self._committed: deque[Pending] = deque()  # what follows them is still to be carried out
         self._aside: list[Pending] = []
         self.closed: frozenset[str] = frozenset()  # tables that a foreign session lets nobody write
         self._aside_task: asyncio.Task[None] | None = None
@@ -105,7 +108,7 @@ class JournalWriter:
     @property
     def at_rest(self) -> bool:
         """Whether nothing waits, and of all that was tried is known what became of it."""
-        return not self._in_doubt and not self.waiting
+        return not self._in_doubt and not self.waiting and not self._committed
 
     def submit(self, pending: Pending) -> None:
         """Queue a turn; `pending.done` is called when it has committed or failed."""
@@ -134,7 +137,10 @@ class JournalWriter:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._queue:
+                while self._queue or self._committed:
+                    if not self._queue:
+                        await self._carry_out()
+                        continue
                     self._in_doubt = True
                     await self._commit(self._next_batch())
                     self._in_doubt = False
@@ -161,6 +167,8 @@ class JournalWriter:
         return batch
 
     async def _commit(self, batch: list[Pending]) -> None:
+        if any(pending.recent or pending.turn.requires for pending in batch):
+            await self._carry_out()  # they ask what is committed
         now = self._now()
         if any(pending.recent and now - pending.decided_us > RECENT_US for pending in batch):
             batch = _decided_anew(batch, lambda each: each.recent and now - each.decided_us > RECENT_US)
@@ -185,8 +193,14 @@ class JournalWriter:
             self.head = commit.after
             self.commits += 1
             self.turns += len(batch)
-            for pending in batch:
-                pending.done(None)
+            self._committed += batch
+
+    async def _carry_out(self) -> None:
+        """What follows the turns that have committed; others may have the loop between."""
+        while self._committed:
+            for _ in range(min(SLICE, len(self._committed))):
+                self._committed.popleft().done(None)
+            await asyncio.sleep(0)
 
     def _look_again(self, batch: list[Pending]) -> None:
         """The database was away: each turn of the batch is decided anew, and goes before what has come since."""
@@ -211,7 +225,7 @@ class JournalWriter:
         """Commit; False when the database was away meanwhile and is back without it: the turns are owed, not lost."""
         began = time.perf_counter()
         try:
-            await self._journal.commit(commit)
+            await self._send(commit)
         except Unavailable:
             self.breaker.failed()
         except TurnFailed:
@@ -231,6 +245,19 @@ class JournalWriter:
             else:
                 self.breaker.succeeded()
                 return True
+
+    async def _send(self, commit: Commit) -> None:
+        """Commit, and carry out meanwhile what follows the batch before."""
+        if not self._committed:
+            await self._journal.commit(commit)
+            return
+        sending = asyncio.create_task(self._journal.commit(commit), name="journal.commit")
+        try:
+            await asyncio.sleep(0)
+            await self._carry_out()
+            await sending
+        finally:
+            sending.cancel()
 
     def _still_valid(self, batch: list[Pending]) -> list[Pending]:
         """Without the turns whose requirements do not hold; those that depend on one before them wait one batch."""

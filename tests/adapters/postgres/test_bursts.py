@@ -7,8 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from adapters.postgres.committing import numbered
 from adapters.postgres.connect import connect
 from adapters.postgres.statements import statement
+from amends.values.records import OutboxMarkRow, StepEndRow
 from tests.adapters.postgres.database import Database
 
 ROWS = 50_000
@@ -56,8 +58,8 @@ def buffers(plan: dict[str, Any]) -> int:
 async def test_a_row_is_found_by_its_key_however_many_have_just_ended(writer: "asyncpg.Connection[Any]") -> None:
     step, event = f"step_{ROWS:09}", f"evt_{ROWS:09}"
     statements: list[tuple[str, tuple[Any, ...]]] = [
-        ("write_step_end", ([step], ["done"], [1], [2], [""], [""], [1], [9])),
-        ("write_outbox_mark", ([event], ["published"], [1], [2], [9])),
+        ("write_step_end", (numbered([(StepEndRow(step, "done", 1, 2, "", "", 1), 9)]), [step])),
+        ("write_outbox_mark", (numbered([(OutboxMarkRow(event, "published", 1, 2), 9)]), [event])),
         ("consume", ([event],)),
     ]
     touched = {}

@@ -1,4 +1,4 @@
-"""A COMMIT whose reply is lost, through a proxy of our own: the journal says exactly whether the batch is in (R03)."""
+"""A commit whose reply is lost, through a proxy of our own: the journal says exactly whether the batch is in (R03)."""
 
 import asyncio
 import tempfile
@@ -28,7 +28,7 @@ Cut = Literal["", "before", "after"]
 
 
 class Proxy:
-    """A socket between client and server that cuts the connection at the next COMMIT, before or after it is done."""
+    """A socket between client and server that cuts the connection at the next commit, before or after it is done."""
 
     def __init__(self, folder: Path, server: str) -> None:
         self.folder, self._server = folder, server
@@ -51,7 +51,7 @@ class Proxy:
         self._tasks.add(replies)
         try:
             while data := await client.read(65536):
-                if b"COMMIT;" in data and self.cut:
+                if b'"jseq":' in data and self.cut:  # rows of a batch: nothing else is asked with them
                     if self.cut == "after":
                         replies.cancel()  # what the server answers from here on reaches nobody
                         await asyncio.wait({replies})
