@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_store import Held, ProviderStore
 from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, printable, read_request
-from amends.ports.storage import Backend, Mode, Trouble
+from amends.ports.storage import Access, Backend, Mode, Trouble
 
 log = logging.getLogger("amends.provider")
 MAX_UNDER_WAY: Final = 1024
@@ -97,10 +97,18 @@ class ProviderService:
         The server of a storage host forgets its exports when it is restarted itself.
         """
         self._store.forget(self._now())
-        owed = [held for held in self._store.all() if not held.settled and (held.applied or held.revoked_us)]
-        await asyncio.gather(*map(self._restored, owed))
+        wanted: dict[Access, Mode] = {}
+        for access in self._store.accesses():
+            if mode := self._store.widest(*access):
+                wanted[access] = mode
+        try:
+            for (namespace_id, _), trouble in (await self._backend.restore(wanted)).items():
+                log.warning("access to %s is not as it was granted: %s", namespace_id, trouble.message)
+        except Trouble as trouble:
+            log.warning("access is not as it was granted: %s", trouble.message)
+        await asyncio.gather(*map(self._withdrawn, self._store.owed()))
 
-    async def _restored(self, held: Held) -> None:
+    async def _withdrawn(self, held: Held) -> None:
         try:
             async with self._one_by_one.of(f"access {held.namespace_id} {held.address}"):
                 await self._settle(held)
@@ -131,7 +139,7 @@ class ProviderService:
         held = self._store.get(str(request.grant_id))
         if held is not None or request.node_address is None:
             return held.address if held is not None else ""
-        return await self._backend.locate(request.node_address)
+        return await self._backend.locate(str(request.namespace_id), request.node_address)
 
     async def _done(self, do: Operation, request: Request, address: str = "") -> Reply:
         if stale := self._store.stale(request.runtime_epoch):
@@ -181,7 +189,12 @@ class ProviderService:
     async def _intend(self, request: Request, address: str) -> Held:
         """Written down before it is done; what somebody else has given already is not ours to take away later."""
         namespace_id = str(request.namespace_id)
-        ours = any(self._store.of(namespace_id, address))
+        ours = {held.node_id for held in self._store.of(namespace_id, address)}
+        if not self._backend.shared and (others := ours - {request.node_id}):
+            raise Trouble(
+                "address_ambiguous", f"{address} is where {', '.join(sorted(others))} mounts {namespace_id} from",
+                retryable=False,
+            )  # fmt: skip
         if not ours and await self._backend.look(namespace_id, address):
             raise Trouble(
                 "foreign_grant", f"{address} has access to {namespace_id} by another hand; that is left alone",
@@ -207,7 +220,7 @@ class ProviderService:
         return {"observed": GONE}
 
     async def _settle(self, held: Held) -> None:
-        """Bring the access of a grant to what the grants in force want, and see that it is so."""
+        """Bring the access of a revoked grant to what the grants in force want, and see that it is so."""
         wanted = self._store.widest(held.namespace_id, held.address)
         if held.address:
             if wanted is None:
@@ -217,8 +230,7 @@ class ProviderService:
             seen = await self._backend.look(held.namespace_id, held.address)
             if seen != (wanted or ""):
                 raise Trouble("still_granted", f"there still is {seen or 'no'} access", partial=True)
-        if held.revoked_us is not None:
-            await self._put(replace(held, settled=True))
+        await self._put(replace(held, settled=True))
 
     def _held(self, request: Request) -> Held | None:
         held = self._store.get(str(request.grant_id))

@@ -72,7 +72,7 @@ class Quota:
         """What the file system says now."""
         path = self._directories.existing(namespace_id)
         as_of_us = self._now()
-        status, said = await run([*self._command, namespace_id, str(path)])
+        status, said = await run([*self._command, namespace_id, str(path)], changes=False)
         found = QUOTA.fullmatch(said)
         if status or found is None:
             raise Trouble("quota_failed", f"{self._command[0]} ended with {status} and said {said[:200]!r}")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from amends.ports.steps import Outcome
-from tests.adapters.providers.benches import Bench, World, again
+from tests.adapters.providers.benches import Bench, World, again, is_absent
 
 ACCESS = {("data", "10.0.0.5"): "rw"}
 NOBODY = {"granted": False, "mode": ""}
@@ -214,6 +214,7 @@ async def test_usage_says_how_much_as_of_when_and_whether_it_is_enforced_and_wha
 
 async def test_while_nobody_serves_certainly_nothing_ran(bench: Bench[World]) -> None:
     await bench.world.kill()
+    await is_absent(bench)
     for op in ("grant", "revoke", "verify", "usage", "capabilities"):
         absent = await bench.ask(op)
         assert (said(absent), absent.may_have_run) == (("failed", "provider_absent"), False)
