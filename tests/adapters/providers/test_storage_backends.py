@@ -1,7 +1,6 @@
-"""Directories, usage and exports of a storage host, over a stand-in exportfs."""
+"""Exports of a storage host, over a stand-in exportfs, and the programs that it runs."""
 
 import asyncio
-import os
 import socket
 import sys
 from functools import partial as partial_of
@@ -11,35 +10,16 @@ from typing import Any
 import pytest
 
 from adapters.storage.bind import BindBackend
-from adapters.storage.directories import Directories, measure
+from adapters.storage.directories import Directories
 from adapters.storage.exports import parse
 from adapters.storage.nfs import NfsBackend
 from adapters.storage.programs import run
-from adapters.storage.usage import FRESH_US, Measured, Quota
+from adapters.storage.usage import Measured
 from amends.ports.storage import Access, Capabilities, Mode, Trouble
 from amends.values.errors import BadConfiguration
 from tests.adapters.providers.benches import STAND_IN
+from tests.adapters.providers.hosts import Clock
 from tests.patience import PATIENCE_S
-
-NOW_US = 1_700_000_000_000_000
-
-
-class Clock:
-    now_us = NOW_US
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def directories(tmp_path: Path) -> Directories:
-    (tmp_path / "srv" / "data").mkdir(parents=True)
-    return Directories(tmp_path / "srv")
 
 
 @pytest.fixture
@@ -347,140 +327,12 @@ async def test_a_program_that_is_not_there_or_says_too_much_is_trouble() -> None
         await run([sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"], changes=True)
 
 
-# --- directories and usage -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("root", ["srv", "/nonexistent/srv"])
-def test_a_root_that_is_none_is_refused(root: str) -> None:
-    with pytest.raises(BadConfiguration, match="absolute path of a directory"):
-        Directories(Path(root))
-
-
 @pytest.mark.parametrize("name", ["a b", "a(b)", "a,b", "ä", "a\\b", "a:b"])
 def test_a_root_that_the_export_table_would_quote_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     odd = Directories(tmp_path / name)
     with pytest.raises(BadConfiguration, match="letters, digits"):
         NfsBackend(odd, Measured(odd, lambda: 0), Capabilities(), "10.0.0.20")
-
-
-def test_only_a_directory_that_is_no_link_is_a_namespace(directories: Directories, tmp_path: Path) -> None:
-    (directories.root / "link").symlink_to(tmp_path)
-    (directories.root / "file").touch()
-    for name in ("link", "file", "missing", "../srv", ".", "", "a/b"):
-        with pytest.raises(Trouble) as found:
-            directories.existing(name)
-        assert (found.value.code, found.value.retryable) == ("no_such_namespace", False)
-    assert directories.existing("data") == directories.root / "data"
-
-
-def test_what_is_linked_to_counts_once_or_not_at_all(directories: Directories, tmp_path: Path) -> None:
-    top = directories.root / "data"
-    empty = measure(top, lambda: False)
-    (top / "one").write_bytes(b"x" * 100_000)
-    one = measure(top, lambda: False)
-    assert one - empty >= 100_000
-    (top / "deep").mkdir()
-    folder = measure(top, lambda: False) - one
-    os.link(top / "one", top / "deep" / "again")
-    (tmp_path / "outside").write_bytes(b"x" * 1_000_000)
-    (top / "deep" / "out").symlink_to(tmp_path / "outside")
-    (top / "deep" / "folder").symlink_to(tmp_path)
-    assert measure(top, lambda: False) - one - folder < 50_000
-
-
-def test_another_file_system_is_not_entered(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
-    top = directories.root / "data"
-    (top / "mounted").mkdir()
-    (top / "mounted" / "big").write_bytes(b"x" * 1_000_000)
-    real = os.fstat
-
-    def fstat(descriptor: int) -> os.stat_result:
-        found = real(descriptor)
-        other = found.st_ino == (top / "mounted").stat().st_ino
-        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:]), {"st_blocks": 0}) if other else found
-
-    assert measure(top, lambda: False) > 1_000_000
-    monkeypatch.setattr(os, "fstat", fstat)
-    assert measure(top, lambda: False) < 1_000_000
-
-
-def test_a_directory_that_has_become_a_link_meanwhile_is_not_followed(directories: Directories, tmp_path: Path) -> None:
-    (directories.root / "link").symlink_to(tmp_path)
-    with pytest.raises(Trouble) as found:
-        measure(directories.root / "link", lambda: False)
-    assert found.value.code == "usage_unknown"
-
-
-def test_what_cannot_be_told_is_not_guessed(directories: Directories) -> None:
-    top = directories.root / "data"
-    folder = os.open(top, os.O_DIRECTORY)
-    for _ in range(25):  # deeper than a path may be long
-        os.mkdir("d" * 200, dir_fd=folder)
-        deeper = os.open("d" * 200, os.O_DIRECTORY, dir_fd=folder)
-        os.close(folder)
-        folder = deeper
-    os.close(folder)
-    with pytest.raises(Trouble) as found:
-        measure(top, lambda: False)
-    assert found.value.code == "usage_unknown"
-    with pytest.raises(Trouble) as stopped:
-        measure(top, lambda: True)
-    assert stopped.value.code == "stopping"
-
-
-async def test_a_measurement_is_kept_for_a_while_with_its_time(directories: Directories, clock: Clock) -> None:
-    measured = Measured(directories, clock)
-    first = await measured.usage("data")
-    assert (first.as_of_us, first.enforced) == (NOW_US, False)
-    (directories.root / "data" / "more").write_bytes(b"x" * 100_000)
-    clock.now_us += FRESH_US - 1
-    assert await measured.usage("data") == first
-    clock.now_us += 1
-    second = await measured.usage("data")
-    assert (second.as_of_us, second.used_bytes > first.used_bytes) == (NOW_US + FRESH_US, True)
-    await measured.close()
-
-
-async def test_a_long_measurement_keeps_nobody_waiting(directories: Directories, clock: Clock) -> None:
-    measured = Measured(directories, clock)
-    first = await measured.usage("data")
-    clock.now_us += FRESH_US
-    for _ in range(2):  # both places are taken
-        await measured._places.acquire()
-    assert await measured.usage("data") == first
-    (directories.root / "other").mkdir()
-    with pytest.raises(Trouble) as found:
-        await measured.usage("other")
-    assert (found.value.code, found.value.retryable) == ("measuring", True)
-    for _ in range(2):
-        measured._places.release()
-    assert (await measured.usage("other")).as_of_us == NOW_US + FRESH_US
-    await measured.close()
-
-
-QUOTA = [sys.executable, "-SE", "-c"]
-
-
-async def test_a_quota_is_what_the_file_system_says_and_enforced_where_there_is_a_limit(
-    directories: Directories, clock: Clock
-) -> None:
-    echo = [*QUOTA, "import sys; print(len(sys.argv[1]), 5000 if sys.argv[2].endswith('/data') else 0)"]
-    (directories.root / "free").mkdir()
-    with_limit = await Quota(directories, clock, echo).usage("data")
-    assert (with_limit.used_bytes, with_limit.as_of_us, with_limit.enforced) == (4, NOW_US, True)
-    assert not (await Quota(directories, clock, echo).usage("free")).enforced
-
-
-@pytest.mark.parametrize(
-    "program", ["print('4 KiB')", "print('-1 5')", "print(1, 2, 3)", "import sys; print(1, 2); sys.exit(1)"]
-)
-async def test_a_quota_program_that_says_something_else_is_trouble(
-    directories: Directories, clock: Clock, program: str
-) -> None:
-    with pytest.raises(Trouble) as found:
-        await Quota(directories, clock, [*QUOTA, program]).usage("data")
-    assert (found.value.code, found.value.retryable) == ("quota_failed", True)
 
 
 async def test_with_bind_access_is_a_table_and_the_source_the_directory(directories: Directories, clock: Clock) -> None:
