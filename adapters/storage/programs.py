@@ -49,7 +49,7 @@ async def run(command: Sequence[str], within_s: float = WITHIN_S, *, changes: bo
 
 async def _read(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
-    data = await stream.read(MAX_OUTPUT_BYTES + 1)
+    data = bytearray()
     while chunk := await stream.read(MAX_OUTPUT_BYTES):
         data += chunk
         if len(data) > MAX_OUTPUT_BYTES:

@@ -45,7 +45,7 @@ class Shared(ABC):
         self._places = asyncio.Semaphore(at_once)
 
     async def usage(self, namespace_id: str) -> Usage:
-        """What was found out lately, or soon is; else the last one. Raises `Trouble` if that is one or there is none."""
+        """What was found out lately or soon is, else the last one. Raises `Trouble` if that is one or there is none."""
         path = self._directories.existing(namespace_id)
         last = self._last.get(namespace_id)
         if last is not None and last.ended_us <= self._now() < last.until_us:

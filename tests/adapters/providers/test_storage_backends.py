@@ -324,7 +324,9 @@ async def test_a_program_that_is_not_there_or_says_too_much_is_trouble() -> None
     with pytest.raises(Trouble, match="is not there"):
         await run(["/nonexistent/exportfs"], changes=True)
     with pytest.raises(Trouble, match="bytes of output"):
-        await run([sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"], changes=True)
+        await run(
+            [sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"], PATIENCE_S, changes=True
+        )
 
 
 @pytest.mark.parametrize("name", ["a b", "a(b)", "a,b", "ä", "a\\b", "a:b"])
