@@ -12,6 +12,7 @@ MAX_EXPECTED: Final = 4096
 MAX_NAME: Final = 255
 MAX_HOLDERS: Final = 32
 MAX_HOLDER: Final = 200
+MAX_MESSAGE: Final = 1000
 MAX_PATH_BYTES: Final = 4096
 PROTO: Final = 2  # of heartbeats and tasks; 1 is that of agents and runtimes that say none
 SPOKEN: Final = (PROTO - 1, PROTO)

@@ -4,12 +4,11 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MOUNT_OPS, TaskResult
+from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MAX_MESSAGE, MOUNT_OPS, TaskResult
 from amends.ports.steps import Outcome
 
 MALFORMED: Final = "agent_malformed"
 MOUNTED_AFTER: Final = {"mount": True, "probe_mount": True, "unmount": False}
-MAX_MESSAGE: Final = 1000
 
 
 def outcome(op: str, result: TaskResult) -> Outcome:
@@ -24,7 +23,7 @@ def outcome(op: str, result: TaskResult) -> Outcome:
             return Outcome("failed", MALFORMED, "the result says ok and has no inventory")
         return Outcome("done")
     names = {kind: [printable(name) for name in found] for kind, found in msgspec.to_builtins(result.inventory).items()}
-    return Outcome("done", data=names)
+    return Outcome("done", message=printable(result.message or ""), data=names)
 
 
 def late_outcome(result: TaskResult) -> Outcome:
