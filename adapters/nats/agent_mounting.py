@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from adapters.nats.agent_machine import bounded
 from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MountTask, Observed, TaskResult
-from adapters.nats.agent_paths import inside
 from adapters.nats.agent_store import AgentStore, Held
 from amends.ports.mounts import Mounted, MountRefused, Mounts
+from amends.values.mount_path import inside
 
 LOOK_S: Final = 5.0  # what a probe, a path or a scan of processes may take
 PENDING_POLL_S: Final = 0.1

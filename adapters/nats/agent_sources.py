@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from adapters.nats.agent_messages import MAX_PATH_BYTES
 from amends.ports.mounts import MountRefused
+from amends.values.mount_path import MAX_PATH_BYTES
 
 SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[?[0-9a-fA-F:.]{2,45}\]?")
 # Who mounts decides on set-uid, devices and mode; and nothing that moves, binds or reads other files.
