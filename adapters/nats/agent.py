@@ -74,6 +74,7 @@ class NodeAgent:
         if interval_ms < 10:
             raise ValueError("interval_ms must be at least 10")
         self.node_id, self.interval_ms = node_id, interval_ms
+        self.name = f"the agent of {node_id}"
         self.boot_id = boot_id or machine_boot_id()
         self.beats = self.tasks = self.malformed = self.failed = 0
         self._state_dir, self._users, self._now, self._monotonic = state_dir, users, now_us, monotonic
@@ -230,8 +231,8 @@ class NodeAgent:
     async def _act(self, task: Task, of_mount: MountTask | None) -> TaskResult:
         mounting = self._mounting
         if task.op == "reconcile":
-            taking = mounting is not None and not task.report_only
-            return await self._inventory(mounting, task, await self._take_away(mounting, task) if taking else {})
+            kept = await self._take_away(mounting, task) if mounting is not None and not task.report_only else {}
+            return await self._inventory(mounting, task, kept)
         if of_mount is None or mounting is None:
             return failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
         return await mounting.do(task.task_id, task.op, of_mount, partial(self._left, task))

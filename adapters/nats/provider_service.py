@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 
 from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_store import Held, ProviderStore
-from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, printable, read_request
+from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, read_request, told
 from amends.ports.storage import Access, Backend, Mode, Trouble
 
 log = logging.getLogger("amends.provider")
@@ -33,13 +33,13 @@ GONE: Final[Reply] = {"granted": False, "mode": ""}
 
 
 class ProviderService:
-    """One provider; `state_dir` is its own. `node_id` is its name to the link that it runs on."""
+    """One provider; `state_dir` is its own."""
 
     def __init__(
         self, provider_id: str, backend: Backend, state_dir: Path, *,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:  # fmt: skip
-        self.node_id, self._backend, self._now = provider_id, backend, now_us
+        self.name, self._provider_id, self._backend, self._now = f"provider {provider_id}", provider_id, backend, now_us
         self._store = ProviderStore(state_dir)
         self._one_by_one = KeyedLock()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -53,7 +53,7 @@ class ProviderService:
     async def serve(self, client: Client) -> None:
         """Serve on an open connection until it is closed for good."""
         subscription = await client.subscribe(
-            f"amends.v1.provider.{self.node_id}.*", cb=self._on_request,
+            f"amends.v1.provider.{self._provider_id}.*", cb=self._on_request,
             pending_msgs_limit=MAX_PENDING, pending_bytes_limit=MAX_UNDER_WAY * MAX_REQUEST_BYTES,
         )  # fmt: skip
         try:
@@ -119,11 +119,11 @@ class ProviderService:
         """The reply to a request. Raises what nobody expects."""
         do = self._ops.get(op)
         if do is None:
-            return _refusal("unsupported_op", printable(f"there is no operation {op!r}"))
+            return _refusal("unsupported_op", told(f"there is no operation {op!r}"))
         try:
             request = read_request(data, op)
         except UNREADABLE as error:
-            return _refusal("invalid_request", printable(str(error)))
+            return _refusal("invalid_request", told(str(error)))
         if "grant_id" not in NEEDED[op]:
             return await self._done(do, request)
         async with self._one_by_one.of(f"grant {request.grant_id}"):
@@ -150,7 +150,7 @@ class ProviderService:
         except Trouble as trouble:
             return _troubled(trouble)
         except OSError as error:
-            return _refusal("provider_failed", printable(f"the provider cannot use its disk: {error}"), retryable=True)
+            return _refusal("provider_failed", told(f"the provider cannot use its disk: {error}"), retryable=True)
 
     async def _capabilities(self, request: Request, address: str) -> Reply:
         found: Reply = msgspec.to_builtins(self._backend.capabilities())
@@ -252,7 +252,7 @@ def _refusal(code: str, message: str, status: str = "error", *, retryable: bool 
 
 def _troubled(trouble: Trouble) -> Reply:
     status = "partial" if trouble.partial else "error"
-    return _refusal(trouble.code, printable(trouble.message), status, retryable=trouble.retryable)
+    return _refusal(trouble.code, told(trouble.message), status, retryable=trouble.retryable)
 
 
 async def _respond(message: Msg, reply: Reply) -> None:

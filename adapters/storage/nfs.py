@@ -109,7 +109,7 @@ class NfsBackend:
             exports = await self._exports()
         await self._flush()
         if left := [line.client for line in await lines(exports, path, address)]:
-            what = f"{path} is still exported to {', '.join(left)}, which is or may be {address}"
+            what = f"{path} is still exported to {', '.join(left)}, which lets {address} in"
             raise Trouble("still_exported", f"{what}: {said}" if said else what, partial=True)
         if not await serves(exports, address) and (kept := await asyncio.to_thread(self._expire, address)):
             raise Trouble(

@@ -36,7 +36,7 @@ REFUSED = [
     ("/" + "é" * (MAX_PATH_BYTES // 2), f"more than {MAX_PATH_BYTES} bytes"),
     ("/home", "in a home"),
     ("/home/am-x/data", "in a home"),
-    ("/root/data", "in a home"),
+    ("/root", "in a home"),
     ("/etc", "lies in /etc"),
     ("/usr/share/x", "lies in /usr"),
 ]

@@ -267,7 +267,7 @@ async def test_what_is_in_the_way_at_the_path_is_left_there(real: OnNats) -> Non
 )
 def test_options_that_are_not_in_the_table_are_refused(option: str) -> None:
     source = {"type": "nfs", "server": "storage", "export": "/srv/a"}
-    for options in ([option], f"hard,{option}"):
+    for options in (option, f"hard,{option}"):
         with pytest.raises(MountRefused, match="option"):
             source_of(source | {"options": options})
     assert isinstance(source_of(source | {"options": "vers=4.2,hard,timeo=50"}), Nfs)

@@ -39,9 +39,14 @@ class World(Protocol):
 
     def break_next(self, op: str, kind: str) -> None: ...
     def access(self) -> Accesses: ...
-    def checksum(self) -> str: ...
     async def start(self) -> None: ...
     async def kill(self) -> None: ...
+
+
+class Holding(World, Protocol):
+    """One whose namespace has contents."""
+
+    def checksum(self) -> str: ...
 
 
 class Bench(Generic[W_co]):
@@ -183,9 +188,6 @@ class OnNats:
     def access(self) -> Accesses:
         return {**self.backend.table}
 
-    def checksum(self) -> str:
-        return ""
-
     async def start(self) -> None:
         self.service = ProviderService("p1", self.backend, self._state)
         await self.service.restore()
@@ -324,6 +326,17 @@ async def again(bench: Bench[Any]) -> None:
 KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Bench[Any]]]] = {
     "in memory": in_memory, "service on NATS": on_nats, "nfs program on NATS": a_program,
 }  # fmt: skip
+
+
+@pytest.fixture(params=["in memory", "nfs program on NATS"])
+async def holding(request: pytest.FixtureRequest) -> AsyncIterator[Bench[Holding]]:
+    """Those that hold contents; the service alone has none."""
+    base = scratch("amends-provider-")
+    try:
+        async with KINDS[request.param](base) as made:
+            yield made
+    finally:
+        shutil.rmtree(base)
 
 
 @pytest.fixture(params=list(KINDS))
