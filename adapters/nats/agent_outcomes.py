@@ -4,27 +4,30 @@ from typing import Any, Final
 
 import msgspec
 
-from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MOUNT_OPS, TaskResult
+from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MAX_MESSAGE, MAX_NAME, MOUNT_OPS, TaskResult
 from amends.ports.steps import Outcome
+from amends.values.text import printable
 
 MALFORMED: Final = "agent_malformed"
 MOUNTED_AFTER: Final = {"mount": True, "probe_mount": True, "unmount": False}
-MAX_MESSAGE: Final = 1000
 
 
 def outcome(op: str, result: TaskResult) -> Outcome:
     """How the step ended. A result that contradicts itself is none."""
     data = _seen(result) if op in MOUNT_OPS else {}
     if result.status == "error":
-        return Outcome("failed", result.code or "agent_error", printable(result.message or ""), data=data)
+        return Outcome("failed", result.code or "agent_error", printable(result.message or "", MAX_MESSAGE), data=data)
     if op in MOUNT_OPS:
         return _of_mount(op, result, data)
     if result.inventory is None:
         if op == "reconcile":
             return Outcome("failed", MALFORMED, "the result says ok and has no inventory")
         return Outcome("done")
-    names = {kind: [printable(name) for name in found] for kind, found in msgspec.to_builtins(result.inventory).items()}
-    return Outcome("done", data=names)
+    names = {
+        kind: [printable(name, MAX_NAME) for name in found]
+        for kind, found in msgspec.to_builtins(result.inventory).items()
+    }
+    return Outcome("done", message=printable(result.message or "", MAX_MESSAGE), data=names)
 
 
 def late_outcome(result: TaskResult) -> Outcome:
@@ -45,8 +48,3 @@ def _of_mount(op: str, result: TaskResult, data: dict[str, Any]) -> Outcome:
 def _seen(result: TaskResult) -> dict[str, Any]:
     holders = [printable(each, MAX_HOLDER) for each in (result.holders or [])[:MAX_HOLDERS] if isinstance(each, str)]
     return {"observed": msgspec.to_builtins(result.observed) if result.observed else {}, "holders": holders}
-
-
-def printable(text: str, limit: int = MAX_MESSAGE) -> str:
-    """The first `limit` characters, each that a row or a terminal does not take as a question mark."""
-    return "".join(c if c.isprintable() else "?" for c in text[:limit])

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from amends.ports.storage import Mode
+from amends.values.text import printable
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_REPLY_BYTES: Final = 64 * 1024
@@ -123,6 +124,6 @@ def _check_source(source: dict[str, Any]) -> None:
         raise msgspec.ValidationError("a source whose path cannot be meant")
 
 
-def printable(text: str) -> str:
+def told(message: str) -> str:
     """As much of a message as is kept, and only what can be shown."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_MESSAGE])
+    return printable(message, MAX_MESSAGE)

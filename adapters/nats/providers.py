@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from adapters.nats.provider_words import UNREADABLE, Reply, printable, read_reply
+from adapters.nats.provider_words import UNREADABLE, Reply, read_reply, told
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
@@ -55,7 +55,7 @@ class ProviderSteps:
         except TimeoutError:
             return Outcome("unknown", TIMEOUT, "the provider gave no reply in time")
         except NatsError as error:
-            return Outcome("unknown", TIMEOUT, printable(f"the request may not have been sent: {error}"))
+            return Outcome("unknown", TIMEOUT, told(f"the request may not have been sent: {error}"))
         return _outcome(op, message)
 
 
@@ -73,7 +73,7 @@ def _outcome(op: str, message: Msg) -> Outcome:
         data: Data = {"retryable": reply.retryable}
         if reply.status == "partial":
             data["partial"] = True
-        return Outcome("failed", code, printable(reply.message or ""), data=data)
+        return Outcome("failed", code, told(reply.message or ""), data=data)
     read = READ.get(op)
     found = read(reply) if read is not None and (reply.status or op in SAYS_ENOUGH) else None
     if found is None:
@@ -82,7 +82,7 @@ def _outcome(op: str, message: Msg) -> Outcome:
 
 
 def _malformed(why: str) -> Outcome:
-    return Outcome("failed", MALFORMED, printable(why), data={"retryable": True})
+    return Outcome("failed", MALFORMED, told(why), data={"retryable": True})
 
 
 def _granted(reply: Reply) -> Data | None:

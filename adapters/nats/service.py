@@ -20,6 +20,7 @@ from adapters.nats.answers import Answers, GuardedService
 from amends.runtime.requests import Endpoint, Entry, Reply, Requests
 from amends.values.errors import CODES
 from amends.values.histogram import Histogram
+from amends.values.text import printable
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
@@ -120,7 +121,7 @@ async def _respond(request: Request, reply: Reply, data: bytes) -> None:
     if code is None:
         await request.respond(data)
     else:
-        text = "".join(c for c in str(reply.body["error"]["message"]) if c.isprintable())[:200]
+        text = printable(str(reply.body["error"]["message"]), 200)
         await request.respond_error(str(CODES.get(code, 500)), f"{code}: {text}", data=data)
 
 

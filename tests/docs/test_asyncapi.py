@@ -204,7 +204,7 @@ class Recorder:
 
 
 RECONCILE = Reconcile("n1", 1, {"mounts": [], "users": ["am-x"]}, report_only=True)
-BIND, NFS = {"type": "bind", "path": "/srv"}, {"type": "nfs", "server": "s", "export": "/srv", "options": ["hard"]}
+BIND, NFS = {"type": "bind", "path": "/srv"}, {"type": "nfs", "server": "s", "export": "/srv", "options": "hard"}
 
 
 @pytest.mark.parametrize(

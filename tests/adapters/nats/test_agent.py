@@ -172,9 +172,10 @@ async def test_a_task_whose_time_is_over_since_it_was_first_received_is_not_begu
         assert (await ask(task_id="task_4", ttl_ms=5000, deadline_us=1))["status"] == "ok"
 
 
-async def test_a_task_that_is_over_while_it_takes_away_stops_there(
-    server: EmbeddedNats, ask: Ask, tmp_path: Path
+async def test_of_a_task_that_is_over_while_it_takes_away_the_rest_stays_and_is_named(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("adapters.nats.agent.TAKEN_AT_ONCE", 1)
     now = [100.0]
 
     class Slow(PlainMounts):
@@ -184,7 +185,9 @@ async def test_a_task_that_is_over_while_it_takes_away_stops_there(
 
     async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path, Slow), monotonic=lambda: now[0])):
         await mount_two(ask, tmp_path)
-        assert (await ask(ttl_ms=3000))["code"] == "expired"
+        result = await ask(ttl_ms=3000)
+        assert (result["status"], result["inventory"]["mounts"]) == ("ok", ["attach_b"])
+        assert result["message"] == "not taken away: attach_b: the task's time was over before its turn"
         assert not (tmp_path / "root" / "mnt" / "attach_a").exists()
         assert (tmp_path / "root" / "mnt" / "attach_b").is_symlink()
 
