@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from amends.ports.steps import Outcome
+from tests.adapters.providers.benches import Bench, Holding, World, again
 
 ACCESS = {("data", "10.0.0.5"): "rw"}
 NOBODY = {"granted": False, "mode": ""}
