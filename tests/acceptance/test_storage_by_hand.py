@@ -288,7 +288,8 @@ async def test_access_that_stays_after_its_revoke_is_a_drift(hand: Hand) -> None
 
 
 # What the agent says to mount and probe, the reason, and whether an unmount must go out.
-NOT_MOUNTED, MOUNTED = {"observed": {"mounted": False}}, {"observed": {"mounted": True, "mode": "rw"}}
+NOT_MOUNTED: Said = {"observed": {"mounted": False}}
+MOUNTED: Said = {"observed": {"mounted": True, "mode": "rw"}}
 MOUNTS: dict[str, tuple[dict[str, list[Said]], str, bool]] = {
     "it fails and nothing is there": (
         {"mount": [error("mount_failed", refuses=True, **NOT_MOUNTED)]},
