@@ -150,15 +150,19 @@ def add_service(it: Document) -> None:
         message = {"headers": ref("components", "schemas", headers), "payload": payload}
         it.channel(name, PREFIX + name, {title(name): message}, {})
         asks = "a question" if endpoint.answer is not None else "a change"
-        it.operation(
-            "receive", name, f"{asks}, for the role {endpoint.role}",
-            reply={
+        answered: Json = {
+            "reply": {
                 "address": {"location": "$message.header#/reply-to", "description": "the inbox of the request"},
                 "channel": ref("channels", "reply"),
                 "messages": [ref("channels", "reply", "messages", f"{title(name)}Reply")],
             },
-            bindings={"nats": {"queue": "amends.<epoch>"}},
-        )  # fmt: skip
+            "bindings": {"nats": {"queue": "amends.<epoch>"}},
+        }  # fmt: skip
+        it.operation("receive", name, f"{asks}, for the role {endpoint.role}", **answered)
+        if endpoint.keyed:
+            key = {endpoint.keyed: {"description": "of an entity that exists; it need not stand in the data then"}}
+            it.channel(f"{name}.*", f"{PREFIX}{name}.{{{endpoint.keyed}}}", {title(name): message}, key)
+            it.operation("receive", f"{name}.*", "the same command, with its key in the subject", **answered)
 
 
 def add_events(it: Document, domain: Domain) -> None:

@@ -12,13 +12,13 @@ MALFORMED: Final = "agent_malformed"
 MOUNTED_AFTER: Final = {"mount": True, "probe_mount": True, "unmount": False}
 
 
-def outcome(op: str, result: TaskResult) -> Outcome:
-    """How the step ended. A result that contradicts itself is none."""
+def outcome(op: str, result: TaskResult, mode: str = "") -> Outcome:
+    """How the step ended. A result that contradicts itself is none; `mode`: what was asked to be mounted."""
     data = _seen(result) if op in MOUNT_OPS else {}
     if result.status == "error":
         return Outcome("failed", result.code or "agent_error", printable(result.message or "", MAX_MESSAGE), data=data)
     if op in MOUNT_OPS:
-        return _of_mount(op, result, data)
+        return _of_mount(op, result, data, mode)
     if result.inventory is None:
         if op == "reconcile":
             return Outcome("failed", MALFORMED, "the result says ok and has no inventory")
@@ -37,10 +37,13 @@ def late_outcome(result: TaskResult) -> Outcome:
     return Outcome("done", data=_seen(result) | ({"noop": True} if result.status == "noop" else {}))
 
 
-def _of_mount(op: str, result: TaskResult, data: dict[str, Any]) -> Outcome:
+def _of_mount(op: str, result: TaskResult, data: dict[str, Any], mode: str) -> Outcome:
     mounted = data["observed"].get("mounted")
     if mounted is not None and mounted is not MOUNTED_AFTER[op]:
         return Outcome("failed", MALFORMED, f"the result says {result.status} and mounted {mounted}", data=data)
+    seen = data["observed"].get("mode")
+    if op == "probe_mount" and mode and seen in ("ro", "rw") and seen != mode:
+        return Outcome("failed", seen, f"it was to be mounted {mode} and is {seen}", data=data)
     done: dict[str, Any] = {"observed": data["observed"]}
     return Outcome("done", data=({"noop": True} if result.status == "noop" else {}) | done)
 

@@ -52,7 +52,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 class Observed(Struct, frozen=True):
     """What the provider sees of a grant when it looks."""
 
-    granted: bool
+    granted: bool | None = None
     mode: Literal["ro", "rw", ""] | None = None
 
 
@@ -82,7 +82,7 @@ class Reply(Struct, frozen=True):
     modes: Annotated[list[Mode], Meta(max_length=8)] | None = None
     multi_attach: bool = False
     mount_path_prefixes: Prefixes = []
-    enforcement: Word = ""
+    enforcement: Word | bool | None = ""
     used_bytes: Count | None = None
     as_of_us: Count | None = None
     enforced: bool | None = None
@@ -100,7 +100,7 @@ def read_reply(data: bytes) -> Reply:
     reply = _REPLY.decode(data)
     if reply.source is not None:
         _check_source(msgspec.to_builtins(reply.source))
-    if not all(text.isprintable() for text in (*reply.mount_path_prefixes, reply.enforcement)):
+    if not all(text.isprintable() for text in (*reply.mount_path_prefixes, str(reply.enforcement))):
         raise msgspec.ValidationError("it has what cannot be printed")
     return reply
 

@@ -42,7 +42,10 @@ class ProviderSteps:
 
     async def _ask(self, call: StepCall, op: str, timeout_s: float) -> Outcome:
         subject = f"amends.v1.provider.{call.args['provider_id']}.{op}"
-        body = {name: value for name, value in call.args.items() if name != "provider_id"}
+        unsaid = (
+            call.args if op == "capabilities" else ("provider_id",)
+        )  # they are asked of the provider, of no namespace
+        body = {name: value for name, value in call.args.items() if name not in unsaid}
         payload = msgspec.json.encode({**body, "runtime_epoch": call.epoch})
         headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}
         try:
@@ -92,14 +95,19 @@ def _granted(reply: Reply) -> Data | None:
 
 
 def _verified(reply: Reply) -> Data | None:
-    if reply.observed is None or (reply.observed.granted and not reply.observed.mode):
+    seen = reply.observed
+    if seen is None or seen.granted is None or (seen.granted and not seen.mode):
         return None
     return _observed(reply)
 
 
 def _observed(reply: Reply) -> Data:
     seen = reply.observed
-    return {} if seen is None else {"granted": seen.granted, "mode": (seen.mode or "") if seen.granted else ""}
+    return (
+        {}
+        if seen is None or seen.granted is None
+        else {"granted": seen.granted, "mode": (seen.mode or "") if seen.granted else ""}
+    )
 
 
 def _used(reply: Reply) -> Data | None:
@@ -113,8 +121,15 @@ def _can(reply: Reply) -> Data | None:
         return None
     return {
         "modes": reply.modes, "multi_attach": reply.multi_attach,
-        "mount_path_prefixes": reply.mount_path_prefixes, "enforcement": reply.enforcement,
+        "mount_path_prefixes": reply.mount_path_prefixes, "enforcement": _word(reply.enforcement),
     }  # fmt: skip
+
+
+def _word(enforcement: str | bool | None) -> str:
+    """A word for people; nothing is decided by it."""
+    if isinstance(enforcement, str):
+        return enforcement
+    return {True: "on", False: "off", None: ""}[enforcement]
 
 
 # What an op's reply must say; None where it does not.

@@ -54,10 +54,11 @@ class CommandService:
         self._service = GuardedService(self._client, config, self._answers, self._errors)
         await self._service.start()
         for endpoint in self._endpoints:
-            await self._service.add_endpoint(
-                name=endpoint.subject.replace(".", "-"), subject=PREFIX + endpoint.subject,
-                handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint)),
-            )  # fmt: skip
+            for subject in subjects(endpoint):
+                await self._service.add_endpoint(
+                    name=subject.replace(".*", "-of").replace(".", "-"), subject=PREFIX + subject,
+                    handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint)),
+                )  # fmt: skip
         await self._client.flush()
 
     async def stop(self, timeout_s: float) -> None:
@@ -96,7 +97,8 @@ class CommandService:
 
     async def _answer(self, endpoint: Endpoint, request: Request, headers: dict[str, str], entry: Entry) -> None:
         began = time.perf_counter()
-        reply = await self._requests.handle(endpoint, request.data, headers, entry)
+        named = request.subject.removeprefix(PREFIX + endpoint.subject).removeprefix(".")
+        reply = await self._requests.handle(endpoint, request.data, headers, entry, named)
         self.took[endpoint.role].observe(time.perf_counter() - began)
         await self._send(request, reply)
 
@@ -113,6 +115,11 @@ class CommandService:
             await _respond(request, reply, data)
         except (NatsError, ValueError, OSError) as error:
             log.info("a reply on %s could not be sent: %s", request.subject, error)
+
+
+def subjects(endpoint: Endpoint) -> list[str]:
+    """Those it is served on, without their prefix: a command to an entity that exists also with its key at the end."""
+    return [endpoint.subject, *([f"{endpoint.subject}.*"] if endpoint.keyed else [])]
 
 
 async def _respond(request: Request, reply: Reply, data: bytes) -> None:

@@ -68,12 +68,17 @@ def commands(
     domains: Sequence[Domain], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome]
 ) -> list[Endpoint]:
     """cmd.* and ops.* that change something. The mappings have what declarations name."""
-    return [_endpoint(request, checks, found, waits) for request in requests_of(domains).values()]
+    born = {message for domain in domains for kind in domain.kinds for message in kind.creates}
+    return [
+        _endpoint(request, checks, found, waits, exists=request not in born)
+        for request in requests_of(domains).values()
+    ]
 
 
 def _endpoint(
-    request: type[Request], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome]
-) -> Endpoint:
+    request: type[Request], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome],
+    *, exists: bool,
+) -> Endpoint:  # fmt: skip
     command = request.command
     assert command is not None
     looks = [checks[name] for name in command.checks]
@@ -89,6 +94,7 @@ def _endpoint(
         locate=found[command.found] if command.found else None, prepare=prepare if looks else None,
         account=(lambda asked: getattr(asked, command.account)) if command.account else None,
         outcome=waits[command.waits] if command.waits else None,
+        keyed=command.by if exists and command.subject.startswith("cmd.") else "",
     )  # fmt: skip
 
 

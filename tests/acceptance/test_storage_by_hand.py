@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.records import all_is_well, cases, ended_run, runs
+from tests.acceptance.records import all_is_well, audit, cases, ended_run, runs
 from tests.acceptance.storage import QUOTA, HandMachine, Storage
 from tests.acceptance.world import World, until
 
@@ -34,7 +34,7 @@ class HandProvider:
         self.granted: dict[str, str] = {}  # grant → mode
         self.next: dict[str, list[Said]] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.used_bytes = 10
+        self.used_bytes, self.enforced = 10, True
         self.can: Said = {
             "modes": ["ro", "rw"], "multi_attach": False, "mount_path_prefixes": ["/"], "enforcement": "quota",
         }  # fmt: skip
@@ -74,7 +74,7 @@ class HandProvider:
         if op == "capabilities":
             return self.can
         if op == "usage":
-            return {"used_bytes": self.used_bytes, "as_of_us": time.time_ns() // 1000, "enforced": True}
+            return {"used_bytes": self.used_bytes, "as_of_us": time.time_ns() // 1000, "enforced": self.enforced}
         observed = {"granted": body["grant_id"] in self.granted, "mode": self.granted.get(body["grant_id"], "")}
         return {**OK, "observed": observed, **({"source": SOURCE} if op == "grant" else {})}
 
@@ -242,6 +242,7 @@ def error(code: str, *, retryable: bool = False, **more: Any) -> Said:
 # What the provider answers, and the reason that the attachment failed with; "" where it is attached after all.
 GRANTS: dict[str, tuple[dict[str, list[Said]], str]] = {
     "refused for good": ({"grant": [error("full", refuses=True)]}, "full"),
+    "refused for good, and nothing seen": ({"grant": [error("full", refuses=True, observed={})]}, "full"),
     "refused for now, then granted": ({"grant": [error("busy", retryable=True, refuses=True)]}, ""),
     "refused for now, always": ({"grant": [error("busy", retryable=True, refuses=True)] * 9}, "busy"),
     "granted in part": ({"grant": [{"status": "partial", "code": "half", "retryable": False}]}, "half"),
@@ -305,6 +306,7 @@ MOUNTS: dict[str, tuple[dict[str, list[Said]], str, bool]] = {
         "ro",
         True,
     ),
+    "the probe is well and read-only": ({"probe_mount": [{"observed": {"mounted": True, "mode": "ro"}}]}, "ro", True),
     "nothing is said of the probe": ({"probe_mount": [SILENCE]}, "agent_timeout", True),
 }
 
@@ -322,6 +324,22 @@ async def test_each_answer_to_a_mount_and_its_probe(hand: Hand, name: str) -> No
     mount = hand.machine.tasks("mount")[0]
     for task in hand.machine.tasks("unmount"):
         assert (task["attempt_id"], task["attachment_id"]) == (mount["attempt_id"], mount["attachment_id"])
+
+
+async def test_a_mount_that_has_failed_and_says_later_that_it_is_done_is_unmounted(hand: Hand) -> None:
+    hand.machine.next = {"mount": [error("mount_failed", refuses=True, **NOT_MOUNTED)]}
+    row = await hand.attach("failed")
+    (mount,) = hand.machine.tasks("mount")
+    assert hand.machine.tasks("unmount") == []
+    await hand.world.nats.publish(f"amends.v1.result.{hand.machine.node_id}", b"{")  # it is nobody's
+    await hand.machine.says(mount, "ok", observed={"mounted": True, "mode": "rw"})
+
+    async def unmounted() -> list[dict[str, Any]]:
+        return hand.machine.tasks("unmount")
+
+    (task,) = await until(unmounted, "it is unmounted")
+    assert task["attempt_id"] == mount["attempt_id"]
+    assert (await hand.row(row["attachment_id"]))["state"] == "failed"
 
 
 # What the agent says to each try of an unmount, and whether it is detached.
@@ -393,3 +411,30 @@ async def test_five_reads_that_fail_are_an_episode_and_an_old_one_is_a_failed_on
     assert (await hand.about())["rw_blocked"]
     run = await ended_run(hand.world, f"namespace:{hand.namespace}", "R14")
     assert undone(run) == [("compensate", "state_change", "success")]
+
+
+async def test_over_and_unenforced_are_an_episode_each_one_after_the_other(hand: Hand) -> None:
+    async def flagged(flag: str | None) -> None:
+        async def check() -> bool:
+            return bool((await hand.about())["quota_flag"] == flag)
+
+        await until(check, f"flagged {flag}")
+
+    hand.hand.enforced = False
+    await flagged("unenforced")
+    hand.hand.used_bytes, hand.hand.enforced = QUOTA * 120 // 100, True
+    await flagged("over")
+    hand.hand.used_bytes, hand.hand.enforced = QUOTA // 2, False
+    await flagged("unenforced")
+    hand.hand.used_bytes = QUOTA * 120 // 100
+    await flagged("over")
+    hand.hand.used_bytes, hand.hand.enforced = QUOTA // 2, True
+    await flagged(None)
+    entity = f"namespace:{hand.namespace}"
+    found = await runs(hand.world, entity, "R14")
+    assert [(run.row["final_outcome"], undone(run)) for run in found] == [
+        ("recovered", [("compensate", "state_change", "success")])
+    ] * 4
+    assert [each.partition(".")[2] for each in await audit(hand.world, entity) if "blocked" in each] == [
+        "blocked", "blocked", "unblocked", "blocked", "blocked", "unblocked"
+    ]  # fmt: skip

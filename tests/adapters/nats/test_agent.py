@@ -365,12 +365,29 @@ def test_an_epoch_far_above_all_that_was_seen_is_no_runtimes(tmp_path: Path) -> 
     store.close()
 
 
+NOBODYS = [
+    b"",
+    b"{",
+    b"\xff",
+    b"[" * 100_000,
+    b'{"task_id":7,"status":"ok"}',
+    result(message="m" * MAX_RESULT_BYTES),
+    b'{"task_id":"task_1","status":"ok","inventory":' + b'{"users":' * 5000 + b"0" + b"}" * 5001,
+]
+
+
+@pytest.mark.parametrize("data", NOBODYS)
+async def test_a_result_of_which_nobody_can_tell_the_task_ends_none(
+    tasks: AgentTasks, client: Client, data: bytes
+) -> None:
+    outcome = await answered(tasks, client, ("n1", data), ("n1", result()))
+    assert outcome.kind == "done"
+    assert tasks.unasked == 1
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"\xff",
-        b"[" * 100_000,
         result(status="fine"),
         result(status=None),
         result(inventory=None),
@@ -379,9 +396,7 @@ def test_an_epoch_far_above_all_that_was_seen_is_no_runtimes(tmp_path: Path) -> 
         result(inventory={"mounts": [], "users": [["deep"]]}),
         result(inventory={"mounts": [], "users": ["u"] * (MAX_INVENTORY + 1)}),
         result(inventory={"mounts": [], "users": ["u" * 256]}),
-        result(message="m" * MAX_RESULT_BYTES),
         result(status="error", code="no\x00code"),
-        b'{"task_id":"task_1","status":"ok","inventory":' + b'{"users":' * 5000 + b"0" + b"}" * 5001,
     ],
 )
 async def test_a_malformed_result_is_an_error_and_no_empty_node(tasks: AgentTasks, client: Client, data: bytes) -> None:
