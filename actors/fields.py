@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from amends.domain.api import Asked, Name
+from amends.values.mount_path import MAX_PATH_BYTES
 
 AccountId = Annotated[Name, Asked("the account", example="acme")]
 NodeId = Annotated[Name, Asked("the node", example="node-1")]
@@ -16,7 +17,8 @@ ProviderId = Annotated[Name, Asked("the storage provider", example="nfs-1")]
 AttachmentId = Annotated[
     str, Meta(pattern=r"^attach_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)"), Asked("the attachment", example="{attachment}")
 ]
-MountPath = Annotated[str, Meta(min_length=2, max_length=4096, pattern=r"^/[^\x00-\x1f\x7f]*$(?!\n)")]
+# Of what `amends.values.mount_path` accepts as much as a schema can say.
+MountPath = Annotated[str, Meta(min_length=2, max_length=MAX_PATH_BYTES, pattern=r"^/[^\x00-\x1f\x7f]*$(?!\n)")]
 MAX_QUOTA = 2**62
 MeterId = Annotated[str, Meta(pattern=r"^meter_[0-7][0-9a-hjkmnp-tv-z]{25}$(?!\n)")]
 Currency = Annotated[str, Meta(pattern=r"^[a-z]{3}$(?!\n)")]

@@ -16,7 +16,10 @@ KEPT = 4096  # tasks that were given up; the runtime that sent them must still r
 
 
 class LateMounts:
-    """Implements `amends.ports.steps.StepRunner` for `agent.*` on `steps`, which tells `came` of late results."""
+    """Implements `amends.ports.steps.StepRunner` for `agent.*` on `steps`, which tells `came` of late results.
+
+    Late is what comes after no result in time, and what contradicts an error.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -26,7 +29,7 @@ class LateMounts:
     async def run(self, call: StepCall) -> Outcome:
         """As `steps` does; a mount that nobody knows the end of is kept in mind."""
         outcome = await self.steps.run(call)
-        if call.name == MOUNT and outcome.kind == "unknown":
+        if call.name == MOUNT and outcome.kind != "done":
             self._given_up[f"task_{ids.suffix(call.step_id)}"] = call.args["attachment_id"]
             while len(self._given_up) > KEPT:
                 self._given_up.popitem(last=False)
@@ -34,8 +37,7 @@ class LateMounts:
 
     def came(self, node_id: str, task_id: str, outcome: Outcome) -> None:
         """A result that nobody waits for any more."""
-        attachment_id = self._given_up.pop(task_id, None)
-        if attachment_id is None or outcome.kind != "done":
+        if outcome.kind != "done" or (attachment_id := self._given_up.pop(task_id, None)) is None:
             return
         try:
             self._engine.tell("attachment", attachment_id, Envelope(LateMount(task_id)))

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import msgspec
 
+from adapters.nats import provider_words
 from adapters.nats.agent_messages import Heartbeat, TaskResult
 from adapters.nats.service import PREFIX, reply_schema
 from adapters.postgres.reading import ENTITIES
@@ -99,10 +100,11 @@ class Document:
         self.channel(name, PREFIX + place, {message: body}, parameters)
         self.operation(action, name, summary)
 
-    def typed(self, kind: type) -> Json:
-        """A reference to the schema of a type; what it needs goes with it."""
-        (found,), needed = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
-        self.schemas |= portable(needed)
+    def typed(self, kind: type, of: str = "") -> Json:
+        """A reference to the schema of a type; what it needs goes with it, `of` before all their names."""
+        template = f"#/components/schemas/{of}{{name}}"
+        (found,), needed = msgspec.json.schema_components([kind], ref_template=template)
+        self.schemas |= {f"{of}{name}": portable(schema) for name, schema in needed.items()}
         return cast(Json, portable(found))
 
     def rows(self, schema: Any) -> Any:
@@ -150,15 +152,19 @@ def add_service(it: Document) -> None:
         message = {"headers": ref("components", "schemas", headers), "payload": payload}
         it.channel(name, PREFIX + name, {title(name): message}, {})
         asks = "a question" if endpoint.answer is not None else "a change"
-        it.operation(
-            "receive", name, f"{asks}, for the role {endpoint.role}",
-            reply={
+        answered: Json = {
+            "reply": {
                 "address": {"location": "$message.header#/reply-to", "description": "the inbox of the request"},
                 "channel": ref("channels", "reply"),
                 "messages": [ref("channels", "reply", "messages", f"{title(name)}Reply")],
             },
-            bindings={"nats": {"queue": "amends.<epoch>"}},
-        )  # fmt: skip
+            "bindings": {"nats": {"queue": "amends.<epoch>"}},
+        }  # fmt: skip
+        it.operation("receive", name, f"{asks}, for the role {endpoint.role}", **answered)
+        if endpoint.keyed:
+            key = {endpoint.keyed: {"description": "of an entity that exists; it need not stand in the data then"}}
+            it.channel(f"{name}.*", f"{PREFIX}{name}.{{{endpoint.keyed}}}", {title(name): message}, key)
+            it.operation("receive", f"{name}.*", "the same command, with its key in the subject", **answered)
 
 
 def add_events(it: Document, domain: Domain) -> None:
@@ -207,12 +213,29 @@ def add_agents(it: Document) -> None:
     )  # fmt: skip
 
 
+def add_providers(it: Document) -> None:
+    """What storage providers are asked, and how they answer."""
+    answer: Json = {"payload": it.typed(provider_words.Reply, "Provider")}
+    it.channel("provider.reply", None, {"ProviderReply": answer}, {})
+    it.channel("provider", f"{PREFIX}provider.{{provider_id}}.{{op}}", {
+        "ProviderRequest": {"headers": schemas.TRACE, "payload": it.typed(provider_words.Request, "Provider")},
+    }, {
+        "provider_id": {"description": "the provider of a namespace"}, "op": {"enum": list(provider_words.NEEDED)},
+    })  # fmt: skip
+    it.operation("send", "provider", "a question to a storage provider, of access or usage", reply={
+        "address": {"location": "$message.header#/reply-to", "description": "an inbox of the runtime"},
+        "channel": ref("channels", "provider.reply"),
+        "messages": [ref("channels", "provider.reply", "messages", "ProviderReply")],
+    })  # fmt: skip
+
+
 def document(domain: Domain = RENTAL) -> Json:
     """The AsyncAPI document."""
     it = Document()
     add_service(it)
     add_events(it, domain)
     add_agents(it)
+    add_providers(it)
     return it.as_json()
 
 

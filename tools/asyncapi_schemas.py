@@ -199,7 +199,7 @@ _SOURCE: Final[Json] = {
         {
             "type": "object", "required": ["type", "server", "export"],
             "properties": {"type": {"const": "nfs"}, "server": TEXT, "export": TEXT,
-                           "options": {"oneOf": [TEXT, _NAMES]}},
+                           "options": TEXT},
         },
         {"type": "object", "required": ["type", "path"], "properties": {"type": {"const": "bind"}, "path": TEXT}},
     ],

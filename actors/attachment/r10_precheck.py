@@ -12,6 +12,7 @@ from actors.node.state import Node
 from amends.turn.decision import Decision
 from amends.turn.notify import notify
 from amends.turn.recovery import begin_run, failure
+from amends.values.mount_path import inside
 
 STEP = "storage.precheck"
 
@@ -29,17 +30,15 @@ class Seen(NamedTuple):
 
 def _path_taken(s: Attachment, seen: Seen, d: Decision) -> bool:
     """Another one of the node is at this path, above it or below it; of two that were checked at once the elder may."""
-    own = s.mount_path.rstrip("/") + "/"
     for other_id, path, state in facts(d).mounts_on(s.node_id or ""):
-        other = path.rstrip("/") + "/"
         later = seen.again and state == "validated" and other_id > seen.own_id
-        if other_id != seen.own_id and not later and (own.startswith(other) or other.startswith(own)):
+        if other_id != seen.own_id and not later and (inside(s.mount_path, path) or inside(path, s.mount_path)):
             return True
     return False
 
 
 def _allowed(path: str, prefixes: tuple[str, ...]) -> bool:
-    return not prefixes or any((path.rstrip("/") + "/").startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
+    return not prefixes or any(inside(path, prefix) for prefix in prefixes)
 
 
 # code → whether it stands against the attachment

@@ -15,8 +15,11 @@ from amends.turn.recovery import begin_run, failure, failure_of, find_run
 
 STEP, TIMER = "provider.usage", "usage"
 HARD_PERCENT, CALM_PERCENT = 110, 95
-READS = 2  # in a row, above or at rest
+READS = 2  # in a row: above, well below, or enforced
 UNKNOWN_AFTER = 5  # failed reads in a row
+OVER_BY = {
+    "over": "well below its quota", "unenforced": "its provider enforces again", "unknown": "the provider tells again",
+}  # fmt: skip
 
 
 def read(d: Decision) -> None:
@@ -53,24 +56,29 @@ def _known(s: Namespace, m: StepDone, d: Decision) -> None:
     if as_of_us < s.usage.as_of_us:  # older than what is known: no read
         _failed(s, m, d, "stale")
         return
-    if s.flag == "unknown":
-        _clear(d, "the provider tells again")
     used, enforced = found["used_bytes"], bool(found["enforced"])
-    over = used > s.quota_bytes
-    calm = enforced and used * 100 <= s.quota_bytes * CALM_PERCENT
-    usage = Usage(
+    over, calm = used > s.quota_bytes, used * 100 <= s.quota_bytes * CALM_PERCENT
+    d.set(usage=Usage(
         used_bytes=used, as_of_us=as_of_us, enforced=enforced, over=s.usage.over + 1 if over else 0,
-        calm=s.usage.calm + 1 if calm else 0,
-    )  # fmt: skip
-    d.set(usage=usage)
-    said = {"used_bytes": used, "quota_bytes": s.quota_bytes, "as_of_us": usage.as_of_us, "enforced": enforced}
-    if d.state.flag:
-        if usage.calm >= READS:
-            _clear(d, "well below its quota")
-    elif usage.over >= READS or used * 100 > s.quota_bytes * HARD_PERCENT:
-        _flag(d, m, "over", said)
-    elif not enforced:
-        _flag(d, m, "unenforced", said)
+        calm=s.usage.calm + 1 if calm else 0, steady=s.usage.steady + 1 if enforced else 0,
+    ))  # fmt: skip
+    far = used * 100 > s.quota_bytes * HARD_PERCENT
+    _judge(
+        d, m, {"used_bytes": used, "quota_bytes": s.quota_bytes, "as_of_us": as_of_us, "enforced": enforced}, far=far
+    )
+
+
+def _judge(d: Decision, m: StepDone, said: dict[str, object], *, far: bool) -> None:
+    """An episode may end with a read, and another one begin: one at a time, and above its quota before all."""
+    usage: Usage = d.state.usage
+    over = far or usage.over >= READS
+    ends = {"": False, "unknown": True, "over": usage.calm >= READS, "unenforced": usage.steady >= READS}
+    if ends[d.state.flag]:
+        _clear(d, OVER_BY[d.state.flag])
+    if over and d.state.flag == "unenforced":
+        _clear(d, "it is above its quota as well", goes_on="over")
+    if not d.state.flag and (over or not usage.enforced):
+        _flag(d, m, "over" if over else "unenforced", said)
 
 
 def _capabilities(found: dict[str, object]) -> Capabilities:
@@ -97,6 +105,7 @@ def _flag(d: Decision, m: StepDone, flag: str, said: dict[str, object]) -> None:
         "compensate", "state_change", "block", d.ref, "success", of=m.ref, cause=run.id, metadata={"flag": flag, **said}
     )
     run.degrade()
+    d.audit("namespace.blocked", reason=why, details={"flag": flag, "recovery_trace_id": run.trace_id, **said})
     if flag != "unknown":  # whether it is above its quota nobody knows
         d.event("quota_exceeded", cause=flag)
     if flag == "over" and facts(d).policy.on_over_quota == "intervene":
@@ -104,10 +113,14 @@ def _flag(d: Decision, m: StepDone, flag: str, said: dict[str, object]) -> None:
             d.tell("attachment", attachment_id, LeaveNode("quota"))
 
 
-def _clear(d: Decision, why: str) -> None:
+def _clear(d: Decision, why: str, *, goes_on: str = "") -> None:
+    """An episode ends; or it goes on as another one, which blocks as well."""
     s: Namespace = d.state
     run = find_run(d, d.context.matrix.row_of(STEP).id)
-    d.set(flag="", usage=replace(s.usage, calm=0))
-    d.audit("namespace.unblocked", reason=why, details={"was": s.flag})
+    d.set(flag="", usage=replace(s.usage, calm=0, steady=0))
+    if not goes_on:
+        d.audit("namespace.unblocked", reason=why, details={"was": s.flag})
     if run is not None:
+        if goes_on:
+            run.action("fallback", "block", d.ref, "success", metadata={"flag": goes_on})
         run.end("recovered")

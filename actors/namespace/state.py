@@ -17,13 +17,14 @@ class Capabilities(Struct, frozen=True, omit_defaults=True):
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
-    """The reads of what it uses: the last one, and how many in a row were above, at rest, or failed."""
+    """The reads of what it uses: the last one, and how many in a row were above, well below, enforced, or failed."""
 
     used_bytes: int | None = None
     as_of_us: int = 0
     enforced: bool = True
     over: int = 0
     calm: int = 0
+    steady: int = 0
     failed: int = 0
 
 

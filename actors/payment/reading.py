@@ -12,6 +12,7 @@ from msgspec import Meta, Raw, Struct
 
 from actors.payment.state import Said, What
 from amends.values.errors import Rejected
+from amends.values.text import printable
 
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,255}$(?!\n)")]
 Text = Annotated[str, Meta(max_length=255)]
@@ -112,7 +113,7 @@ def _paid(payer: _Payer, payment_id: str, amount: int, currency: str) -> dict[st
 
 def _plain(text: str) -> str:
     """As it may stand in a row: printable, and not without end."""
-    return "".join(c if c.isprintable() else "?" for c in text[:255])
+    return printable(text, 255)
 
 
 def _intent(body: Raw) -> dict[str, Any] | None:

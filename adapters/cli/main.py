@@ -19,6 +19,7 @@ from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
 from adapters.cli.verbs import QUESTIONS, LocalVerb, Verb, all_verbs
 from amends.domain.api import Request
+from amends.values.text import printable
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED: Final = 130
@@ -79,7 +80,7 @@ def _print(text: str) -> None:
 
 
 def _failed(status: int, code: str, message: str, advice: str) -> int:
-    print(f"amends: {code}: {tables.printable(message)}" + (f" ({advice})" if advice else ""), file=sys.stderr)
+    print(f"amends: {code}: {printable(message)}" + (f" ({advice})" if advice else ""), file=sys.stderr)
     return status
 
 
@@ -153,7 +154,7 @@ async def _list(api: Api, verb: Verb, typed: argparse.Namespace, data: dict[str,
             question["cursor"] = page["cursor"]
     if cursor and not every_page:
         # A cursor is a place in one list: it would lead a page of several on without their states.
-        further = "" if states else f"--cursor {tables.printable(str(cursor))}, or "
+        further = "" if states else f"--cursor {printable(str(cursor))}, or "
         print(f"amends: there are more: {further}--all", file=sys.stderr)
     if typed.sort:
         items = tables.ordered(items, typed.sort)
@@ -208,7 +209,7 @@ def _rental(verb: Verb, answer: dict[str, Any]) -> str:
     host, port = access["host"], access["port"]
     place = host if port == 22 else f"[{host}]:{port}"
     lines = [f"ssh -p {port} {access['user']}@{host}", "", "Its line in known_hosts", f"{place} {access['host_key']}"]
-    return "\n".join([page, "", "To log in", *(tables.printable(line) for line in lines)])
+    return "\n".join([page, "", "To log in", *(printable(line) for line in lines)])
 
 
 def _statement(verb: Verb, answer: dict[str, Any]) -> str:
@@ -222,7 +223,7 @@ def _explanation(verb: Verb, answer: dict[str, Any]) -> str:
 def _policy(verb: Verb, answer: dict[str, Any]) -> str:
     """What it is, its rules as a table, and its text as it was written."""
     said = {name: answer.get(name) for name in ("version", "sha256", "in_force", "currency", "problem")}
-    text = "\n".join(tables.printable(line) for line in str(answer.get("toml", "")).splitlines())
+    text = "\n".join(printable(line) for line in str(answer.get("toml", "")).splitlines())
     return f"{tables.record(said)}\n\n{tables.table(answer.get('rules', []), verb.columns, _width())}\n\n{text}"
 
 
@@ -232,7 +233,7 @@ def _tree(verb: Verb, answer: dict[str, Any]) -> str:
 
 def _matrix(verb: Verb, answer: dict[str, Any]) -> str:
     head = f"matrix {answer.get('version', '-')} · {answer.get('sha256', '-')}"
-    return f"{tables.printable(head)}\n{tables.table(answer.get('rows', []), verb.columns, _width())}"
+    return f"{printable(head)}\n{tables.table(answer.get('rows', []), verb.columns, _width())}"
 
 
 def _case(verb: Verb, answer: dict[str, Any]) -> str:
@@ -240,8 +241,8 @@ def _case(verb: Verb, answer: dict[str, Any]) -> str:
     lines = answer.get("settle", [])
     parts = [tables.record(case)]
     if lines:
-        parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in lines)]
-    runbook = "\n".join(tables.printable(line) for line in str(answer.get("runbook", "")).splitlines())
+        parts += ["", "What settles it", *(f"  {printable(line)}" for line in lines)]
+    runbook = "\n".join(printable(line) for line in str(answer.get("runbook", "")).splitlines())
     return "\n".join([*parts, "", runbook]) if runbook else "\n".join(parts)
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from adapters.cli import tables
 from adapters.cli.client import Api
+from amends.values.text import printable
 
 GIVES: Final = frozenset(("topup", "credit"))  # what adds to a balance; the other entries take from it
 COLUMNS: Final = ("created_us", "entry_type", "amount", "balance", "rule_id", "idempotency_key")
@@ -69,13 +70,13 @@ def explanation_page(answer: Mapping[str, Any]) -> str:
     parts += _part("Evaluated", {name: evaluation[name] for name in INPUTS if evaluation.get(name) not in (None, "")})
     parts += _part("Rule", answer.get("rule"))
     if answer.get("formula"):
-        parts += ["", "Formula", *(f"  {tables.printable(line)}" for line in answer["formula"])]
+        parts += ["", "Formula", *(f"  {printable(line)}" for line in answer["formula"])]
         reckoned = f"  {answer['reckoned_minor']} minor units"
         parts.append(f"{reckoned}, as the entry has it" if answer["agrees"] else f"{reckoned}: THE ENTRY DIFFERS")
     parts += _part("Policy", policy)
     parts += _part("Traces", answer.get("traces"))
     if answer.get("problem"):
-        parts += ["", tables.printable(f"Not explained: {answer['problem']}")]
+        parts += ["", printable(f"Not explained: {answer['problem']}")]
     return "\n".join(parts)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from amends.values.text import printable
+
 NARROWEST: Final = 8
 GAP: Final = "  "
 
@@ -33,11 +35,6 @@ def moment(at_us: int) -> str:
     except (OverflowError, ValueError, OSError):
         return str(at_us)
     return f"{time:%Y-%m-%d %H:%M:%S}.{at_us // 1000 % 1000:03d}Z"
-
-
-def printable(text: str) -> str:
-    """One line, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int | None = None) -> str:

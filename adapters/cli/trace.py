@@ -10,6 +10,7 @@ from typing import Any, Final
 from adapters.cli import tables
 from adapters.cli.client import Api
 from adapters.cli.why import find
+from amends.values.text import printable
 
 TRACE: Final = re.compile(r"[0-9a-f]{32}")
 SHORT: Final = 8
@@ -63,7 +64,7 @@ def _parent(span: Span) -> str:
 
 def _branch(span: Span, children: Mapping[str, Sequence[Span]], first: str, rest: str) -> Iterator[str]:
     tags = {tag["key"]: tag["value"] for tag in span["tags"]}
-    name = tables.printable(f"{first}{span['operationName']}{' ERROR' if tags.get('error') else ''}")
+    name = printable(f"{first}{span['operationName']}{' ERROR' if tags.get('error') else ''}")
     yield f"{name.ljust(NAMES)} {span['spanID'][:SHORT]}  {span['duration'] / 1000:>9,.1f} ms{_beside(span, tags)}"
     below = children.get(span["spanID"], ())
     for number, child in enumerate(below, 1):
@@ -74,4 +75,4 @@ def _branch(span: Span, children: Mapping[str, Sequence[Span]], first: str, rest
 def _beside(span: Span, tags: Mapping[str, Any]) -> str:
     links = [f"→ {ref['spanID'][:SHORT]}" for ref in span["references"] if ref["refType"] == "FOLLOWS_FROM"]
     outcome = tags.get("recovery.final_outcome") or tags.get("compensation.outcome")
-    return tables.printable("".join(f"  {part}" for part in (*links, *((str(outcome),) if outcome else ()))))
+    return printable("".join(f"  {part}" for part in (*links, *((str(outcome),) if outcome else ()))))

@@ -14,6 +14,7 @@ from msgspec import Struct
 from adapters.cli import tables
 from adapters.cli.client import PAGE, Api
 from adapters.cli.verbs import Verb
+from amends.values.text import printable
 
 RUNS: Final = 10
 STEPS: Final = 200
@@ -247,7 +248,7 @@ def screen(story: Story, width: int | None) -> str:
         listed = ("case_id", "kind", "target_ref", "state", "opened_us")
         parts += ["", "Cases" + _left_out(story.earlier, "cases"), tables.table(story.cases, listed, width)]
     if story.settle:
-        parts += ["", "What settles it", *(f"  {tables.printable(line)}" for line in dict.fromkeys(story.settle))]
+        parts += ["", "What settles it", *(f"  {printable(line)}" for line in dict.fromkeys(story.settle))]
     return "\n".join(parts)
 
 
@@ -258,7 +259,7 @@ def _next_tries(steps: list[dict[str, Any]]) -> list[str]:
         for step in steps
         if step.get("state") == "intended" and step.get("next_attempt_us")
     ]
-    return ["", "Next try due", *map(tables.printable, lines)] if lines else []
+    return ["", "Next try due", *map(printable, lines)] if lines else []
 
 
 def _said(steps: list[dict[str, Any]]) -> list[str]:
@@ -270,13 +271,13 @@ def _said(steps: list[dict[str, Any]]) -> list[str]:
         for step in bad[-SAID:]
     ]
     more = f" (the newest {SAID} of {len(bad)})" if len(bad) > SAID else ""
-    return ["", f"What failed steps said{more}", *map(tables.printable, lines)] if lines else []
+    return ["", f"What failed steps said{more}", *map(printable, lines)] if lines else []
 
 
 def _run(run: Mapping[str, Any], width: int | None) -> list[str]:
     outcome = run.get("final_outcome") or "open"
     head = f"Recovery {run.get('matrix_row')}: {outcome}, trace {run.get('recovery_trace_id')}"
-    lines = [tables.printable(head)]
+    lines = [printable(head)]
     if run["failures"]:
         columns = ("timestamp", "failure_type", "code", "component", "message")
         lines += ["Failures" + _left_out(run["earlier"], "failures"), tables.table(run["failures"], columns, width)]

@@ -3,7 +3,8 @@
 A task is answered once and its result kept before it is sent, so a repeat gets the same result and does
 nothing. Its time, `ttl_ms`, is counted from its first receipt by a clock that nobody sets: what is over is not begun.
 Tasks of different attachments run side by side, those of one in order, and no task stops the heartbeats. A `reconcile`
-reports, and takes away mounts of the agent's own record only; with `report_only` not even those.
+reports, and takes away mounts of the agent's own record only; with `report_only` not even those. It reports whatever
+could not be taken away.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from adapters.nats.agent_link import AgentLink
 from adapters.nats.agent_machine import customer_users, machine_boot_id
 from adapters.nats.agent_messages import (
     MAX_INVENTORY,
+    MAX_MESSAGE,
     MAX_NAME,
     MAX_TASK_BYTES,
     MOUNT_OPS,
@@ -47,6 +49,7 @@ PENDING_TASKS: Final = 256
 MAX_RUNNING: Final = 512  # tasks that run or wait for their attachment; what comes beyond is asked again
 MAX_WAITING: Final = 1024  # tasks received and not done yet, of which the first receipt is remembered
 TAKE_AWAY_S = 10.0  # for one mount in a reconcile: one that hangs must not keep the others
+TAKEN_AT_ONCE = 16
 TTL_S: Final = 120.0  # of a task that says none
 RECONCILE: Final = ""  # its lane; no attachment is called so
 NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -71,6 +74,7 @@ class NodeAgent:
         if interval_ms < 10:
             raise ValueError("interval_ms must be at least 10")
         self.node_id, self.interval_ms = node_id, interval_ms
+        self.name = f"the agent of {node_id}"
         self.boot_id = boot_id or machine_boot_id()
         self.beats = self.tasks = self.malformed = self.failed = 0
         self._state_dir, self._users, self._now, self._monotonic = state_dir, users, now_us, monotonic
@@ -227,31 +231,44 @@ class NodeAgent:
     async def _act(self, task: Task, of_mount: MountTask | None) -> TaskResult:
         mounting = self._mounting
         if task.op == "reconcile":
-            if mounting is not None and not task.report_only and not await self._take_away(mounting, task):
-                return failure(task, "expired", "its time was over before all of it was done")
-            return await self._inventory(mounting, task)
+            kept = await self._take_away(mounting, task) if mounting is not None and not task.report_only else {}
+            return await self._inventory(mounting, task, kept)
         if of_mount is None or mounting is None:
             return failure(task, "unsupported_op", f"this agent does not know the op {task.op!r}")
         return await mounting.do(task.task_id, task.op, of_mount, partial(self._left, task))
 
-    async def _take_away(self, mounting: Mounting, task: Task) -> bool:
-        """Unmount what is not expected; False if the task's time is over before that is done."""
-        expected = (task.expected or Expected()).mounts
-        for attachment_id in [each for each in mounting.held() if each not in expected]:
-            if self._is_over(task):
-                return False
-            try:
-                async with asyncio.timeout(TAKE_AWAY_S), self._one_by_one.of(attachment_id):
-                    await mounting.take_away(attachment_id, partial(self._left, task))
-            except TimeoutError:
-                log.warning("%s of %s hangs, and shows as mounted", attachment_id, self.node_id)
-        return True
+    async def _take_away(self, mounting: Mounting, task: Task) -> dict[str, str]:
+        """Unmount what is not expected, side by side; what could not be taken away, and why."""
+        places = asyncio.Semaphore(TAKEN_AT_ONCE)
 
-    async def _inventory(self, mounting: Mounting | None, task: Task) -> TaskResult:
+        async def take(attachment_id: str) -> str:
+            async with places:
+                if self._is_over(task):
+                    return "the task's time was over before its turn"
+                try:
+                    within_s = min(TAKE_AWAY_S, self._left(task))
+                    async with asyncio.timeout(within_s), self._one_by_one.of(attachment_id):
+                        return await mounting.take_away(attachment_id, partial(self._left, task))
+                except TimeoutError:
+                    return "it has not ended in time"
+                except OSError as error:
+                    return f"the agent cannot use its disk or machine: {error}"
+
+        expected = {*(task.expected or Expected()).mounts}
+        unexpected = [each for each in mounting.held() if each not in expected]
+        said = await asyncio.gather(*map(take, unexpected))
+        return {each: why for each, why in zip(unexpected, said, strict=True) if why}
+
+    async def _inventory(self, mounting: Mounting | None, task: Task, kept: dict[str, str]) -> TaskResult:
+        """What there is; of the record's, what could not be taken away counts as mounted, for it may be."""
         users = await asyncio.to_thread(lambda: list(self._users()))
-        own, foreign = (mounting.own(), await mounting.foreign()) if mounting else ([], [])
+        own, foreign = (mounting.own(kept), await mounting.foreign()) if mounting else ([], [])
         inventory = Inventory(_names(own), _names(users), _names(foreign))
-        return TaskResult(task.task_id, "ok", "", "", [], Observed(), inventory)
+        words = "; ".join(f"{each}: {why}" for each, why in sorted(kept.items()))
+        message = f"not taken away: {words}"[:MAX_MESSAGE] if kept else ""
+        if message:
+            log.warning("%s: %s", self.node_id, message)
+        return TaskResult(task.task_id, "ok", "", message, [], Observed(), inventory)
 
 
 def _names(found: Sequence[str]) -> list[str]:

@@ -21,9 +21,9 @@ CANCEL_TRIES: Final = 10
 
 
 class Served(Protocol):
-    """An agent as the link sees it."""
+    """An agent or a provider as the link sees it. `name`: what a log calls it."""
 
-    node_id: str
+    name: str
 
     async def serve(self, client: Client) -> None:
         """Serve until the connection is closed for good."""
@@ -53,7 +53,7 @@ class AgentLink:
             try:
                 await agent.serve(client)
             except NatsError as error:
-                log.warning("the agent of %s starts again: %s", agent.node_id, error)
+                log.warning("%s starts again: %s", agent.name, error)
             await asyncio.sleep(RETRY_S)  # the connection was closed for good, by the server as a rule
 
     async def close(self) -> None:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from amends.values.mount_path import MAX_PATH_BYTES
+
 MAX_HEARTBEAT_BYTES: Final = 16 * 1024
 MAX_TASK_BYTES: Final = 64 * 1024
 MAX_RESULT_BYTES: Final = 512 * 1024
@@ -12,7 +14,7 @@ MAX_EXPECTED: Final = 4096
 MAX_NAME: Final = 255
 MAX_HOLDERS: Final = 32
 MAX_HOLDER: Final = 200
-MAX_PATH_BYTES: Final = 4096
+MAX_MESSAGE: Final = 1000
 PROTO: Final = 2  # of heartbeats and tasks; 1 is that of agents and runtimes that say none
 SPOKEN: Final = (PROTO - 1, PROTO)
 MOUNT_OPS: Final = ("mount", "probe_mount", "unmount")

@@ -6,7 +6,7 @@ is null then.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from adapters.nats.agent_machine import bounded
 from adapters.nats.agent_messages import MAX_HOLDER, MAX_HOLDERS, MountTask, Observed, TaskResult
-from adapters.nats.agent_paths import inside
 from adapters.nats.agent_store import AgentStore, Held
 from amends.ports.mounts import Mounted, MountRefused, Mounts
+from amends.values.mount_path import inside
 
 LOOK_S: Final = 5.0  # what a probe, a path or a scan of processes may take
 PENDING_POLL_S: Final = 0.1
@@ -65,25 +65,29 @@ class Mounting:
         """Attachments of the record, mounted or not."""
         return list(self._store.memory.held)
 
-    def own(self) -> list[str]:
-        """Attachments of the record that are mounted, or may be."""
+    def own(self, doubtful: Container[str]) -> list[str]:
+        """Attachments of the record that are mounted, or may be: in doubt, or a change of them has not ended."""
         table = self._mounts.table()
-        return [key for key, held in self._store.memory.held.items() if _of(table, held) or self._mounts.pending(key)]
+        return [
+            key for key, held in self._store.memory.held.items()
+            if _of(table, held) or key in doubtful or self._mounts.pending(key)
+        ]  # fmt: skip
 
     async def foreign(self) -> list[str]:
         """Mounts where attachments could be that the record does not know."""
         own = {held.path for held in self._store.memory.held.values()}
         return await bounded(partial(self._mounts.foreign, own), LOOK_S)
 
-    async def take_away(self, attachment_id: str, left: Left) -> None:
-        """Unmount one of the record if it can be; what is left shows in `own`."""
+    async def take_away(self, attachment_id: str, left: Left) -> str:
+        """Unmount one of the record; why it could not be, if so. Raises OSError where the disk fails."""
         held = self._store.memory.held.get(attachment_id)
         if held is not None:
             await self._undo(attachment_id, held.attempt_id)
             try:
                 await self._release(attachment_id, held, left)
-            except Refused:
-                return
+            except Refused as error:
+                return f"{error.code}: {error}"
+        return ""
 
     # --- mount -----------------------------------------------------------------------------------------------
 
@@ -123,9 +127,9 @@ class Mounting:
 
     async def _wanted(self, task: MountTask) -> Held:
         """The mount that a task asks for, in the words of the record."""
-        look = partial(lambda: (self._mounts.where(task.mount_path), self._mounts.name_of(task.source)))
         try:
-            path, name = await bounded(look, LOOK_S)
+            path = await bounded(partial(self._mounts.where, task.mount_path), LOOK_S)
+            name = await bounded(partial(self._mounts.name_of, task.source), LOOK_S)
         except MountRefused as error:
             raise Refused(error.code, str(error), self._seen(task.attachment_id)) from None
         except OSError as error:  # a TimeoutError is one
@@ -207,13 +211,21 @@ class Mounting:
         return Done(GONE)
 
     async def _stands(self, task: MountTask) -> bool:
-        """Whether what the task names is mounted, whoever did it."""
+        """Whether what the task names is mounted, whoever did it. Refuses where that cannot be told."""
         try:
-            wanted = await self._wanted(task)
-        except Refused:
+            path = await bounded(partial(self._mounts.where, task.mount_path), LOOK_S)
+        except MountRefused:
+            return False  # no agent mounts anything there
+        except OSError as error:  # a TimeoutError is one
+            raise Refused("unmount_failed", str(error) or "the path does not answer", IN_DOUBT) from None
+        there = [line for line in self._mounts.table() if line.path == path]
+        if not there or path in {held.path for held in self._store.memory.held.values()}:
             return False
-        known = {held.path for held in self._store.memory.held.values()}
-        return wanted.path not in known and _of(self._mounts.table(), wanted) is not None
+        try:
+            name = await bounded(partial(self._mounts.name_of, task.source), LOOK_S)
+        except (MountRefused, OSError) as error:  # something is mounted there, and its source is gone or stale
+            raise Refused("unmount_failed", str(error) or "the source does not answer", IN_DOUBT) from None
+        return any(name in line.names for line in there)
 
     async def _holders(self, path: str) -> list[str]:
         found: list[str] = []

@@ -12,6 +12,7 @@ from adapters.nats import agent_machine, agent_paths
 from adapters.nats.agent_children import Children
 from adapters.nats.agent_sources import Bind, source_of
 from amends.ports.mounts import Mode, Mounted, MountRefused
+from amends.values.mount_path import inside
 
 ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 UNDER: Final = "/mnt"  # whatever is mounted below it could be an attachment; of NFS, whatever is mounted anywhere
@@ -35,7 +36,7 @@ class RealMounts:
         path = os.path.realpath(found.path)
         if not Path(path).is_dir():
             raise MountRefused("source_missing", "there is no such directory")
-        below = [line for line in self._lines() if agent_paths.inside(path, line.path)]
+        below = [line for line in self._lines() if inside(path, line.path)]
         over = max(reversed(below), key=lambda line: len(line.path))  # of two at one path the later one
         rest = path[len(over.path.rstrip("/")) :]
         return f"{over.device} {over.root.rstrip('/') + rest or '/'}"
@@ -56,7 +57,7 @@ class RealMounts:
         """Mounts of NFS, and those below /mnt, of other paths."""
         return [
             line.path for line in self._lines()
-            if line.path not in own and (line.nfs or agent_paths.inside(line.path, UNDER))
+            if line.path not in own and (line.nfs or inside(line.path, UNDER))
         ]  # fmt: skip
 
     def look(self, path: str) -> None:

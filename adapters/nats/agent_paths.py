@@ -1,4 +1,4 @@
-"""Where an attachment may be mounted: what a path may be, whoever asks. Both kinds of mounts keep these rules."""
+"""Where an attachment may be mounted on this machine. Both kinds of mounts keep these rules."""
 
 import os
 import pwd
@@ -6,24 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from adapters.nats.agent_messages import MAX_PATH_BYTES
 from amends.ports.mounts import MountRefused
+from amends.values.mount_path import inside, refusal
 
-CLOSED: Final = (
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/home",
-    "/lib",
-    "/lib64",
-    "/proc",
-    "/root",
-    "/run",
-    "/sbin",
-    "/sys",
-    "/usr",
-)
 FIRST_USER: Final = 1000  # homes of accounts below it are places such as /var/spool
 LAST_USER: Final = 60_000
 
@@ -40,24 +25,12 @@ def where(root: str, mount_path: str) -> str:
 
 
 def check(mount_path: str) -> None:
-    """Refuse what is no plain absolute path, and what lies in a home or in the system. Raises MountRefused."""
-    try:
-        too_long = len(mount_path.encode()) > MAX_PATH_BYTES
-    except UnicodeEncodeError:
-        raise MountRefused("path_not_allowed", "it is no text") from None
-    if too_long or not mount_path.isprintable():
-        raise MountRefused("path_not_allowed", f"it is longer than {MAX_PATH_BYTES} bytes or not printable")
-    parts = mount_path.split("/")
-    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") for part in parts[1:]):
-        raise MountRefused("path_not_allowed", "it is not absolute and plain")
-    for closed in (*CLOSED, *_homes()):
-        if inside(mount_path, closed):
-            raise MountRefused("path_not_allowed", f"it lies in {closed}")
-
-
-def inside(path: str, folder: str) -> bool:
-    """Whether a path is that folder or below it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+    """Refuse what nobody accepts, and the homes of this machine's accounts. Raises MountRefused."""
+    if why := refusal(mount_path):
+        raise MountRefused("path_not_allowed", why)
+    for home in _homes():
+        if inside(mount_path, home):
+            raise MountRefused("path_not_allowed", f"mount_path lies in {home}, which is somebody's home")
 
 
 def _homes() -> list[str]:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from adapters.nats.agent_messages import MAX_PATH_BYTES
 from amends.ports.mounts import MountRefused
+from amends.values.mount_path import MAX_PATH_BYTES
 
 SERVER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[?[0-9a-fA-F:.]{2,45}\]?")
 # Who mounts decides on set-uid, devices and mode; and nothing that moves, binds or reads other files.
@@ -16,17 +16,15 @@ OPTIONS: Final = re.compile(
     r"=[0-9.]{1,16}|proto=(tcp|tcp6|rdma)|sec=(sys|krb5|krb5i|krb5p)|lookupcache=(all|none|pos|positive)"
     r"|hard|soft|softerr|ac|noac|lock|nolock|cto|nocto|sync|async|noatime|nodiratime|relatime|noexec|noresvport|resvport"
 )
-MAX_OPTIONS: Final = 32
-Option = Annotated[str, Meta(max_length=64)]
 PathText = Annotated[str, Meta(min_length=1, max_length=MAX_PATH_BYTES)]
 
 
 class Nfs(Struct, frozen=True, tag_field="type", tag="nfs"):
-    """An export of a server. `options` may be a list, or text with commas."""
+    """An export of a server. `options`: with commas between them."""
 
     server: Annotated[str, Meta(max_length=255)]
     export: PathText
-    options: Annotated[list[Option], Meta(max_length=MAX_OPTIONS)] | Annotated[str, Meta(max_length=1024)] = []
+    options: Annotated[str, Meta(max_length=1024)] = ""
 
     @property
     def device(self) -> str:
@@ -37,7 +35,7 @@ class Nfs(Struct, frozen=True, tag_field="type", tag="nfs"):
     @property
     def flags(self) -> list[str]:
         """The options one by one."""
-        return [each for each in self.options.split(",") if each] if isinstance(self.options, str) else self.options
+        return [each for each in self.options.split(",") if each]
 
 
 class Bind(Struct, frozen=True, tag_field="type", tag="bind"):

@@ -32,6 +32,10 @@ MOUNT_FIELDS: Final = ("attachment_id", "attempt_id", "namespace_id", "mode", "m
 Late = Callable[[str, str, Outcome], None]  # node, task, what it says
 
 
+class _Named(msgspec.Struct):
+    task_id: str
+
+
 class Heartbeats:
     """Receives heartbeats and hands (node_id, boot_id) on; counts what it cannot read.
 
@@ -120,8 +124,10 @@ class AgentTasks:
             self._unasked.pop(node_id, None)
             if not self._waiting[node_id]:
                 del self._waiting[node_id]
-        self._answered.append(task_id)
-        return outcome(op, future.result())
+        result = future.result()
+        if result.status != "error":  # whoever failed may still say that it is done after all
+            self._answered.append(task_id)
+        return outcome(op, result, args.get("mode", ""))
 
     async def _on_result(self, message: Msg) -> None:
         node_id = message.subject.rpartition(".")[2]
@@ -135,11 +141,12 @@ class AgentTasks:
             result = self._decoder.decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning("a result on %s cannot be read: %s", message.subject, error)
-            # Which task it answers cannot be told; all are asked again, and what follows unasked is not even read.
-            bad = TaskResult("", "error", MALFORMED, f"the result cannot be read: {error}")
-            for future in waiting.values():
-                _answer(future, bad)
-            self._unasked[node_id] = self._unasked.get(node_id, 0) + (not waiting)
+            named = _named(message.data)
+            if named in waiting:
+                _answer(waiting[named], TaskResult(named, "error", MALFORMED, f"the result cannot be read: {error}"))
+            else:  # it answers none of them; they are sent again
+                self.unasked += 1
+                self._unasked[node_id] = self._unasked.get(node_id, 0) + (not waiting)
             return
         if result.task_id in waiting:
             _answer(waiting[result.task_id], result)
@@ -161,6 +168,16 @@ def _fields(op: str, args: dict[str, Any]) -> dict[str, Any]:
     if op in MOUNT_OPS:
         return {name: args[name] for name in MOUNT_FIELDS}
     return {"expected": args["expected"], "report_only": args.get("report_only", False)}
+
+
+def _named(data: bytes) -> str:
+    """The task that an unreadable result answers, "" where that cannot be told."""
+    if len(data) > MAX_RESULT_BYTES:
+        return ""
+    try:
+        return msgspec.json.decode(data, type=_Named).task_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _answer(future: asyncio.Future[TaskResult], result: TaskResult) -> None:

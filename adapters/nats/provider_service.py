@@ -20,8 +20,8 @@ from nats.errors import Error as NatsError
 
 from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_store import Held, ProviderStore
-from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, printable, read_request
-from amends.ports.storage import Backend, Mode, Trouble
+from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, read_request, told
+from amends.ports.storage import Access, Backend, Mode, Trouble
 
 log = logging.getLogger("amends.provider")
 MAX_UNDER_WAY: Final = 1024
@@ -33,13 +33,13 @@ GONE: Final[Reply] = {"granted": False, "mode": ""}
 
 
 class ProviderService:
-    """One provider; `state_dir` is its own. `node_id` is its name to the link that it runs on."""
+    """One provider; `state_dir` is its own."""
 
     def __init__(
         self, provider_id: str, backend: Backend, state_dir: Path, *,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:  # fmt: skip
-        self.node_id, self._backend, self._now = provider_id, backend, now_us
+        self.name, self._provider_id, self._backend, self._now = f"provider {provider_id}", provider_id, backend, now_us
         self._store = ProviderStore(state_dir)
         self._one_by_one = KeyedLock()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -53,7 +53,7 @@ class ProviderService:
     async def serve(self, client: Client) -> None:
         """Serve on an open connection until it is closed for good."""
         subscription = await client.subscribe(
-            f"amends.v1.provider.{self.node_id}.*", cb=self._on_request,
+            f"amends.v1.provider.{self._provider_id}.*", cb=self._on_request,
             pending_msgs_limit=MAX_PENDING, pending_bytes_limit=MAX_UNDER_WAY * MAX_REQUEST_BYTES,
         )  # fmt: skip
         try:
@@ -97,10 +97,18 @@ class ProviderService:
         The server of a storage host forgets its exports when it is restarted itself.
         """
         self._store.forget(self._now())
-        owed = [held for held in self._store.all() if not held.settled and (held.applied or held.revoked_us)]
-        await asyncio.gather(*map(self._restored, owed))
+        wanted: dict[Access, Mode] = {}
+        for access in self._store.accesses():
+            if mode := self._store.widest(*access):
+                wanted[access] = mode
+        try:
+            for (namespace_id, _), trouble in (await self._backend.restore(wanted)).items():
+                log.warning("access to %s is not as it was granted: %s", namespace_id, trouble.message)
+        except Trouble as trouble:
+            log.warning("access is not as it was granted: %s", trouble.message)
+        await asyncio.gather(*map(self._withdrawn, self._store.owed()))
 
-    async def _restored(self, held: Held) -> None:
+    async def _withdrawn(self, held: Held) -> None:
         try:
             async with self._one_by_one.of(f"access {held.namespace_id} {held.address}"):
                 await self._settle(held)
@@ -111,11 +119,11 @@ class ProviderService:
         """The reply to a request. Raises what nobody expects."""
         do = self._ops.get(op)
         if do is None:
-            return _refusal("unsupported_op", printable(f"there is no operation {op!r}"))
+            return _refusal("unsupported_op", told(f"there is no operation {op!r}"))
         try:
             request = read_request(data, op)
         except UNREADABLE as error:
-            return _refusal("invalid_request", printable(str(error)))
+            return _refusal("invalid_request", told(str(error)))
         if "grant_id" not in NEEDED[op]:
             return await self._done(do, request)
         async with self._one_by_one.of(f"grant {request.grant_id}"):
@@ -131,7 +139,7 @@ class ProviderService:
         held = self._store.get(str(request.grant_id))
         if held is not None or request.node_address is None:
             return held.address if held is not None else ""
-        return await self._backend.locate(request.node_address)
+        return await self._backend.locate(str(request.namespace_id), request.node_address)
 
     async def _done(self, do: Operation, request: Request, address: str = "") -> Reply:
         if stale := self._store.stale(request.runtime_epoch):
@@ -142,7 +150,7 @@ class ProviderService:
         except Trouble as trouble:
             return _troubled(trouble)
         except OSError as error:
-            return _refusal("provider_failed", printable(f"the provider cannot use its disk: {error}"), retryable=True)
+            return _refusal("provider_failed", told(f"the provider cannot use its disk: {error}"), retryable=True)
 
     async def _capabilities(self, request: Request, address: str) -> Reply:
         found: Reply = msgspec.to_builtins(self._backend.capabilities())
@@ -181,7 +189,12 @@ class ProviderService:
     async def _intend(self, request: Request, address: str) -> Held:
         """Written down before it is done; what somebody else has given already is not ours to take away later."""
         namespace_id = str(request.namespace_id)
-        ours = any(self._store.of(namespace_id, address))
+        ours = {held.node_id for held in self._store.of(namespace_id, address)}
+        if not self._backend.shared and (others := ours - {request.node_id}):
+            raise Trouble(
+                "address_ambiguous", f"{address} is where {', '.join(sorted(others))} mounts {namespace_id} from",
+                retryable=False,
+            )  # fmt: skip
         if not ours and await self._backend.look(namespace_id, address):
             raise Trouble(
                 "foreign_grant", f"{address} has access to {namespace_id} by another hand; that is left alone",
@@ -207,7 +220,7 @@ class ProviderService:
         return {"observed": GONE}
 
     async def _settle(self, held: Held) -> None:
-        """Bring the access of a grant to what the grants in force want, and see that it is so."""
+        """Bring the access of a revoked grant to what the grants in force want, and see that it is so."""
         wanted = self._store.widest(held.namespace_id, held.address)
         if held.address:
             if wanted is None:
@@ -217,8 +230,7 @@ class ProviderService:
             seen = await self._backend.look(held.namespace_id, held.address)
             if seen != (wanted or ""):
                 raise Trouble("still_granted", f"there still is {seen or 'no'} access", partial=True)
-        if held.revoked_us is not None:
-            await self._put(replace(held, settled=True))
+        await self._put(replace(held, settled=True))
 
     def _held(self, request: Request) -> Held | None:
         held = self._store.get(str(request.grant_id))
@@ -240,7 +252,7 @@ def _refusal(code: str, message: str, status: str = "error", *, retryable: bool 
 
 def _troubled(trouble: Trouble) -> Reply:
     status = "partial" if trouble.partial else "error"
-    return _refusal(trouble.code, printable(trouble.message), status, retryable=trouble.retryable)
+    return _refusal(trouble.code, told(trouble.message), status, retryable=trouble.retryable)
 
 
 async def _respond(message: Msg, reply: Reply) -> None:

@@ -7,7 +7,6 @@ Knows no NATS and no file system that is served.
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -15,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.nats.durable_file import replace_file
-from amends.ports.storage import Mode
+from amends.ports.storage import Access, Mode
 from amends.values.errors import BadConfiguration
 
 TOMBSTONE_US: Final = 30 * 86_400 * 1_000_000
@@ -60,9 +59,12 @@ class ProviderStore:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._epoch = _read(self._file, Highest).runtime_epoch if self._file.exists() else 0
-            found = (_read(path, Held) for path in self._grants.glob("*.json"))
-            # The oldest tombstone first; what is not revoked has no place in that order.
-            self._held = {held.grant_id: held for held in sorted(found, key=lambda held: held.revoked_us or 0)}
+            self._held: dict[str, Held] = {}
+            self._open: dict[Access, dict[str, Held]] = {}  # those that may still give access, by what they give it to
+            self._revoked: dict[str, int] = {}  # when, the oldest first
+            found = [_read(path, Held) for path in self._grants.glob("*.json")]
+            for held in sorted(found, key=lambda held: held.revoked_us or 0):
+                self._index(held)
         except BlockingIOError:
             os.close(self._lock)
             raise BadConfiguration(
@@ -97,23 +99,23 @@ class ProviderStore:
         """A grant, revoked or not."""
         return self._held.get(grant_id)
 
-    def all(self) -> list[Held]:
-        """Every grant that is kept."""
-        return list(self._held.values())
-
     def put(self, held: Held) -> None:
         """Keep it; only what is on the disk is believed."""
         with self._writing:
-            replace_file(self._grants / f"{held.grant_id}.json", msgspec.json.encode(held))
-            if held.revoked_us is not None:
-                self._held.pop(held.grant_id, None)  # to the end: tombstones stand in the order of their time
-            self._held[held.grant_id] = held
+            replace_file(self._file_of(held.grant_id), msgspec.json.encode(held))
+            self._index(held)
 
-    def of(self, namespace_id: str, address: str) -> Iterator[Held]:
+    def accesses(self) -> list[Access]:
+        """What the grants that may still be there give access to."""
+        return list(self._open)
+
+    def owed(self) -> list[Held]:
+        """Grants that were revoked and not yet seen to be gone."""
+        return [held for grants in self._open.values() for held in grants.values() if held.revoked_us is not None]
+
+    def of(self, namespace_id: str, address: str) -> list[Held]:
         """Grants of one access that may still be there: not revoked, or not yet seen to be gone."""
-        for held in self.all():  # a copy: a thread may be writing another one
-            if (held.namespace_id, held.address) == (namespace_id, address) and not held.settled:
-                yield held
+        return list(self._open.get((namespace_id, address), {}).values())  # a thread may be writing another one
 
     def widest(self, namespace_id: str, address: str) -> Mode | None:
         """The widest mode of the access that grants in force give; None: there is none."""
@@ -123,14 +125,28 @@ class ProviderStore:
     def forget(self, now_us: int) -> None:
         """Drop tombstones that are older than 30 days and whose access is known to be gone."""
         with self._writing:
-            for held in self.all():
-                if held.revoked_us is None:
-                    continue
-                if held.revoked_us > now_us - TOMBSTONE_US:
+            for grant_id, revoked_us in list(self._revoked.items()):
+                if revoked_us > now_us - TOMBSTONE_US:
                     break
-                if held.settled:
-                    (self._grants / f"{held.grant_id}.json").unlink()
-                    del self._held[held.grant_id]
+                if self._held[grant_id].settled:
+                    self._file_of(grant_id).unlink()
+                    del self._held[grant_id], self._revoked[grant_id]
+
+    def _file_of(self, grant_id: str) -> Path:
+        return self._grants / f"{grant_id}.json"
+
+    def _index(self, held: Held) -> None:
+        self._held[held.grant_id] = held
+        if held.revoked_us is not None:
+            self._revoked.setdefault(held.grant_id, held.revoked_us)
+        access = held.namespace_id, held.address
+        grants = {key: each for key, each in self._open.get(access, {}).items() if key != held.grant_id}
+        if not held.settled:
+            grants[held.grant_id] = held
+        if grants:
+            self._open[access] = grants
+        else:
+            self._open.pop(access, None)
 
 
 def _read(path: Path, of: type[Kept]) -> Kept:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from amends.ports.storage import Mode
+from amends.values.text import printable
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_REPLY_BYTES: Final = 64 * 1024
@@ -51,7 +52,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 class Observed(Struct, frozen=True):
     """What the provider sees of a grant when it looks."""
 
-    granted: bool
+    granted: bool | None = None
     mode: Literal["ro", "rw", ""] | None = None
 
 
@@ -81,7 +82,7 @@ class Reply(Struct, frozen=True):
     modes: Annotated[list[Mode], Meta(max_length=8)] | None = None
     multi_attach: bool = False
     mount_path_prefixes: Prefixes = []
-    enforcement: Word = ""
+    enforcement: Word | bool | None = ""
     used_bytes: Count | None = None
     as_of_us: Count | None = None
     enforced: bool | None = None
@@ -99,7 +100,7 @@ def read_reply(data: bytes) -> Reply:
     reply = _REPLY.decode(data)
     if reply.source is not None:
         _check_source(msgspec.to_builtins(reply.source))
-    if not all(text.isprintable() for text in (*reply.mount_path_prefixes, reply.enforcement)):
+    if not all(text.isprintable() for text in (*reply.mount_path_prefixes, str(reply.enforcement))):
         raise msgspec.ValidationError("it has what cannot be printed")
     return reply
 
@@ -123,6 +124,6 @@ def _check_source(source: dict[str, Any]) -> None:
         raise msgspec.ValidationError("a source whose path cannot be meant")
 
 
-def printable(text: str) -> str:
+def told(message: str) -> str:
     """As much of a message as is kept, and only what can be shown."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_MESSAGE])
+    return printable(message, MAX_MESSAGE)

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from adapters.nats.provider_words import UNREADABLE, Reply, printable, read_reply
+from adapters.nats.provider_words import UNREADABLE, Reply, read_reply, told
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
@@ -42,7 +42,10 @@ class ProviderSteps:
 
     async def _ask(self, call: StepCall, op: str, timeout_s: float) -> Outcome:
         subject = f"amends.v1.provider.{call.args['provider_id']}.{op}"
-        body = {name: value for name, value in call.args.items() if name != "provider_id"}
+        unsaid = (
+            call.args if op == "capabilities" else ("provider_id",)
+        )  # they are asked of the provider, of no namespace
+        body = {name: value for name, value in call.args.items() if name not in unsaid}
         payload = msgspec.json.encode({**body, "runtime_epoch": call.epoch})
         headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}
         try:
@@ -55,7 +58,7 @@ class ProviderSteps:
         except TimeoutError:
             return Outcome("unknown", TIMEOUT, "the provider gave no reply in time")
         except NatsError as error:
-            return Outcome("unknown", TIMEOUT, printable(f"the request may not have been sent: {error}"))
+            return Outcome("unknown", TIMEOUT, told(f"the request may not have been sent: {error}"))
         return _outcome(op, message)
 
 
@@ -73,7 +76,7 @@ def _outcome(op: str, message: Msg) -> Outcome:
         data: Data = {"retryable": reply.retryable}
         if reply.status == "partial":
             data["partial"] = True
-        return Outcome("failed", code, printable(reply.message or ""), data=data)
+        return Outcome("failed", code, told(reply.message or ""), data=data)
     read = READ.get(op)
     found = read(reply) if read is not None and (reply.status or op in SAYS_ENOUGH) else None
     if found is None:
@@ -82,7 +85,7 @@ def _outcome(op: str, message: Msg) -> Outcome:
 
 
 def _malformed(why: str) -> Outcome:
-    return Outcome("failed", MALFORMED, printable(why), data={"retryable": True})
+    return Outcome("failed", MALFORMED, told(why), data={"retryable": True})
 
 
 def _granted(reply: Reply) -> Data | None:
@@ -92,14 +95,19 @@ def _granted(reply: Reply) -> Data | None:
 
 
 def _verified(reply: Reply) -> Data | None:
-    if reply.observed is None or (reply.observed.granted and not reply.observed.mode):
+    seen = reply.observed
+    if seen is None or seen.granted is None or (seen.granted and not seen.mode):
         return None
     return _observed(reply)
 
 
 def _observed(reply: Reply) -> Data:
     seen = reply.observed
-    return {} if seen is None else {"granted": seen.granted, "mode": (seen.mode or "") if seen.granted else ""}
+    return (
+        {}
+        if seen is None or seen.granted is None
+        else {"granted": seen.granted, "mode": (seen.mode or "") if seen.granted else ""}
+    )
 
 
 def _used(reply: Reply) -> Data | None:
@@ -113,8 +121,15 @@ def _can(reply: Reply) -> Data | None:
         return None
     return {
         "modes": reply.modes, "multi_attach": reply.multi_attach,
-        "mount_path_prefixes": reply.mount_path_prefixes, "enforcement": reply.enforcement,
+        "mount_path_prefixes": reply.mount_path_prefixes, "enforcement": _word(reply.enforcement),
     }  # fmt: skip
+
+
+def _word(enforcement: str | bool | None) -> str:
+    """A word for people; nothing is decided by it."""
+    if isinstance(enforcement, str):
+        return enforcement
+    return {True: "on", False: "off", None: ""}[enforcement]
 
 
 # What an op's reply must say; None where it does not.

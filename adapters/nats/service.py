@@ -20,6 +20,7 @@ from adapters.nats.answers import Answers, GuardedService
 from amends.runtime.requests import Endpoint, Entry, Reply, Requests
 from amends.values.errors import CODES
 from amends.values.histogram import Histogram
+from amends.values.text import printable
 
 log = logging.getLogger("amends.service")
 PREFIX = "amends.v1."
@@ -53,10 +54,11 @@ class CommandService:
         self._service = GuardedService(self._client, config, self._answers, self._errors)
         await self._service.start()
         for endpoint in self._endpoints:
-            await self._service.add_endpoint(
-                name=endpoint.subject.replace(".", "-"), subject=PREFIX + endpoint.subject,
-                handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint)),
-            )  # fmt: skip
+            for subject in subjects(endpoint):
+                await self._service.add_endpoint(
+                    name=subject.replace(".*", "-of").replace(".", "-"), subject=PREFIX + subject,
+                    handler=self._handler(endpoint), metadata=schemas(endpoint, self._reply_data(endpoint)),
+                )  # fmt: skip
         await self._client.flush()
 
     async def stop(self, timeout_s: float) -> None:
@@ -95,7 +97,8 @@ class CommandService:
 
     async def _answer(self, endpoint: Endpoint, request: Request, headers: dict[str, str], entry: Entry) -> None:
         began = time.perf_counter()
-        reply = await self._requests.handle(endpoint, request.data, headers, entry)
+        named = request.subject.removeprefix(PREFIX + endpoint.subject).removeprefix(".")
+        reply = await self._requests.handle(endpoint, request.data, headers, entry, named)
         self.took[endpoint.role].observe(time.perf_counter() - began)
         await self._send(request, reply)
 
@@ -114,13 +117,18 @@ class CommandService:
             log.info("a reply on %s could not be sent: %s", request.subject, error)
 
 
+def subjects(endpoint: Endpoint) -> list[str]:
+    """Those it is served on, without their prefix: a command to an entity that exists also with its key at the end."""
+    return [endpoint.subject, *([f"{endpoint.subject}.*"] if endpoint.keyed else [])]
+
+
 async def _respond(request: Request, reply: Reply, data: bytes) -> None:
     error = reply.error
     code = error.code if error is not None else reply.body.get("error", {}).get("code")
     if code is None:
         await request.respond(data)
     else:
-        text = "".join(c for c in str(reply.body["error"]["message"]) if c.isprintable())[:200]
+        text = printable(str(reply.body["error"]["message"]), 200)
         await request.respond_error(str(CODES.get(code, 500)), f"{code}: {text}", data=data)
 
 

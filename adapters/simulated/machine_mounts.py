@@ -9,6 +9,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from amends.ports.steps import Outcome
+from amends.values.mount_path import inside
 
 HOLDER: Final = "process 1 (sh): cwd"
 # Faults of a mount that are more than an error: kind → code, and whether it happens all the same.
@@ -90,7 +91,7 @@ class MachineMounts:
                 return self._error(key, "attempt_taken", f"attempt {held.attempt_id} is mounted at {held.path}")
             return self._done(key)
         used = {other.path for other in self.mounted.values()}
-        if path in self.foreign or any(_near(path, other) for other in used):
+        if path in self.foreign or any(inside(path, other) or inside(other, path) for other in used):
             return self._error(key, "path_taken", "something else is mounted there")
         self.mounted[key] = SimulatedMount(attempt, path, args["mode"], args["source"])
         return self._done(key)
@@ -128,7 +129,3 @@ class MachineMounts:
 def source_text(source: dict[str, Any]) -> str:
     """One name of a source: its server and path."""
     return f"{source.get('server', '')}:{source.get('export', source.get('path', ''))}"
-
-
-def _near(path: str, other: str) -> bool:
-    return path == other or path.startswith(other + "/") or other.startswith(path + "/")

@@ -1,6 +1,7 @@
 """Mounts that break on order: around those of an agent, for the fleet's commands and for tests."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ class MountFaults:
         self._next = FaultQueue()
         self.hanging: dict[str, asyncio.Task[str]] = {}
         self.mended = asyncio.Event()
+        self.blocked = 0  # threads that ask a server which says nothing
+        self._answers = threading.Event()
         self.read_only = False
         self.mounts: Mounts | None = None
 
@@ -31,6 +34,7 @@ class MountFaults:
         for hanging in self.hanging.values():
             hanging.cancel()
         self.hanging.clear()
+        self._let_go()
 
     def inject(self, op: str, kind: str, times: int = 1) -> None:
         """Let the next ones of that op go wrong; a hang lasts until `mend`, and what hung is done then.
@@ -47,6 +51,18 @@ class MountFaults:
         self.read_only = False
         self.mended.set()
         self.mended = asyncio.Event()
+        self._let_go()
+
+    def block(self) -> None:
+        """Hold this thread as a server that says nothing does, until `mend` or `reboot`."""
+        answers = self._answers
+        self.blocked += 1
+        answers.wait()
+        self.blocked -= 1
+
+    def _let_go(self) -> None:
+        self._answers.set()
+        self._answers = threading.Event()
 
     def take(self, op: str) -> str:
         """The fault of this one, "" for none."""
@@ -89,7 +105,7 @@ class BrokenMounts:
         """As it is, or as a server that is gone: it knows nothing of the mount, or says nothing at all."""
         kind = self._faults.take("probe_mount")
         if kind == "hang":
-            raise TimeoutError
+            self._faults.block()
         if kind == "stale":
             raise OSError(116, "Stale file handle")
         self._mounts.look(path)

@@ -58,7 +58,6 @@ class Provider:
             "modes": ["ro", "rw"], "multi_attach": False, "mount_path_prefixes": [], "enforcement": "quota",
         }  # fmt: skip
         self.calls: list[tuple[str, Data]] = []  # (op, args) of all that reached it
-        self.late: list[tuple[str, str]] = []  # (op, grant) of what came of an older epoch or after its revoke
         self._broken = FaultQueue()
 
     def hold(self, namespace_id: str, **files: bytes) -> Stored:
@@ -151,7 +150,6 @@ class SimulatedProviderSteps:
             return _failed(code, "fault injected", retryable=retryable)
         provider.calls.append((op, dict(args)))
         if call.epoch < provider.epoch:
-            provider.late.append((op, args.get("grant_id", "")))
             return _failed("stale_epoch", f"stale runtime epoch {call.epoch}, highest seen {provider.epoch}")
         provider.epoch = call.epoch
         outcome = OPS[op](provider, args, self._now(), kind)
@@ -187,7 +185,6 @@ def _grant(provider: Provider, args: Data, now_us: int, kind: str) -> Outcome:
     if _is_other(grant, args):
         return _mismatch()
     if grant is not None and grant.revoked_us is not None:
-        provider.late.append(("grant", args["grant_id"]))
         return _failed("revoked", "this grant was taken back before")
     if grant is not None and (grant.node_address, grant.mode) != (args["node_address"], args["mode"]):
         return _mismatch()

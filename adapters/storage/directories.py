@@ -50,7 +50,10 @@ def measure(top: Path, stopped: Callable[[], bool]) -> int:
     """
     seen: set[int] = set()
     waiting, total = [str(top)], 0
-    device = top.lstat().st_dev
+    try:
+        device = top.lstat().st_dev
+    except OSError as error:
+        raise Trouble("usage_unknown", f"{top} cannot be looked at: {error.strerror}") from None
     while waiting:
         if stopped():
             raise Trouble("stopping", "the provider is stopping")

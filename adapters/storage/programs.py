@@ -19,8 +19,11 @@ _SETPRIV: Final = shutil.which("setpriv")
 _DIES_WITH_US: Final = (_SETPRIV, "--pdeathsig", "KILL", "--") if _SETPRIV else ()
 
 
-async def run(command: Sequence[str], within_s: float = WITHIN_S) -> tuple[int, str]:
-    """Exit status and standard output. Raises `Trouble` if it is not there, says too much or does not end."""
+async def run(command: Sequence[str], within_s: float = WITHIN_S, *, changes: bool) -> tuple[int, str]:
+    """Exit status and standard output. Raises `Trouble` if it is not there, says too much or does not end.
+
+    `changes`: one that does not end may have done what it was to do, or a part of it.
+    """
     if shutil.which(command[0]) is None:
         raise Trouble("program_missing", f"{command[0]} is not there, or may not be run")
     try:
@@ -35,7 +38,7 @@ async def run(command: Sequence[str], within_s: float = WITHIN_S) -> tuple[int, 
             said, complained = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             status = await process.wait()
     except TimeoutError:
-        raise Trouble("program_timeout", f"{command[0]} did not end within {within_s:g} s", partial=True) from None
+        raise Trouble("program_timeout", f"{command[0]} did not end within {within_s:g} s", partial=changes) from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -46,7 +49,7 @@ async def run(command: Sequence[str], within_s: float = WITHIN_S) -> tuple[int, 
 
 async def _read(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
-    data = await stream.read(MAX_OUTPUT_BYTES + 1)
+    data = bytearray()
     while chunk := await stream.read(MAX_OUTPUT_BYTES):
         data += chunk
         if len(data) > MAX_OUTPUT_BYTES:

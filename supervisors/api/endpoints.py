@@ -22,14 +22,13 @@ from amends.runtime.requests import Endpoint
 from amends.turn.messages import ResolveCase
 from amends.values import ids
 from amends.values.errors import Rejected
+from amends.values.mount_path import refusal
 
 Outcome = Callable[[str], Awaitable[dict[str, Any]]]
 KeyCheck = Callable[[str], str]
 Check = Callable[[Any, Identity], Any]  # the request as it may go on; raises `Rejected`
 Finder = Callable[[Any], Awaitable[tuple[str, str, Any]]]  # kind and id of the actor, and its message
 
-HOMES = ("/home", "/root")
-MAX_PATH_BYTES = 4096
 GivenUp = Callable[[str], Awaitable[list[dict[str, Any]]]]  # by account: credits that never came to Stripe
 
 
@@ -69,12 +68,17 @@ def commands(
     domains: Sequence[Domain], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome]
 ) -> list[Endpoint]:
     """cmd.* and ops.* that change something. The mappings have what declarations name."""
-    return [_endpoint(request, checks, found, waits) for request in requests_of(domains).values()]
+    born = {message for domain in domains for kind in domain.kinds for message in kind.creates}
+    return [
+        _endpoint(request, checks, found, waits, exists=request not in born)
+        for request in requests_of(domains).values()
+    ]
 
 
 def _endpoint(
-    request: type[Request], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome]
-) -> Endpoint:
+    request: type[Request], checks: Mapping[str, Check], found: Mapping[str, Finder], waits: Mapping[str, Outcome],
+    *, exists: bool,
+) -> Endpoint:  # fmt: skip
     command = request.command
     assert command is not None
     looks = [checks[name] for name in command.checks]
@@ -90,6 +94,7 @@ def _endpoint(
         locate=found[command.found] if command.found else None, prepare=prepare if looks else None,
         account=(lambda asked: getattr(asked, command.account)) if command.account else None,
         outcome=waits[command.waits] if command.waits else None,
+        keyed=command.by if exists and command.subject.startswith("cmd.") else "",
     )  # fmt: skip
 
 
@@ -115,15 +120,8 @@ def checks(customer_key: KeyCheck, host_key: KeyCheck, prices: Mapping[str, int]
 
 
 def _path(request: Attach) -> Attach:
-    """A path that says where it leads: nothing of `..` and the like in it."""
-    path = request.mount_path
-    if len(path.encode()) > MAX_PATH_BYTES:
-        raise Rejected("invalid_request", f"the path has more than {MAX_PATH_BYTES} bytes", field="mount_path")
-    if any(part in ("", ".", "..") for part in path[1:].split("/")):
-        raise Rejected("invalid_request", "the path must be written plainly: no '..', '.', '//' or '/' at its end",
-                       field="mount_path")  # fmt: skip
-    if any(path == home or path.startswith(home + "/") for home in HOMES):
-        raise Rejected("invalid_request", "a mount never lies in a home", field="mount_path")
+    if why := refusal(request.mount_path):
+        raise Rejected("invalid_request", why, field="mount_path")
     return request
 
 

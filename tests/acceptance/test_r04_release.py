@@ -354,3 +354,18 @@ async def test_the_next_customer_gets_the_node_only_when_it_is_clean(world: Worl
     assert removed <= created
     await world.release(second)
     await world.cleaned(second)
+
+
+async def test_a_command_may_name_its_entity_in_the_subject(world: World, machine: Machine) -> None:
+    allocation_id = await world.rent(node_id=machine.node_id)
+    subject, key = f"cmd.allocation.release.{allocation_id}", world.new_key()
+    # another one in the data is refused for that, and nobody is taken for it
+    other = await world.refused(subject, {"allocation_id": "alloc_x"}, "invalid_request")
+    assert other["details"]["field"] == "allocation_id"
+    await world.refused("cmd.allocation.release.alloc_x", {}, "invalid_request")
+    await world.refused("cmd.allocation.release.alloc_00000000000000000000000000", {}, "not_found")
+    # without, it is the same command, and so is a repeat that names it in the data
+    assert (await world.ask(subject, b"", key=key))["ok"]
+    again = await world.ask("cmd.allocation.release", {"allocation_id": allocation_id}, key=key)
+    assert (again["ok"], again["duplicate"]) == (True, True)
+    await world.cleaned(allocation_id)

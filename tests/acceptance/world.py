@@ -278,6 +278,7 @@ class World:
         return {
             endpoint["subject"].removeprefix("amends.v1."): endpoint["metadata"]["role"]
             for endpoint in info["endpoints"]
+            if "*" not in endpoint["subject"]
         }
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:

@@ -178,7 +178,8 @@ async def test_a_running_service_announces_exactly_these_endpoints_and_its_event
         payload = pointed_at(pointed_at(message["$ref"])["$ref"])["payload"]
         assert resolved(payload) == resolved(schema), subject
     announced = {endpoint["subject"] for endpoint in info["endpoints"]}
-    answered = {name for name, operation in DOCUMENT["operations"].items() if "reply" in operation}
+    operations = DOCUMENT["operations"].items()
+    answered = {name for name, each in operations if each["action"] == "receive" and "reply" in each}
     assert announced == {PREFIX + name for name in answered}
     assert info["version"] == DOCUMENT["info"]["version"]
 
@@ -204,7 +205,7 @@ class Recorder:
 
 
 RECONCILE = Reconcile("n1", 1, {"mounts": [], "users": ["am-x"]}, report_only=True)
-BIND, NFS = {"type": "bind", "path": "/srv"}, {"type": "nfs", "server": "s", "export": "/srv", "options": ["hard"]}
+BIND, NFS = {"type": "bind", "path": "/srv"}, {"type": "nfs", "server": "s", "export": "/srv", "options": "hard"}
 
 
 @pytest.mark.parametrize(

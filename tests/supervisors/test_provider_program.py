@@ -92,15 +92,16 @@ async def test_a_program_that_hangs_ends_with_the_provider_however_that_ends(bas
         async with asyncio.timeout(PATIENCE_S):
             while not (base / "pid").exists() or not (base / "pid").read_text().endswith("\n"):
                 await asyncio.sleep(0.02)
-        process = bench.world.process
+        process, hung = bench.world.process, Path("/proc") / (base / "pid").read_text().strip()
         assert process is not None
+        assert hung.exists()
+        assert not asked.done()
         began = time.monotonic()
         getattr(process, how)()
         assert await process.wait() == (0 if how == "terminate" else -9)
         assert time.monotonic() - began < STOPS_WITHIN_S
         asked.cancel()
         await asyncio.wait({asked})
-        hung = Path("/proc") / (base / "pid").read_text().strip()
         async with asyncio.timeout(PATIENCE_S):
             while hung.exists():
                 await asyncio.sleep(0.02)

@@ -3,11 +3,13 @@
 A backend never deletes, truncates, renames, re-owns or re-quotas anything in a namespace: it has no verb for that.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
 Mode = Literal["ro", "rw"]
+Access = tuple[str, str]  # namespace and address
 
 
 class Trouble(Exception):
@@ -38,16 +40,23 @@ class Usage(Struct, frozen=True):
 class Backend(Protocol):
     """The provider's own part; all raise `Trouble`. An access is one (namespace, address) with one mode."""
 
+    shared: bool
+    """Whether nodes of one address have one access: nobody tells them apart, and that is no harm."""
+
     def capabilities(self) -> Capabilities:
         """What it can do."""
         ...
 
-    async def locate(self, node_address: str) -> str:
-        """The address that access is given to: what a node's name stands for now."""
+    async def locate(self, namespace_id: str, node_address: str) -> str:
+        """The address that access is given to: what a node's name stands for now, if that is one machine."""
         ...
 
     async def apply(self, namespace_id: str, address: str, mode: Mode) -> dict[str, Any]:
         """Give access with exactly this mode, again too; how a node mounts it (`source`)."""
+        ...
+
+    async def restore(self, wanted: Mapping[Access, Mode]) -> Mapping[Access, Trouble]:
+        """Give all these again, looking once at what there is; those that could not be given."""
         ...
 
     async def withdraw(self, namespace_id: str, address: str) -> None:

@@ -51,6 +51,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     account: Callable[[Any], str | None] | None = None
     raw: Callable[[bytes, Headers, "Entry"], Awaitable[dict[str, Any]]] | None = None  # takes the body as it came
     outcome: Callable[[str], Awaitable[dict[str, Any]]] | None = None  # by request: what is waited for and added
+    keyed: str = ""  # the field whose value may stand at the end of the subject instead: of an entity that exists
 
 
 class Reply(Struct):
@@ -124,10 +125,15 @@ class Requests:
             return _refusal(error, request_id, trace.trace_id)
         return Entry(request_id, identity, trace, now)
 
-    async def handle(self, endpoint: Endpoint, data: bytes, headers: Headers, entry: Entry) -> Reply:
-        """The reply to one request that has a place; never raises for what a caller may do."""
+    async def handle(self, endpoint: Endpoint, data: bytes, headers: Headers, entry: Entry, named: str = "") -> Reply:
+        """The reply to one request that has a place; never raises for what a caller may do.
+
+        `named`: the entity that the subject named.
+        """
         request_id, trace_id = entry.request_id, entry.trace.trace_id
         try:
+            if named:
+                data = _with_key(endpoint, data, named)
             if endpoint.raw is not None:
                 answer = await endpoint.raw(data, headers, entry)
                 duplicate = bool(answer.get("duplicate"))
@@ -301,6 +307,17 @@ def decode(endpoint: Endpoint, data: bytes) -> Any:
         raise Rejected("invalid_request", message, field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"the request is not JSON: {error}") from None
+
+
+def _with_key(endpoint: Endpoint, data: bytes, named: str) -> bytes:
+    """The same command with its key in the data (api.md 3)."""
+    body = decode_any(data or b"{}")
+    if not isinstance(body, dict):
+        return data  # it is refused for that
+    if body.setdefault(endpoint.keyed, named) != named:
+        text = f"`{endpoint.keyed}` is not the one that the subject names"
+        raise Rejected("invalid_request", text, field=endpoint.keyed)
+    return msgspec.json.encode(body)
 
 
 def _expected_version(headers: Headers) -> int | None:

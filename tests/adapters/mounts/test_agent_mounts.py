@@ -16,6 +16,7 @@ from adapters.nats.agent_paths import check
 from adapters.nats.agent_plain import PlainMounts
 from adapters.nats.agent_sources import Bind, Nfs, source_of
 from adapters.nats.agent_store import KEPT_UNDONE, AgentStore, Held
+from adapters.simulated.mount_faults import BrokenMounts
 from amends.ports.mounts import MountRefused
 from tests.adapters.mounts.bench import PATH, A, B, OnNats, ask, mount_args, reconcile
 from tests.directories import scratch
@@ -61,9 +62,27 @@ async def test_a_mount_that_hangs_beyond_its_time_is_in_doubt_and_its_unmount_wa
 async def test_an_unmount_that_hangs_is_in_doubt_until_it_has_ended(real: OnNats) -> None:
     await ask(real, "mount", "1")
     real.break_next("unmount", "hang")
-    assert (await ask(real, "unmount", "2", timeout_ms=1500)).data["observed"] == {}
+    hung = await ask(real, "unmount", "2", timeout_ms=1500)
+    assert (hung.kind, hung.code, hung.data["observed"]) == ("failed", "timeout", {})
+    assert real.mounts.pending(A)  # it still hangs
     real.faults.mend()
     assert (await ask(real, "unmount", "3")).data["noop"] is True
+
+
+async def test_a_probe_whose_server_says_nothing_is_stale_while_its_thread_is_still_held(
+    real: OnNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.nats.agent_mounting.LOOK_S", 1.0)
+    await ask(real, "mount", "1")
+    real.break_next("probe_mount", "hang")
+    before = real.agent.beats
+    probe = await ask(real, "probe_mount", "2")
+    assert (probe.code, probe.message) == ("stale", "it does not answer: time-out")
+    assert real.faults.blocked == 1
+    assert real.agent.beats > before  # which holds nothing else
+    real.faults.mend()
+    await soon(lambda: real.faults.blocked == 0)
+    assert (await ask(real, "probe_mount", "3")).kind == "done"
 
 
 async def test_an_agent_restarted_in_the_middle_of_a_mount_still_knows_of_it(real: OnNats) -> None:
@@ -87,10 +106,63 @@ async def test_a_mount_that_hangs_does_not_keep_a_reconcile_from_the_others(
     real.break_next("mount", "hang")
     hanging = asyncio.create_task(ask(real, "mount", "2"))
     await soon(lambda: real.mounts.pending(A))
-    assert (await reconcile(real, "3"))["mounts"] == [A]
+    found = await reconcile(real, "3", kept=f"not taken away: {A}: it has not ended in time")
+    assert found["mounts"] == [A]
     assert not real.is_mounted("/mnt/other")
     real.faults.mend()
     assert (await hanging).kind == "done"
+
+
+async def test_unmounts_that_hang_do_not_keep_a_reconcile_from_the_others(real: OnNats) -> None:
+    keys = [f"attach_{number}" for number in range(9)]
+    await asyncio.gather(*(ask(real, "mount", key, key, mount_path=f"/mnt/{key}") for key in keys))
+    for _ in range(4):
+        real.break_next("unmount", "hang")
+    taking = asyncio.create_task(reconcile(real, "all"))
+    # all others are taken away while those hang, long before the time of one of them is over
+    await soon(lambda: sum(map(real.mounts.pending, keys)) == 4 and len(real.mounts.table()) == 4)
+    assert not taking.done()
+    real.faults.mend()
+    assert (await taking)["mounts"] == []
+
+
+async def test_what_could_not_be_taken_away_is_named_with_the_reason_and_counts_as_mounted(
+    real: OnNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(real, "mount", "1")
+    real.break_next("unmount", "busy")
+    assert (await reconcile(real, "2", kept=f"{A}: busy: target is busy"))["mounts"] == [A]
+    assert (await reconcile(real, "3"))["mounts"] == []
+    # a disk that fails keeps the inventory from nobody either
+    await ask(real, "mount", "4", attempt="task_b")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AgentStore, "undo", full)
+    assert (await reconcile(real, "5", kept="No space left on device"))["mounts"] == [A]
+
+
+async def test_an_unmount_whose_source_or_path_does_not_answer_is_in_doubt_and_not_done(
+    real: OnNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> str:
+        raise OSError(116, "Stale file handle")
+
+    # given a mount that the record has lost
+    await ask(real, "mount", "1")
+    await real.agent.stop()
+    (real.base / "n1" / "agent.json").unlink()
+    await real.restart()
+    monkeypatch.setattr(BrokenMounts, "name_of", stale)
+    doubt = await ask(real, "unmount", "2")
+    assert (doubt.kind, doubt.code, doubt.data["observed"]) == ("failed", "unmount_failed", {})
+    # where nothing is mounted the source does not matter
+    assert (await ask(real, "unmount", "3", B, mount_path="/mnt/other")).data["noop"] is True
+    monkeypatch.setattr(BrokenMounts, "where", stale)
+    doubt = await ask(real, "unmount", "4")
+    assert (doubt.kind, doubt.code, doubt.data["observed"]) == ("failed", "unmount_failed", {})
+    assert real.is_mounted(PATH)
 
 
 async def test_a_killed_agent_has_written_down_what_it_was_about_to_mount(real: OnNats) -> None:
@@ -195,7 +267,7 @@ async def test_what_is_in_the_way_at_the_path_is_left_there(real: OnNats) -> Non
 )
 def test_options_that_are_not_in_the_table_are_refused(option: str) -> None:
     source = {"type": "nfs", "server": "storage", "export": "/srv/a"}
-    for options in ([option], f"hard,{option}"):
+    for options in (option, f"hard,{option}"):
         with pytest.raises(MountRefused, match="option"):
             source_of(source | {"options": options})
     assert isinstance(source_of(source | {"options": "vers=4.2,hard,timeo=50"}), Nfs)

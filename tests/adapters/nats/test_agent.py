@@ -172,9 +172,10 @@ async def test_a_task_whose_time_is_over_since_it_was_first_received_is_not_begu
         assert (await ask(task_id="task_4", ttl_ms=5000, deadline_us=1))["status"] == "ok"
 
 
-async def test_a_task_that_is_over_while_it_takes_away_stops_there(
-    server: EmbeddedNats, ask: Ask, tmp_path: Path
+async def test_of_a_task_that_is_over_while_it_takes_away_the_rest_stays_and_is_named(
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("adapters.nats.agent.TAKEN_AT_ONCE", 1)
     now = [100.0]
 
     class Slow(PlainMounts):
@@ -184,7 +185,9 @@ async def test_a_task_that_is_over_while_it_takes_away_stops_there(
 
     async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path, Slow), monotonic=lambda: now[0])):
         await mount_two(ask, tmp_path)
-        assert (await ask(ttl_ms=3000))["code"] == "expired"
+        result = await ask(ttl_ms=3000)
+        assert (result["status"], result["inventory"]["mounts"]) == ("ok", ["attach_b"])
+        assert result["message"] == "not taken away: attach_b: the task's time was over before its turn"
         assert not (tmp_path / "root" / "mnt" / "attach_a").exists()
         assert (tmp_path / "root" / "mnt" / "attach_b").is_symlink()
 
@@ -362,12 +365,29 @@ def test_an_epoch_far_above_all_that_was_seen_is_no_runtimes(tmp_path: Path) -> 
     store.close()
 
 
+NOBODYS = [
+    b"",
+    b"{",
+    b"\xff",
+    b"[" * 100_000,
+    b'{"task_id":7,"status":"ok"}',
+    result(message="m" * MAX_RESULT_BYTES),
+    b'{"task_id":"task_1","status":"ok","inventory":' + b'{"users":' * 5000 + b"0" + b"}" * 5001,
+]
+
+
+@pytest.mark.parametrize("data", NOBODYS)
+async def test_a_result_of_which_nobody_can_tell_the_task_ends_none(
+    tasks: AgentTasks, client: Client, data: bytes
+) -> None:
+    outcome = await answered(tasks, client, ("n1", data), ("n1", result()))
+    assert outcome.kind == "done"
+    assert tasks.unasked == 1
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
-        b"\xff",
-        b"[" * 100_000,
         result(status="fine"),
         result(status=None),
         result(inventory=None),
@@ -376,9 +396,7 @@ def test_an_epoch_far_above_all_that_was_seen_is_no_runtimes(tmp_path: Path) -> 
         result(inventory={"mounts": [], "users": [["deep"]]}),
         result(inventory={"mounts": [], "users": ["u"] * (MAX_INVENTORY + 1)}),
         result(inventory={"mounts": [], "users": ["u" * 256]}),
-        result(message="m" * MAX_RESULT_BYTES),
         result(status="error", code="no\x00code"),
-        b'{"task_id":"task_1","status":"ok","inventory":' + b'{"users":' * 5000 + b"0" + b"}" * 5001,
     ],
 )
 async def test_a_malformed_result_is_an_error_and_no_empty_node(tasks: AgentTasks, client: Client, data: bytes) -> None:

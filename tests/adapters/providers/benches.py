@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,15 +21,15 @@ from adapters.nats.agent_link import AgentLink
 from adapters.nats.provider_service import ProviderService
 from adapters.nats.providers import ProviderSteps
 from adapters.simulated.providers import SimulatedProviders, SimulatedProviderSteps
-from adapters.storage.nfs import parse
+from adapters.storage.exports import parse
 from amends.ports.steps import Outcome, StepCall, StepRunner
-from amends.ports.storage import Capabilities, Mode, Trouble, Usage
+from amends.ports.storage import Access, Capabilities, Mode, Trouble, Usage
 from tests.directories import scratch
 from tests.patience import PATIENCE_S
 
 LATE_S = 0.6  # longer than the 300 ms for which a caller of the contract waits: done, and said too late
 
-Access = dict[tuple[str, str], str]  # namespace and address → mode
+Accesses = Mapping[Access, str]
 FILES = {"a.txt": b"first", "b.bin": bytes(range(256)) * 64}
 STAND_IN = Path(__file__).with_name("exportfs.py")
 
@@ -41,10 +41,15 @@ class World(Protocol):
     """A provider `p1` that holds the namespace `data`."""
 
     def break_next(self, op: str, kind: str) -> None: ...
-    def access(self) -> Access: ...
-    def checksum(self) -> str: ...
+    def access(self) -> Accesses: ...
     async def start(self) -> None: ...
     async def kill(self) -> None: ...
+
+
+class Holding(World, Protocol):
+    """One whose namespace has contents."""
+
+    def checksum(self) -> str: ...
 
 
 class Bench(Generic[W_co]):
@@ -91,7 +96,7 @@ class InMemory:
     def break_next(self, op: str, kind: str) -> None:
         self.provider.break_next(op, kind)
 
-    def access(self) -> Access:
+    def access(self) -> Accesses:
         return dict(self.provider.access)
 
     def checksum(self) -> str:
@@ -115,16 +120,19 @@ async def in_memory(base: Path) -> AsyncIterator[Bench[World]]:
 
 
 class Scripted:
-    """A backend that does as it is told; its access outlives the service."""
+    """A backend that does as it is told; its access outlives the service. `looks`: how often its table was read."""
+
+    shared = True
 
     def __init__(self) -> None:
         self.table: dict[tuple[str, str], Mode] = {}
         self.faults: list[tuple[str, str]] = []
+        self.looks = 0
 
     def capabilities(self) -> Capabilities:
         return Capabilities(enforcement="quota")
 
-    async def locate(self, node_address: str) -> str:
+    async def locate(self, namespace_id: str, node_address: str) -> str:
         return node_address
 
     async def _meet(self, op: str) -> str:
@@ -148,6 +156,11 @@ class Scripted:
             self.table[namespace_id, address] = "ro" if kind == "partial" else mode
         return {"type": "bind", "path": f"/srv/{namespace_id}"}
 
+    async def restore(self, wanted: Mapping[Access, Mode]) -> Mapping[Access, Trouble]:
+        self.looks += 1
+        self.table.update(wanted)
+        return {}
+
     async def withdraw(self, namespace_id: str, address: str) -> None:
         kind = await self._meet("revoke")
         await asyncio.sleep(0.01)
@@ -155,6 +168,7 @@ class Scripted:
             self.table.pop((namespace_id, address), None)
 
     async def look(self, namespace_id: str, address: str) -> Any:
+        self.looks += 1
         return self.table.get((namespace_id, address), "")
 
     async def usage(self, namespace_id: str) -> Usage:
@@ -174,11 +188,8 @@ class OnNats:
     def break_next(self, op: str, kind: str) -> None:
         self.backend.faults.append((op, "slow" if kind == "lose" else kind))
 
-    def access(self) -> Access:
+    def access(self) -> Accesses:
         return {**self.backend.table}
-
-    def checksum(self) -> str:
-        return ""
 
     async def start(self) -> None:
         self.service = ProviderService("p1", self.backend, self._state)
@@ -231,11 +242,13 @@ class Program:
         with (self.base / "fault").open("a") as file:
             file.write(f"{option} {kind}\n")
 
-    def access(self) -> Access:
+    def access(self) -> Accesses:
         table = self.base / "etab"
         lines = table.read_text().splitlines() if table.exists() else []
         said = "".join("{}\t{}({})\n".format(*line.replace("\t", "|").split("|")) for line in lines)
-        return {(Path(path).name, client): mode for (path, client), mode in parse(said).items()}
+        return {
+            (Path(path).name, client): mode for path, found in parse(said).items() for client, mode in found.items()
+        }
 
     def checksum(self) -> str:
         whole = hashlib.sha256()
@@ -333,6 +346,17 @@ async def again(bench: Bench[Any]) -> None:
 KINDS: dict[str, Callable[[Path], AbstractAsyncContextManager[Bench[Any]]]] = {
     "in memory": in_memory, "service on NATS": on_nats, "nfs program on NATS": a_program,
 }  # fmt: skip
+
+
+@pytest.fixture(params=["in memory", "nfs program on NATS"])
+async def holding(request: pytest.FixtureRequest) -> AsyncIterator[Bench[Holding]]:
+    """Those that hold contents; the service alone has none."""
+    base = scratch("amends-provider-")
+    try:
+        async with KINDS[request.param](base) as made:
+            yield made
+    finally:
+        shutil.rmtree(base)
 
 
 @pytest.fixture(params=list(KINDS))

@@ -1,5 +1,6 @@
-"""Providers of all kinds."""
+"""Providers of all kinds, and the directories of a storage host."""
 
-from tests.adapters.providers.benches import bench
+from tests.adapters.providers.benches import bench, holding
+from tests.adapters.providers.hosts import clock, directories
 
-__all__ = ["bench"]
+__all__ = ["bench", "clock", "directories", "holding"]

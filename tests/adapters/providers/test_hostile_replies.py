@@ -137,6 +137,12 @@ async def test_a_reply_that_lacks_what_its_op_must_say_is_malformed(op: str, rep
     assert (outcome.kind, outcome.code, outcome.may_have_run, outcome.data) == MALFORMED
 
 
+@pytest.mark.parametrize(("said", "word"), [(True, "on"), (False, "off"), (None, ""), ("quota", "quota")])
+async def test_enforcement_is_a_word_for_people_whatever_it_was(said: object, word: str) -> None:
+    outcome = await heard("capabilities", {"modes": ["ro"], "enforcement": said})
+    assert (outcome.kind, outcome.data["enforcement"]) == ("done", word)
+
+
 async def test_a_good_reply_is_taken_as_it_is_and_nothing_else_of_it() -> None:
     outcome = await heard("grant", {"status": "ok", "source": {**NFS, "sudo": "x"}, "observed": SEEN, "more": 1})
     assert outcome == Outcome("done", data={"source": NFS, "observed": SEEN})

@@ -1,7 +1,8 @@
 """What the service keeps, for how long, and what it refuses. No NATS: requests are handed to it."""
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_service import MAX_UNDER_WAY, ProviderService
@@ -125,6 +127,65 @@ async def test_an_epoch_far_above_all_others_is_no_runtimes_and_is_not_remembere
     assert (refused["code"], "no runtime's" in refused["message"]) == ("stale_epoch", True)
     assert (await made.ask("grant"))["status"] == "ok"
     assert (await made.ask("grant", runtime_epoch=2**32 + 1))["status"] == "ok"
+
+
+@pytest.mark.parametrize(("shared", "code"), [(True, ""), (False, "address_ambiguous")])
+async def test_two_nodes_of_one_address_are_refused_where_nobody_can_tell_them_apart(
+    made: Made, shared: bool, code: str
+) -> None:
+    made.backend.shared = shared
+    await made.ask("grant")
+    second = await made.ask("grant", grant_id="grant_2", node_id="n2", mode="ro")
+    assert (second["code"], second["retryable"]) == (code, False)
+    assert (await made.ask("grant", grant_id="grant_3"))["status"] == "ok"  # the same node's
+    for grant_id in ("grant_1", "grant_3"):
+        assert (await made.ask("revoke", grant_id=grant_id))["status"] == "ok"
+    assert made.backend.table == ({("data", "10.0.0.5"): "ro"} if shared else {})
+    # then it is free
+    assert (await made.ask("grant", grant_id="grant_4", node_id="n2"))["status"] == "ok"
+
+
+async def test_a_start_looks_once_at_what_there_is_however_much_was_granted(made: Made) -> None:
+    for number in range(5):
+        await made.ask("grant", grant_id=f"grant_{number}", node_id=f"n{number}", node_address=f"10.0.0.{number}")
+    made.backend.looks = 0
+    await made.again(made.backend.table.clear)
+    assert (made.backend.looks, len(made.backend.table)) == (1, 5)
+
+
+GRANTS = st.builds(
+    Held, st.sampled_from("abcdef"), st.sampled_from(["data", "more"]), st.just("n1"),
+    address=st.sampled_from(["", "10.0.0.5", "10.0.0.6"]), mode=st.sampled_from(["ro", "rw"]), applied=st.booleans(),
+    revoked_us=st.none() | st.sampled_from([1, 2, TOMBSTONE_US, 2 * TOMBSTONE_US]), settled=st.booleans(),
+)  # fmt: skip
+
+
+@given(st.lists(GRANTS, max_size=12), st.booleans())
+def test_what_is_looked_up_is_what_was_kept_also_after_a_start(puts: list[Held], again: bool) -> None:
+    kept: dict[str, Held] = {}
+    with TemporaryDirectory() as base:
+        store = ProviderStore(Path(base))
+        for put in puts:  # what a grant is of does not change, nor does the time of its revoke
+            first = kept.get(put.grant_id, put)
+            held = replace(
+                put, namespace_id=first.namespace_id, address=first.address,
+                revoked_us=put.revoked_us if first.revoked_us is None else first.revoked_us,
+            )  # fmt: skip
+            store.put(held)
+            kept[held.grant_id] = held
+        if again:
+            store.close()
+            store = ProviderStore(Path(base))
+
+        def by_id(found: Iterable[Held]) -> list[Held]:
+            return sorted(found, key=lambda held: held.grant_id)
+
+        open_ones = [held for held in kept.values() if not held.settled]
+        assert set(store.accesses()) == {(held.namespace_id, held.address) for held in open_ones}
+        assert by_id(store.owed()) == by_id(held for held in open_ones if held.revoked_us is not None)
+        for access in itertools.product(["data", "more"], ["", "10.0.0.5", "10.0.0.6"]):
+            assert by_id(store.of(*access)) == by_id(h for h in open_ones if (h.namespace_id, h.address) == access)
+        store.close()
 
 
 @pytest.mark.parametrize(

@@ -1,39 +1,25 @@
-"""Directories, usage and exports of a storage host, over a stand-in exportfs."""
+"""Exports of a storage host, over a stand-in exportfs, and the programs that it runs."""
 
-import os
+import asyncio
+import socket
 import sys
+from functools import partial as partial_of
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.storage.bind import BindBackend
-from adapters.storage.directories import Directories, measure
-from adapters.storage.nfs import NfsBackend, parse
+from adapters.storage.directories import Directories
+from adapters.storage.exports import parse
+from adapters.storage.nfs import NfsBackend
 from adapters.storage.programs import run
-from adapters.storage.usage import FRESH_US, Measured, Quota
-from amends.ports.storage import Capabilities, Trouble
+from adapters.storage.usage import Measured
+from amends.ports.storage import Access, Capabilities, Mode, Trouble
 from amends.values.errors import BadConfiguration
 from tests.adapters.providers.benches import STAND_IN
-
-NOW_US = 1_700_000_000_000_000
-
-
-class Clock:
-    now_us = NOW_US
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def directories(tmp_path: Path) -> Directories:
-    (tmp_path / "srv" / "data").mkdir(parents=True)
-    return Directories(tmp_path / "srv")
+from tests.adapters.providers.hosts import Clock
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -78,7 +64,7 @@ async def test_another_mode_is_flushed_so_that_it_counts_at_once(nfs: NfsBackend
 
 
 async def test_an_address_of_the_sixth_version_stands_in_brackets(nfs: NfsBackend, tmp_path: Path) -> None:
-    address = await nfs.locate("2001:DB8::0:5")
+    address = await nfs.locate("data", "2001:DB8::0:5")
     assert address == "2001:db8::5"
     await nfs.apply("data", address, "ro")
     assert await nfs.look("data", address) == "ro"
@@ -87,15 +73,129 @@ async def test_an_address_of_the_sixth_version_stands_in_brackets(nfs: NfsBacken
     assert await nfs.look("data", address) == ""
 
 
+NAMES = {
+    "n1.example": ["10.0.0.5"], "two.example": ["10.0.0.5", "10.0.0.6"], "both.example": ["10.0.0.5", "2001:db8::5"],
+    "other.example": ["10.0.0.9"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a resolver says; of `down.example` nothing, since it is away."""
+
+    def getaddrinfo(name: str, *_: Any, **__: Any) -> list[Any]:
+        if name not in NAMES:
+            raise socket.gaierror(socket.EAI_AGAIN if name == "down.example" else socket.EAI_NONAME, "no answer")
+        return [(0, 0, 0, "", (address, 0)) for address in NAMES[name]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.usefixtures("names")
 async def test_a_name_is_looked_up_when_it_is_granted(nfs: NfsBackend) -> None:
-    assert await nfs.locate("localhost") in ("127.0.0.1", "::1")
+    assert await nfs.locate("data", "n1.example") == "10.0.0.5"
+    for name in ("nowhere.example", "down.example"):
+        with pytest.raises(Trouble) as found:
+            await nfs.locate("data", name)
+        assert (found.value.code, found.value.retryable) == ("address_unknown", True)
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("name", ["two.example", "both.example"])
+async def test_a_name_of_several_addresses_is_no_node(nfs: NfsBackend, name: str) -> None:
+    with pytest.raises(Trouble, match=r"10\.0\.0\.5") as found:
+        await nfs.locate("data", name)
+    assert (found.value.code, found.value.retryable) == ("address_ambiguous", False)
+
+
+# Lines that let more than one address in, 10.0.0.5 among them.
+WIDER = ["<world>", "*", "*.example", "@nodes", "10.0.0.0/24", "10.0.0.0/255.255.255.0", "two.example"]
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("client", WIDER)
+async def test_an_address_that_a_line_of_others_covers_is_no_node_and_has_access(
+    nfs: NfsBackend, tmp_path: Path, client: str
+) -> None:
+    line = f"{tmp_path}/srv/data|{client}\tro,sync\n"
+    (tmp_path / "etab").write_text(line)
     with pytest.raises(Trouble) as found:
-        await nfs.locate("nowhere.invalid")
-    assert (found.value.code, found.value.retryable) == ("address_unknown", True)
+        await nfs.locate("data", "10.0.0.5")
+    assert (found.value.code, found.value.retryable) == ("address_ambiguous", False)
+    assert client in found.value.message
+    assert await nfs.look("data", "10.0.0.5") == "ro"
+    # then taking access away says that it is not gone, and leaves the line, which is not the provider's
+    with pytest.raises(Trouble) as kept:
+        await nfs.withdraw("data", "10.0.0.5")
+    assert (kept.value.code, kept.value.partial, client in kept.value.message) == ("still_exported", True, True)
+    assert (tmp_path / "etab").read_text() == line
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("client", ["10.0.0.9", "10.0.1.0/24", "2001:db8::/32", "other.example", "nowhere.example"])
+async def test_a_line_of_another_address_is_none_of_the_nodes(nfs: NfsBackend, tmp_path: Path, client: str) -> None:
+    (tmp_path / "etab").write_text(f"{tmp_path}/srv/data|{client}\trw,sync\n")
+    assert await nfs.locate("data", "10.0.0.5") == "10.0.0.5"
+    assert await nfs.look("data", "10.0.0.5") == ""
+    await nfs.withdraw("data", "10.0.0.5")
+    assert client in (tmp_path / "etab").read_text()
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("10.0.0.5", "n1.example"),
+        ("10.0.0.5", "::ffff:10.0.0.5"),
+        ("10.0.0.5", "10.0.0.5/32"),
+        ("2001:db8::5", "2001:DB8:0:0::5"),
+    ],
+)
+async def test_an_export_is_taken_away_however_the_table_spells_its_address(
+    nfs: NfsBackend, tmp_path: Path, address: str, client: str
+) -> None:
+    (tmp_path / "etab").write_text(f"{tmp_path}/srv/data|{client}\trw,sync\n")
+    assert await nfs.look("data", address) == "rw"
+    await nfs.withdraw("data", address)
+    assert (tmp_path / "etab").read_text() == ""
+
+
+@pytest.mark.usefixtures("names")
+async def test_where_a_name_in_the_table_cannot_be_looked_up_nobody_says_that_access_is_gone(
+    nfs: NfsBackend, tmp_path: Path
+) -> None:
+    (tmp_path / "etab").write_text(f"{tmp_path}/srv/data|down.example\trw,sync\n")
+    for ask in (nfs.look, nfs.withdraw, nfs.locate):
+        with pytest.raises(Trouble, match=r"down\.example") as found:
+            await ask("data", "10.0.0.5")
+        assert (found.value.code, found.value.partial) == ("exports_unreadable", False)
+
+
+async def test_to_give_much_access_again_the_table_is_read_once_before_and_once_after(
+    nfs: NfsBackend, tmp_path: Path, directories: Directories
+) -> None:
+    def looks() -> int:
+        calls = (tmp_path / "calls").read_text().splitlines()
+        (tmp_path / "calls").unlink()
+        return calls.count("-v")
+
+    wanted: dict[Access, Mode] = {("data", f"10.0.0.{number}"): "rw" for number in range(1, 6)}
+    assert await nfs.restore(wanted) == {}
+    assert looks() == 2
+    assert await nfs.restore(wanted) == {}
+    assert looks() == 1
+    failed = await nfs.restore({**wanted, ("missing", "10.0.0.5"): "rw"})
+    assert [(access, trouble.code) for access, trouble in failed.items()] == [
+        (("missing", "10.0.0.5"), "no_such_namespace")
+    ]
+    (tmp_path / "fault").write_text("-i lie\n")
+    (tmp_path / "etab").unlink()
+    assert [trouble.code for trouble in (await nfs.restore(wanted)).values()] == ["export_failed"]
+    assert [await nfs.look(*access) for access in wanted].count("rw") == 4
 
 
 async def test_exports_of_other_hands_stay(nfs: NfsBackend, tmp_path: Path) -> None:
-    theirs = [f"{tmp_path}/srv/data|10.0.0.9", "/home/theirs|10.0.0.5", f"{tmp_path}/srv/data|<world>"]
+    theirs = [f"{tmp_path}/srv/data|10.0.0.9", "/home/theirs|10.0.0.5", f"{tmp_path}/srv/more|<world>"]
     (tmp_path / "etab").write_text("".join(f"{each}\trw,sync\n" for each in theirs))
     await nfs.apply("data", "10.0.0.5", "rw")
     await nfs.withdraw("data", "10.0.0.5")
@@ -153,6 +253,26 @@ async def test_a_client_loses_its_state_with_its_last_export(
     assert expired() == ["0"]
 
 
+@pytest.mark.parametrize("file", ["ctl", "info"])
+async def test_a_client_that_keeps_its_state_is_trouble_until_it_does_not(
+    nfs: NfsBackend, tmp_path: Path, file: str
+) -> None:
+    client = tmp_path / "clients" / "7"
+    client.mkdir(parents=True)
+    (client / "info").write_text('address: "10.0.0.5:871"\n')
+    (client / "ctl").touch()
+    (client / file).rename(client / "aside")
+    (client / file).mkdir()  # it cannot be read or written
+    await nfs.apply("data", "10.0.0.5", "rw")
+    with pytest.raises(Trouble, match="7 ") as found:
+        await nfs.withdraw("data", "10.0.0.5")
+    assert (found.value.code, found.value.partial, found.value.retryable) == ("not_expired", True, True)
+    (client / file).rmdir()
+    (client / "aside").rename(client / file)
+    await nfs.withdraw("data", "10.0.0.5")
+    assert (client / "ctl").read_text() == "expire\n"
+
+
 def test_the_export_table_is_read_as_exportfs_prints_it() -> None:
     said = (
         "/srv/nfs/data \n\t\t10.0.0.5(sync,wdelay,hide,no_subtree_check,sec=sys,rw,secure,root_squash,no_all_squash)\n"
@@ -160,7 +280,7 @@ def test_the_export_table_is_read_as_exportfs_prints_it() -> None:
         "/export       \t<world>(sync,wdelay,hide,no_subtree_check,sec=sys,ro,secure,root_squash,no_all_squash)\n"
     )
     assert parse(said) == {
-        ("/srv/nfs/data", "10.0.0.5"): "rw", ("/srv/nfs/data", "2001:db8::5"): "ro", ("/export", "<world>"): "ro",
+        "/srv/nfs/data": {"10.0.0.5": "rw", "2001:db8::5": "ro"}, "/export": {"<world>": "ro"},
     }  # fmt: skip
     assert parse("") == {}
     assert parse("exportfs: (odd words)") == {}
@@ -169,26 +289,44 @@ def test_the_export_table_is_read_as_exportfs_prints_it() -> None:
 # --- programs --------------------------------------------------------------------------------------------
 
 
-async def test_a_program_that_does_not_end_is_ended() -> None:
+@pytest.mark.parametrize("changes", [True, False])
+async def test_a_program_that_does_not_end_is_ended_and_only_one_that_changes_may_have_done_a_part(
+    tmp_path: Path, changes: bool
+) -> None:
+    told = tmp_path / "pid"
+    program = "import os, pathlib, signal, sys; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); signal.pause()"
+    running = asyncio.create_task(run([sys.executable, "-SE", "-c", program, str(told)], 3.0, changes=changes))
+    async with asyncio.timeout(PATIENCE_S):
+        while not told.exists() or not told.read_text():
+            await asyncio.sleep(0.01)
+    process = Path("/proc") / told.read_text()
+    assert process.exists()
+    assert not running.done()
     with pytest.raises(Trouble) as found:
-        await run([sys.executable, "-c", "import os, signal; print(os.getpid(), flush=True); signal.pause()"], 0.5)
-    assert (found.value.code, found.value.partial) == ("program_timeout", True)
+        await running
+    assert (found.value.code, found.value.partial) == ("program_timeout", changes)
+    assert not process.exists()
+
+
+@pytest.mark.parametrize(("fault", "partial"), [("-v hang", False), ("-i hang", True)])
+async def test_a_look_that_does_not_end_has_changed_nothing(
+    nfs: NfsBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, partial: bool
+) -> None:
+    monkeypatch.setattr("adapters.storage.nfs.run", partial_of(run, within_s=1.5))
+    (tmp_path / "fault").write_text(f"{fault}\n")
+    with pytest.raises(Trouble) as found:
+        await nfs.apply("data", "10.0.0.5", "rw")
+    assert (tmp_path / "pid").exists()  # it did hang
+    assert (found.value.code, found.value.partial) == ("program_timeout", partial)
 
 
 async def test_a_program_that_is_not_there_or_says_too_much_is_trouble() -> None:
     with pytest.raises(Trouble, match="is not there"):
-        await run(["/nonexistent/exportfs"])
+        await run(["/nonexistent/exportfs"], changes=True)
     with pytest.raises(Trouble, match="bytes of output"):
-        await run([sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"])
-
-
-# --- directories and usage -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("root", ["srv", "/nonexistent/srv"])
-def test_a_root_that_is_none_is_refused(root: str) -> None:
-    with pytest.raises(BadConfiguration, match="absolute path of a directory"):
-        Directories(Path(root))
+        await run(
+            [sys.executable, "-c", "import sys\nwhile True: sys.stdout.write('x' * 65536)"], PATIENCE_S, changes=True
+        )
 
 
 @pytest.mark.parametrize("name", ["a b", "a(b)", "a,b", "ä", "a\\b", "a:b"])
@@ -197,125 +335,6 @@ def test_a_root_that_the_export_table_would_quote_is_refused(tmp_path: Path, nam
     odd = Directories(tmp_path / name)
     with pytest.raises(BadConfiguration, match="letters, digits"):
         NfsBackend(odd, Measured(odd, lambda: 0), Capabilities(), "10.0.0.20")
-
-
-def test_only_a_directory_that_is_no_link_is_a_namespace(directories: Directories, tmp_path: Path) -> None:
-    (directories.root / "link").symlink_to(tmp_path)
-    (directories.root / "file").touch()
-    for name in ("link", "file", "missing", "../srv", ".", "", "a/b"):
-        with pytest.raises(Trouble) as found:
-            directories.existing(name)
-        assert (found.value.code, found.value.retryable) == ("no_such_namespace", False)
-    assert directories.existing("data") == directories.root / "data"
-
-
-def test_what_is_linked_to_counts_once_or_not_at_all(directories: Directories, tmp_path: Path) -> None:
-    top = directories.root / "data"
-    empty = measure(top, lambda: False)
-    (top / "one").write_bytes(b"x" * 100_000)
-    one = measure(top, lambda: False)
-    assert one - empty >= 100_000
-    (top / "deep").mkdir()
-    folder = measure(top, lambda: False) - one
-    os.link(top / "one", top / "deep" / "again")
-    (tmp_path / "outside").write_bytes(b"x" * 1_000_000)
-    (top / "deep" / "out").symlink_to(tmp_path / "outside")
-    (top / "deep" / "folder").symlink_to(tmp_path)
-    assert measure(top, lambda: False) - one - folder < 50_000
-
-
-def test_another_file_system_is_not_entered(directories: Directories, monkeypatch: pytest.MonkeyPatch) -> None:
-    top = directories.root / "data"
-    (top / "mounted").mkdir()
-    (top / "mounted" / "big").write_bytes(b"x" * 1_000_000)
-    real = os.fstat
-
-    def fstat(descriptor: int) -> os.stat_result:
-        found = real(descriptor)
-        other = found.st_ino == (top / "mounted").stat().st_ino
-        return os.stat_result((*found[:2], found.st_dev + 1, *found[3:]), {"st_blocks": 0}) if other else found
-
-    assert measure(top, lambda: False) > 1_000_000
-    monkeypatch.setattr(os, "fstat", fstat)
-    assert measure(top, lambda: False) < 1_000_000
-
-
-def test_a_directory_that_has_become_a_link_meanwhile_is_not_followed(directories: Directories, tmp_path: Path) -> None:
-    (directories.root / "link").symlink_to(tmp_path)
-    with pytest.raises(Trouble) as found:
-        measure(directories.root / "link", lambda: False)
-    assert found.value.code == "usage_unknown"
-
-
-def test_what_cannot_be_told_is_not_guessed(directories: Directories) -> None:
-    top = directories.root / "data"
-    folder = os.open(top, os.O_DIRECTORY)
-    for _ in range(25):  # deeper than a path may be long
-        os.mkdir("d" * 200, dir_fd=folder)
-        deeper = os.open("d" * 200, os.O_DIRECTORY, dir_fd=folder)
-        os.close(folder)
-        folder = deeper
-    os.close(folder)
-    with pytest.raises(Trouble) as found:
-        measure(top, lambda: False)
-    assert found.value.code == "usage_unknown"
-    with pytest.raises(Trouble) as stopped:
-        measure(top, lambda: True)
-    assert stopped.value.code == "stopping"
-
-
-async def test_a_measurement_is_kept_for_a_while_with_its_time(directories: Directories, clock: Clock) -> None:
-    measured = Measured(directories, clock)
-    first = await measured.usage("data")
-    assert (first.as_of_us, first.enforced) == (NOW_US, False)
-    (directories.root / "data" / "more").write_bytes(b"x" * 100_000)
-    clock.now_us += FRESH_US - 1
-    assert await measured.usage("data") == first
-    clock.now_us += 1
-    second = await measured.usage("data")
-    assert (second.as_of_us, second.used_bytes > first.used_bytes) == (NOW_US + FRESH_US, True)
-    await measured.close()
-
-
-async def test_a_long_measurement_keeps_nobody_waiting(directories: Directories, clock: Clock) -> None:
-    measured = Measured(directories, clock)
-    first = await measured.usage("data")
-    clock.now_us += FRESH_US
-    for _ in range(2):  # both places are taken
-        await measured._places.acquire()
-    assert await measured.usage("data") == first
-    (directories.root / "other").mkdir()
-    with pytest.raises(Trouble) as found:
-        await measured.usage("other")
-    assert (found.value.code, found.value.retryable) == ("measuring", True)
-    for _ in range(2):
-        measured._places.release()
-    assert (await measured.usage("other")).as_of_us == NOW_US + FRESH_US
-    await measured.close()
-
-
-QUOTA = [sys.executable, "-SE", "-c"]
-
-
-async def test_a_quota_is_what_the_file_system_says_and_enforced_where_there_is_a_limit(
-    directories: Directories, clock: Clock
-) -> None:
-    echo = [*QUOTA, "import sys; print(len(sys.argv[1]), 5000 if sys.argv[2].endswith('/data') else 0)"]
-    (directories.root / "free").mkdir()
-    with_limit = await Quota(directories, clock, echo).usage("data")
-    assert (with_limit.used_bytes, with_limit.as_of_us, with_limit.enforced) == (4, NOW_US, True)
-    assert not (await Quota(directories, clock, echo).usage("free")).enforced
-
-
-@pytest.mark.parametrize(
-    "program", ["print('4 KiB')", "print('-1 5')", "print(1, 2, 3)", "import sys; print(1, 2); sys.exit(1)"]
-)
-async def test_a_quota_program_that_says_something_else_is_trouble(
-    directories: Directories, clock: Clock, program: str
-) -> None:
-    with pytest.raises(Trouble) as found:
-        await Quota(directories, clock, [*QUOTA, program]).usage("data")
-    assert (found.value.code, found.value.retryable) == ("quota_failed", True)
 
 
 async def test_with_bind_access_is_a_table_and_the_source_the_directory(directories: Directories, clock: Clock) -> None:
