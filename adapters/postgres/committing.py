@@ -1,7 +1,7 @@
 """A commit as one call: a function of the writer's own session runs the statements of a batch one after the other.
 
-So a commit is one way to the database and back, whatever it writes, and the loop has its time meanwhile. The function is
-made from the named statements when the session begins, and goes with it: no release finds another one's.
+So a commit is one way to the database and back, whatever it writes, and the loop has its time meanwhile. The function
+is made from the named statements when the session begins, and goes with it: no release finds another one's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ END IF;"""
 
 
 class Batches:
-    """How the batches of some domains are written. `tables`: of each actor kind; `rows`: in the order of their writing."""
+    """How batches of some domains are written. `tables`: of each actor kind; `rows`: in the order of their writing."""
 
     def __init__(self, tables: Mapping[str, str], rows: Sequence[type[Struct]]) -> None:
         self._tables, self._rows = tables, rows
@@ -93,9 +93,9 @@ class Batches:
             yield _part(place, statement(f"state_{table}"), counted=(VERSION, message))
         for row in self._rows:
             place += 1
-            table = table_of(row)
-            keys = row.__struct_fields__[0] if table.writes == "close" else ""
-            yield _part(place, statement(table.statement), keys=keys)
+            kept = table_of(row)
+            keys = row.__struct_fields__[0] if kept.writes == "close" else ""
+            yield _part(place, statement(kept.statement), keys=keys)
 
 
 def blame_of(error: asyncpg.PostgresError) -> TurnFailed | Fenced | None:

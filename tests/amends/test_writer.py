@@ -87,9 +87,10 @@ class Bench:
 @asynccontextmanager
 async def bench(holds: Callable[[Bench], bool] = lambda it: True) -> AsyncIterator[Bench]:
     journal: Any = Memory()
-    writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds(it), lambda: 0)
-    task, it = asyncio.create_task(writer.run()), Bench(journal, writer)
-    yield it
+    writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds(made[0]), lambda: 0)
+    made = [Bench(journal, writer)]
+    task = asyncio.create_task(writer.run())
+    yield made[0]
     task.cancel()
     await asyncio.wait({task})
 
