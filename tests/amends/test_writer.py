@@ -87,8 +87,9 @@ class Bench:
 @asynccontextmanager
 async def bench(holds: Callable[[Bench], bool] = lambda it: True) -> AsyncIterator[Bench]:
     journal: Any = Memory()
+    made: list[Bench] = []
     writer = JournalWriter(journal, START, (AuditRow,), lambda requirement: holds(made[0]), lambda: 0)
-    made = [Bench(journal, writer)]
+    made.append(Bench(journal, writer))
     task = asyncio.create_task(writer.run())
     yield made[0]
     task.cancel()
