@@ -3,8 +3,6 @@
 Never lazily and never by force. What may still be mounted keeps its namespace busy, its grant, and a debt of its node.
 """
 
-from typing import Literal
-
 from actors.attachment import mount, r10_precheck, r11_grant
 from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
 from actors.attachment.state import Attachment, mount_ref
@@ -82,8 +80,9 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
                       action_id=m.args.get("action_id", ""))  # fmt: skip
         r11_grant.leave(d, run, again=s.leaving.cause == "retry")
         return
-    run = failed_step(d, m, run)
-    d.part("leaving", key=run.row.id)
+    begun, run = run, failed_step(d, m, run)
+    if begun is None:
+        d.part("leaving", key=run.row.id)
     run.retry("unmount", mount_ref(s, d.id), False, attempt=m.attempt, duration_ms=m.duration_ms, code=m.outcome.code,
               action_id=m.args.get("action_id", ""))  # fmt: skip
     d.part("mount", holders=mount.holders(m))
@@ -114,7 +113,7 @@ def give_up(d: Decision, run: Run, code: str) -> None:
         "code": code,
     })  # fmt: skip
     run.end("failed")
-    end_runs(d, "failed", "")
+    _also_failed(d, run)
     mount.owe(d)
     d.part("leaving", earlier=earlier, superseded=superseded, key="")
     d.to("detach_failed", cause=code)
@@ -162,8 +161,8 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
     if s.state in ENDED:
         give_mount_up(d, m.reason)
         return
-    end_runs(d, "recovered", "")
     run = _reopened(s, d, "acknowledged", m.reason)
+    taken_over(d, run, d.state.leaving.key)
     if s.state != "detaching":
         d.to("detaching", cause="acknowledged", reason=m.reason)
     r11_grant.leave(d, run, fence=True, again=True)
@@ -183,9 +182,10 @@ def given_up_with_node(s: Attachment, m: MountGivenUp, d: Decision) -> None:
 def give_mount_up(d: Decision, reason: str) -> None:
     """The unmount that is owed after a failed mount will never be done: on the record, and nothing is owed any more."""
     s: Attachment = d.state
-    end_runs(d, "recovered", "")
     row = d.context.matrix.row_of(STEP).id
-    run = begin_run(d, row, key=f"{row} acknowledged", trigger_type="policy", trigger_ref=d.ref)
+    key = f"{row} acknowledged"
+    run = begin_run(d, row, key=key, trigger_type="policy", trigger_ref=d.ref)
+    taken_over(d, run, key)
     run.compensate(
         "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
         metadata={"acknowledged": "node lost", "reason": reason, "earlier_run": s.leaving.earlier},
@@ -197,12 +197,29 @@ def give_mount_up(d: Decision, reason: str) -> None:
     d.set(owed=())
 
 
-def end_runs(d: Decision, outcome: Literal["recovered", "failed"], but: str) -> None:
-    """Whatever else was being undone of it is so by this, or was given up with it."""
-    for key in list(d.state.runs):
-        run = find_run(d, key)
-        if run is not None and key != but:
-            run.end(outcome)
+def taken_over(d: Decision, by: Run, key: str) -> None:
+    """What every other run of it was about is done by this one, under that key; each says so, and by which."""
+    s: Attachment = d.state
+    for other in _others(d, key):
+        owed = other.newest(mount_ref(s, d.id)) and not s.mount.unmounted
+        target = mount_ref(s, d.id) if owed else d.ref
+        other.action("fallback", "taken over", target, "success", metadata={"taken_over_by": by.id})
+        other.end("recovered")
+    d.recovery_trace_id = by.trace_id
+
+
+def _also_failed(d: Decision, run: Run) -> None:
+    """It was given up by this run, and with it what the others were about; the case is theirs too."""
+    for other in _others(d, ""):
+        metadata = {"case_id": d.state.cases.get(CASE, ""), "taken_over_by": run.id}
+        other.action("escalate", CASE, d.ref, "success", metadata=metadata)
+        other.end("failed")
+    d.recovery_trace_id = run.trace_id
+
+
+def _others(d: Decision, key: str) -> list[Run]:
+    found = [find_run(d, each) for each in d.state.runs if each != key]
+    return [run for run in found if run is not None]
 
 
 def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
@@ -231,8 +248,8 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
                 "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
                 metadata={"acknowledged": "node lost"}, supersedes=s.leaving.superseded,
             )  # fmt: skip
+        taken_over(d, run, s.leaving.key)
         run.end("recovered")
-    end_runs(d, "recovered", s.leaving.key)
     mount.settle(d)
     close_case(d, CASE, "it is detached", d.ref)
     d.set(rw_holder=None, owed=())

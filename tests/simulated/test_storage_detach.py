@@ -1,0 +1,176 @@
+"""Detaches that go wrong, and the runs that tell of them (R13): whose tries they hold, and what they end with."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from supervisors.simulation.storage_stories import attach, rented
+from supervisors.simulation.world import Running, World
+from tests.simulated.storage import cases, outcomes, play, undone
+
+
+async def _given_up(running: Running) -> str:
+    """An attachment that could not be unmounted."""
+    attachment = await attach(running, await rented(running))
+    running.world.machine("n1").break_next("unmount", "busy", 999)
+    await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+    await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
+    return attachment
+
+
+async def _retry(running: Running, attachment: str, key: str = "retry") -> None:
+    await running.ask("ops.attachment.retry_detach", key, attachment_id=attachment, reason="it has ended")
+
+
+async def _comes_to(running: Running, attachment: str, state: str) -> None:
+    await running.until(lambda: running.state("attachment", attachment) == state)
+
+
+def acted(world: World, row: str) -> list[list[tuple[str, str, str]]]:
+    """Of each run of the row (action type, kind of the target, outcome) of its actions, in their order."""
+    tables = world.database.tables.rows
+    runs = [run for run in tables["recovery_run"].values() if run["matrix_row"] == row]
+    actions = sorted(tables["recovery_action"].values(), key=lambda each: each["sequence"])
+    return [
+        [
+            (each["action_type"], each["target_ref"].partition(":")[0], each["outcome"])
+            for each in actions
+            if each["recovery_trace_id"] == run["recovery_trace_id"]
+        ]
+        for run in runs
+    ]
+
+
+def metadata(world: World, action_type: str) -> list[dict[str, Any]]:
+    rows = world.database.tables.rows["recovery_action"].values()
+    return [msgspec.json.decode(row["metadata"]) for row in rows if row["action_type"] == action_type]
+
+
+FAILED = ("retry", "node", "failure")
+GIVEN_UP = [("compensation", "attachment", "failure"), ("escalate", "attachment", "success")]
+UNDONE = [("compensation", "node", "success"), ("compensation", "provider", "success")]
+TAKEN_OVER = ("fallback", "attachment", "success")
+
+
+def test_a_retry_that_fails_has_all_its_tries_in_its_own_run_which_ends_with_the_case_open_again() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _given_up(running)
+        await _retry(running, attachment)
+        await running.until(lambda: running.state("attachment", attachment) == "detaching")
+        await _comes_to(running, attachment, "detach_failed")
+        assert cases(running.world, "detach_failed") == ["open"]
+        running.world.machine("n1").mend()
+        await _retry(running, attachment, "again")
+        await _comes_to(running, attachment, "detached")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=3)
+    assert acted(world, "R13") == [[*[FAILED] * 3, *GIVEN_UP], [*[FAILED] * 3, *GIVEN_UP], UNDONE]
+    assert outcomes(world, "R13") == ["failed", "failed", "recovered"]
+
+
+def test_a_retry_that_succeeds_late_records_what_it_undid_in_its_own_run() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _given_up(running)
+        machine = running.world.machine("n1")
+        machine.mend()
+        machine.break_next("unmount", "busy", 1)
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detached")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=2)
+    assert acted(world, "R13") == [[*[FAILED] * 2, *GIVEN_UP], [FAILED, *UNDONE]]
+    assert outcomes(world, "R13") == ["failed", "recovered"]
+    first, _ = (run for run in world.database.tables.rows["recovery_run"].values() if run["matrix_row"] == "R13")
+    (said,) = [each for each in metadata(world, "compensation") if "earlier_run" in each]
+    assert said["earlier_run"] == first["recovery_id"]
+    assert said["supersedes"]
+
+
+def _run_of(world: World, row: str, trigger_type: str) -> str:
+    runs = world.database.tables.rows["recovery_run"].values()
+    return [
+        str(run["recovery_id"])
+        for run in runs
+        if (run["matrix_row"], run["trigger_type"]) == (row, trigger_type) and run["entity"].startswith("attachment:")
+    ][-1]
+
+
+def test_a_retry_that_an_acknowledgement_overtakes_says_by_which_run_it_was_taken_over() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _given_up(running)
+        machine = running.world.machine("n1")
+        machine.up = False
+        await running.until(lambda: running.state("node", "n1") == "offline")
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detaching")
+        await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned")
+        await _comes_to(running, attachment, "detached")
+        machine.up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=2)
+    ended = acted(world, "R13")
+    assert ended[1] == [TAKEN_OVER]
+    assert ended[2] == [("compensation", "provider", "success"), ("compensation", "node", "success")]
+    assert [each["taken_over_by"] for each in metadata(world, "fallback")] == [_run_of(world, "R13", "policy")]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_detach_that_the_loss_of_its_node_overtakes_ends_as_the_loss_does(*, keeps: bool) -> None:
+    async def tell(running: Running) -> None:
+        attachment = await attach(running, await rented(running))
+        machine = running.world.machine("n1")
+        machine.break_next("unmount", "busy", 1)
+        await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+        runs = running.world.database.tables.rows["recovery_run"]
+        await running.until(lambda: any(run["matrix_row"] == "R13" for run in runs.values()))
+        if keeps:
+            running.world.provider().break_next("revoke", "keep", 99)
+        machine.up = False
+        await _comes_to(running, attachment, "detach_failed" if keeps else "detached")
+        if keeps:
+            running.world.provider().mend()
+            await running.ask(
+                "ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned"
+            )
+            await _comes_to(running, attachment, "detached")
+        machine.up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    world = play(tell, unmount_backoff_ms=(5000, 5000))
+    if keeps:
+        assert acted(world, "R13")[0] == [FAILED, ("escalate", "attachment", "success")]
+        assert outcomes(world, "R13") == ["failed", "recovered"]
+        return
+    assert acted(world, "R13") == [[FAILED, TAKEN_OVER]]
+    assert [each["taken_over_by"] for each in metadata(world, "fallback")] == [_run_of(world, "R08", "failure")]
+
+
+def test_an_owed_unmount_that_goes_with_its_node_was_taken_over_by_that() -> None:
+    """Its own run stood degraded with an unmount in part; it says that this was settled otherwise."""
+
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        machine = running.world.machine("n1")
+        machine.break_next("mount", "lose", 99)
+        data = await running.ask("cmd.attachment.attach", "attach", allocation_id=allocation, namespace_id="data",
+                                 mode="rw", mount_path="/mnt/data")  # fmt: skip
+        attachment = data["attachment"]["attachment_id"]
+        await running.until(lambda: attachment in machine.mounts.mounted)
+        machine.up = False
+        await _comes_to(running, attachment, "failed")
+        await running.until(lambda: running.state("node", "n1") == "offline")
+        await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned")
+        await running.until(lambda: not running.core.pool.attachments.debts)
+        machine.up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    world = play(tell, mount_timeout_ms=900)
+    assert acted(world, "R12")[0][-1] == ("fallback", "node", "success")
+    assert undone(world, "R13") == [("cancel·side_effect", "node", "success")]
