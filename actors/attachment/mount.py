@@ -32,9 +32,11 @@ def holders(m: StepDone) -> list[str]:
 
 
 def owe(d: Decision) -> None:
-    """The node owes the unmount from now on, unless it does already."""
+    """The node owes the unmount from now on, unless it does already; what is unmounted it does not owe."""
     s: Attachment = d.state
-    if not s.mount.debt_id and not s.mount.unmounted:
+    if s.mount.unmounted:
+        settle(d)
+    elif not s.mount.debt_id:
         d.part("mount", debt_id=d.mint("debt"), debt_since_us=d.now_us)
         d.set(owing=True)
         d.row(_debt(d))

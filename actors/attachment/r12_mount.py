@@ -96,6 +96,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         run = begin_run(d, d.context.matrix.row_of(mount.UNMOUNT).id, original=(m.trace_id, m.span_id))
         d.part("leaving", key=run.row.id)
         mount.owe(d)
+        r13_detach.tell_rental(d)
         run.degrade()
     if m.ok:
         _reversed(s, m, d, run)

@@ -74,7 +74,6 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
                 attempt=m.attempt, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
                 metadata={"earlier_run": s.leaving.earlier}, supersedes=s.leaving.superseded,
             )  # fmt: skip
-            mount.settle(d)
         elif run is not None:
             run.retry("unmount", mount_ref(s, d.id), True, attempt=m.attempt, duration_ms=m.duration_ms,
                       action_id=m.args.get("action_id", ""))  # fmt: skip
@@ -195,6 +194,7 @@ def give_mount_up(d: Decision, reason: str) -> None:
     mount.settle(d)
     close_case(d, CASE, reason, d.ref)
     d.set(owed=())
+    tell_rental(d)
 
 
 def taken_over(d: Decision, by: Run, key: str) -> None:

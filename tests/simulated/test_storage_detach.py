@@ -19,6 +19,18 @@ async def _given_up(running: Running) -> str:
     return attachment
 
 
+async def _mounted_and_lost_sight_of(running: Running, allocation: str) -> str:
+    """An attachment that failed since its node fell silent in the middle of the mount, which is there."""
+    machine = running.world.machine("n1")
+    machine.break_next("mount", "lose", 99)
+    wish = {"allocation_id": allocation, "namespace_id": "data", "mode": "rw", "mount_path": "/mnt/data"}
+    attachment = str((await running.ask("cmd.attachment.attach", "attach", **wish))["attachment"]["attachment_id"])
+    await running.until(lambda: attachment in machine.mounts.mounted)
+    machine.beats = False
+    await _comes_to(running, attachment, "failed")
+    return attachment
+
+
 async def _retry(running: Running, attachment: str, key: str = "retry") -> None:
     await running.ask("ops.attachment.retry_detach", key, attachment_id=attachment, reason="it has ended")
 
@@ -155,22 +167,81 @@ def test_an_owed_unmount_that_goes_with_its_node_was_taken_over_by_that() -> Non
     """Its own run stood degraded with an unmount in part; it says that this was settled otherwise."""
 
     async def tell(running: Running) -> None:
-        allocation = await rented(running)
         machine = running.world.machine("n1")
-        machine.break_next("mount", "lose", 99)
-        data = await running.ask("cmd.attachment.attach", "attach", allocation_id=allocation, namespace_id="data",
-                                 mode="rw", mount_path="/mnt/data")  # fmt: skip
-        attachment = data["attachment"]["attachment_id"]
-        await running.until(lambda: attachment in machine.mounts.mounted)
+        attachment = await _mounted_and_lost_sight_of(running, await rented(running))
         machine.up = False
-        await _comes_to(running, attachment, "failed")
         await running.until(lambda: running.state("node", "n1") == "offline")
         await running.ask("ops.attachment.acknowledge_node_lost", "gone", attachment_id=attachment, reason="it burned")
         await running.until(lambda: not running.core.pool.attachments.debts)
-        machine.up = True
+        machine.up = machine.beats = True
         await running.until(lambda: running.state("node", "n1") == "ready")
         await running.quiet()
 
     world = play(tell, mount_timeout_ms=900)
     assert acted(world, "R12")[0][-1] == ("fallback", "node", "success")
     assert undone(world, "R13") == [("cancel·side_effect", "node", "success")]
+
+
+# --- what the rental and its node say meanwhile -----------------------------------------------------------------
+
+
+def _says(running: Running, allocation: str) -> bool:
+    return bool(running.body("allocation", allocation).get("cleanup_pending"))
+
+
+def test_a_rental_has_a_pending_cleanup_from_its_end_on_for_as_long_as_a_mount_is_owed() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _given_up(running)
+        allocation = running.body("attachment", attachment)["allocation_id"]
+        await running.quiet()
+        assert (running.state("allocation", allocation), _says(running, allocation)) == ("active", False)
+        await running.release(allocation, "release")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        await running.until(lambda: not running.body("allocation", allocation).get("owing"))
+        assert _says(running, allocation)
+        running.world.machine("n1").mend()
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detached")
+        await running.quiet()
+        assert not _says(running, allocation)
+
+    play(tell, unmount_tries=2)
+
+
+def test_a_mount_that_is_owed_after_a_failed_attach_is_a_pending_cleanup_of_its_rental_too() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        machine = running.world.machine("n1")
+        attachment = await _mounted_and_lost_sight_of(running, allocation)
+        machine.break_next("unmount", "busy", 999)
+        machine.beats = True
+        await running.until(lambda: cases(running.world, "detach_failed") == ["open"])
+        await running.release(allocation, "release")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        await running.until(lambda: not running.body("allocation", allocation).get("owing"))
+        assert _says(running, allocation)
+        machine.mend()
+        await _retry(running, attachment)
+        await running.until(lambda: not running.core.pool.attachments.debts)
+        await running.quiet()
+        assert not _says(running, allocation)
+
+    play(tell, mount_timeout_ms=900, suspect_after_ms=500, offline_after_ms=60_000, unmount_tries=2)
+
+
+def test_access_that_the_provider_keeps_after_a_good_unmount_is_no_pending_cleanup() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await attach(running, await rented(running))
+        allocation = running.body("attachment", attachment)["allocation_id"]
+        running.world.provider().break_next("revoke", "keep", 99)
+        await running.release(allocation, "release")
+        await _comes_to(running, attachment, "detach_failed")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        await running.quiet()
+        assert not _says(running, allocation)
+        running.world.provider().mend()
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detached")
+        await running.quiet()
+
+    play(tell)
