@@ -1,5 +1,6 @@
 """Detaches that go wrong, and the runs that tell of them (R13): whose tries they hold, and what they end with."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import pytest
 
 from supervisors.simulation.storage_stories import attach, rented
 from supervisors.simulation.world import Running, World
-from tests.simulated.storage import cases, outcomes, play, undone
+from tests.simulated.storage import access, cases, outcomes, play, undone
 
 
 async def _given_up(running: Running) -> str:
@@ -245,3 +246,152 @@ def test_access_that_the_provider_keeps_after_a_good_unmount_is_no_pending_clean
         await running.quiet()
 
     play(tell)
+
+
+# --- the node is lost, and comes back -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_lost_node_has_no_access_by_a_mount_that_was_given_up_which_stays_given_up(
+    *, released: bool, keeps: bool
+) -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _given_up(running)
+        machine, allocation = running.world.machine("n1"), running.body("attachment", attachment)["allocation_id"]
+        if released:
+            await running.release(allocation, "release")
+            await running.until(lambda: running.state("allocation", allocation) == "released")
+            await running.quiet()
+        assert access(running)
+        if keeps:
+            running.world.provider().break_next("revoke", "keep", 99)
+        machine.up = False
+        await running.until(lambda: running.state("node", "n1") == "offline")
+        await running.until(lambda: outcomes(running.world, "R08")[-1] == ("failed" if keeps else "recovered"))
+        assert bool(access(running)) is keeps
+        assert running.state("attachment", attachment) == "detach_failed"
+        assert running.core.pool.is_dirty("n1")
+        machine.mend()
+        running.world.provider().mend()
+        machine.up = True
+        await running.until(lambda: running.state("node", "n1") != "offline")
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detached")
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        assert not access(running)
+        await running.quiet()
+
+    world = play(tell, unmount_tries=2)
+    (own,) = [
+        actions
+        for actions in acted(world, "R08")
+        if ("compensation", "provider", "failure" if keeps else "success") in actions
+    ]
+    assert own[1:] == ([("escalate", "attachment", "success")] if keeps else [])
+    assert outcomes(world, "R13") == ["failed", "recovered"]
+
+
+def test_a_retry_of_a_rental_that_is_over_ends_with_the_loss_of_its_node() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _given_up(running)
+        allocation = running.body("attachment", attachment)["allocation_id"]
+        await running.release(allocation, "release")
+        await running.until(lambda: running.state("allocation", allocation) == "released")
+        await running.quiet()
+        await asyncio.sleep(5)  # long enough for its loss to be none of the rental's business
+        await _retry(running, attachment)
+        running.world.machine("n1").up = False
+        await _comes_to(running, attachment, "detached")
+        assert not access(running)
+        running.world.machine("n1").up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=9, unmount_backoff_ms=(60_000, 60_000))
+    assert acted(world, "R13")[1][-1] == TAKEN_OVER
+
+
+def test_an_unmount_that_was_asked_under_an_epoch_of_before_the_loss_is_no_try() -> None:
+    async def tell(running: Running) -> None:
+        machine = running.world.machine("n1")
+        await _mounted_and_lost_sight_of(running, await rented(running))
+        machine.up = False
+        await running.until(lambda: running.state("node", "n1") == "offline")
+        machine.up = machine.beats = True
+        await running.until(lambda: not machine.mounts.mounted)
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    world = play(tell, mount_timeout_ms=900, unmount_tries=1)
+    assert acted(world, "R12") == [
+        [("compensation", "provider", "success"), ("compensation", "node", "partial"), UNDONE[0]]
+    ]
+
+
+# --- what is said of it -------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_sees_no_mount_any_more_is_believed_whatever_its_unmount_came_to() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await attach(running, await rented(running))
+        running.world.machine("n1").break_next("unmount", "fail_unmounted", 1)
+        await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+        await _comes_to(running, attachment, "detached")
+        await running.quiet()
+
+    world = play(tell, unmount_tries=1)
+    assert outcomes(world, "R13") == []
+
+
+def test_a_failed_mount_whose_undo_is_given_up_says_why_that_was() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        machine = running.world.machine("n1")
+        machine.break_next("probe_mount", "stale", 1)
+        machine.break_next("unmount", "busy", 999)
+        attachment = await attach(running, allocation, "attach", "detach_failed")
+        assert running.body("attachment", attachment)["reason"] == "busy"
+        (case,) = [
+            each for each in running.world.database.tables.rows["ops_case"].values() if each["kind"] == "detach_failed"
+        ]
+        assert msgspec.json.decode(case["evidence"])["code"] == "busy"
+        machine.mend()
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detached")
+        assert running.body("attachment", attachment).get("reason") is None
+        await running.quiet()
+
+    play(tell, unmount_tries=2)
+
+
+def test_what_ended_with_its_node_says_so() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await attach(running, await rented(running))
+        running.world.machine("n1").up = False
+        await _comes_to(running, attachment, "detached")
+        assert running.body("attachment", attachment)["reason"] == "node_lost"
+        running.world.machine("n1").up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+
+    play(tell)
+
+
+def test_a_revoke_that_fails_after_a_good_unmount_is_the_failure_that_its_run_names() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await attach(running, await rented(running))
+        running.world.provider().break_next("revoke", "keep", 99)
+        await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+        await _comes_to(running, attachment, "detach_failed")
+        running.world.provider().mend()
+        await _retry(running, attachment)
+        await _comes_to(running, attachment, "detached")
+        await running.quiet()
+
+    world = play(tell)
+    tables = world.database.tables.rows
+    run = next(run for run in tables["recovery_run"].values() if run["matrix_row"] == "R13")
+    (failure,) = [each for each in tables["failure"].values() if f"failure:{each['failure_id']}" == run["trigger_ref"]]
+    assert (failure["code"], failure["component"]) == ("still_granted", "provider.revoke")
+    assert failure["recovery_trace_id"] == run["recovery_trace_id"]
