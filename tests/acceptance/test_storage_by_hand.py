@@ -328,6 +328,7 @@ async def test_each_answer_to_a_mount_and_its_probe(hand: Hand, name: str) -> No
 UNMOUNTS: dict[str, tuple[list[Said], bool]] = {
     "busy once": ([error("busy", refuses=True, holders=["sh 7: cwd"], **MOUNTED)], True),
     "not mounted any more": ([{"status": "noop", **NOT_MOUNTED}], True),
+    "it fails and nothing is there": ([error("unmount_failed", **NOT_MOUNTED)], True),
     "silent once": ([SILENCE], True),
     "busy for good": ([error("busy", refuses=True, holders=["sh 7: cwd"], **MOUNTED)] * 99, False),
 }
