@@ -18,6 +18,7 @@ from amends.turn.messages import StepDone
 from amends.turn.notify import notify
 from amends.turn.recovery import failed_step
 
+ENDED = ("released", "failed")
 STOP_CAUSE: dict[str, Cause] = {"user": "release", "force": "force_release"}
 
 
@@ -30,7 +31,7 @@ def accept(s: Allocation, d: Decision, by: str, reason: str = "") -> Settlement 
     """It is accepted, by the `user` or by `force`; what the end of a running meter comes to."""
     known = s.ending.accepted_us
     accepted, end = known or d.now_us, None
-    if s.state in ("released", "failed"):
+    if s.state in ENDED:
         d.reply(already_terminal=True, **({"accepted_us": known} if known else {}))
         return None
     if s.paused:
@@ -85,13 +86,14 @@ def locked_out(s: Allocation, m: StepDone, d: Decision) -> None:
 
 
 def settled(s: Allocation, m: AttachmentSettled, d: Decision) -> None:
-    """One has ended, or was given up: then the node owes its mount, and the rental says so."""
+    """One has ended, or was given up; while the node owes its mount, a rental that has ended says so."""
+    attachment = facts(d).attachment(m.attachment_id)
     stuck = {*s.ending.stuck} - {m.attachment_id}
-    if m.state == "detach_failed":
+    if attachment is not None and attachment.mount.debt_id:
         stuck.add(m.attachment_id)
     if stuck != {*s.ending.stuck}:
         d.part("ending", stuck=tuple(sorted(stuck)))
-        d.set(cleanup_pending=s.owing or bool(stuck))
+        d.set(cleanup_pending=s.state in ENDED and (s.owing or bool(stuck)))
     _finish_if_settled(d, {m.attachment_id})
 
 

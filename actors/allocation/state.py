@@ -72,7 +72,7 @@ class Ending(Struct, frozen=True, omit_defaults=True):
     cause: str | None = None
     ended_us: int | None = None
     locked: str = ""  # how the lock-out went, while attachments are waited for: "done", or the code of its failure
-    stuck: tuple[str, ...] = ()  # attachments that could not be detached
+    stuck: tuple[str, ...] = ()  # attachments whose mount its node owes
 
 
 class Cleanup(Struct, frozen=True, omit_defaults=True):

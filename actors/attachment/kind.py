@@ -107,9 +107,11 @@ def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
 
 
 def _gone(s: Attachment, m: GrantGone, d: Decision) -> None:
-    if m.action_id != s.leaving.work.action_id:
+    if m.action_id and m.action_id == s.leaving.fence.action_id:
+        node_loss.fenced(s, m, d)
+    elif m.action_id != s.leaving.work.action_id:
         return  # the answer to what was asked for before
-    if s.state in ("validated", "granted"):
+    elif s.state in ("validated", "granted"):
         r11_grant.gone(s, m, d)
     elif s.state == "mounting":
         r12_mount.gone(s, m, d)

@@ -7,7 +7,9 @@ from actors.tables import DebtRow
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.recovery import Run
+from amends.values import ids
 
+STALE = "stale_epoch"
 MOUNT, PROBE, UNMOUNT = "agent.mount", "agent.probe_mount", "agent.unmount"
 
 
@@ -26,15 +28,36 @@ def unmount(d: Decision, run: Run | None, attempt: int, *, after_us: int = 0) ->
            trace=trace)  # fmt: skip
 
 
+def again_if_stale(d: Decision, run: Run | None, m: StepDone) -> bool:
+    """Asked under an epoch that its node has left meanwhile nobody did anything: out it goes again, as the same try."""
+    s: Attachment = d.state
+    node = facts(d).node(s.node_id or "")
+    if m.outcome.code != STALE or node is None or m.args["node_epoch"] == node.epoch:
+        return False
+    action_id = m.args.get("action_id", "")
+    trace = (run.trace_id, ids.span_id("action", action_id)) if run is not None and action_id else None
+    d.step(UNMOUNT, m.target, {**m.args, "node_epoch": node.epoch}, attempt=m.attempt, key=f"{s.attempt_id}:unmount",
+           trace=trace)  # fmt: skip
+    return True
+
+
+def is_absent(m: StepDone) -> bool:
+    """The agent has seen that it is not mounted, whatever else it says."""
+    observed = m.outcome.data.get("observed")
+    return isinstance(observed, dict) and observed.get("mounted") is False
+
+
 def holders(m: StepDone) -> list[str]:
     """What an agent named as in the way, as text."""
     return [str(each)[:200] for each in (m.outcome.data.get("holders") or [])][:32]
 
 
 def owe(d: Decision) -> None:
-    """The node owes the unmount from now on, unless it does already."""
+    """The node owes the unmount from now on, unless it does already; what is unmounted it does not owe."""
     s: Attachment = d.state
-    if not s.mount.debt_id and not s.mount.unmounted:
+    if s.mount.unmounted:
+        settle(d)
+    elif not s.mount.debt_id:
         d.part("mount", debt_id=d.mint("debt"), debt_since_us=d.now_us)
         d.set(owing=True)
         d.row(_debt(d))

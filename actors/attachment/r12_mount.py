@@ -47,7 +47,7 @@ def fail(s: Attachment, m: StepDone, d: Decision) -> None:
     run = failed_step(d, m)
     node = facts(d).node(s.node_id or "")
     silent = node is None or node.state in ("suspect", "offline")
-    absent = _not_mounted(m) or (m.name == mount.MOUNT and not m.outcome.may_have_run)
+    absent = mount.is_absent(m) or (m.name == mount.MOUNT and not m.outcome.may_have_run)
     d.part("undo", code=m.outcome.code or "mount_failed", row=run.row.id)
     if absent:
         d.part("mount", unmounted=True)
@@ -88,7 +88,11 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
     if run is None and not s.mount.late:
         r13_detach.note(d, m)
         return
-    if run is None and m.ok:
+    if mount.again_if_stale(d, run, m):
+        r13_detach.note(d, m)
+        return
+    done = r13_detach.believed(d, m)
+    if run is None and done:
         d.part("mount", unmounted=True, late=False)
         d.undone(mount.UNMOUNT, m.target)
         return
@@ -96,8 +100,9 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         run = begin_run(d, d.context.matrix.row_of(mount.UNMOUNT).id, original=(m.trace_id, m.span_id))
         d.part("leaving", key=run.row.id)
         mount.owe(d)
+        r13_detach.tell_rental(d)
         run.degrade()
-    if m.ok:
+    if done:
         _reversed(s, m, d, run)
         if s.state != "mounting":  # it was owed; access is gone already
             settle_debt(d)
@@ -114,7 +119,7 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
     elif s.state != "mounting":
         r13_detach.owe_case(d, run)
     else:
-        r13_detach.continue_as(s, d, run)
+        r13_detach.continue_as(s, d, run, m.outcome.code)
 
 
 def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
@@ -124,7 +129,7 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
         return
     comp_id = r11_grant.record(s, d, run, m)
     if not s.mount.unmounted and m.result == "failed":
-        r13_detach.continue_as(s, d, run)  # it may be mounted and have access: nobody else may write there
+        r13_detach.continue_as(s, d, run, m.code)  # it may be mounted and have access: nobody else may write there
         return
     if not s.mount.unmounted:
         run.compensate(
@@ -158,8 +163,3 @@ def _reversed(s: Attachment, m: StepDone, d: Decision, run: Run) -> None:
         attempt=m.attempt, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
         metadata={"earlier_run": s.leaving.earlier} if s.leaving.earlier else {}, supersedes=s.leaving.superseded,
     )  # fmt: skip
-
-
-def _not_mounted(m: StepDone) -> bool:
-    observed = m.outcome.data.get("observed")
-    return isinstance(observed, dict) and observed.get("mounted") is False

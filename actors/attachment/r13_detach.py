@@ -3,21 +3,22 @@
 Never lazily and never by force. What may still be mounted keeps its namespace busy, its grant, and a debt of its node.
 """
 
-from typing import Literal
+from typing import Any
 
 from actors.attachment import mount, r10_precheck, r11_grant
 from actors.attachment.messages import AcknowledgeNodeLost, Detach, RetryDetach
-from actors.attachment.state import Attachment, mount_ref
-from actors.between import AttachmentSettled, GrantGone, MountGivenUp
+from actors.attachment.state import Attachment, grant_ref, mount_ref
+from actors.between import AttachmentSettled, GrantGone, MountGivenUp, Work
 from actors.facts import facts
 from amends.turn.cases import close_case
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
 from amends.turn.notify import notify
-from amends.turn.recovery import Run, begin_run, failed_step, failure_of, find_run
+from amends.turn.recovery import Run, begin_run, failed_step, failure, failure_of, find_run
 
 CASE = "detach_failed"
-STEP = "agent.unmount"
+STEP, REVOKE = "agent.unmount", "provider.revoke"
+NOT_REVOKED = "not_revoked"
 ENDED = ("failed", "detached")
 HERE = ("ready", "draining", "suspect", "quarantined")  # states of a node that is not given up
 
@@ -67,7 +68,10 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         note(d, m)
         return  # access has ended; what the node has is its own business when it is back
     run = find_run(d, s.leaving.key) if s.leaving.key else None
-    if m.ok:
+    if mount.again_if_stale(d, run, m):
+        note(d, m)
+        return
+    if believed(d, m):
         d.part("mount", unmounted=True)
         d.undone(STEP, m.target)
         if run is not None and s.leaving.cause == "retry":
@@ -76,14 +80,14 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
                 attempt=m.attempt, duration_ms=m.duration_ms, action_id=m.args.get("action_id", ""),
                 metadata={"earlier_run": s.leaving.earlier}, supersedes=s.leaving.superseded,
             )  # fmt: skip
-            mount.settle(d)
         elif run is not None:
             run.retry("unmount", mount_ref(s, d.id), True, attempt=m.attempt, duration_ms=m.duration_ms,
                       action_id=m.args.get("action_id", ""))  # fmt: skip
-        r11_grant.leave(d, run, again=s.leaving.cause == "retry")
+        leave(d, run, again=s.leaving.cause == "retry")
         return
-    run = failed_step(d, m, run)
-    d.part("leaving", key=run.row.id)
+    begun, run = run, failed_step(d, m, run)
+    if begun is None:
+        d.part("leaving", key=run.row.id)
     run.retry("unmount", mount_ref(s, d.id), False, attempt=m.attempt, duration_ms=m.duration_ms, code=m.outcome.code,
               action_id=m.args.get("action_id", ""))  # fmt: skip
     d.part("mount", holders=mount.holders(m))
@@ -94,9 +98,23 @@ def unmounted(s: Attachment, m: StepDone, d: Decision) -> None:
         give_up(d, run, m.outcome.code)
 
 
-def continue_as(s: Attachment, d: Decision, run: Run) -> None:
+def believed(d: Decision, m: StepDone) -> bool:
+    """Whether it is unmounted: done, or refused by an agent that has seen that there is no mount."""
+    absent = not m.ok and mount.is_absent(m)
+    if absent:
+        note(d, m)
+    return m.ok or absent
+
+
+def leave(d: Decision, run: Run | None, *, fence: bool = False, again: bool = False) -> None:
+    """Access is asked back; what a fence of before still waits for comes with that."""
+    d.part("leaving", fence=Work())
+    r11_grant.leave(d, run, fence=fence, again=again)
+
+
+def continue_as(s: Attachment, d: Decision, run: Run, code: str) -> None:
     """The undo of a mount cannot unmount on a living node: from here on it is a detach that was given up."""
-    d.part("leaving", cause="mount_failed", key=run.row.id)
+    d.part("leaving", cause="mount_failed", key=run.row.id, code=code)
     d.to("detaching", cause="mount_failed")
     d.timer("give_up", d.now_us)
 
@@ -109,25 +127,31 @@ def give_up(d: Decision, run: Run, code: str) -> None:
         cause=run.id, metadata={"code": code, "holders": s.mount.holders},
     )  # fmt: skip
     earlier, superseded = run.id, run.newest(d.ref)
-    run.escalate(CASE, d.ref, {
-        "node_id": s.node_id, "namespace_id": s.namespace_id, "mount_path": s.mount_path, "holders": s.mount.holders,
-        "code": code,
-    })  # fmt: skip
+    run.escalate(CASE, d.ref, evidence(s, code))
     run.end("failed")
-    end_runs(d, "failed", "")
+    _also_failed(d, run)
     mount.owe(d)
     d.part("leaving", earlier=earlier, superseded=superseded, key="")
+    d.set(reason=code)
     d.to("detach_failed", cause=code)
     notify(d, "attachment.detach_failed", account_id=s.account_id, state="detach_failed", cause=code,
            case_id=d.state.cases.get(CASE, ""))  # fmt: skip
     tell_rental(d)
 
 
+def evidence(s: Attachment, code: str) -> dict[str, Any]:
+    """What a person has to know."""
+    return {
+        "node_id": s.node_id, "namespace_id": s.namespace_id, "mount_path": s.mount_path, "holders": s.mount.holders,
+        "code": code,
+    }  # fmt: skip
+
+
 def given_up(s: Attachment, d: Decision) -> None:
     """The timer after `continue_as`: each transition has a turn of its own."""
     run = find_run(d, s.leaving.key)
     if run is not None and s.state == "detaching":
-        give_up(d, run, s.undo.code)
+        give_up(d, run, s.leaving.code or s.undo.code)
 
 
 def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
@@ -142,9 +166,10 @@ def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     if s.state in ENDED:
         mount.unmount(d, run, 1)
         return
+    d.set(reason=None)
     d.to("detaching", cause="retry", reason=m.reason)
     if s.mount.unmounted:
-        r11_grant.leave(d, run, again=True)
+        leave(d, run, again=True)
     else:
         mount.unmount(d, run, 1)
 
@@ -162,11 +187,12 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
     if s.state in ENDED:
         give_mount_up(d, m.reason)
         return
-    end_runs(d, "recovered", "")
     run = _reopened(s, d, "acknowledged", m.reason)
+    taken_over(d, run, d.state.leaving.key)
     if s.state != "detaching":
         d.to("detaching", cause="acknowledged", reason=m.reason)
-    r11_grant.leave(d, run, fence=True, again=True)
+    d.set(reason="node_lost")
+    leave(d, run, fence=True, again=True)
 
 
 def _owing(s: Attachment, d: Decision) -> None:
@@ -183,9 +209,10 @@ def given_up_with_node(s: Attachment, m: MountGivenUp, d: Decision) -> None:
 def give_mount_up(d: Decision, reason: str) -> None:
     """The unmount that is owed after a failed mount will never be done: on the record, and nothing is owed any more."""
     s: Attachment = d.state
-    end_runs(d, "recovered", "")
     row = d.context.matrix.row_of(STEP).id
-    run = begin_run(d, row, key=f"{row} acknowledged", trigger_type="policy", trigger_ref=d.ref)
+    key = f"{row} acknowledged"
+    run = begin_run(d, row, key=key, trigger_type="policy", trigger_ref=d.ref)
+    taken_over(d, run, key)
     run.compensate(
         "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
         metadata={"acknowledged": "node lost", "reason": reason, "earlier_run": s.leaving.earlier},
@@ -195,14 +222,33 @@ def give_mount_up(d: Decision, reason: str) -> None:
     mount.settle(d)
     close_case(d, CASE, reason, d.ref)
     d.set(owed=())
+    tell_rental(d)
 
 
-def end_runs(d: Decision, outcome: Literal["recovered", "failed"], but: str) -> None:
-    """Whatever else was being undone of it is so by this, or was given up with it."""
-    for key in list(d.state.runs):
-        run = find_run(d, key)
-        if run is not None and key != but:
-            run.end(outcome)
+def taken_over(d: Decision, by: Run, key: str) -> None:
+    """What every other run of it was about is done by this one, under that key; each says so, and by which."""
+    s: Attachment = d.state
+    for other in _others(d, key):
+        owed = other.newest(mount_ref(s, d.id)) and not s.mount.unmounted
+        target = mount_ref(s, d.id) if owed else d.ref
+        other.action("fallback", "taken over", target, "success", metadata={"taken_over_by": by.id})
+        other.end("recovered")
+    d.recovery_trace_id = by.trace_id
+
+
+def _also_failed(d: Decision, run: Run) -> None:
+    """It was given up by this run, and with it what the others were about; the case is theirs too."""
+    fencing = d.context.matrix.row_of("node.verdict").id if d.state.leaving.fence.action_id else ""
+    for other in _others(d, fencing):
+        metadata = {"case_id": d.state.cases.get(CASE, ""), "taken_over_by": run.id}
+        other.action("escalate", CASE, d.ref, "success", metadata=metadata)
+        other.end("failed")
+    d.recovery_trace_id = run.trace_id
+
+
+def _others(d: Decision, key: str) -> list[Run]:
+    found = [find_run(d, each) for each in d.state.runs if each != key]
+    return [run for run in found if run is not None]
 
 
 def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
@@ -220,8 +266,9 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     run = find_run(d, s.leaving.key) if s.leaving.key else None
     if m.result == "failed":
         run = run or begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, d.span_id))
+        not_revoked(s, d, run, m)
         r11_grant.record(s, d, run, m)
-        give_up(d, run, m.code or "not_revoked")
+        give_up(d, run, m.code or NOT_REVOKED)
         return
     if run is not None:
         if s.leaving.cause in ("node_lost", "acknowledged", "retry"):
@@ -231,13 +278,23 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
                 "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,
                 metadata={"acknowledged": "node lost"}, supersedes=s.leaving.superseded,
             )  # fmt: skip
+        taken_over(d, run, s.leaving.key)
         run.end("recovered")
-    end_runs(d, "recovered", s.leaving.key)
     mount.settle(d)
     close_case(d, CASE, "it is detached", d.ref)
     d.set(rw_holder=None, owed=())
     d.to("detached", cause=s.leaving.cause)
     tell_rental(d)
+
+
+def not_revoked(s: Attachment, d: Decision, run: Run, m: GrantGone) -> None:
+    """The provider keeps the access: a failure of its run, and what that is about if it begins with it."""
+    code, said = m.code or NOT_REVOKED, f"the access of {s.node_id} to {s.namespace_id} was not taken back"
+    span = d.did(REVOKE, 1, False, m.started_us or d.now_us, code, said)
+    run.caused_by(failure(
+        d, code, said, component=REVOKE, span_id=span, ref=grant_ref(s, m.grant_id),
+        failure_type="timeout" if code.endswith("timeout") else "error", run=run,
+    ))  # fmt: skip
 
 
 def owe_case(d: Decision, run: Run) -> None:

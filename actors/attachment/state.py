@@ -37,15 +37,20 @@ class Undo(Struct, frozen=True, omit_defaults=True):
 class Leaving(Struct, frozen=True, omit_defaults=True):
     """Why it is detached: `detach`, `release`, `node_lost`, `quota`, `retry`, `acknowledged`.
 
-    `key`: the run that it belongs to, "" for none; `earlier`: the run that had given up; `work`: the action of the
-    grant's end; `superseded`: the record that an operator's run settles.
+    `code`: of what failed at last where a failed mount goes on as that. `key`: the run that it belongs to, "" for none;
+    `earlier`: the run that had given up; `work`: the action of the grant's end; `superseded`: the record that an
+    operator's run settles. `fence`: the action of access that is taken back from a lost node while the mount stays
+    given up, `fenced`: it was.
     """
 
     cause: str = ""
+    code: str = ""
     key: str = ""
     earlier: str = ""
     work: Work = Work()
     superseded: str = ""
+    fence: Work = Work()
+    fenced: bool = False
 
 
 class Attachment(ActorState, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ looks again whether the node was heard, raises the epoch, and tells every alloca
 node's run is open until it is back and clean.
 """
 
-from actors.between import LossConfirmed, NodeLost, NodeSuspect
+from actors.between import LeaveNode, LossConfirmed, NodeLost, NodeSuspect
 from actors.facts import facts
 from actors.node import probes, reconcile
 from actors.node.left_over import STEP, loss_row
@@ -151,3 +151,14 @@ def lose(d: Decision, cause: str, beat_us: int) -> None:
     notify(d, "node.offline", state="offline", cause=cause)
     for allocation_id in allocations:
         d.tell("allocation", allocation_id, NodeLost(d.id, epoch, cause, beat_us, failure_id))
+    for attachment_id in _given_up(d):
+        d.tell("attachment", attachment_id, LeaveNode("node_lost", failure_id))
+
+
+def _given_up(d: Decision) -> list[str]:
+    """Attachments that no rental tells, since it may be over: given up, or tried again by an operator."""
+    known = ((each, facts(d).attachment(each)) for each in facts(d).attachments_on(d.id))
+    return [
+        each for each, attachment in known
+        if attachment is not None and (attachment.state == "detach_failed" or attachment.leaving.cause == "retry")
+    ]  # fmt: skip

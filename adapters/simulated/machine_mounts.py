@@ -15,7 +15,7 @@ HOLDER: Final = "process 1 (sh): cwd"
 # Faults of a mount that are more than an error: kind → code, and whether it happens all the same.
 FAULTS: Final = {
     "mount": {"fail": ("mount_failed", False), "fail_mounted": ("mount_failed", True)},
-    "unmount": {"fail": ("unmount_failed", False), "busy": ("busy", False)},
+    "unmount": {"fail": ("unmount_failed", False), "busy": ("busy", False), "fail_unmounted": ("unmount_failed", True)},
     "probe_mount": {"fail": ("stale", False), "stale": ("stale", False), "ro": ("ro", False)},
 }
 

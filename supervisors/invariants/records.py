@@ -29,7 +29,8 @@ class Records:
         self._tables = tables
         self.states = {(row["kind"], row["id"]): row for row in tables["state"]}
         self.moving = {row["entity"] for row in self.of("step") if row["state"] == "intended"}
-        self.moving |= {f"{row['to_kind']}:{row['to_id']}" for row in self.of("message")}
+        self.told = {f"{row['to_kind']}:{row['to_id']}" for row in self.of("message")}
+        self.moving |= self.told
         self.with_open_case = {row["entity"] for row in self.of("ops_case") if row["state"] == "open"}
         self.with_case = {row["entity"] for row in self.of("ops_case") if row["state"] != "resolved"}
         self.debts = [row for row in self.of("debts") if row["settled_us"] is None]

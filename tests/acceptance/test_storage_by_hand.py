@@ -346,6 +346,7 @@ async def test_a_mount_that_has_failed_and_says_later_that_it_is_done_is_unmount
 UNMOUNTS: dict[str, tuple[list[Said], bool]] = {
     "busy once": ([error("busy", refuses=True, holders=["sh 7: cwd"], **MOUNTED)], True),
     "not mounted any more": ([{"status": "noop", **NOT_MOUNTED}], True),
+    "it fails and nothing is there": ([error("unmount_failed", **NOT_MOUNTED)], True),
     "silent once": ([SILENCE], True),
     "busy for good": ([error("busy", refuses=True, holders=["sh 7: cwd"], **MOUNTED)] * 99, False),
 }

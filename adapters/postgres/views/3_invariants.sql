@@ -123,7 +123,8 @@ WHERE month = 0 AND NOT EXISTS (
     WHERE known.kind = split_part(step.entity, ':', 1) AND known.id = substr(step.entity, strpos(step.entity, ':') + 1)
 )
 UNION ALL
--- A4: an allocation says that its cleanup is pending exactly while its node owes it.
+-- A4: an allocation says that its cleanup is pending exactly while its node owes it: the user, or a mount. What became
+-- of a mount it is told by a message.
 SELECT 'A4', target_ref, jsonb_build_object('what', 'a debt whose allocation owes no cleanup', 'debt_id', debt_id,
                                             'allocation_id', debts.allocation_id)
 FROM debts LEFT JOIN allocations ON allocations.allocation_id = debts.allocation_id
@@ -132,8 +133,8 @@ UNION ALL
 SELECT 'A4', 'allocation:' || allocation_id, jsonb_build_object('what', 'a pending cleanup that no debt lists')
 FROM allocations
 WHERE live AND cleanup_pending
-  AND NOT EXISTS (SELECT FROM debts WHERE debts.allocation_id = allocations.allocation_id
-                  AND kind = 'user' AND settled_us IS NULL)
+  AND NOT EXISTS (SELECT FROM debts WHERE debts.allocation_id = allocations.allocation_id AND settled_us IS NULL)
+  AND NOT EXISTS (SELECT FROM message WHERE to_kind = 'allocation' AND to_id = allocations.allocation_id)
 UNION ALL
 -- B1, B2, B4: a meter's entries are what it has counted, its windows have no gap, and it gave back no more than it took.
 SELECT 'B4', 'meter:' || meter_id, jsonb_build_object('what', 'it has given back more than it took', 'taken', taken,

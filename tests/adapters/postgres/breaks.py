@@ -100,6 +100,13 @@ BREAKS = [
 ]  # fmt: skip
 
 
+# What looks like a pending cleanup that no debt lists, and is none: a mount is owed, or has been until just now.
+LISTED = [
+    f"{OWED}; UPDATE debts SET kind = 'mount'",
+    f"""{OWED}; DELETE FROM debts; INSERT INTO message
+        SELECT allocation_id, 'allocation', allocation_id, 'AttachmentSettled', '{{}}', '', '', '', '', 1, 1
+        FROM allocations""",
+]
 OVERDUE = (
     "A3 node: a timer is overdue and no case says why",
     """UPDATE runtime_epoch SET started_us = 1;

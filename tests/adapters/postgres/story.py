@@ -105,6 +105,9 @@ class Facts:
     def attachments_on(self, node_id: str) -> list[str]:
         return []
 
+    def attachment(self, attachment_id: str) -> Any:
+        return self.states.get(("attachment", attachment_id))
+
     def mounting_on(self, node_id: str) -> list[str]:
         return []
 

@@ -22,7 +22,7 @@ from amends.values.errors import Refused
 from supervisors.invariants import rest
 from supervisors.rental import RENTAL
 from supervisors.simulation.stories import STORIES
-from tests.adapters.postgres.breaks import BREAKS, OVERDUE
+from tests.adapters.postgres.breaks import BREAKS, LISTED, OVERDUE
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import lost_cleanup, ready_node, requested, whole_story
 from tests.adapters.postgres.verdicts import Verdict, of_python, of_view, rows_of
@@ -246,6 +246,14 @@ async def test_each_violation_is_seen_for_what_it_is_by_the_view_and_by_python_a
     assert missed == []
     assert differing == []
     assert await seen_after(database, "") == (Counter(), Counter())
+
+
+async def test_a_pending_cleanup_is_one_of_a_mount_too_and_its_end_may_be_on_its_way(database: Database) -> None:
+    await whole_story(database.book)
+    for state in LISTED:
+        view, python = await seen_after(database, state)
+        assert view == python
+        assert [what for name, _, what in view if name == "A4" and "pending cleanup" in what] == []
 
 
 @pytest.fixture(params=["R04", "R12"])
