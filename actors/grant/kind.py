@@ -87,35 +87,35 @@ def _ask(d: Decision, mode: str) -> None:
 
 
 def _leave(s: GrantState | None, m: LeaveGrant, d: Decision) -> None:
-    """One attachment less; the last one's leaving takes the access back, and so does the loss of the node."""
+    """One attachment less: what nobody of the pair needs any more is taken back; with the loss of the node, all."""
     if s is None or s.state == "idle" or not s.held:
         d.tell("attachment", m.attachment_id, GrantGone("none", action_id=m.work.action_id))
         return
     users = {key: mode for key, mode in s.users.items() if key != m.attachment_id}
     d.set(users=users, waiting=tuple(each for each in s.waiting if each != m.attachment_id))
-    if users and not m.fence:
-        _leave_to_others(d, m)
-        return
-    if m.again:
-        _anew(d)
-    stuck = [held for held in d.state.held if held.state == "drift"]
-    if len(stuck) == len(s.held):
+    shared = bool(users) and not m.fence
+    left: GrantState = d.state
+    surplus = [held for held in s.held if not (shared and _needed(left, held)) or (m.again and held.state == "drift")]
+    stuck = [held for held in s.held if held.state == "drift"]
+    if shared and not surplus:
+        d.tell("attachment", m.attachment_id, GrantGone("shared", action_id=m.work.action_id))
+    elif len(stuck) == len(s.held) and not m.again:
         gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED, action_id=m.work.action_id)
         d.tell("attachment", m.attachment_id, gone)
-        return
-    d.set(leaving={**s.leaving, m.attachment_id: m.work})
-    _take_back(d, m.work)
-
-
-def _leave_to_others(d: Decision, m: LeaveGrant) -> None:
-    """Others have access still; what was only asked for by who leaves, or was given up, is taken back all the same."""
-    s: GrantState = d.state
-    surplus = [held for held in s.held if held.state == "intended" and (held.over or not s.waiting)]
-    if surplus:
-        d.set(leaving={**s.leaving, m.attachment_id: m.work})
-        _take_back(d, m.work, surplus)
     else:
-        d.tell("attachment", m.attachment_id, GrantGone("shared", action_id=m.work.action_id))
+        d.set(leaving={**s.leaving, m.attachment_id: m.work})
+        _take_back(d, m.work, surplus, drifted=m.again)
+
+
+def _needed(s: GrantState, held: Held) -> bool:
+    """Whether those that are left need it: not what is asked for in vain, nor a writer's access that readers have left.
+
+    A reader that came before the writer has access of its own; one that came after shares the writer's.
+    """
+    if held.state == "intended":
+        return bool(s.waiting) and not held.over
+    reading = any(each.mode == "ro" and each.state == "granted" for each in s.held)
+    return held.state != "granted" or held.mode == "ro" or "rw" in s.users.values() or not reading
 
 
 def _reconcile(s: GrantState | None, m: ReconcileGrant, d: Decision) -> None:
@@ -125,19 +125,13 @@ def _reconcile(s: GrantState | None, m: ReconcileGrant, d: Decision) -> None:
         d.tell("namespace", namespace_id, GrantReconciled(node_id, GrantGone("none")))
         return
     d.set(leaving={**s.leaving, "": m.work})
-    _anew(d)
-    _take_back(d, m.work)
+    _take_back(d, m.work, [held for held in s.held if held.state == "drift" or not s.users], drifted=True)
 
 
-def _anew(d: Decision) -> None:
-    """What drifted has all its tries again."""
-    held = (replace(held, state="granted", tries=0) if held.state == "drift" else held for held in d.state.held)
-    d.set(held=tuple(held))
-
-
-def _take_back(d: Decision, work: Work, which: Iterable[Held] | None = None) -> None:
-    for held in tuple(d.state.held if which is None else which):
-        if held.state in ("intended", "granted"):
+def _take_back(d: Decision, work: Work, which: Iterable[Held], *, drifted: bool = False) -> None:
+    """Those of them that stand; what drifted has all its tries again where it is asked for."""
+    for held in which:
+        if held.state in ("intended", "granted") or (drifted and held.state == "drift"):
             again = replace(held, state="revoking", tries=1)
             _put(d, again)
             _try(d, REVOKE, again, work=work)
