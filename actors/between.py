@@ -1,6 +1,6 @@
 """What entities tell one another: durable messages, each in the transaction of the turn that sends it."""
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -173,12 +173,17 @@ class GrantGone(Message, frozen=True):
 
 
 class Drifted(Message, frozen=True):
-    """A grant cannot be taken back: the pair of namespace and node is blocked. `comp_id`: the record of the failure."""
+    """A grant cannot be taken back: the pair of namespace and node is blocked.
+
+    An attachment that it concerns says so too: `comp_id` is its record of the failure, `case_id` its case of that kind.
+    """
 
     node_id: str
     grant_id: str
-    attachment_id: str
-    comp_id: str
+    attachment_id: str = ""
+    comp_id: str = ""
+    case_kind: str = ""
+    case_id: str = ""
 
 
 class ReconcileGrant(Message, frozen=True):
@@ -192,6 +197,13 @@ class GrantReconciled(Message, frozen=True):
 
     node_id: str
     gone: GrantGone
+
+
+class DriftTried(Message, frozen=True):
+    """An operator has the drifted grant taken back (`retrying`), or that was in vain (`open`)."""
+
+    state: Literal["open", "retrying"]
+    reason: str
 
 
 class DriftCleared(Message, frozen=True):

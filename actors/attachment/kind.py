@@ -3,11 +3,12 @@
 Automaton and dispatch; its turns stand in files named by row. It knows no provider and no agent.
 """
 
-from actors.attachment import mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
+from actors.attachment import drift, mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
 from actors.attachment.messages import AcknowledgeNodeLost, AttachTo, Detach, RetryDetach
 from actors.attachment.state import Attachment, view_attachment
 from actors.between import (
     DriftCleared,
+    DriftTried,
     GrantGone,
     GrantReady,
     GrantRefused,
@@ -179,7 +180,8 @@ ATTACHMENT = ActorKind(
         GrantRefused: r11_grant.refused,
         GrantTried: r11_grant.tried,
         GrantGone: _gone,
-        DriftCleared: r11_grant.cleared,
+        DriftCleared: drift.cleared,
+        DriftTried: drift.tried,
         LeaveNode: _leave_node,
         MountGivenUp: r13_detach.given_up_with_node,
         NodeSuspect: _node_suspect,
@@ -195,5 +197,6 @@ ATTACHMENT = ActorKind(
     },
     view=view_attachment,
     owner=lambda s: s.account_id,
+    owes=drift.owes,
     answers_refusal=lambda message: isinstance(message, TimerFired) and message.name in ("check", "mount"),
 )

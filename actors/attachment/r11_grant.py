@@ -3,7 +3,6 @@
 from actors.attachment import r10_precheck
 from actors.attachment.state import Attachment, grant_ref
 from actors.between import (
-    DriftCleared,
     Drifted,
     GrantGone,
     GrantReady,
@@ -14,7 +13,7 @@ from actors.between import (
     Work,
 )
 from actors.grant.state import grant_of
-from amends.turn.cases import close_case
+from amends.turn.cases import find_case
 from amends.turn.decision import Decision
 from amends.turn.recovery import Run, begin_run, failure, find_run
 
@@ -96,7 +95,7 @@ def record(s: Attachment, d: Decision, run: Run, gone: GrantGone) -> str:
     run.compensate(
         "reverse", "external_call", "grant", target, "failure" if gone.result == "failed" else "success", of=of,
         cause=run.id, duration_ms=gone.duration_ms, metadata={"code": gone.code} if gone.code else {},
-        action_id=s.leaving.work.action_id,
+        action_id=s.leaving.work.action_id, supersedes=s.leaving.kept,
     )  # fmt: skip
     return run.newest(target)
 
@@ -120,16 +119,17 @@ def drifted(s: Attachment, d: Decision, run: Run, m: GrantGone, comp_id: str) ->
         "compensate", "state_change", "block", f"namespace:{s.namespace_id}", "success", of=m.made_by or
         f"{d.trace_id}:{d.span_id}", cause=run.id, metadata={"node_id": s.node_id, "grant_id": m.grant_id},
     )  # fmt: skip
-    d.tell("namespace", s.namespace_id, Drifted(s.node_id or "", m.grant_id, d.id, comp_id))
     run.escalate(CASE, d.ref, {
         "namespace_id": s.namespace_id, "node_id": s.node_id, "grant_id": m.grant_id, "code": m.code,
     })  # fmt: skip
+    tell_drift(d, m.grant_id, comp_id, CASE)
     run.end("failed")
 
 
-def cleared(s: Attachment, m: DriftCleared, d: Decision) -> None:
-    """It is gone after all."""
-    close_case(d, CASE, m.reason)
+def tell_drift(d: Decision, grant_id: str, comp_id: str, case: str) -> None:
+    """The namespace, which knows of the drift by its grant, hears by which record and case it is this one's too."""
+    s: Attachment = d.state
+    d.tell("namespace", s.namespace_id, Drifted(s.node_id or "", grant_id, d.id, comp_id, case, find_case(d, case)))
 
 
 def _row(d: Decision) -> str:

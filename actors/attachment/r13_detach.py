@@ -138,7 +138,7 @@ def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     if facts(d).node(s.node_id or "") is None:
         said = f"the node {s.node_id!r} is retired: acknowledge that it is lost"
         d.refuse("illegal_transition", said, field="attachment_id")
-    run = _reopened(s, d, "retry", m.reason)
+    run = reopened(s, d, "retry", m.reason)
     if s.state in ENDED:
         mount.unmount(d, run, 1)
         return
@@ -163,7 +163,7 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
         give_mount_up(d, m.reason)
         return
     end_runs(d, "recovered", "")
-    run = _reopened(s, d, "acknowledged", m.reason)
+    run = reopened(s, d, "acknowledged", m.reason)
     if s.state != "detaching":
         d.to("detaching", cause="acknowledged", reason=m.reason)
     r11_grant.leave(d, run, fence=True, again=True)
@@ -205,7 +205,8 @@ def end_runs(d: Decision, outcome: Literal["recovered", "failed"], but: str) -> 
             run.end(outcome)
 
 
-def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
+def reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
+    """The run of an operator's word, of which the case says that it is under way."""
     row = d.context.matrix.row_of(STEP).id
     key = f"{row} {cause}"
     run = begin_run(d, row, key=key, trigger_type="policy", trigger_ref=f"case:{s.cases.get(CASE, '')}")
@@ -220,12 +221,19 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     run = find_run(d, s.leaving.key) if s.leaving.key else None
     if m.result == "failed":
         run = run or begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, d.span_id))
-        r11_grant.record(s, d, run, m)
+        comp_id = r11_grant.record(s, d, run, m)
         give_up(d, run, m.code or "not_revoked")
+        d.part("leaving", kept=comp_id)
+        r11_grant.tell_drift(d, m.grant_id, comp_id, CASE)
         return
     if run is not None:
         if s.leaving.cause in ("node_lost", "acknowledged", "retry"):
             r11_grant.record(s, d, run, m)
+        if s.leaving.cause == "reconciled":
+            run.compensate(
+                "compensate", "state_change", "detach", d.ref, "success", of=s.mount.made_by, cause=run.id,
+                metadata={"earlier_run": s.leaving.earlier}, supersedes=s.leaving.superseded,
+            )  # fmt: skip
         if s.leaving.cause == "acknowledged" and not s.mount.unmounted:
             run.compensate(
                 "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,

@@ -35,10 +35,10 @@ class Undo(Struct, frozen=True, omit_defaults=True):
 
 
 class Leaving(Struct, frozen=True, omit_defaults=True):
-    """Why it is detached: `detach`, `release`, `node_lost`, `quota`, `retry`, `acknowledged`.
+    """Why it is detached: `detach`, `release`, `node_lost`, `quota`, `retry`, `acknowledged`, `reconciled`.
 
     `key`: the run that it belongs to, "" for none; `earlier`: the run that had given up; `work`: the action of the
-    grant's end; `superseded`: the record that an operator's run settles.
+    grant's end; `superseded`: the record that an operator's run settles; `kept`: that of access not given back.
     """
 
     cause: str = ""
@@ -46,6 +46,7 @@ class Leaving(Struct, frozen=True, omit_defaults=True):
     earlier: str = ""
     work: Work = Work()
     superseded: str = ""
+    kept: str = ""
 
 
 class Attachment(ActorState, frozen=True, kw_only=True):

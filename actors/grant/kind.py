@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from actors.attachment import r10_precheck
 from actors.between import (
+    Drifted,
     GrantGone,
     GrantReady,
     GrantReconciled,
@@ -101,6 +102,7 @@ def _leave(s: GrantState | None, m: LeaveGrant, d: Decision) -> None:
         d.tell("attachment", m.attachment_id, GrantGone("shared", action_id=m.work.action_id))
     elif len(stuck) == len(s.held) and not m.again:
         gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED, action_id=m.work.action_id)
+        _flag(d, stuck[0])
         d.tell("attachment", m.attachment_id, gone)
     else:
         d.set(leaving={**s.leaving, m.attachment_id: m.work})
@@ -224,9 +226,17 @@ def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
     stuck = replace(held, state="drift")
     _put(d, stuck)
     _row(d, stuck)
+    _flag(d, stuck)
     _ended(d, stuck, GrantGone(
         "failed", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, code,
     ))  # fmt: skip
+
+
+def _flag(d: Decision, stuck: Held) -> None:
+    """The namespace shows it from now on, and blocks the pair."""
+    s: GrantState = d.state
+    d.set(flagged=True)
+    d.tell("namespace", s.namespace_id, Drifted(s.node_id, stuck.grant_id))
 
 
 def _ended(d: Decision, held: Held, gone: GrantGone) -> None:
@@ -240,9 +250,9 @@ def _ended(d: Decision, held: Held, gone: GrantGone) -> None:
     for attachment_id, work in s.leaving.items():
         if attachment_id:
             d.tell("attachment", attachment_id, replace(gone, action_id=work.action_id))
-        else:
-            d.tell("namespace", s.namespace_id, GrantReconciled(s.node_id, gone))
-    d.set(leaving={})
+    if "" in s.leaving or (s.flagged and stuck is None):
+        d.tell("namespace", s.namespace_id, GrantReconciled(s.node_id, gone))
+    d.set(leaving={}, flagged=s.flagged and stuck is not None)
     if s.waiting and stuck is None:
         _serve(d)
     elif s.waiting:

@@ -1,8 +1,12 @@
 """Access to a namespace that several share: who may write beside it, who still needs it, and what is left of it."""
 
+import pytest
+
 from supervisors.simulation.storage_stories import attach, rented
-from supervisors.simulation.world import Running
-from tests.simulated.storage import once_active, play
+from supervisors.simulation.world import Refused, Running
+from tests.simulated.storage import cases, once_active, outcomes, play
+
+CASE = "provider_drift"  # of access that failed before its mount; after it the case is `detach_failed`
 
 
 async def _detached(running: Running, attachment: str) -> None:
@@ -85,3 +89,121 @@ def test_after_a_start_it_is_still_known_which_node_may_write() -> None:
         assert running.body("attachment", refused)["reason"] == "namespace_busy"
 
     assert play(before).run(after)
+
+
+# --- drift ------------------------------------------------------------------------------------------------------
+
+
+async def _drifted(running: Running, allocation: str, attachment: str) -> None:
+    """A detach whose access the provider does not take back."""
+    running.world.provider().break_next("revoke", "fail", 99)
+    await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+    await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
+    await running.until(lambda: bool(running.body("namespace", "data").get("drift")))
+    blocked = await attach(running, allocation, "blocked", mode="ro", mount_path="/mnt/blocked")
+    assert running.body("attachment", blocked)["reason"] == "blocked_by_drift"
+    await running.quiet()
+
+
+async def _reconcile(running: Running, key: str = "reconcile") -> None:
+    await running.ask("ops.provider.reconcile", key, namespace_id="data", node_id="n1", reason="it is back")
+
+
+async def _settled(running: Running, kind: str, ref: str = "resolve") -> str:
+    """What an operator hears who resolves the open case of that kind by hand."""
+    rows = running.world.database.tables.rows["ops_case"].values()
+    (case,) = [row for row in rows if row["kind"] == kind and row["state"] != "resolved"]
+    with pytest.raises(Refused) as refused:
+        await running.ask("ops.case.resolve", ref, case_id=case["case_id"], reason="looks fine")
+    assert refused.value.code == "debt_open"
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("word", ["reconcile", "retry_detach"])
+def test_access_that_a_detach_could_not_give_back_is_shown_and_settled_by_either_command(word: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        await _drifted(running, allocation, attachment)
+        assert running.body("namespace", "data")["drift"]["n1"]["attachments"] == [attachment]
+        assert "ops.attachment.retry_detach" in await _settled(running, "detach_failed")
+        running.world.provider().mend()
+        if word == "reconcile":
+            await _reconcile(running)
+        else:
+            await running.ask("ops.attachment.retry_detach", "retry", attachment_id=attachment, reason="it is back")
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        await running.until(lambda: not running.body("namespace", "data").get("drift"))
+        assert running.state("attachment", await attach(running, allocation, "again")) == "attached"
+        await running.quiet()
+
+    world = play(tell)
+    assert cases(world, "detach_failed") == ["resolved"]
+    assert cases(world, "provider_drift") == []
+
+
+def test_access_that_was_the_fence_of_a_lost_node_is_settled_by_a_reconcile() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        running.world.provider().break_next("revoke", "fail", 99)
+        running.world.machine("n1").up = False
+        await running.until(lambda: running.state("attachment", attachment) == "detach_failed")
+        await running.until(lambda: bool(running.body("namespace", "data").get("drift")))
+        running.world.provider().mend()
+        await _reconcile(running)
+        await running.until(lambda: running.state("attachment", attachment) == "detached")
+        running.world.machine("n1").up = True
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await running.quiet()
+        assert not running.world.machine("n1").mounts.mounted
+
+    world = play(tell)
+    assert cases(world, "detach_failed") == ["resolved"]
+
+
+@pytest.mark.parametrize("kind", ["provider_drift", "detach_failed"])
+def test_a_drift_has_one_case_that_follows_what_is_tried_and_is_not_settled_by_hand(kind: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        provider = running.world.provider()
+        if kind == "provider_drift":
+            provider.break_next("grant", "partial", 99)
+            provider.break_next("revoke", "keep", 99)
+            await attach(running, allocation)
+        else:
+            await _drifted(running, allocation, await attach(running, allocation))
+        await running.quiet()
+        assert cases(running.world, kind) == ["open"]
+        await _settled(running, kind)
+        await _reconcile(running, "in-vain")
+        await running.until(lambda: cases(running.world, kind) == ["retrying"])
+        await running.until(lambda: outcomes(running.world, "R11").count("failed") == (2 if kind == CASE else 1))
+        await running.until(lambda: cases(running.world, kind) == ["open"])
+        await _settled(running, kind, "resolve-2")
+        provider.mend()
+        await _reconcile(running)
+        await running.until(lambda: cases(running.world, kind) == ["resolved"])
+        await running.until(lambda: not running.body("namespace", "data").get("drift"))
+        await running.quiet()
+
+    world = play(tell)
+    assert len(world.database.tables.rows["ops_case"]) == 1
+
+
+def test_a_writers_drift_beside_readers_leaves_them_their_access_through_its_reconcile() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        reader = await attach(running, allocation, "reader", mode="ro")
+        writer = await attach(running, allocation, "writer", mount_path="/mnt/more")
+        await _drifted(running, allocation, writer)
+        other = await attach(running, await once_active(running, "rent-2", "n2"), "other")
+        assert running.body("attachment", other)["reason"] == "namespace_busy"
+        running.world.provider().mend()
+        await _reconcile(running)
+        await running.until(lambda: running.state("attachment", writer) == "detached")
+        assert modes(running) == {"n1": "ro"}
+        assert running.state("attachment", reader) == "attached"
+        await running.quiet()
+
+    play(tell)
