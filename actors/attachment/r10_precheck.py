@@ -94,6 +94,13 @@ def failing(s: Attachment, own_id: str, d: Decision, *, again: bool = False) -> 
     return [code for code, fails in CHECKS.items() if fails(s, seen, d)]
 
 
+def require(s: Attachment, d: Decision) -> None:
+    """What the checks have found of others must be so when this turn commits."""
+    d.require("namespace", s.namespace_id, ("active",))
+    d.require("allocation", s.allocation_id, ("active",))
+    d.require("node", s.node_id or "", ("ready",), s.node_epoch)
+
+
 def refuse(s: Attachment, d: Decision, codes: list[str]) -> None:
     """Failed before anything was done: recorded as a decision that was taken back."""
     text = ",".join(codes)

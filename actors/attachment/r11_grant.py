@@ -43,17 +43,28 @@ def refused(s: Attachment, m: GrantRefused, d: Decision) -> None:
 
 
 def ready(s: Attachment, m: GrantReady, d: Decision) -> None:
-    """The node has access; the mount task goes out next."""
-    if s.state != "validated":
+    """The node has access; the mount task goes out next, if all that was checked is still so in this very turn (R10)."""
+    if s.state != "validated" or s.undo.code:  # it is being taken back
         return
+    codes = r10_precheck.failing(s, d.id, d, again=True)
+    if codes:
+        d.set(grant_id=m.grant_id)
+        undo(s, d, ",".join(codes))
+        return
+    r10_precheck.require(s, d)
     run = find_run(d, _row(d))
-    if s.undo.code:
-        return  # it is being taken back
     if run is not None:  # a try had failed before
         run.end("recovered")
     d.part("mount", source=m.source)
     d.to("granted", grant_id=m.grant_id)
     d.timer("mount", d.now_us)
+
+
+def undo(s: Attachment, d: Decision, code: str, *, fence: bool = False) -> None:
+    """Not for the provider's sake: access that was asked for is given back, and then it has failed with that code."""
+    run = begin_run(d, _row(d), trigger_type="policy", trigger_ref=d.ref)
+    d.part("undo", code=code, row=run.row.id)
+    leave(d, run, fence=fence)
 
 
 def tried(s: Attachment, m: GrantTried, d: Decision) -> None:
@@ -110,6 +121,7 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
         drifted(s, d, run, m, comp_id)
     else:
         run.end("recovered")
+    d.set(grant_id=m.grant_id or s.grant_id)
     r10_precheck.end(d.state, d, s.undo.code)
 
 

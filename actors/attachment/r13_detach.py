@@ -50,9 +50,7 @@ def before_mount(s: Attachment, d: Decision, cause: str) -> None:
     if s.state == "requested":
         r10_precheck.end(s, d, cause)
         return
-    run = begin_run(d, d.context.matrix.row_of("provider.grant").id, trigger_type="policy", trigger_ref=d.ref)
-    d.part("undo", code=cause, row=run.row.id)
-    r11_grant.leave(d, run, fence=cause == "node_lost")
+    r11_grant.undo(s, d, cause, fence=cause == "node_lost")
 
 
 def note(d: Decision, m: StepDone) -> None:

@@ -1,10 +1,15 @@
 """Access to a namespace that several share: who may write beside it, who still needs it, and what is left of it."""
 
+from typing import Any
+
 import pytest
 
-from supervisors.simulation.storage_stories import attach, rented
+from actors.attachment import r10_precheck
+from actors.attachment.state import Attachment
+from amends.turn.decision import Decision
+from supervisors.simulation.storage_stories import QUOTA, attach, holds, rented
 from supervisors.simulation.world import Refused, Running
-from tests.simulated.storage import cases, once_active, outcomes, play
+from tests.simulated.storage import cases, once_active, outcomes, play, undone
 
 CASE = "provider_drift"  # of access that failed before its mount; after it the case is `detach_failed`
 
@@ -204,6 +209,129 @@ def test_a_writers_drift_beside_readers_leaves_them_their_access_through_its_rec
         await running.until(lambda: running.state("attachment", writer) == "detached")
         assert modes(running) == {"n1": "ro"}
         assert running.state("attachment", reader) == "attached"
+        await running.quiet()
+
+    play(tell)
+
+
+# --- checked again when access is there -------------------------------------------------------------------------
+
+
+async def _asked(running: Running, allocation: str) -> str:
+    """An attachment whose provider takes its time with the grant."""
+    running.world.provider().break_next("grant", "hang", 1)
+    wish = {"allocation_id": allocation, "namespace_id": "data", "mode": "rw", "mount_path": "/mnt/data"}
+    attachment = str((await running.ask("cmd.attachment.attach", "attach", **wish))["attachment"]["attachment_id"])
+    await running.until(lambda: running.state("attachment", attachment) == "validated")
+    return attachment
+
+
+async def _draining(running: Running) -> None:
+    await running.ask("ops.node.drain", "drain", node_id="n1", reason="a new disk")
+
+
+async def _quarantined(running: Running) -> None:
+    await running.ask("ops.node.quarantine", "quarantine", node_id="n1", reason="it smells")
+
+
+async def _full(running: Running) -> None:
+    holds(running.world, "data").used_bytes = 2 * QUOTA
+    await running.until(lambda: running.body("namespace", "data").get("flag") == "over")
+
+
+async def _read_only(running: Running) -> None:
+    running.world.provider().capabilities["modes"] = ["ro"]
+    await running.until(lambda: running.body("namespace", "data")["capabilities"]["modes"] == ["ro"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_draining, "node_not_ready"),
+        (_quarantined, "node_not_ready"),
+        (_full, "quota_blocked"),
+        (_read_only, "capability_missing"),
+    ],
+)
+def test_what_holds_no_more_when_access_is_there_fails_and_access_is_given_back(spoil: Any, reason: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await _asked(running, allocation)
+        await spoil(running)
+        await running.until(lambda: running.state("attachment", attachment) in ("attached", "failed"))
+        body = running.body("attachment", attachment)
+        assert set(reason.split(",")) <= set(body["reason"].split(","))
+        assert body["grant_id"] == running.world.provider().calls[-1][1]["grant_id"]
+        assert modes(running) == {}
+        holds(running.world, "data").used_bytes = 0
+        await running.until(lambda: not running.body("namespace", "data").get("flag"))
+        await running.quiet()
+
+    world = play(tell, provider_timeout_ms=3000)
+    assert undone(world, "R11") == [("reverse·external_call", "provider", "success")]
+    assert {op for op, _ in world.provider().calls} == {"usage", "grant", "verify", "revoke"}
+
+
+def _older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node's going is seen at the second look: a fact may be older than the commit of what it led to."""
+    look, older = r10_precheck.failing, ["node_not_ready"]
+
+    def failing(s: Attachment, own_id: str, d: Decision, *, again: bool = False) -> list[str]:
+        found = look(s, own_id, d, again=again)
+        if found == older:
+            older.clear()
+            return []
+        return found
+
+    monkeypatch.setattr(r10_precheck, "failing", failing)
+
+
+@pytest.mark.parametrize("spoil", [_draining, _quarantined])
+def test_what_is_not_so_any_more_when_that_turn_commits_is_looked_at_anew(
+    spoil: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _asked(running, await rented(running))
+        await spoil(running)
+        _older(monkeypatch)
+        await running.until(lambda: running.state("attachment", attachment) in ("attached", "failed"))
+        assert running.body("attachment", attachment)["reason"] == "node_not_ready"
+        await running.quiet()
+
+    world = play(tell, provider_timeout_ms=3000)
+    assert not any(each["to_state"] == "granted" for each in world.database.tables.rows["audit_log"].values())
+
+
+@pytest.mark.parametrize(("silent", "reason"), [(False, "node_not_ready"), (True, "node_suspect")])
+def test_a_mount_that_cannot_go_out_says_whether_its_node_is_silent_or_out_of_service(
+    silent: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node goes between the turn that takes its access in and the one that sends the task."""
+
+    async def tell(running: Running) -> None:
+        attachment = await _asked(running, await rented(running))
+        if silent:
+            running.world.machine("n1").beats = False
+            await running.until(lambda: running.state("node", "n1") == "suspect")
+        else:
+            await _quarantined(running)
+        _older(monkeypatch)
+        monkeypatch.setattr(r10_precheck, "require", lambda s, d: None)
+        await running.until(lambda: running.state("attachment", attachment) in ("attached", "failed"))
+        assert running.body("attachment", attachment)["reason"] == reason
+        running.world.machine("n1").beats = True
+        await running.quiet()
+
+    play(tell, provider_timeout_ms=3000, suspect_after_ms=500, offline_after_ms=60_000)
+
+
+def test_what_is_detached_before_access_is_there_names_the_grant_that_was_asked_for() -> None:
+    async def tell(running: Running) -> None:
+        attachment = await _asked(running, await rented(running))
+        await running.ask("cmd.attachment.detach", "detach", attachment_id=attachment)
+        await running.until(lambda: running.state("attachment", attachment) == "failed")
+        (row,) = running.world.database.tables.rows["provider_grants"].values()
+        assert running.body("attachment", attachment)["grant_id"] == row["grant_id"]
         await running.quiet()
 
     play(tell)
