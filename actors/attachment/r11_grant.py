@@ -43,7 +43,7 @@ def refused(s: Attachment, m: GrantRefused, d: Decision) -> None:
 
 
 def ready(s: Attachment, m: GrantReady, d: Decision) -> None:
-    """The node has access; the mount task goes out next, if all that was checked is still so in this very turn (R10)."""
+    """The node has access; the mount task goes out next if all that was checked is so still in this very turn (R10)."""
     if s.state != "validated" or s.undo.code:  # it is being taken back
         return
     codes = r10_precheck.failing(s, d.id, d, again=True)

@@ -203,9 +203,14 @@ def _told(d: Decision, m: StepDone, held: Held, code: str, *, over: bool) -> Non
 
 
 def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
-    """Revoke, then verify: only a provider that says that there is no access any more is believed."""
+    """Revoke, then verify: only a provider that says that there is no access any more is believed.
+
+    A revoke that was not answered may have been done: that is asked before it is tried again.
+    """
     work = next(iter(s.leaving.values()), Work())
-    if m.ok and m.name == REVOKE:
+    if m.name == REVOKE and (m.ok or m.outcome.kind == "unknown"):
+        if not m.ok:
+            failure_of(d, m)
         _try(d, VERIFY, held, work=work)
         return
     if m.ok and not m.outcome.data.get("granted"):

@@ -335,3 +335,33 @@ def test_what_is_detached_before_access_is_there_names_the_grant_that_was_asked_
         await running.quiet()
 
     play(tell)
+
+
+# --- taking back ------------------------------------------------------------------------------------------------
+
+
+def test_a_revoke_that_is_done_and_not_answered_is_asked_about_and_is_no_drift() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        running.world.provider().break_next("revoke", "lose", 99)
+        await _detached(running, attachment)
+        await running.quiet()
+
+    world = play(tell)
+    assert [op for op, _ in world.provider().calls if op in ("revoke", "verify")] == ["verify", "revoke", "verify"]
+    assert not world.database.tables.rows["ops_case"]
+    assert [row["state"] for row in world.database.tables.rows["provider_grants"].values()] == ["revoked"]
+
+
+def test_a_revoke_that_never_reaches_its_provider_is_tried_as_often_as_it_may_be() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        attachment = await attach(running, allocation)
+        running.world.provider().break_next("revoke", "hang", 2)
+        await _detached(running, attachment)
+        await running.quiet()
+
+    world = play(tell, revoke_tries=3)
+    verified = [op for op, _ in world.provider().calls if op == "verify"]
+    assert len(verified) == 1 + 2 + 1  # of the grant, of each silence, of the revoke
