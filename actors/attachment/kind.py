@@ -17,6 +17,7 @@ from actors.between import (
     LeaveNode,
     MountGivenUp,
     NodeSuspect,
+    RevokeTried,
 )
 from actors.facts import facts
 from amends.domain.kinds import ActorKind, Legal
@@ -186,6 +187,7 @@ ATTACHMENT = ActorKind(
         GrantRefused: r11_grant.refused,
         GrantTried: r11_grant.tried,
         GrantGone: _gone,
+        RevokeTried: r11_grant.kept,
         DriftCleared: drift.cleared,
         DriftTried: drift.tried,
         LeaveNode: _leave_node,

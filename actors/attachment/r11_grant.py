@@ -1,7 +1,7 @@
 """Access at the provider: asked for, and taken back where it was given in part or not at all (R11)."""
 
 from actors.attachment import r10_precheck
-from actors.attachment.state import Attachment, grant_ref
+from actors.attachment.state import HOLDING, Attachment, grant_ref
 from actors.between import (
     Drifted,
     GrantGone,
@@ -9,6 +9,7 @@ from actors.between import (
     GrantRefused,
     GrantTried,
     LeaveGrant,
+    RevokeTried,
     UseGrant,
     Work,
 )
@@ -109,6 +110,28 @@ def record(s: Attachment, d: Decision, run: Run, gone: GrantGone) -> str:
         action_id=s.leaving.work.action_id, supersedes=s.leaving.kept,
     )  # fmt: skip
     return run.newest(target)
+
+
+def kept(s: Attachment, m: RevokeTried, d: Decision) -> None:
+    """A try to take it back has failed: on the record of the run that it is part of; a detach has one from now on."""
+    if m.action_id != s.leaving.work.action_id or s.state not in HOLDING:
+        return
+    key = s.leaving.key if s.state == "detaching" else s.undo.row
+    row = d.context.matrix.row_of("agent.unmount").id
+    run = find_run(d, key) if key else begin_run(d, row, original=(m.trace_id, m.span_id))
+    if run is None:
+        return
+    if not key:
+        d.part("leaving", key=row)
+    if m.failure_id:
+        run.caused_by(m.failure_id)
+    run.retry("revoke", grant_ref(s, m.grant_id), False, attempt=m.attempt, code=m.code)
+
+
+def retried(s: Attachment, d: Decision, run: Run, gone: GrantGone) -> None:
+    """It took several tries, and the last one went well."""
+    if gone.result == "revoked" and gone.tries > 1:
+        run.retry("revoke", grant_ref(s, gone.grant_id), True, attempt=gone.tries, duration_ms=gone.duration_ms)
 
 
 def gone(s: Attachment, m: GrantGone, d: Decision) -> None:

@@ -227,6 +227,8 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     if run is not None:
         if s.leaving.cause in ("node_lost", "acknowledged", "retry"):
             r11_grant.record(s, d, run, m)
+        else:
+            r11_grant.retried(s, d, run, m)
         if s.leaving.cause == "reconciled":
             run.compensate(
                 "compensate", "state_change", "detach", d.ref, "success", of=s.mount.made_by, cause=run.id,

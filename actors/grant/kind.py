@@ -19,6 +19,7 @@ from actors.between import (
     GrantTried,
     LeaveGrant,
     ReconcileGrant,
+    RevokeTried,
     UseGrant,
     Work,
 )
@@ -217,12 +218,16 @@ def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
         d.set(held=tuple(each for each in s.held if each.grant_id != held.grant_id))
         d.undone(REVOKE, m.target)
         _row(d, held, "revoked")
-        _ended(d, held, GrantGone("revoked", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us))
+        _ended(d, held, GrantGone(
+            "revoked", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, tries=held.tries,
+        ))  # fmt: skip
         return
     code = m.outcome.code if not m.ok else "still_granted"
-    if not m.ok:
-        failure_of(d, m)
+    failure_id = failure_of(d, m) if not m.ok else ""
     if held.tries < d.limits("revoke_tries"):
+        _tell_try(d, RevokeTried(
+            s.node_id, held.grant_id, held.tries, code, failure_id, m.trace_id, m.span_id, m.started_us, m.ended_us,
+        ))  # fmt: skip
         again = replace(held, tries=held.tries + 1)
         _put(d, again)
         wait_us = d.limits.delay_us("provider_backoff_ms", held.tries, d.id)
@@ -233,8 +238,18 @@ def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
     _row(d, stuck)
     _flag(d, stuck)
     _ended(d, stuck, GrantGone(
-        "failed", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, code,
+        "failed", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, code, tries=held.tries,
     ))  # fmt: skip
+
+
+def _tell_try(d: Decision, tried: RevokeTried) -> None:
+    """All that wait for the end hear of the failed try, for each has a run of its own (rule 8)."""
+    s: GrantState = d.state
+    for attachment_id, work in s.leaving.items():
+        if attachment_id:
+            d.tell("attachment", attachment_id, replace(tried, action_id=work.action_id))
+        else:
+            d.tell("namespace", s.namespace_id, tried)
 
 
 def _flag(d: Decision, stuck: Held) -> None:

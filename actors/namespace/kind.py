@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from actors.between import DriftCleared, Drifted, DriftTried, GrantReconciled, ReconcileGrant, Work
+from actors.between import DriftCleared, Drifted, DriftTried, GrantReconciled, ReconcileGrant, RevokeTried, Work
 from actors.facts import facts
 from actors.grant.state import grant_of
 from actors.namespace import r14_quota
@@ -88,6 +88,13 @@ def _reconcile(s: Namespace, m: ReconcileProvider, d: Decision) -> None:
     d.tell("grant", grant_of(d.id, m.node_id), ReconcileGrant(Work(action_id, trace_id, span_id)))
 
 
+def _tried(s: Namespace, m: RevokeTried, d: Decision) -> None:
+    run = find_run(d, f"{RECONCILE} {m.node_id}")
+    if run is not None:
+        target = f"provider:{s.provider_id}/grant:{m.grant_id}"
+        run.retry("revoke", target, False, attempt=m.attempt, code=m.code)
+
+
 def _reconciled(s: Namespace, m: GrantReconciled, d: Decision) -> None:
     """How an operator's word has ended, or that of an attachment's: the drift is gone, or a person is still needed."""
     drift, run = s.drift.get(m.node_id), find_run(d, f"{RECONCILE} {m.node_id}")
@@ -147,6 +154,7 @@ NAMESPACE = ActorKind(
         ReconcileProvider: _reconcile,
         Drifted: _drifted,
         GrantReconciled: _reconciled,
+        RevokeTried: _tried,
         StepDone: r14_quota.done,
         TimerFired: _timer,
     },

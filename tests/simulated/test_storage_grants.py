@@ -1,5 +1,6 @@
 """Access to a namespace that several share: who may write beside it, who still needs it, and what is left of it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from actors.attachment import r10_precheck
 from actors.attachment.state import Attachment
 from amends.turn.decision import Decision
 from supervisors.simulation.storage_stories import QUOTA, attach, holds, rented
-from supervisors.simulation.world import Refused, Running
+from supervisors.simulation.world import Refused, Running, World
 from tests.simulated.storage import cases, once_active, outcomes, play, undone
 
 CASE = "provider_drift"  # of access that failed before its mount; after it the case is `detach_failed`
@@ -365,3 +366,65 @@ def test_a_revoke_that_never_reaches_its_provider_is_tried_as_often_as_it_may_be
     world = play(tell, revoke_tries=3)
     verified = [op for op, _ in world.provider().calls if op == "verify"]
     assert len(verified) == 1 + 2 + 1  # of the grant, of each silence, of the revoke
+
+
+def actions(world: World, row: str) -> list[list[tuple[str, str, str]]]:
+    """(what, outcome, code) of all actions of each run of the row, in their order."""
+    rows = world.database.tables.rows
+    found = sorted(rows["recovery_action"].values(), key=lambda each: int(each["sequence"]))
+    return [
+        [
+            (each["what"], each["outcome"], json.loads(each["metadata"]).get("code", ""))
+            for each in found
+            if each["recovery_trace_id"] == run["recovery_trace_id"]
+        ]
+        for run in rows["recovery_run"].values()
+        if run["matrix_row"] == row
+    ]
+
+
+TRIES = [("revoke", "failure", "provider_failed")] * 2
+IN_VAIN = ("reverse grant", "failure", "provider_failed")
+
+
+def test_each_try_to_take_access_back_is_an_action_of_the_run_that_it_belongs_to() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        await _drifted(running, allocation, await attach(running, allocation))
+        await _reconcile(running, "in-vain")
+        await running.until(lambda: outcomes(running.world, "R11") == ["failed"])
+        running.world.provider().mend()
+        running.world.provider().break_next("revoke", "fail", 2)
+        await _reconcile(running)
+        await running.until(lambda: not running.body("namespace", "data").get("drift"))
+        await running.quiet()
+
+    world = play(tell, revoke_tries=3)
+    detach, settled = actions(world, "R13")
+    assert detach[:-1] == [*TRIES, IN_VAIN, ("compensate detach", "failure", "provider_failed")]
+    assert settled == [("compensate detach", "success", "")]
+    in_vain, good = actions(world, "R11")
+    assert in_vain[:-1] == [*TRIES, IN_VAIN]
+    assert good == [*TRIES, ("reverse grant", "success", "")]
+
+
+@pytest.mark.parametrize("row", ["R11", "R12", "R13"])
+def test_tries_before_the_one_that_goes_well_are_actions_too(row: str) -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        provider = running.world.provider()
+        provider.break_next("revoke", "fail", 2)
+        if row == "R11":
+            provider.break_next("grant", "fail", 99)
+        elif row == "R12":
+            running.world.machine("n1").break_next("mount", "fail", 99)
+        attachment = await attach(running, allocation)
+        if row == "R13":
+            await _detached(running, attachment)
+        await running.quiet()
+
+    world = play(tell, revoke_tries=3, grant_tries=2)
+    last = ("revoke" if row == "R13" else "reverse grant", "success", "")
+    (found,) = actions(world, row)
+    assert [each for each in found if each[0] in ("revoke", "reverse grant")] == [*TRIES, last]
+    assert outcomes(world, row) == ["recovered"]
