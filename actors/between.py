@@ -1,6 +1,6 @@
 """What entities tell one another: durable messages, each in the transaction of the turn that sends it."""
 
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
@@ -216,9 +216,9 @@ class GrantReconciled(Message, frozen=True):
 
 
 class DriftTried(Message, frozen=True):
-    """An operator has the drifted grant taken back (`retrying`), or that was in vain (`open`)."""
+    """An operator has the drifted grant taken back (`retrying`), or that was in vain."""
 
-    state: Literal["open", "retrying"]
+    retrying: bool
     reason: str
 
 

@@ -16,7 +16,7 @@ def tried(s: Attachment, m: DriftTried, d: Decision) -> None:
     """It is being asked for, or was in vain: the case that this would settle says so."""
     for kind in (r11_grant.CASE, *((r13_detach.CASE,) if _held_by_access(s) else ())):
         if find_case(d, kind):
-            open_case(d, kind, state=m.state, reason=m.reason)
+            open_case(d, kind, state="retrying" if m.retrying else "open", reason=m.reason)
 
 
 def cleared(s: Attachment, m: DriftCleared, d: Decision) -> None:

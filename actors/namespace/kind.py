@@ -83,7 +83,7 @@ def _reconcile(s: Namespace, m: ReconcileProvider, d: Decision) -> None:
     if key in s.runs:
         return  # it is being asked already
     run = begin_run(d, d.context.matrix.row_of("provider.grant").id, key=key, trigger_type="policy", trigger_ref=d.ref)
-    _tell(d, drift, DriftTried("retrying", m.reason))
+    _tell(d, drift, DriftTried(True, m.reason))
     action_id, (trace_id, span_id) = run.plan()
     d.tell("grant", grant_of(d.id, m.node_id), ReconcileGrant(Work(action_id, trace_id, span_id)))
 
@@ -116,7 +116,7 @@ def _reconciled(s: Namespace, m: GrantReconciled, d: Decision) -> None:
             run.end("recovered")
     elif run is not None:
         d.set(drift={**s.drift, m.node_id: replace(drift, comp_id=run.newest(target))})
-        _tell(d, drift, DriftTried("open", gone.code))
+        _tell(d, drift, DriftTried(False, gone.code))
         _escalate(d, run, drift, {"node_id": m.node_id, "grant_id": drift.grant_id, "code": gone.code})
 
 
