@@ -155,11 +155,26 @@ class GrantTried(Message, frozen=True):
     over: bool = False
 
 
+class RevokeTried(Message, frozen=True):
+    """A try to take access back has failed, and another one follows; `action_id`: of the work that asked for it."""
+
+    node_id: str
+    grant_id: str
+    attempt: int
+    code: str
+    failure_id: str
+    trace_id: str
+    span_id: str
+    started_us: int
+    ended_us: int
+    action_id: str = ""
+
+
 class GrantGone(Message, frozen=True):
     """What leaving came to: `revoked`, `shared` (others have it), `none` (there was nothing), or `failed`.
 
     `grant_id` and `made_by` (`<trace id>:<span id>` of the try that made it) where one was revoked, or was to be;
-    `action_id`: of the work that asked for it.
+    `action_id`: of the work that asked for it; `tries`: how many it took.
     """
 
     result: str
@@ -170,15 +185,21 @@ class GrantGone(Message, frozen=True):
     ended_us: int = 0
     code: str = ""
     action_id: str = ""
+    tries: int = 0
 
 
 class Drifted(Message, frozen=True):
-    """A grant cannot be taken back: the pair of namespace and node is blocked. `comp_id`: the record of the failure."""
+    """A grant cannot be taken back: the pair of namespace and node is blocked.
+
+    An attachment that it concerns says so too: `comp_id` is its record of the failure, `case_id` its case of that kind.
+    """
 
     node_id: str
     grant_id: str
-    attachment_id: str
-    comp_id: str
+    attachment_id: str = ""
+    comp_id: str = ""
+    case_kind: str = ""
+    case_id: str = ""
 
 
 class ReconcileGrant(Message, frozen=True):
@@ -192,6 +213,13 @@ class GrantReconciled(Message, frozen=True):
 
     node_id: str
     gone: GrantGone
+
+
+class DriftTried(Message, frozen=True):
+    """An operator has the drifted grant taken back (`retrying`), or that was in vain."""
+
+    retrying: bool
+    reason: str
 
 
 class DriftCleared(Message, frozen=True):

@@ -77,6 +77,10 @@ class Facts(Protocol):
         """Those of a namespace that may write."""
         ...
 
+    def writing_nodes(self, namespace_id: str) -> list[str]:
+        """Those for which a read-write grant of the namespace stands, whoever wanted it."""
+        ...
+
     def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
         """(attachment, path) of all that are on the node, or will be."""
         ...

@@ -96,6 +96,7 @@ class Core:
         self.reprobes = Reprobes(engine, self.pool)
         self.pool.payers.load()
         self.pool.attachments.load()
+        self.pool.writing.load()
         self.pool.balances.load(balances)
         if self._restore is not None:
             self._tell_restored(self._restore)

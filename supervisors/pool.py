@@ -30,6 +30,7 @@ from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen
 from supervisors.meters import Meters
 from supervisors.payers import Payers
+from supervisors.writing_nodes import WritingNodes
 
 OFFER_AGAIN_S = 0.05
 IN_REACH = ("registered", "ready", "draining", "quarantined")
@@ -45,6 +46,7 @@ class Pool:
         self.meters = Meters(self.policy_of)
         self.mirrors = False  # whether credits are mirrored to Stripe
         self.payers, self.balances, self.attachments = Payers(), Balances(), Attachments()
+        self.writing = WritingNodes()
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self.restored = 0  # the number of the last restore: no node that was not told of it is assigned
@@ -69,6 +71,7 @@ class Pool:
         self.payers.attach(engine)
         self.balances.attach(engine)
         self.attachments.attach(engine)
+        self.writing.attach(engine)
         engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------
@@ -119,6 +122,10 @@ class Pool:
     def writers_of(self, namespace_id: str) -> list[str]:
         """Those of a namespace that may write."""
         return self.attachments.writers_of(namespace_id)
+
+    def writing_nodes(self, namespace_id: str) -> list[str]:
+        """Those for which a read-write grant of the namespace stands."""
+        return self.writing.of(namespace_id)
 
     def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
         """(attachment, path, state) of all that are on the node, or will be."""

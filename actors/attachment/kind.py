@@ -3,11 +3,12 @@
 Automaton and dispatch; its turns stand in files named by row. It knows no provider and no agent.
 """
 
-from actors.attachment import mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
+from actors.attachment import drift, mount, node_loss, r10_precheck, r11_grant, r12_mount, r13_detach
 from actors.attachment.messages import AcknowledgeNodeLost, AttachTo, Detach, RetryDetach
 from actors.attachment.state import Attachment, view_attachment
 from actors.between import (
     DriftCleared,
+    DriftTried,
     GrantGone,
     GrantReady,
     GrantRefused,
@@ -16,6 +17,7 @@ from actors.between import (
     LeaveNode,
     MountGivenUp,
     NodeSuspect,
+    RevokeTried,
 )
 from actors.facts import facts
 from amends.domain.kinds import ActorKind, Legal
@@ -57,11 +59,10 @@ def _check(s: Attachment, d: Decision) -> None:
     seen = r10_precheck.look(s, d.id, d)
     node = seen.node
     assert node is not None
-    d.require("namespace", s.namespace_id, ("active",))
-    d.require("allocation", s.allocation_id, ("active",))
-    d.require("node", s.node_id or "", ("ready",), node.epoch)
     alone = s.mode == "rw" and not seen.can.multi_attach
-    d.to("validated", node_epoch=node.epoch, attempt_id=d.mint("task"), rw_holder=s.namespace_id if alone else None)
+    d.set(node_epoch=node.epoch)
+    r10_precheck.require(d.state, d)
+    d.to("validated", attempt_id=d.mint("task"), rw_holder=s.namespace_id if alone else None)
     r11_grant.ask(d.state, d)
 
 
@@ -77,9 +78,8 @@ def _refused(s: Attachment, m: TurnRefused, d: Decision) -> None:
     """Somebody was faster between the checks and the commit: another writer, or the end of what was required."""
     if s.state == "granted" and m.code != REQUIREMENT:
         d.timer("mount", d.now_us + LOOK_AGAIN_US)
-    elif s.state == "granted":  # the rental is active no more, or the node is not heard
-        active = facts(d).allocation(s.allocation_id)
-        r13_detach.before_mount(s, d, "node_suspect" if active is not None and active.state == "active" else "release")
+    elif s.state == "granted":
+        r13_detach.before_mount(s, d, _left_by(s, d))
     if s.state != "requested":
         return
     codes = r10_precheck.failing(s, d.id, d)
@@ -89,6 +89,14 @@ def _refused(s: Attachment, m: TurnRefused, d: Decision) -> None:
         r10_precheck.refuse(s, d, ["namespace_busy"])
     else:
         d.timer("check", d.now_us + LOOK_AGAIN_US)
+
+
+def _left_by(s: Attachment, d: Decision) -> str:
+    """Why its mount task cannot go out: the rental is active no more, or the node is silent, or not in service."""
+    allocation, node = facts(d).allocation(s.allocation_id), facts(d).node(s.node_id or "")
+    if allocation is None or allocation.state != "active":
+        return "release"
+    return "node_suspect" if node is None or node.state in ("suspect", "offline") else "node_not_ready"
 
 
 def _step_done(s: Attachment, m: StepDone, d: Decision) -> None:
@@ -181,7 +189,9 @@ ATTACHMENT = ActorKind(
         GrantRefused: r11_grant.refused,
         GrantTried: r11_grant.tried,
         GrantGone: _gone,
-        DriftCleared: r11_grant.cleared,
+        RevokeTried: r11_grant.kept,
+        DriftCleared: drift.cleared,
+        DriftTried: drift.tried,
         LeaveNode: _leave_node,
         MountGivenUp: r13_detach.given_up_with_node,
         NodeSuspect: _node_suspect,
@@ -197,5 +207,6 @@ ATTACHMENT = ActorKind(
     },
     view=view_attachment,
     owner=lambda s: s.account_id,
+    owes=drift.owes,
     answers_refusal=lambda message: isinstance(message, TimerFired) and message.name in ("check", "mount"),
 )

@@ -37,6 +37,13 @@ def _path_taken(s: Attachment, seen: Seen, d: Decision) -> bool:
     return False
 
 
+def _busy(s: Attachment, seen: Seen, d: Decision) -> bool:
+    """Another one may write, or another node may: access outlives the writer whose readers share it."""
+    others = (other for other in facts(d).writers_of(s.namespace_id) if other != seen.own_id)
+    nodes = (node for node in facts(d).writing_nodes(s.namespace_id) if node != s.node_id)
+    return any(others) or any(nodes)
+
+
 def _allowed(path: str, prefixes: tuple[str, ...]) -> bool:
     return not prefixes or any(inside(path, prefix) for prefix in prefixes)
 
@@ -52,9 +59,7 @@ CHECKS: Mapping[str, Callable[[Attachment, Seen, Decision], bool]] = {
     "capability_missing": lambda s, seen, d: s.mode not in seen.can.modes,
     "mount_path_not_allowed": lambda s, seen, d: not _allowed(s.mount_path, seen.can.mount_path_prefixes),
     "mount_path_taken": _path_taken,
-    "namespace_busy": lambda s, seen, d: s.mode == "rw" and not seen.can.multi_attach and any(
-        other != seen.own_id for other in facts(d).writers_of(s.namespace_id)
-    ),
+    "namespace_busy": lambda s, seen, d: s.mode == "rw" and not seen.can.multi_attach and _busy(s, seen, d),
     "blocked_by_drift": lambda s, seen, d: seen.namespace is not None and s.node_id in seen.namespace.drift,
 }  # fmt: skip
 
@@ -87,6 +92,13 @@ def failing(s: Attachment, own_id: str, d: Decision, *, again: bool = False) -> 
     """The codes of all checks that fail now, in the table's order; `again`: within the turn that asks for access."""
     seen = look(s, own_id, d, again=again)
     return [code for code, fails in CHECKS.items() if fails(s, seen, d)]
+
+
+def require(s: Attachment, d: Decision) -> None:
+    """What the checks have found of others must be so when this turn commits."""
+    d.require("namespace", s.namespace_id, ("active",))
+    d.require("allocation", s.allocation_id, ("active",))
+    d.require("node", s.node_id or "", ("ready",), s.node_epoch)
 
 
 def refuse(s: Attachment, d: Decision, codes: list[str]) -> None:

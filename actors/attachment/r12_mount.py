@@ -130,6 +130,7 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     comp_id = r11_grant.record(s, d, run, m)
     if not s.mount.unmounted and m.result == "failed":
         r13_detach.continue_as(s, d, run, m.code)  # it may be mounted and have access: nobody else may write there
+        d.part("leaving", kept=comp_id)
         return
     if not s.mount.unmounted:
         run.compensate(

@@ -51,9 +51,7 @@ def before_mount(s: Attachment, d: Decision, cause: str) -> None:
     if s.state == "requested":
         r10_precheck.end(s, d, cause)
         return
-    run = begin_run(d, d.context.matrix.row_of("provider.grant").id, trigger_type="policy", trigger_ref=d.ref)
-    d.part("undo", code=cause, row=run.row.id)
-    r11_grant.leave(d, run, fence=cause == "node_lost")
+    r11_grant.undo(s, d, cause, fence=cause == "node_lost")
 
 
 def note(d: Decision, m: StepDone) -> None:
@@ -152,6 +150,8 @@ def given_up(s: Attachment, d: Decision) -> None:
     run = find_run(d, s.leaving.key)
     if run is not None and s.state == "detaching":
         give_up(d, run, s.leaving.code or s.undo.code)
+        if s.leaving.kept:  # a drift as well
+            r11_grant.tell_drift(d, s.grant_id or "", s.leaving.kept, CASE)
 
 
 def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
@@ -162,7 +162,7 @@ def retry(s: Attachment, m: RetryDetach, d: Decision) -> None:
     if facts(d).node(s.node_id or "") is None:
         said = f"the node {s.node_id!r} is retired: acknowledge that it is lost"
         d.refuse("illegal_transition", said, field="attachment_id")
-    run = _reopened(s, d, "retry", m.reason)
+    run = reopened(s, d, "retry", m.reason)
     if s.state in ENDED:
         mount.unmount(d, run, 1)
         return
@@ -187,7 +187,7 @@ def acknowledge(s: Attachment, m: AcknowledgeNodeLost, d: Decision) -> None:
     if s.state in ENDED:
         give_mount_up(d, m.reason)
         return
-    run = _reopened(s, d, "acknowledged", m.reason)
+    run = reopened(s, d, "acknowledged", m.reason)
     taken_over(d, run, d.state.leaving.key)
     if s.state != "detaching":
         d.to("detaching", cause="acknowledged", reason=m.reason)
@@ -251,7 +251,8 @@ def _others(d: Decision, key: str) -> list[Run]:
     return [run for run in found if run is not None]
 
 
-def _reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
+def reopened(s: Attachment, d: Decision, cause: str, reason: str) -> Run:
+    """The run of an operator's word, of which the case says that it is under way."""
     row = d.context.matrix.row_of(STEP).id
     key = f"{row} {cause}"
     run = begin_run(d, row, key=key, trigger_type="policy", trigger_ref=f"case:{s.cases.get(CASE, '')}")
@@ -267,12 +268,21 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     if m.result == "failed":
         run = run or begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, d.span_id))
         not_revoked(s, d, run, m)
-        r11_grant.record(s, d, run, m)
+        comp_id = r11_grant.record(s, d, run, m)
         give_up(d, run, m.code or NOT_REVOKED)
+        d.part("leaving", kept=comp_id)
+        r11_grant.tell_drift(d, m.grant_id, comp_id, CASE)
         return
     if run is not None:
         if s.leaving.cause in ("node_lost", "acknowledged", "retry"):
             r11_grant.record(s, d, run, m)
+        else:
+            r11_grant.retried(s, d, run, m)
+        if s.leaving.cause == "reconciled":
+            run.compensate(
+                "compensate", "state_change", "detach", d.ref, "success", of=s.mount.made_by, cause=run.id,
+                metadata={"earlier_run": s.leaving.earlier}, supersedes=s.leaving.superseded,
+            )  # fmt: skip
         if s.leaving.cause == "acknowledged" and not s.mount.unmounted:
             run.compensate(
                 "cancel", "side_effect", "mount", mount_ref(s, d.id), "success", of=s.mount.made_by, cause=run.id,

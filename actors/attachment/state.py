@@ -35,12 +35,12 @@ class Undo(Struct, frozen=True, omit_defaults=True):
 
 
 class Leaving(Struct, frozen=True, omit_defaults=True):
-    """Why it is detached: `detach`, `release`, `node_lost`, `quota`, `retry`, `acknowledged`.
+    """Why it is detached: `detach`, `release`, `node_lost`, `quota`, `retry`, `acknowledged`, `reconciled`.
 
     `code`: of what failed at last where a failed mount goes on as that. `key`: the run that it belongs to, "" for none;
     `earlier`: the run that had given up; `work`: the action of the grant's end; `superseded`: the record that an
-    operator's run settles. `fence`: the action of access that is taken back from a lost node while the mount stays
-    given up, `fenced`: it was.
+    operator's run settles; `kept`: that of access not given back. `fence`: the action of access that is taken back from
+    a lost node while the mount stays given up, `fenced`: it was.
     """
 
     cause: str = ""
@@ -49,6 +49,7 @@ class Leaving(Struct, frozen=True, omit_defaults=True):
     earlier: str = ""
     work: Work = Work()
     superseded: str = ""
+    kept: str = ""
     fence: Work = Work()
     fenced: bool = False
 

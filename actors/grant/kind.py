@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from actors.attachment import r10_precheck
 from actors.between import (
+    Drifted,
     GrantGone,
     GrantReady,
     GrantReconciled,
@@ -18,6 +19,7 @@ from actors.between import (
     GrantTried,
     LeaveGrant,
     ReconcileGrant,
+    RevokeTried,
     UseGrant,
     Work,
 )
@@ -87,35 +89,36 @@ def _ask(d: Decision, mode: str) -> None:
 
 
 def _leave(s: GrantState | None, m: LeaveGrant, d: Decision) -> None:
-    """One attachment less; the last one's leaving takes the access back, and so does the loss of the node."""
+    """One attachment less: what nobody of the pair needs any more is taken back; with the loss of the node, all."""
     if s is None or s.state == "idle" or not s.held:
         d.tell("attachment", m.attachment_id, GrantGone("none", action_id=m.work.action_id))
         return
     users = {key: mode for key, mode in s.users.items() if key != m.attachment_id}
     d.set(users=users, waiting=tuple(each for each in s.waiting if each != m.attachment_id))
-    if users and not m.fence:
-        _leave_to_others(d, m)
-        return
-    if m.again:
-        _anew(d)
-    stuck = [held for held in d.state.held if held.state == "drift"]
-    if len(stuck) == len(s.held):
-        gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED, action_id=m.work.action_id)
-        d.tell("attachment", m.attachment_id, gone)
-        return
-    d.set(leaving={**s.leaving, m.attachment_id: m.work})
-    _take_back(d, m.work)
-
-
-def _leave_to_others(d: Decision, m: LeaveGrant) -> None:
-    """Others have access still; what was only asked for by who leaves, or was given up, is taken back all the same."""
-    s: GrantState = d.state
-    surplus = [held for held in s.held if held.state == "intended" and (held.over or not s.waiting)]
-    if surplus:
-        d.set(leaving={**s.leaving, m.attachment_id: m.work})
-        _take_back(d, m.work, surplus)
-    else:
+    shared = bool(users) and not m.fence
+    left: GrantState = d.state
+    surplus = [held for held in s.held if not (shared and _needed(left, held)) or (m.again and held.state == "drift")]
+    stuck = [held for held in s.held if held.state == "drift"]
+    if shared and not surplus:
         d.tell("attachment", m.attachment_id, GrantGone("shared", action_id=m.work.action_id))
+    elif len(stuck) == len(s.held) and not m.again:
+        gone = GrantGone("failed", stuck[0].grant_id, stuck[0].made_by, code=BLOCKED, action_id=m.work.action_id)
+        _flag(d, stuck[0])
+        d.tell("attachment", m.attachment_id, gone)
+    else:
+        d.set(leaving={**s.leaving, m.attachment_id: m.work})
+        _take_back(d, m.work, surplus, drifted=m.again)
+
+
+def _needed(s: GrantState, held: Held) -> bool:
+    """Whether those that are left need it: not what is asked for in vain, nor a writer's access that readers have left.
+
+    A reader that came before the writer has access of its own; one that came after shares the writer's.
+    """
+    if held.state == "intended":
+        return bool(s.waiting) and not held.over
+    reading = any(each.mode == "ro" and each.state == "granted" for each in s.held)
+    return held.state != "granted" or held.mode == "ro" or "rw" in s.users.values() or not reading
 
 
 def _reconcile(s: GrantState | None, m: ReconcileGrant, d: Decision) -> None:
@@ -125,19 +128,13 @@ def _reconcile(s: GrantState | None, m: ReconcileGrant, d: Decision) -> None:
         d.tell("namespace", namespace_id, GrantReconciled(node_id, GrantGone("none")))
         return
     d.set(leaving={**s.leaving, "": m.work})
-    _anew(d)
-    _take_back(d, m.work)
+    _take_back(d, m.work, [held for held in s.held if held.state == "drift" or not s.users], drifted=True)
 
 
-def _anew(d: Decision) -> None:
-    """What drifted has all its tries again."""
-    held = (replace(held, state="granted", tries=0) if held.state == "drift" else held for held in d.state.held)
-    d.set(held=tuple(held))
-
-
-def _take_back(d: Decision, work: Work, which: Iterable[Held] | None = None) -> None:
-    for held in tuple(d.state.held if which is None else which):
-        if held.state in ("intended", "granted"):
+def _take_back(d: Decision, work: Work, which: Iterable[Held], *, drifted: bool = False) -> None:
+    """Those of them that stand; what drifted has all its tries again where it is asked for."""
+    for held in which:
+        if held.state in ("intended", "granted") or (drifted and held.state == "drift"):
             again = replace(held, state="revoking", tries=1)
             _put(d, again)
             _try(d, REVOKE, again, work=work)
@@ -207,21 +204,30 @@ def _told(d: Decision, m: StepDone, held: Held, code: str, *, over: bool) -> Non
 
 
 def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
-    """Revoke, then verify: only a provider that says that there is no access any more is believed."""
+    """Revoke, then verify: only a provider that says that there is no access any more is believed.
+
+    A revoke that was not answered may have been done: that is asked before it is tried again.
+    """
     work = next(iter(s.leaving.values()), Work())
-    if m.ok and m.name == REVOKE:
+    if m.name == REVOKE and (m.ok or m.outcome.kind == "unknown"):
+        if not m.ok:
+            failure_of(d, m)
         _try(d, VERIFY, held, work=work)
         return
     if m.ok and not m.outcome.data.get("granted"):
         d.set(held=tuple(each for each in s.held if each.grant_id != held.grant_id))
         d.undone(REVOKE, m.target)
         _row(d, held, "revoked")
-        _ended(d, held, GrantGone("revoked", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us))
+        _ended(d, held, GrantGone(
+            "revoked", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, tries=held.tries,
+        ))  # fmt: skip
         return
     code = m.outcome.code if not m.ok else "still_granted"
-    if not m.ok:
-        failure_of(d, m)
+    failure_id = failure_of(d, m) if not m.ok else ""
     if held.tries < d.limits("revoke_tries"):
+        _tell_try(d, RevokeTried(
+            s.node_id, held.grant_id, held.tries, code, failure_id, m.trace_id, m.span_id, m.started_us, m.ended_us,
+        ))  # fmt: skip
         again = replace(held, tries=held.tries + 1)
         _put(d, again)
         wait_us = d.limits.delay_us("provider_backoff_ms", held.tries, d.id)
@@ -230,9 +236,27 @@ def _revoked(s: GrantState, m: StepDone, d: Decision, held: Held) -> None:
     stuck = replace(held, state="drift")
     _put(d, stuck)
     _row(d, stuck)
+    _flag(d, stuck)
     _ended(d, stuck, GrantGone(
-        "failed", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, code,
+        "failed", held.grant_id, held.made_by, m.duration_ms, m.started_us, m.ended_us, code, tries=held.tries,
     ))  # fmt: skip
+
+
+def _tell_try(d: Decision, tried: RevokeTried) -> None:
+    """All that wait for the end hear of the failed try, for each has a run of its own (rule 8)."""
+    s: GrantState = d.state
+    for attachment_id, work in s.leaving.items():
+        if attachment_id:
+            d.tell("attachment", attachment_id, replace(tried, action_id=work.action_id))
+        else:
+            d.tell("namespace", s.namespace_id, tried)
+
+
+def _flag(d: Decision, stuck: Held) -> None:
+    """The namespace shows it from now on, and blocks the pair."""
+    s: GrantState = d.state
+    d.set(flagged=True)
+    d.tell("namespace", s.namespace_id, Drifted(s.node_id, stuck.grant_id))
 
 
 def _ended(d: Decision, held: Held, gone: GrantGone) -> None:
@@ -246,9 +270,9 @@ def _ended(d: Decision, held: Held, gone: GrantGone) -> None:
     for attachment_id, work in s.leaving.items():
         if attachment_id:
             d.tell("attachment", attachment_id, replace(gone, action_id=work.action_id))
-        else:
-            d.tell("namespace", s.namespace_id, GrantReconciled(s.node_id, gone))
-    d.set(leaving={})
+    if "" in s.leaving or (s.flagged and stuck is None):
+        d.tell("namespace", s.namespace_id, GrantReconciled(s.node_id, gone))
+    d.set(leaving={}, flagged=s.flagged and stuck is not None)
     if s.waiting and stuck is None:
         _serve(d)
     elif s.waiting:

@@ -31,6 +31,7 @@ class GrantState(ActorState, frozen=True, kw_only=True):
     """All of one pair of namespace and node. `users`: attachment → mode; `waiting`: those of them without a grant yet.
 
     `leaving`: who waits for the end, and the action that the work belongs to; "" is the namespace, for an operator.
+    `flagged`: the namespace was told of a drift, and hears of its end.
     """
 
     namespace_id: str
@@ -40,6 +41,7 @@ class GrantState(ActorState, frozen=True, kw_only=True):
     users: dict[str, str] = {}
     waiting: tuple[str, ...] = ()
     leaving: dict[str, Work] = {}
+    flagged: bool = False
 
 
 def grant_of(namespace_id: str, node_id: str) -> str:

@@ -29,12 +29,18 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
 
 class Drift(Struct, frozen=True, omit_defaults=True):
-    """A grant on one node that could not be taken back; `comp_id`: the record of that; `attachments`: who left it."""
+    """A grant on one node that could not be taken back; `attachments`: who left it.
+
+    `comp_id`: the record of that; the case that a person settles is of one of them: `case_of`.
+    """
 
     grant_id: str
     since_us: int
     comp_id: str = ""
     attachments: tuple[str, ...] = ()
+    case_of: str = ""
+    case_kind: str = ""
+    case_id: str = ""
 
 
 class Namespace(ActorState, frozen=True, kw_only=True):

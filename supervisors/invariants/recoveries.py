@@ -44,7 +44,7 @@ def ended_runs(records: Records) -> Iterator[Violation]:
     for run in records.of("recovery_run"):
         own = actions.get(run["recovery_trace_id"], [])
         if run["final_outcome"] == "failed" and not any(
-            case["jseq"] >= run["jseq"]
+            case["state"] != "resolved" or case["jseq"] >= run["jseq"]
             for action in own
             if action["action_type"] == "escalate"
             for case in cases.get((action["what"], action["target_ref"]), [])

@@ -393,5 +393,5 @@ def test_a_revoke_that_fails_after_a_good_unmount_is_the_failure_that_its_run_na
     tables = world.database.tables.rows
     run = next(run for run in tables["recovery_run"].values() if run["matrix_row"] == "R13")
     (failure,) = [each for each in tables["failure"].values() if f"failure:{each['failure_id']}" == run["trigger_ref"]]
-    assert (failure["code"], failure["component"]) == ("still_granted", "provider.revoke")
+    assert (failure["code"], failure["component"]) == ("still_granted", "provider.verify")
     assert failure["recovery_trace_id"] == run["recovery_trace_id"]

@@ -238,7 +238,7 @@ WHERE run.final_outcome = 'failed' AND NOT EXISTS (
     SELECT FROM recovery_action AS action
     JOIN ops_case ON ops_case.kind = action.what AND ops_case.target_ref = action.target_ref
     WHERE action.recovery_trace_id = run.recovery_trace_id AND action.action_type = 'escalate'
-      AND ops_case.jseq >= run.jseq
+      AND (ops_case.state <> 'resolved' OR ops_case.jseq >= run.jseq)
 )
 UNION ALL
 -- C6: no success while an undo is failed; what is open is written by somebody.

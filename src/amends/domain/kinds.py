@@ -91,6 +91,7 @@ class ActorKind(Struct, frozen=True, kw_only=True):
     owner: Callable[[Any], str] | None = None  # the account whose callers alone may command it
     events: bool = True
     answers_refusal: Callable[[Any], bool] | None = None  # messages whose refused turn the kind wants to hear of
+    owes: Callable[[Any, str, Any], bool] | None = None  # (state, kind of case, decision): it stands, beside `owing`
     resolved: Handler | None = None  # hears of each case of its own that an operator has settled
     while_paused: frozenset[type] = frozenset()  # commands a paused actor takes as well: they only note what was said
     lane_cap: int = 1000  # commands waiting for one actor

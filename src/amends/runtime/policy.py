@@ -63,11 +63,13 @@ def _resolve(state: Any, message: ResolveCase, d: Decision) -> None:
         d.audit("case.acknowledged", f"case:{message.case_id}", reason=message.reason)
         d.reply(ops_case=message.row)
         return
-    if state.owing and message.kind not in (
+    owes = state.owing or (d.kind.owes is not None and d.kind.owes(state, message.kind, d))
+    if owes and message.kind not in (
         *PAUSING,
         *d.context.free_cases,
     ):  # a paused entity can settle nothing before it goes on
-        d.refuse("debt_open", "the case's debt is still owed; settle it first with one of the case's commands")
+        commands = ", ".join(d.context.case_commands[message.kind])
+        d.refuse("debt_open", f"the case's debt is still owed; settle it first with one of its commands: {commands}")
     close_case(d, message.kind, message.reason, keys[0].partition(" ")[2])
     if d.kind.resolved is not None:
         d.kind.resolved(d.state, message, d)

@@ -1,0 +1,47 @@
+"""Which nodes may write to a namespace: those for which a read-write grant stands at its provider.
+
+An index over committed grants, rebuilt at a start. It knows no attachment: a grant may outlive the one that wanted it.
+"""
+
+from actors.grant.state import GrantState
+from amends.runtime.engine import Engine
+from amends.turn.decision import Decision
+
+
+class WritingNodes:
+    """Follows committed turns."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, set[str]] = {}  # namespace → nodes
+        self._engine: Engine | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Follow this engine's committed turns."""
+        self._engine = engine
+        engine.listeners.append(self.follow)
+
+    def load(self) -> None:
+        """Take in what stands."""
+        assert self._engine is not None
+        for _, state in self._engine.store.items("grant"):
+            self._take_in(state)
+
+    def of(self, namespace_id: str) -> list[str]:
+        """The nodes with a read-write grant that is asked for, stands, is being taken back, or could not be."""
+        return sorted(self._nodes.get(namespace_id, ()))
+
+    def follow(self, decision: Decision) -> None:
+        """A turn has committed."""
+        if decision.kind.name == "grant":
+            self._take_in(decision.state)
+
+    def _take_in(self, state: object) -> None:
+        if not isinstance(state, GrantState):
+            return
+        nodes = self._nodes.setdefault(state.namespace_id, set())
+        if any(held.mode == "rw" for held in state.held):
+            nodes.add(state.node_id)
+        else:
+            nodes.discard(state.node_id)
+        if not nodes:
+            del self._nodes[state.namespace_id]
