@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from typing import Any
 
 import msgspec
@@ -339,8 +340,11 @@ def test_whatever_is_asked_each_path_has_one_owner_and_what_was_undone_is_not_mo
             assert sorted(line.path for line in mounts.table()) == sorted(one.path for one in held.values())
             assert theirs.is_symlink()
 
-    asyncio.run(run())
-    store.close()
+    try:
+        asyncio.run(run())
+    finally:
+        store.close()
+        shutil.rmtree(base)
 
 
 def test_the_undone_attempts_are_bounded_and_the_latest_are_kept(
