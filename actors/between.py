@@ -229,10 +229,14 @@ class DriftCleared(Message, frozen=True):
 
 
 class LeaveNode(Message, frozen=True):
-    """The rental ends: `release`, or `node_lost` with the failure that it follows from; `quota`: the policy says so."""
+    """The rental ends: `release`, or `node_lost`; `quota`: the policy says so.
+
+    `failure_id`: of what it follows from, `hop` steps away from where it began.
+    """
 
     cause: str
     failure_id: str = ""
+    hop: int = 0
 
 
 class AttachmentSettled(Message, frozen=True):

@@ -8,11 +8,11 @@ SETTLE = "settle"
 LOOK_AGAIN_US = 5_000_000
 
 
-def leave(d: Decision, cause: str, failure_id: str = "") -> list[str]:
+def leave(d: Decision, cause: str, failure_id: str = "", hop: int = 0) -> list[str]:
     """All that are not settled are told; returns them."""
     left = facts(d).attachments_of(d.id)
     for attachment_id in left:
-        d.tell("attachment", attachment_id, LeaveNode(cause, failure_id))
+        d.tell("attachment", attachment_id, LeaveNode(cause, failure_id, hop))
     return left
 
 

@@ -63,6 +63,6 @@ def _run(s: Attachment, m: LeaveNode, d: Decision) -> Run:
     run = begin_run(d, d.context.matrix.row_of(STEP).id, original=(d.trace_id, span))
     run.caused_by(failure(
         d, "node_lost", said, component=STEP, span_id=span, failure_type="timeout", severity="high",
-        cause_ref=f"failure:{m.failure_id}" if m.failure_id else "", hop=2, run=run,
+        cause_ref=f"failure:{m.failure_id}" if m.failure_id else "", hop=m.hop + 1, run=run,
     ))  # fmt: skip
     return run

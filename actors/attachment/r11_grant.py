@@ -145,6 +145,9 @@ def gone(s: Attachment, m: GrantGone, d: Decision) -> None:
     if m.result == "failed":
         drifted(s, d, run, m, comp_id)
     else:
+        if not comp_id:  # it is others', or there was none: nothing is taken back, and it says so
+            target = grant_ref(s, m.grant_id) if m.grant_id or s.grant_id else d.ref
+            run.action("fallback", "grant", target, "success", metadata={"access": m.result})
         run.end("recovered")
     d.set(grant_id=m.grant_id or s.grant_id)
     r10_precheck.end(d.state, d, s.undo.code)

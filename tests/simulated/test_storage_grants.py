@@ -458,3 +458,23 @@ def test_a_mount_that_keeps_its_access_is_one_case_whoever_tries_again_in_vain()
 
     world = play(tell, suspect_after_ms=500, offline_after_ms=60_000)
     assert cases(world, "detach_failed") == ["resolved"]
+
+
+def test_an_attach_that_is_called_off_beside_another_takes_nothing_back_and_says_so() -> None:
+    async def tell(running: Running) -> None:
+        allocation = await rented(running)
+        await attach(running, allocation, "first", mode="ro")
+        wish = {"allocation_id": allocation, "namespace_id": "data", "mode": "ro", "mount_path": "/mnt/more"}
+        asked = await running.ask("cmd.attachment.attach", "second", **wish)
+        second = asked["attachment"]["attachment_id"]
+        await running.ask("cmd.attachment.detach", "detach", attachment_id=second)
+        await running.until(lambda: running.state("attachment", second) in ("failed", "detached"))
+        assert modes(running) == {"n1": "ro"}
+        await running.quiet()
+
+    world = play(tell)
+    tables = world.database.tables.rows
+    found = [row for row in tables["recovery_action"].values() if row["action_type"] == "fallback"]
+    assert [(row["what"], row["outcome"], json.loads(row["metadata"])) for row in found] == [
+        ("grant", "success", {"access": "shared"})
+    ]

@@ -32,6 +32,15 @@ def test_a_lost_node_loses_its_access_first_and_the_mount_when_it_is_back() -> N
 
     world = play(tell)
     assert ("reverse·external_call", "provider", "success") in undone(world, "R08")
+    # and each failure names the one it follows from, a step further away
+    tables = world.database.tables.rows
+    runs = {
+        run["entity"].partition(":")[0]: run for run in tables["recovery_run"].values() if run["matrix_row"] == "R08"
+    }
+    failures = {f"failure:{each['failure_id']}": each for each in tables["failure"].values()}
+    chain = [(kind, runs[kind]["trigger_ref"]) for kind in ("node", "allocation", "attachment")]
+    assert [failures[ref]["propagation_hop"] for _, ref in chain] == [0, 1, 2]
+    assert [failures[ref]["cause_ref"] for _, ref in chain[1:]] == [ref for _, ref in chain[:-1]]
 
 
 def test_access_that_the_provider_keeps_of_a_lost_node_needs_a_person() -> None:
