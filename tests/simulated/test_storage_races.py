@@ -73,7 +73,11 @@ async def _tidy(running: Running, allocation: str, attachment: str) -> None:
         await asyncio.sleep(1)
 
 
-@pytest.mark.parametrize("seed", [*range(120), 979, 1085])
+FEW = 20  # for those in a hurry
+SEEDS = [*range(120), 979, 1085]
+
+
+@pytest.mark.parametrize("seed", [*SEEDS[:FEW], *(pytest.param(seed, marks=pytest.mark.slow) for seed in SEEDS[FEW:])])
 def test_whatever_comes_at_once_nothing_is_left(seed: int) -> None:
     """Some of what may happen to an attachment, in any order and at any of its moments; then an operator tidies up."""
     chance = random.Random(seed)

@@ -21,6 +21,8 @@ from tests.adapters.providers.benches import STAND_IN
 from tests.adapters.providers.hosts import Clock
 from tests.patience import PATIENCE_S
 
+pytestmark = pytest.mark.slow  # each look at the table is a program that starts
+
 
 @pytest.fixture
 def nfs(tmp_path: Path, directories: Directories, clock: Clock) -> NfsBackend:
