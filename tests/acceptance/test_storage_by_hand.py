@@ -132,12 +132,7 @@ async def hand(world: World) -> AsyncIterator[Hand]:
     """Ready to be attached; afterwards everything must be well."""
     provider = HandProvider(world)
     await provider.start()
-    machine = ScriptedMachine(world, world.new_name("h"))
-    world.machines[machine.node_id] = machine
-    await machine.start()
-    ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
-    await world.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh, "labels": {"zone": "a"}})
-    await world.node_is(machine.node_id, "ready")
+    machine = await world.enlist(ScriptedMachine(world, world.new_name("h")))
     made = Hand(world, provider, machine)
     await made.begin()
     yield made

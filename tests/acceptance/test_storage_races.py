@@ -153,13 +153,7 @@ async def race(racer: Racer, name: str, *, backwards: bool, gap_s: float) -> Non
 
 async def racing(world: World, provider: Provider) -> Racer:
     """On a machine of its own."""
-    machine = StorageMachine(world, world.new_name("r"))
-    world.machines[machine.node_id] = machine
-    await machine.start()
-    ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
-    await world.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh, "labels": {"zone": "a"}})
-    await world.node_is(machine.node_id, "ready")
-    return Racer(world, provider, machine)
+    return Racer(world, provider, await world.enlist(StorageMachine(world, world.new_name("r"))))
 
 
 @pytest.mark.slow

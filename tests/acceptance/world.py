@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -28,6 +28,7 @@ from tests.patience import PATIENCE_S
 
 RATE = 249_000_000
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
+M = TypeVar("M", bound=Machine)
 EVENTS, NOTIFICATIONS = "AMENDS_EVT", "AMENDS_NTF"
 BY_THE_CLOCK = {
     "audit_log": "WHERE action NOT LIKE 'auth.%' AND action <> 'payments.webhook.rejected'",
@@ -341,12 +342,16 @@ class World:
         assert self.process is not None
         assert self.process.returncode is None, f"the runtime has ended: {self.log_text()[-3000:]}"
         node_id = node_id or self.new_name("n")
-        machine = self.machines[node_id] = Machine(self, node_id)
+        return await self.enlist(Machine(self, node_id), ready=ready, zone=zone)
+
+    async def enlist(self, machine: M, *, ready: bool = True, zone: str = "a") -> M:
+        """Start a machine and register it."""
+        self.machines[machine.node_id] = machine
         await machine.start()
         ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
-        await self.ok("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": {"zone": zone}})
+        await self.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh, "labels": {"zone": zone}})
         if ready:
-            await self.node_is(node_id, "ready")
+            await self.node_is(machine.node_id, "ready")
         return machine
 
     async def node(self, node_id: str) -> dict[str, Any]:
