@@ -82,7 +82,7 @@ class Facts(Protocol):
         ...
 
     def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
-        """(attachment, path) of all that are on the node, or will be."""
+        """(attachment, path, state) of all that are on the node, or will be."""
         ...
 
     def mounting_on(self, node_id: str) -> list[str]:
