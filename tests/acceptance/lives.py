@@ -66,6 +66,7 @@ class Life:
         how = self._chance.choice(ENDS)
         if how in ("die", "release the dead", "force the dead"):
             machine.beating = False
+            await self._world.all_sent()  # a heartbeat that has yet to leave would be one of after its death
             self.died_us = time.time_ns() // 1000
             await machine.ssh.stop()
         if how == "reboot":

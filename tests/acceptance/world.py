@@ -150,6 +150,20 @@ class World:
     async def _linked(self) -> bool:
         return self.nats.is_connected
 
+    async def all_sent(self) -> None:
+        """What was published has reached the broker; without that it leaves when this process has the time."""
+
+        async def flushed() -> bool:
+            if not self.nats.is_connected:
+                return False
+            try:
+                await self.nats.flush(timeout=1)
+            except (NatsError, TimeoutError, OSError):
+                return False
+            return True
+
+        await until(flushed, "all has been sent")
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["World"]:
         """Started and connected; ended afterwards, whatever happens."""
