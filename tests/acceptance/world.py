@@ -263,12 +263,13 @@ class World:
         return said.decode()
 
     async def quiet(self) -> None:
-        """Wait until nothing is under way: no step, no message, no event."""
+        """Wait until nothing is under way: no step, no message, no event, and no notification still to be sent."""
 
         async def nothing() -> bool:
             under_way = await self.one(
                 """SELECT (SELECT count(*) FROM step WHERE state = 'intended') + (SELECT count(*) FROM message)
-                        + (SELECT count(*) FROM outbox WHERE state = 'pending') AS rows"""
+                        + (SELECT count(*) FROM outbox WHERE state = 'pending')
+                        + (SELECT count(*) FROM notifications WHERE state = 'pending') AS rows"""
             )
             return not under_way["rows"]
 
