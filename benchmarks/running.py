@@ -4,15 +4,15 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from amends.kernel import Kernel
-from amends.ports.bus import Published
-from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.ports.bus import Published, Publisher
+from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.turn.messages import Envelope
 from amends.values import ids
 from amends.values.limits import Limits
@@ -29,18 +29,23 @@ class NoBroker:
         return Published("ok")
 
 
+NO_BROKER = NoBroker()
+
+
 @asynccontextmanager
-async def kernel(dsn: str) -> AsyncIterator[Kernel]:
-    """A kernel with the benchmark's domain, running."""
+async def kernel(
+    dsn: str, publisher: Publisher = NO_BROKER, beside: "Callable[[Kernel], Sequence[ChildSpec]]" = lambda it: ()
+) -> AsyncIterator[Kernel]:
+    """A kernel with the benchmark's domain, running; `beside`: the services that run with it."""
     lease = Lease(dsn, "bench")
     await lease.acquire()
     await lease.prepare("bench", "0", time.time_ns() // 1000)
     it = Kernel((BENCH,), Limits(timing("production", {})))
     await it.open(journal_of(dsn, lease.epoch, it.domains, role=lease.role), lease)
     await it.load()
-    it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
+    it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, publisher)
     await it.resume()
-    tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
+    tree = Supervisor(SupervisorSpec(name="bench", children=[*it.children(), *beside(it)]))
     task = asyncio.create_task(tree.run())
     await tree.started.wait()
     spare_collector()

@@ -1,0 +1,93 @@
+"""The exporter of spans as a process of its own, so that what it costs falls to another core than the runtime's.
+
+`python -m supervisors.boot.exporting`, started by `supervisors.boot.spans`. Its first line of standard input says what
+to do (`Orders`); each further line says that something has committed, and the end of them that the runtime has ended.
+Each line that it prints says how far it is (`Progress`). It only reads: the runtime keeps the place.
+"""
+
+import asyncio
+import logging
+import sys
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+from adapters.otel.environment import Target
+from adapters.otel.exporter import SpanExporter
+from adapters.otel.http import OtlpHttp
+from adapters.postgres.reading import ReadSide
+from adapters.postgres.spans import SpanReader
+
+
+class Orders(Struct, frozen=True):
+    """Where the spans are, where they go, and the turn up to which they have gone."""
+
+    dsn: str
+    role: str
+    target: Target
+    cursor: int
+
+
+class Progress(Struct, frozen=True):
+    """Of one process: the turn up to which spans are acknowledged, how many, and what is wrong now."""
+
+    cursor: int = 0
+    exported: int = 0
+    rejected: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+
+class Exporting:
+    """Follows its orders until its standard input ends."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._cursor = orders.cursor
+        self._reads = ReadSide(orders.dsn, role=orders.role)
+        self._exporter = SpanExporter(
+            OtlpHttp(orders.target), read=SpanReader(self._reads).after, read_cursor=self._begin,
+            write_cursor=self._reached, tell=self._tell,
+        )  # fmt: skip
+
+    async def run(self, heard: asyncio.StreamReader) -> None:
+        """Send until nobody is there any more who would keep the place."""
+        task = asyncio.create_task(self._exporter.run(), name="export")
+        listening = asyncio.create_task(self._listen(heard), name="listen")
+        await asyncio.wait((task, listening), return_when=asyncio.FIRST_COMPLETED)
+        for each in (task, listening):
+            each.cancel()
+        await asyncio.gather(task, listening, return_exceptions=True)
+        await self._reads.aclose()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    async def _listen(self, heard: asyncio.StreamReader) -> None:
+        while await heard.readline():
+            self._exporter.notify()
+
+    async def _begin(self) -> int:
+        return self._cursor
+
+    async def _reached(self, jseq: int) -> None:
+        self._cursor = jseq
+
+    def _tell(self) -> None:
+        it = self._exporter
+        told = Progress(self._cursor, it.exported, it.rejected, it.failures, it.last_error)
+        sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+async def main() -> None:
+    """From standard input to standard output."""
+    heard = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(heard), sys.stdin)
+    first = await heard.readline()
+    if first:
+        await Exporting(msgspec.json.decode(first, type=Orders)).run(heard)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvloop.run(main())
