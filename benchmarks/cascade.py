@@ -13,7 +13,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from adapters.simulated.agents import AgentSteps
 from adapters.simulated.machines import MachineSteps, SimulatedMachines
-from amends.ports.bus import Published
+from amends.ports.bus import Outgoing, Published
 from amends.ports.steps import Outcome, StepCall, StepRunner
 from amends.runtime.identity import Identity
 from amends.runtime.requests import Entry
@@ -48,6 +48,10 @@ class Broker:
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """It is stored."""
+        return Published("ok")
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> Published:
+        """They are stored."""
         return Published("ok")
 
 

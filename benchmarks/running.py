@@ -11,7 +11,7 @@ from typing import Any
 from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from amends.kernel import Kernel
-from amends.ports.bus import Published, Publisher
+from amends.ports.bus import BatchPublisher, Outgoing, Published
 from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.turn.messages import Envelope
 from amends.values import ids
@@ -28,13 +28,17 @@ class NoBroker:
         """Acknowledge."""
         return Published("ok")
 
+    async def publish_together(self, messages: Sequence[Outgoing]) -> Published:
+        """Acknowledge them."""
+        return Published("ok")
+
 
 NO_BROKER = NoBroker()
 
 
 @asynccontextmanager
 async def kernel(
-    dsn: str, publisher: Publisher = NO_BROKER, beside: "Callable[[Kernel], Sequence[ChildSpec]]" = lambda it: ()
+    dsn: str, publisher: BatchPublisher = NO_BROKER, beside: "Callable[[Kernel], Sequence[ChildSpec]]" = lambda it: ()
 ) -> AsyncIterator[Kernel]:
     """A kernel with the benchmark's domain, running; `beside`: the services that run with it."""
     lease = Lease(dsn, "bench")

@@ -9,7 +9,7 @@ from amends.delivery.relay import Relay
 from amends.delivery.streams import Anchor, ClockStepped, RelayStarts
 from amends.domain.checks import check_domains, join
 from amends.domain.domain import Domain, rows_of
-from amends.ports.bus import Publisher
+from amends.ports.bus import BatchPublisher
 from amends.ports.clock import NO_PEERS, REAL, PeerClock, Sources
 from amends.ports.journal import Journal, KeptReply
 from amends.ports.lease import HeldLease
@@ -108,7 +108,7 @@ class Kernel:
     def wire(
         self,
         runners: Mapping[str, StepRunner],
-        publisher: Publisher,
+        publisher: BatchPublisher,
         conditions: Mapping[str, Condition] = NO_CONDITIONS,
         domain_of: Callable[[str], str] = lambda target: "",
         peer_clocks: Mapping[str, PeerClock] = NO_PEERS,

@@ -26,13 +26,17 @@ class Orders(Struct, frozen=True):
     dsn: str
     role: str
     target: Target
-    cursor: int
+    place: int
 
 
 class Progress(Struct, frozen=True):
-    """Of one process: the turn up to which spans are acknowledged, how many, and what is wrong now."""
+    """Of one process: how far it is, how many spans were taken, and what is wrong now.
+
+    `cursor`: the turn up to which nothing is to be sent any more; `place`: the last of those that is worth keeping.
+    """
 
     cursor: int = 0
+    place: int = 0
     exported: int = 0
     rejected: int = 0
     failures: int = 0
@@ -43,7 +47,7 @@ class Exporting:
     """Follows its orders until its standard input ends."""
 
     def __init__(self, orders: Orders) -> None:
-        self._cursor = orders.cursor
+        self._place = orders.place
         self._reads = ReadSide(orders.dsn, role=orders.role)
         self._exporter = SpanExporter(
             OtlpHttp(orders.target), read=SpanReader(self._reads).after, read_cursor=self._begin,
@@ -67,14 +71,14 @@ class Exporting:
             self._exporter.notify()
 
     async def _begin(self) -> int:
-        return self._cursor
+        return self._place
 
     async def _reached(self, jseq: int) -> None:
-        self._cursor = jseq
+        self._place = jseq
 
     def _tell(self) -> None:
         it = self._exporter
-        told = Progress(self._cursor, it.exported, it.rejected, it.failures, it.last_error)
+        told = Progress(it.cursor, self._place, it.exported, it.rejected, it.failures, it.last_error)
         sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
         sys.stdout.buffer.flush()
 

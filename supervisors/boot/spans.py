@@ -89,14 +89,14 @@ class SpanExport:
         if not self._target.url:
             await asyncio.get_running_loop().create_future()  # for ever, at no cost
         self.kept = await self._read_place()
-        self._now = Progress(self.kept)
+        self._now = Progress(self.kept, self.kept)
         keeping = asyncio.create_task(self._keep_place(), name="spans.place")
         try:
             while True:
                 status = await self._one_process()
                 self._ends += 1
-                self._before = Progress(0, self.exported, self.rejected)
-                self._now = Progress(self._now.cursor)
+                self._before = Progress(exported=self.exported, rejected=self.rejected)
+                self._now = Progress(self._now.place, self._now.place)
                 log.warning("the process that sends spans has ended (%s); spans wait until another is up", status)
                 await asyncio.sleep(BACKOFF.delay_us(self._ends, "spans") / 1e6)
         finally:
@@ -110,7 +110,7 @@ class SpanExport:
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
-        orders = Orders(self._dsn, self._role, self._target, self._now.cursor)
+        orders = Orders(self._dsn, self._role, self._target, self._now.place)
         process.stdin.write(msgspec.json.encode(orders) + b"\n")
         telling = asyncio.create_task(self._tell(process.stdin), name="spans.commits")
         try:
@@ -149,7 +149,7 @@ class SpanExport:
         while True:
             await self._moved.wait()
             self._moved.clear()
-            reached = self._now.cursor
+            reached = self._now.place
             if reached == self.kept:
                 continue
             try:
