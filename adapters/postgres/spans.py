@@ -39,6 +39,7 @@ class SpanReader:
 
     def __init__(self, read: ReadSide) -> None:
         self._read = read
+        self._resources: dict[int, Any] = {}  # by epoch; what an epoch's is does not change
         self._window = WINDOW // 2  # turns whose spans are expected to be about as many as are asked for
 
     async def head(self) -> int:
@@ -51,7 +52,7 @@ class SpanReader:
         head = await self.head()  # read first: what it covers is committed before the spans are read
         while cursor < head:
             upper = min(cursor + self._window, head)
-            rows = await self._read.rows("spans_between", cursor, upper, limit)
+            rows = await self._between(cursor, upper, limit)
             cut = len(rows) == limit
             self._fit(rows[-1]["jseq"] - cursor if cut else upper - cursor, len(rows), limit)
             if cut:
@@ -71,7 +72,16 @@ class SpanReader:
         whole = [row for row in rows if row["jseq"] < last]
         if whole:
             return whole, last - 1
-        return await self._read.rows("spans_between", last - 1, last, max(limit, 1_000_000)), last
+        return await self._between(last - 1, last, max(limit, 1_000_000)), last
+
+    async def _between(self, after: int, upto: int, limit: int) -> list[dict[str, Any]]:
+        rows = await self._read.rows("spans_between", after, upto, limit)
+        if unknown := {row["epoch"] for row in rows} - self._resources.keys():
+            for found in await self._read.rows("span_resources", sorted(unknown)):
+                self._resources[found["epoch"]] = found["resource"]
+        for row in rows:
+            row["resource"] = self._resources.get(row["epoch"])
+        return rows
 
     async def of(self, trace_ids: Sequence[str]) -> list[dict[str, Any]]:
         """All spans of these traces, by start."""

@@ -22,7 +22,8 @@ from amends.runtime.kept import KeptReplies
 from amends.runtime.loading import NOTHING_LEFT, load_actors, read_left, resume
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.turn.decision import EVENTS, AddressOf, Context, no_address
+from amends.turn.context import AddressOf, Context, no_address
+from amends.turn.decision import EVENTS
 from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored, Mark
 from amends.values.errors import Fenced, Unavailable
