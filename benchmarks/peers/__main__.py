@@ -26,6 +26,7 @@ from benchmarks.peers.restate_peer import restate
 
 PEERS = ("dbos", "restate")
 WITHIN_S = 900.0  # of one peer at full size; it takes one to three minutes
+TERMINATED = 128 + signal.SIGTERM
 Start = Callable[[Path], AbstractAsyncContextManager[Peer]]
 
 
@@ -67,17 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--env", type=Path, help="where the peers' environments are kept and used again")
     parser.add_argument("--restate-server", type=Path, help="this server instead of the pinned one")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for name in PEERS if options.only is None else (options.only,):
         with tempfile.TemporaryDirectory(prefix="amends-peers-") as base:
             os.chmod(base, 0o755)  # noqa: PTH101, S103 - the server of a root user runs under another account
             folder = Path(base) / "run"
             folder.mkdir()
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # a package manager ends with us
             try:
                 start = prepared(name, (options.env or Path(base) / "env").absolute(), options.restate_server)
                 uvloop.run(measured(start, folder, options.scale))
             except (Missing, Broken, ServerFailed) as error:
                 say(f"{name} is left out: {error}")
+            except asyncio.CancelledError:
+                sys.exit(TERMINATED)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ GRANIAN = (
     "--interface", "asginl", "--http", "2", "--no-ws", "--loop", "uvloop", "--workers", "1", "--log-level", "warning",
     "--host", HOST,
 )  # fmt: skip
-# Beside where it listens and what it says everything is as Restate ships it, fsync of its log too. When it starts it asks
-# whether there is a newer release; that cannot be turned off, and where nothing answers it goes on.
+# Beside where it listens and what it says everything is as Restate ships it, fsync of its log too. When it starts it
+# asks whether there is a newer release; that cannot be turned off, and where nothing answers it goes on.
 SETTINGS = {
     "RESTATE_BIND_IP": HOST,
     "RESTATE_DISABLE_TELEMETRY": "true",

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tarfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -196,13 +196,18 @@ async def test_a_program_ends_with_its_context_and_so_does_what_it_started(
 ) -> None:
     monkeypatch.setattr(programs, "GRACE_S", 0.5)
     command = [shutil.which("sh") or "sh", "-c", "trap '' TERM; sleep 600 & echo $!; trap - TERM; wait"]
-    with suppress(LookupError):
+    started: list[Path] = []
+
+    async def failing() -> None:
         async with program(command, tmp_path / "sh.log", cwd=tmp_path, speaks=True) as running:
-            sleeping = Path("/proc") / (await running.hear()).strip()
-            assert sleeping.exists()
+            started.append(Path("/proc") / (await running.hear()).strip())
+            assert started[0].exists()
             raise LookupError
+
+    with pytest.raises(LookupError):
+        await failing()
     async with asyncio.timeout(10):
-        while sleeping.exists() and " Z " not in (sleeping / "stat").read_text():
+        while started[0].exists() and " Z " not in (started[0] / "stat").read_text():
             await asyncio.sleep(0.01)
 
 
