@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 # One process: with two cores a second one takes from the server what it gives to the service.
 GRANIAN = (
     "--interface", "asginl", "--http", "2", "--no-ws", "--loop", "uvloop", "--workers", "1", "--log-level", "warning",
-    "--host", HOST,
+    "--workers-kill-timeout", "1", "--host", HOST,
 )  # fmt: skip
 # Beside where it listens and what it says everything is as Restate ships it, fsync of its log too. When it starts it
 # asks whether there is a newer release; that cannot be turned off, and where nothing answers it goes on.
