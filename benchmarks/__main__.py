@@ -1,4 +1,7 @@
-"""Run the benchmarks: durable turns, three-step lives, bytes per idle actor, start-up. One JSON object a line."""
+"""Run the benchmarks: durable turns, three-step lives, bytes per idle actor, start-up; then the same lives on peers.
+
+One JSON object a line. A peer that cannot be had here is left out, and standard error says why.
+"""
 
 import argparse
 import gc
@@ -17,6 +20,7 @@ from pathlib import Path
 import uvloop
 
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.embedded.process import death_signal_prefix
 from amends.kernel import Kernel
 from amends.turn.messages import Envelope
 from amends.values import ids
@@ -92,11 +96,22 @@ async def _throughput(it: Kernel, report: Callable[[str, list[float], str], None
         report(f"{name}_latency", [latency for _, latency in results], "ms")
 
 
+def peers(report: Callable[[str, list[float], str], None], scale: float) -> None:
+    """DBOS and Restate on the same machine, in environments of their own."""
+    command = [*death_signal_prefix(None), sys.executable, "-m", "benchmarks.peers", "--scale", str(scale)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603 - ours
+        assert child.stdout is not None
+        for line in child.stdout:
+            row = json.loads(line)
+            report(row["name"], row["values"], row["unit"])
+
+
 def main() -> int:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="./run bench")
     parser.add_argument("--json", type=Path, help="also append the lines to this file")
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual size")
+    parser.add_argument("--no-peers", action="store_true", help="do not install and measure DBOS and Restate")
     options = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
     facts = {
@@ -117,6 +132,8 @@ def main() -> int:
                 file.write(json.dumps(row) + "\n")
 
     uvloop.run(measure(report, options.scale))
+    if not options.no_peers:
+        peers(report, options.scale)
     return 0
 
 
