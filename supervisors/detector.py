@@ -9,7 +9,7 @@ one says how it is then.
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
 from actors.node.messages import HeartbeatSeen, Silent
@@ -60,6 +60,18 @@ class Detector:
 
     # --- what is heard -------------------------------------------------------------------------------
 
+    def heard_all(self, beats: Iterable[tuple[str, str]]) -> None:
+        """Heartbeats have arrived, now: (node, boot id). Nearly all say that nothing has changed."""
+        now, us, known, usual = self._mono(), self._engine.now_us(), self._seen.get, list[str]()
+        for node_id, boot_id in beats:
+            seen = known(node_id)
+            if seen is None or seen.silent or seen.boot_id != boot_id:
+                self.heard(node_id, boot_id)
+            else:
+                seen.at, seen.us = now, us
+                usual.append(node_id)
+        self.checkpoint.heard(usual)
+
     def heard(self, node_id: str, boot_id: str) -> None:
         """A heartbeat has arrived, now."""
         if node_id not in self._known:
@@ -80,7 +92,7 @@ class Detector:
                 self._boots.changed(node_id, seen.boot_id, boot_id, now)
             again = again or not seen.boot_id
             seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
-        self.checkpoint.heard(node_id)
+        self.checkpoint.heard((node_id,))
         if moved:
             self._tell_boots(now, node_id)
         elif again:

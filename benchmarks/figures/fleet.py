@@ -67,7 +67,7 @@ class Watched(Fleet):
         """As the product does: connections, the fleet, then the heartbeats."""
         await self._links.open(self._parts)
         await super().start()
-        self.heartbeats = Heartbeats(self.core.detector.heard)
+        self.heartbeats = Heartbeats(self.core.detector.heard_all)
         await self._links.open_heartbeats(self._parts, self.heartbeats)
         await self._links.listen(self.heartbeats, self.core.detector)
         self.tasks.append(asyncio.create_task(self._links.send_canary(self.interval_s)))

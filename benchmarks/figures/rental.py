@@ -1,9 +1,9 @@
 """`python -m benchmarks.figures.rental`: 200 customers ask for a machine at once.
 
 The runtime's program with its Postgres and nats-server, under production's limits; 200 simulated machines in a process
-of their own: real SSH servers, logged in to anew by every round, and real agents. Measured is the time from the command's
-leaving the client to the commit that makes the rental active, by the machine's clock; the client, the runtime and the
-machines share its cores. What a shell on a machine takes is left out: simulated ones have none.
+of their own: real SSH servers, logged in to anew by every round, and real agents. Measured is the time from the
+command's leaving the client to the commit that makes the rental active, by the machine's clock; the client, the runtime
+and the machines share its cores. What a shell on a machine takes is left out: simulated ones have none.
 """
 
 import asyncio
