@@ -24,7 +24,7 @@ from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen, Seen
 from supervisors.verdicts import Verdicts
 
-STALL_S = 0.1
+TICK_S, STALL_S = 0.1, 0.1  # a verdict is late by a tick at most, and by what its commit takes
 AGAIN_S = 1.0  # after which a node that took no word (it is held) is told anew
 
 
@@ -203,8 +203,8 @@ class Detector:
     # --- watching ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Watch until cancelled, in ticks of a tenth of the suspicion time."""
-        tick = max(0.02, min(self._suspect_s / 10, 1.0))
+        """Watch until cancelled."""
+        tick = max(0.02, min(self._suspect_s / 10, TICK_S))
         last = self._mono()
         while True:
             await asyncio.sleep(tick)
