@@ -154,7 +154,7 @@ async def filled(server: EmbeddedPostgres, count: int) -> None:
     fleet = Fleet(server.dsn, {})
     async with fleet.running():
         await enlist(fleet, [ORIGINAL])
-    await seed(server, NODES, ORIGINAL, count)
+    await seed(server, "nodes", NODES, ORIGINAL, count)
 
 
 def limits_at(scale: float) -> dict[str, LimitValue]:

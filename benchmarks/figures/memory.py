@@ -27,15 +27,16 @@ import uvloop
 from actors.allocation.state import Allocation
 from adapters.embedded.postgres import EmbeddedPostgres
 from benchmarks.figures.printing import Report, main, say
-from benchmarks.figures.seeding import ALLOCATIONS, seed
+from benchmarks.figures.seeding import ALLOCATIONS, FILLING, seed
 from benchmarks.figures.servers import Child, answer, child, folder, postgres, words
 from benchmarks.fleet import KEY, Fleet, enlist, until
 from supervisors.boot.collector import spare_collector
 
 NAMES: tuple[str, ...] = ("bytes_per_actor", "load_1m_s", "life_cost_growth")
-MANY, FEW, STARTS = 1_000_000, 1_000, 3
+MANY, FEW, STARTS = 1_000_000, 1_000, 2
 MACHINES = [f"a-{number}" for number in range(16)]  # as many lives at once
-ROUNDS, LIVES = 9, 160
+ROUNDS, LIVES = 15, 96
+MODULE = "benchmarks.figures.memory"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -135,7 +136,7 @@ async def filled(server: EmbeddedPostgres, count: int) -> None:
             rate_uminor_per_hour=249_000_000,
         )  # fmt: skip
         await until(lambda: fleet.count_of("allocation", "active") == 1)
-    await seed(server, ALLOCATIONS, reply["allocation"]["allocation_id"], count)
+    await seed(server, "allocations", ALLOCATIONS, reply["allocation"]["allocation_id"], count)
 
 
 def _spent_s(postmaster: int) -> float:
@@ -162,35 +163,30 @@ async def _cost_s(server: EmbeddedPostgres, holder: Child, lives: int) -> float:
 
 async def measure(report: Report, scale: float) -> None:
     """See above."""
-    many, few, lives = int(MANY * scale), max(16, int(FEW * scale)), max(len(MACHINES), int(LIVES * scale))
+    counts, lives = [max(16, int(each * scale)) for each in (MANY, FEW)], max(len(MACHINES), int(LIVES * scale))
     async with folder() as base, AsyncExitStack() as stack:
-        servers = []
-        for name, count in (("many", many), ("few", few)):
-            server = await stack.enter_async_context(postgres(base / name))
+        servers, holders = [], list[Child]()
+        for count in counts:
             began = time.monotonic()
-            await filled(server, count)
+            async with postgres(base / str(count), FILLING) as server:
+                await filled(server, count)
+            servers.append(await stack.enter_async_context(postgres(base / str(count))))
             say(f"{count} allocations are stored: {time.monotonic() - began:.1f} s")
-            servers.append(server)
         starts = []
-        for number in range(STARTS):
-            holding = child(__spec__.name, "hold", servers[0].dsn)
-            if number == STARTS - 1:
-                crowded = await stack.enter_async_context(holding)
-                starts.append(await crowded.heard())
-            else:
-                async with holding as one:
-                    starts.append(await one.heard())
-            say(f"{starts[-1]}")
-        report("bytes_per_actor", [start["bytes"] for start in starts], "B")
-        report("load_1m_s", [start["took_s"] * MANY / start["loaded"] for start in starts], "s")
-        empty = await stack.enter_async_context(child(__spec__.name, "hold", servers[1].dsn))
-        await empty.heard()
-        pairs = list(zip(servers, (crowded, empty), strict=True))
+        for _ in range(STARTS - 1):
+            async with child(MODULE, "hold", servers[0].dsn) as holder:
+                starts.append(await holder.heard())
+        for server in servers:
+            holders.append(await stack.enter_async_context(child(MODULE, "hold", server.dsn)))
+            starts.append(await holders[-1].heard())
+        say(f"{starts}")
+        report("bytes_per_actor", [start["bytes"] for start in starts[:-1]], "B")
+        report("load_1m_s", [start["took_s"] * MANY / start["loaded"] for start in starts[:-1]], "s")
         growth = []
-        for _ in range(1 + ROUNDS):
-            beside, alone = [await _cost_s(server, holder, lives) for server, holder in pairs]
-            say(f"a life: {beside * 1000:.2f} ms beside {many}, {alone * 1000:.2f} ms beside {few}")
-            growth.append(beside / alone)
+        for _ in range(1 + ROUNDS):  # the first is to warm up
+            many, few = [await _cost_s(*each, lives) for each in zip(servers, holders, strict=True)]
+            say(f"a life: {many * 1000:.2f} ms beside {counts[0]}, {few * 1000:.2f} ms beside {counts[1]}")
+            growth.append(many / few)
         report("life_cost_growth", growth[1:], "times")
 
 

@@ -4,9 +4,10 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from adapters.embedded.postgres import EmbeddedPostgres
 
 WORD_S = 300.0
+AS_SHIPPED: Mapping[str, str] = MappingProxyType({})
 
 
 @asynccontextmanager
@@ -25,9 +27,9 @@ async def folder() -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
-async def postgres(state: Path) -> AsyncIterator[EmbeddedPostgres]:
+async def postgres(state: Path, settings: Mapping[str, str] = AS_SHIPPED) -> AsyncIterator[EmbeddedPostgres]:
     """An embedded Postgres, as a runtime without a configuration has it."""
-    server = EmbeddedPostgres(state)
+    server = EmbeddedPostgres(state, settings=settings)
     await server.start()
     try:
         yield server
