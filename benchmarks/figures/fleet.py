@@ -3,7 +3,8 @@
 The rental runtime with a real Postgres and a real nats-server, its connections those of the product; the agents are one
 process that writes to the broker what it made before. One node was registered by the whole road, the others are its
 committed row copied with names and keys of their own. Limits are those of production; at a smaller scale the nodes are
-fewer and all times shorter. SSH answers at once and in this process.
+fewer and all times shorter. SSH answers at once and in this process; nodes that are heard are not probed now and then
+(`reprobe_ms`), which at this number would be 50 probes a second.
 
 - `heartbeats_per_s`: from the broker into the detector, with about 20 000 on their way at any time and none dropped.
 - `detector_core_percent`: processor time of a runtime that does nothing else, each node heard once in an interval, by
@@ -47,7 +48,7 @@ FALLING, FALLS_PER_S = 120, 8.0  # fewer a second than verdicts are passed
 TIMES = (
     "heartbeat_interval_ms", "suspect_after_ms", "offline_after_ms", "probe_timeout_ms", "last_seen_checkpoint_ms",
 )  # fmt: skip
-STEP_S = 0.01
+STEP_S, NEVER_MS = 0.01, 86_400_000
 ORIGINAL = "a-0"
 
 
@@ -85,14 +86,13 @@ class Watched(Fleet):
 
     async def beat(self) -> None:
         """All nodes evenly through the interval, those that have fallen excepted; the first of all always."""
-        began, sent, rate, heard = time.monotonic(), 0, len(self._nodes) / self.interval_s, self.core.detector.heard
+        began, sent, count, detector = time.monotonic(), 0, len(self._nodes), self.core.detector
         while True:
-            due = int((time.monotonic() - began) * rate)
-            for number in range(sent, due) if self.by_hand else ():
-                if number % len(self._nodes) >= self.fallen:
-                    heard(*self._nodes[number % len(self._nodes)])
+            due = int((time.monotonic() - began) * count / self.interval_s)
+            if self.by_hand:
+                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if n % count >= self.fallen)
             sent = due
-            heard(ORIGINAL, f"boot-{ORIGINAL}")
+            detector.heard(ORIGINAL, f"boot-{ORIGINAL}")
             await asyncio.sleep(STEP_S)
 
 
@@ -160,7 +160,7 @@ async def filled(server: EmbeddedPostgres, count: int) -> None:
 def limits_at(scale: float) -> dict[str, LimitValue]:
     """Production's, its times shorter at a smaller scale."""
     usual, by = timing("production", {}), max(0.1, min(1.0, scale))
-    found: dict[str, LimitValue] = {}
+    found: dict[str, LimitValue] = {"reprobe_ms": NEVER_MS}
     for name in TIMES:
         value = usual[name]
         assert isinstance(value, int)
