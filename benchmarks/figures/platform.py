@@ -136,6 +136,15 @@ class Platform:
 
         return await asyncio.gather(*map(one, asked))
 
+    async def changed(self, statement: str) -> None:
+        """Have the database changed while no runtime holds it."""
+        connection = await asyncpg.connect(self._server.dsn)
+        try:
+            await connection.execute("SELECT set_config('amends.epoch', epoch::text, false) FROM journal_head")
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
     async def until(self, query: str, count: int) -> None:
         """Ask the database again and again, until it counts so many."""
         deadline = time.monotonic() + ALL_S
