@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,7 +32,8 @@ class Engine:
         self.store = SimpleNamespace(get=lambda kind, name: self.states.get((kind, name)))
         self.listeners: list[Any] = []
         self.gone: list[Any] = []
-        self.now_us = self.monotonic_us = lambda: 0
+        self.now_us: Callable[[], int] = lambda: 0
+        self.monotonic_us: Callable[[], int] = lambda: 0
         self.offers: list[tuple[str, Envelope]] = []
 
     def tell(self, kind: str, identifier: str, env: Envelope) -> None:
