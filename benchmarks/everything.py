@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
+
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.nats import connection
@@ -19,7 +21,8 @@ from adapters.otel.environment import Target
 from adapters.postgres.journal import PostgresJournal
 from amends.kernel import Kernel
 from amends.runtime.trunk import ChildSpec
-from benchmarks.receiver import receiver
+from benchmarks.figures.processor import child_that_runs, used_s
+from benchmarks.receiver import Receiver, receiver
 from benchmarks.running import kernel
 from supervisors.boot.spans import SpanExport
 
@@ -31,8 +34,13 @@ class Surroundings:
 
     export: SpanExport  # of the kernel that runs
 
-    def __init__(self, dsn: str, nats_url: str, receiver_url: str) -> None:
-        self.dsn, self.nats_url, self.receiver_url = dsn, nats_url, receiver_url
+    def __init__(self, postgres: EmbeddedPostgres, nats: EmbeddedNats, receiver: Receiver) -> None:
+        self.dsn, self.nats_url, self.receiver_url = postgres.dsn, nats.url, receiver.url
+        self._pids = {"runtime": os.getpid(), "postgres": postgres.pid, "nats": nats.pid, "receiver": receiver.pid}
+
+    def used_s(self) -> dict[str, float]:
+        """Processor time by now, of each process; the callers' is the runtime's."""
+        return used_s({**self._pids, "exporter": child_that_runs("supervisors.boot.exporting")})
 
     @asynccontextmanager
     async def kernel(self) -> AsyncIterator[Kernel]:
@@ -53,6 +61,14 @@ class Surroundings:
         finally:
             await connection.close(client)
 
+    async def spans_in_all(self) -> int:
+        """How many there are by now."""
+        looking = await asyncpg.connect(self.dsn)
+        try:
+            return int(await looking.fetchval("SELECT count(*) FROM public_v1.span"))
+        finally:
+            await looking.close()
+
     async def drained_s(self, it: Kernel) -> float:
         """How long relay and exporter take until nothing is left of what has committed."""
         began = time.perf_counter()
@@ -71,8 +87,8 @@ async def surroundings() -> AsyncIterator[Surroundings]:
         await postgres.start()
         await nats.start()
         try:
-            async with receiver() as url:
-                yield Surroundings(postgres.dsn, nats.url, url)
+            async with receiver() as one:
+                yield Surroundings(postgres, nats, one)
         finally:
             await nats.stop()
             await postgres.stop()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 from aiohttp import web
+from msgspec import Struct
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from adapters.embedded.ports import HOST
@@ -40,16 +41,23 @@ async def serve() -> None:
     await runner.cleanup()
 
 
+class Receiver(Struct, frozen=True):
+    """One that runs."""
+
+    url: str
+    pid: int
+
+
 @asynccontextmanager
-async def receiver() -> AsyncIterator[str]:
-    """One that runs; its address."""
+async def receiver() -> AsyncIterator[Receiver]:
+    """Start one, and end it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.receiver", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield (await process.stdout.readline()).decode().strip()
+        yield Receiver((await process.stdout.readline()).decode().strip(), process.pid)
     finally:
         process.stdin.close()
         await process.wait()

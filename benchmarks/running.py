@@ -105,8 +105,8 @@ async def turns(it: Kernel, total: int, in_flight: int) -> tuple[float, float]:
     return total / (time.perf_counter() - began), statistics.median(latencies) * 1000
 
 
-async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tuple[float, float]:
-    """Three-step lives a second (doomed ones are compensated), and their median latency in milliseconds."""
+async def latencies(it: Kernel, total: int, in_flight: int, *, doomed: bool = False) -> list[float]:
+    """How long each of so many three-step lives took, in seconds."""
     waiting: dict[str, Callable[[], None]] = {}
 
     def follow(decision: Any) -> None:
@@ -122,7 +122,13 @@ async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tupl
         waiting[name] = ended
         it.engine.tell("life", name, Envelope(Begin(doomed), priority=True, fresh=True))
 
-    began = time.perf_counter()
-    latencies = await closed_loop(it, total, in_flight, start)
+    found = await closed_loop(it, total, in_flight, start)
     it.engine.listeners.remove(follow)
-    return total / (time.perf_counter() - began), statistics.median(latencies) * 1000
+    return found
+
+
+async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tuple[float, float]:
+    """Three-step lives a second (doomed ones are compensated), and their median latency in milliseconds."""
+    began = time.perf_counter()
+    found = await latencies(it, total, in_flight, doomed=doomed)
+    return total / (time.perf_counter() - began), statistics.median(found) * 1000
