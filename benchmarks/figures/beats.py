@@ -1,8 +1,8 @@
 """The agents of many nodes as one process: `python -m benchmarks.figures.beats URL NODES`, told what to send in lines.
 
 `send N`: the next N heartbeats, one after the other through the fleet, as fast as they go. `every S`: from now on each
-node once in S seconds, evenly; with `but K` the first K nodes are silent. What a heartbeat says is as long as an
-agent's, and made before: the cores are for who is measured.
+node once in S seconds, evenly; with `but A K` of every A-th node the first K are silent. What a heartbeat says is as
+long as an agent's, and made before: the cores are for who is measured.
 """
 
 import asyncio
@@ -49,9 +49,11 @@ class Agents:
             count -= len(part)
         await self._writer.drain()
 
-    def every(self, period_s: float, silent: int) -> None:
-        """Each node, but for the first so many, once in the period, from now on."""
-        self._frames, self._next = self._frames[silent:], 0
+    def every(self, period_s: float, apart: int, silent: int) -> None:
+        """Each node once in the period, from now on; of those that are so far apart the first so many are silent."""
+        known = enumerate(self._frames)
+        self._frames = [each for n, each in known if n % apart or n // apart >= silent]
+        self._next = 0
         self._beating = asyncio.create_task(self._beat(period_s))
 
     async def _beat(self, period_s: float) -> None:
@@ -78,8 +80,8 @@ async def act(url: str, count: int) -> None:
         match line.split():
             case ["send", number]:
                 await agents.send(int(number))
-            case ["every", period_s, "but", silent]:
-                agents.every(float(period_s), int(silent))
+            case ["every", period_s, "but", apart, silent]:
+                agents.every(float(period_s), int(apart), int(silent))
             case _:
                 raise ValueError(line)
     listening.cancel()

@@ -55,14 +55,14 @@ ORIGINAL = "a-0"
 class Watched(Fleet):
     """A runtime that hears its nodes through the broker; `b-1` … `b-<count>` besides by hand."""
 
-    def __init__(self, dsn: str, url: str, limits: dict[str, LimitValue], count: int) -> None:
+    def __init__(self, dsn: str, url: str, limits: dict[str, LimitValue], count: int, falling: int) -> None:
         super().__init__(dsn, limits)
         self._links, self._parts = Links(Settings(), [url], 1, "bench"), Parts()
         self._nodes = [(f"b-{number}", boot_of(number)) for number in range(1, count + 1)]
         self.interval_s = self.core.kernel.limits("heartbeat_interval_ms") / 1000
         self.offline_us = self.core.kernel.limits.us("offline_after_ms")
         self.by_hand = True
-        self.fallen = 0  # so many of the first are silent
+        self.apart, self.fallen = count // falling, 0  # of those that are so far apart the first so many are silent
 
     async def start(self) -> None:
         """As the product does: connections, the fleet, then the heartbeats."""
@@ -80,6 +80,9 @@ class Watched(Fleet):
         finally:
             await self._parts.close()
 
+    def _is_silent(self, number: int) -> bool:
+        return number % self.apart == 0 and number // self.apart < self.fallen
+
     def linked(self) -> bool:
         """See `Fleet.linked`."""
         return self._links.up()
@@ -90,7 +93,7 @@ class Watched(Fleet):
         while True:
             due = int((time.monotonic() - began) * count / self.interval_s)
             if self.by_hand:
-                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if n % count >= self.fallen)
+                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if not self._is_silent(n % count))
             sent = due
             detector.heard(ORIGINAL, f"boot-{ORIGINAL}")
             await asyncio.sleep(STEP_S)
@@ -174,7 +177,7 @@ async def measure(report: Report, scale: float) -> None:
     async with folder() as base, postgres(base) as server, broker(base) as nats:
         await filled(server, count)
         say(f"{count} nodes are stored")
-        fleet = Watched(server.dsn, nats.url, limits_at(scale), count)
+        fleet = Watched(server.dsn, nats.url, limits_at(scale), count, falling)
         async with fleet.running(), child("benchmarks.figures.beats", nats.url, str(count)) as agents:
             spare_collector()
             await agents.heard()
@@ -191,7 +194,7 @@ async def _watch(fleet: Watched, agents: Child, report: Report, falling: int) ->
     quiet = [await busy_percent(fleet.interval_s) for _ in range(RUNS)]
     report("detector_core_percent", quiet, "%")
     await fall(fleet, falling, FALLS_PER_S)
-    agents.tell(f"every {fleet.interval_s} but {falling}")
+    agents.tell(f"every {fleet.interval_s} but {fleet.apart} {falling}")
     await asyncio.sleep(fleet.interval_s / 2)
     fleet.by_hand = False
     say(f"{falling} nodes have fallen silent")
