@@ -1,7 +1,7 @@
 """The agents of many nodes as one process: `python -m benchmarks.figures.beats URL NODES`, told what to send in lines.
 
 `send N`: the next N heartbeats, one after the other through the fleet, as fast as they go. `every S`: from now on each
-node once in S seconds, evenly; with `but A K` of every A-th node the first K are silent. What a heartbeat says is as
+node once in S seconds, evenly; with `but 3,17` the fourth and the 18th are silent. What a heartbeat says is as
 long as an agent's, and made before: the cores are for who is measured.
 """
 
@@ -49,10 +49,9 @@ class Agents:
             count -= len(part)
         await self._writer.drain()
 
-    def every(self, period_s: float, apart: int, silent: int) -> None:
-        """Each node once in the period, from now on; of those that are so far apart the first so many are silent."""
-        known = enumerate(self._frames)
-        self._frames = [each for n, each in known if n % apart or n // apart >= silent]
+    def every(self, period_s: float, silent: set[int]) -> None:
+        """Each node once in the period, from now on, but for those with these numbers."""
+        self._frames = [frame for number, frame in enumerate(self._frames) if number not in silent]
         self._next = 0
         self._beating = asyncio.create_task(self._beat(period_s))
 
@@ -80,8 +79,8 @@ async def act(url: str, count: int) -> None:
         match line.split():
             case ["send", number]:
                 await agents.send(int(number))
-            case ["every", period_s, "but", apart, silent]:
-                agents.every(float(period_s), int(apart), int(silent))
+            case ["every", period_s, "but", silent]:
+                agents.every(float(period_s), set(map(int, silent.split(","))))
             case _:
                 raise ValueError(line)
     listening.cancel()

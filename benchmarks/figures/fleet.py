@@ -55,14 +55,14 @@ ORIGINAL = "a-0"
 class Watched(Fleet):
     """A runtime that hears its nodes through the broker; `b-1` … `b-<count>` besides by hand."""
 
-    def __init__(self, dsn: str, url: str, limits: dict[str, LimitValue], count: int, falling: int) -> None:
+    def __init__(self, dsn: str, url: str, limits: dict[str, LimitValue], count: int) -> None:
         super().__init__(dsn, limits)
         self._links, self._parts = Links(Settings(), [url], 1, "bench"), Parts()
         self._nodes = [(f"b-{number}", boot_of(number)) for number in range(1, count + 1)]
         self.interval_s = self.core.kernel.limits("heartbeat_interval_ms") / 1000
         self.offline_us = self.core.kernel.limits.us("offline_after_ms")
-        self.by_hand = True
-        self.apart, self.fallen = count // falling, 0  # of those that are so far apart the first so many are silent
+        self.by_hand, self.count = True, count
+        self.silent: set[int] = set()  # numbers of those that have fallen silent, from 0
 
     async def start(self) -> None:
         """As the product does: connections, the fleet, then the heartbeats."""
@@ -80,9 +80,6 @@ class Watched(Fleet):
         finally:
             await self._parts.close()
 
-    def _is_silent(self, number: int) -> bool:
-        return number % self.apart == 0 and number // self.apart < self.fallen
-
     def linked(self) -> bool:
         """See `Fleet.linked`."""
         return self._links.up()
@@ -93,7 +90,7 @@ class Watched(Fleet):
         while True:
             due = int((time.monotonic() - began) * count / self.interval_s)
             if self.by_hand:
-                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if not self._is_silent(n % count))
+                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if n % count not in self.silent)
             sent = due
             detector.heard(ORIGINAL, f"boot-{ORIGINAL}")
             await asyncio.sleep(STEP_S)
@@ -121,10 +118,11 @@ async def busy_percent(seconds: float) -> float:
 
 
 async def fall(fleet: Watched, count: int, per_s: float) -> None:
-    """One node after the other falls silent."""
-    while fleet.fallen < count:
+    """One node after the other falls silent, each as long after its beat: their last ones are evenly apart."""
+    for number in range(count):
         await asyncio.sleep(1 / per_s)
-        fleet.fallen += 1
+        rounds, part = divmod(number / per_s, fleet.interval_s)
+        fleet.silent.add(int(part / fleet.interval_s * fleet.count) + int(rounds))
 
 
 class Verdicts:
@@ -177,7 +175,7 @@ async def measure(report: Report, scale: float) -> None:
     async with folder() as base, postgres(base) as server, broker(base) as nats:
         await filled(server, count)
         say(f"{count} nodes are stored")
-        fleet = Watched(server.dsn, nats.url, limits_at(scale), count, falling)
+        fleet = Watched(server.dsn, nats.url, limits_at(scale), count)
         async with fleet.running(), child("benchmarks.figures.beats", nats.url, str(count)) as agents:
             spare_collector()
             await agents.heard()
@@ -194,7 +192,7 @@ async def _watch(fleet: Watched, agents: Child, report: Report, falling: int) ->
     quiet = [await busy_percent(fleet.interval_s) for _ in range(RUNS)]
     report("detector_core_percent", quiet, "%")
     await fall(fleet, falling, FALLS_PER_S)
-    agents.tell(f"every {fleet.interval_s} but {fleet.apart} {falling}")
+    agents.tell(f"every {fleet.interval_s} but {','.join(map(str, fleet.silent))}")
     await asyncio.sleep(fleet.interval_s / 2)
     fleet.by_hand = False
     say(f"{falling} nodes have fallen silent")
