@@ -1,8 +1,8 @@
 """The agents of many nodes as one process: `python -m benchmarks.figures.beats URL NODES`, told what to send in lines.
 
 `send N`: the next N heartbeats, one after the other through the fleet, as fast as they go. `every S`: from now on each
-node once in S seconds, evenly; with `but K` the first K nodes are silent. What a heartbeat says is as long as an
-agent's, and made before: the cores are for who is measured.
+node once in S seconds, evenly; with `but 3,17` the fourth and the 18th are silent. What a heartbeat says is as
+long as an agent's, and made before: the cores are for who is measured.
 """
 
 import asyncio
@@ -49,9 +49,10 @@ class Agents:
             count -= len(part)
         await self._writer.drain()
 
-    def every(self, period_s: float, silent: int) -> None:
-        """Each node, but for the first so many, once in the period, from now on."""
-        self._frames, self._next = self._frames[silent:], 0
+    def every(self, period_s: float, silent: set[int]) -> None:
+        """Each node once in the period, from now on, but for those with these numbers."""
+        self._frames = [frame for number, frame in enumerate(self._frames) if number not in silent]
+        self._next = 0
         self._beating = asyncio.create_task(self._beat(period_s))
 
     async def _beat(self, period_s: float) -> None:
@@ -79,7 +80,7 @@ async def act(url: str, count: int) -> None:
             case ["send", number]:
                 await agents.send(int(number))
             case ["every", period_s, "but", silent]:
-                agents.every(float(period_s), int(silent))
+                agents.every(float(period_s), set(map(int, silent.split(","))))
             case _:
                 raise ValueError(line)
     listening.cancel()

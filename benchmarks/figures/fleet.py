@@ -61,8 +61,8 @@ class Watched(Fleet):
         self._nodes = [(f"b-{number}", boot_of(number)) for number in range(1, count + 1)]
         self.interval_s = self.core.kernel.limits("heartbeat_interval_ms") / 1000
         self.offline_us = self.core.kernel.limits.us("offline_after_ms")
-        self.by_hand = True
-        self.fallen = 0  # so many of the first are silent
+        self.by_hand, self.count = True, count
+        self.silent: set[int] = set()  # numbers of those that have fallen silent, from 0
 
     async def start(self) -> None:
         """As the product does: connections, the fleet, then the heartbeats."""
@@ -90,7 +90,7 @@ class Watched(Fleet):
         while True:
             due = int((time.monotonic() - began) * count / self.interval_s)
             if self.by_hand:
-                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if n % count >= self.fallen)
+                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if n % count not in self.silent)
             sent = due
             detector.heard(ORIGINAL, f"boot-{ORIGINAL}")
             await asyncio.sleep(STEP_S)
@@ -118,10 +118,11 @@ async def busy_percent(seconds: float) -> float:
 
 
 async def fall(fleet: Watched, count: int, per_s: float) -> None:
-    """One node after the other falls silent."""
-    while fleet.fallen < count:
+    """One node after the other falls silent, each as long after its beat: their last ones are evenly apart."""
+    for number in range(count):
         await asyncio.sleep(1 / per_s)
-        fleet.fallen += 1
+        rounds, part = divmod(number / per_s, fleet.interval_s)
+        fleet.silent.add(int(part / fleet.interval_s * fleet.count) + int(rounds))
 
 
 class Verdicts:
@@ -191,7 +192,7 @@ async def _watch(fleet: Watched, agents: Child, report: Report, falling: int) ->
     quiet = [await busy_percent(fleet.interval_s) for _ in range(RUNS)]
     report("detector_core_percent", quiet, "%")
     await fall(fleet, falling, FALLS_PER_S)
-    agents.tell(f"every {fleet.interval_s} but {falling}")
+    agents.tell(f"every {fleet.interval_s} but {','.join(map(str, fleet.silent))}")
     await asyncio.sleep(fleet.interval_s / 2)
     fleet.by_hand = False
     say(f"{falling} nodes have fallen silent")
