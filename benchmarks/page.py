@@ -31,9 +31,11 @@ def table(rows: Sequence[Row]) -> str:
     """The figures with their floors, for a terminal; all others behind them."""
     known = {row["name"]: row for row in rows}
     lines = [("figure", "value", "floor", "", "aim", "what")]
-    for figure in FIGURES:
-        if (row := known.get(figure.name)) is not None:
-            lines.append((figure.name, _number(row), _floor(figure), _mark(figure, row), figure.aim, figure.what))
+    lines += [
+        (figure.name, _number(row), _floor(figure), _mark(figure, row), figure.aim, figure.what)
+        for figure in FIGURES
+        if (row := known.get(figure.name)) is not None
+    ]
     named = {figure.name for figure in FIGURES}
     lines += [(row["name"], _number(row), "", "", "", "") for row in rows if row["name"] not in named]
     widths = [max(len(line[place]) for line in lines) for place in range(5)]
@@ -53,7 +55,8 @@ def _machine(about: Mapping[str, str]) -> Iterator[str]:
 
 
 def _figures(known: Mapping[str, Row]) -> Iterator[str]:
-    yield "## Figures\n| figure | what | value | floor | reached | aim | what limits it |\n|---|---|---|---|---|---|---|"
+    yield "## Figures\n| figure | what | value | floor | reached | aim | what limits it |"
+    yield "|---|---|---|---|---|---|---|"
     for figure in FIGURES:
         row = known.get(figure.name)
         value, mark = (_number(row), _mark(figure, row)) if row is not None else ("not measured", "")
