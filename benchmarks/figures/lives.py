@@ -65,7 +65,7 @@ async def _at_512(
             say(f"lives: {rates[-1]:.0f} {name} a second, drained within {drained[-1]:.2f} s")
         report(f"lives_{name}_512", rates, "/s")
         if not doomed:
-            report("commits_per_life_512", commits, "")
+            report("commits_per_life_512", commits, "commits")
             report("wal_bytes_per_life", log, "B")
         for process, now in around.used_s().items():
             spent = (now - used[process]) / (RUNS * count) * 1e6

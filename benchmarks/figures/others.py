@@ -50,7 +50,7 @@ async def measure(report: Report, scale: float) -> None:
         report("due_at_once", [due / took], "/s")
         report("due_at_once_stall", [watch.stall_s * 1000], "ms")
         report("due_at_once_lease_age", [watch.lease_age_s * 1000], "ms")
-        report("due_at_once_take_overs", [float(watch.taken)], "")
+        report("due_at_once_take_overs", [float(watch.taken)], "times")
 
 
 async def _throughput(it: Kernel, name: str, total: int, in_flight: int, report: Report) -> None:

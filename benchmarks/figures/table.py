@@ -38,7 +38,7 @@ FIGURES: Sequence[Figure] = (
     Figure("life_ms_p99_1", "the same, 99 of 100", "ms", 10, "6", "less", "the disk's slowest flushes"),
     Figure("turns_sustained", "durable turns for a minute from an empty database, its slowest part", "/s", 20_000,
            "40 000", "more", "the runtime's core: a turn is decided, sealed and encoded in Python"),
-    Figure("commits_per_life_512", "commits for a life that is done", "", 0.05, "0.02", "less",
+    Figure("commits_per_life_512", "commits for a life that is done", "commits", 0.05, "0.02", "less",
            "how many turns come while a commit is under way"),
     Figure("wal_bytes_per_life", "log that Postgres writes for it", "B", 10_000, "6 000", "less",
            "steps and events are written twice, open and closed, with their indexes"),
