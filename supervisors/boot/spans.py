@@ -93,11 +93,14 @@ class SpanExport:
         keeping = asyncio.create_task(self._keep_place(), name="spans.place")
         try:
             while True:
-                status = await self._one_process()
+                try:
+                    why = f"has ended ({await self._one_process()})"
+                except (OSError, ValueError) as error:  # no trouble of it is the runtime's
+                    why = f"is of no use: {type(error).__name__}: {error}"
                 self._ends += 1
                 self._before = Progress(exported=self.exported, rejected=self.rejected)
                 self._now = Progress(self._now.place, self._now.place)
-                log.warning("the process that sends spans has ended (%s); spans wait until another is up", status)
+                log.warning("the process that sends spans %s; spans wait until another is up", why)
                 await asyncio.sleep(BACKOFF.delay_us(self._ends, "spans") / 1e6)
         finally:
             keeping.cancel()
