@@ -6,7 +6,6 @@ An index over committed grants, rebuilt at a start. It knows no attachment: a gr
 from actors.grant.state import GrantState
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
-from supervisors.indexing import all_of
 
 
 class WritingNodes:
@@ -21,10 +20,10 @@ class WritingNodes:
         self._engine = engine
         engine.listeners.append(self.follow)
 
-    async def load(self) -> None:
+    def load(self) -> None:
         """Take in what stands."""
         assert self._engine is not None
-        async for _, state in all_of(self._engine, "grant"):
+        for _, state in self._engine.store.items("grant"):
             self._take_in(state)
 
     def of(self, namespace_id: str) -> list[str]:

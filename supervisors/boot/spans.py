@@ -24,7 +24,7 @@ from amends.turn.decision import Decision
 from amends.values.backoff import Backoff
 from amends.values.errors import TurnFailed, Unavailable
 from supervisors.api.traces import Shape, Span
-from supervisors.boot.exporting import Orders, Progress
+from supervisors.boot.export_orders import Orders, Progress
 
 log = logging.getLogger("amends.spans")
 CURSOR = "otlp"
