@@ -44,20 +44,9 @@ class Dropping(Protocol):
 class Export(Protocol):
     """The exporter of spans."""
 
-    @property
-    def exported(self) -> int:
-        """Spans acknowledged."""
-        ...
-
-    @property
-    def rejected(self) -> int:
-        """Spans refused for good."""
-        ...
-
-    @property
-    def failures(self) -> int:
-        """Failed attempts in a row."""
-        ...
+    exported: int
+    rejected: int
+    failures: int
 
 
 class Metrics:
