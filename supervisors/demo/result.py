@@ -15,12 +15,14 @@ class Result(Struct):
     ms: float
 
 
-async def ended(site: Site, entity: str, outcome: str, row: str) -> None:
-    """Wait until a run of that row has ended so for the entity."""
-    query = (
-        "SELECT count(*) = 1 FROM public_v1.recovery_run WHERE entity = $1 AND final_outcome = $2 AND matrix_row = $3"
-    )
-    await site.until_sql(f"{row} of {entity} ends {outcome}", query, entity, outcome, row)
+async def ended(site: Site, entity: str, outcome: str, row: str, *, since_us: int = 0) -> None:
+    """Wait until a run of that row has ended so for the entity: the one that it has, or has since that instant.
+
+    A machine, unlike a rental, may have had others: of an earlier demo on the same state.
+    """
+    query = """SELECT count(*) = 1 FROM public_v1.recovery_run
+               WHERE entity = $1 AND final_outcome = $2 AND matrix_row = $3 AND started_us >= $4"""
+    await site.until_sql(f"{row} of {entity} ends {outcome}", query, entity, outcome, row, since_us)
 
 
 async def expect(site: Site, entity: str, wanted: list[tuple[str, str, str]]) -> str:

@@ -148,7 +148,7 @@ async def r08(site: Site, tell: Teller) -> Result:
     """The node dies under its customer, and comes back."""
     assert site.fleet is not None
     allocation, node = await rented(site, tell)
-    began = time.monotonic()
+    began, since_us = time.monotonic(), time.time_ns() // 1000
     await site.fleet.agent_stop(node)
     await site.fleet.ssh_stop(node)
     await site.until_sql(
@@ -162,7 +162,7 @@ async def r08(site: Site, tell: Teller) -> Result:
     await site.fleet.agent_start(node)
     entity = f"allocation:{allocation}"
     for each in (entity, f"node:{node}"):
-        await ended(site, each, "recovered", "R08")
+        await ended(site, each, "recovered", "R08", since_us=since_us)
     await site.until_sql(f"{node} is ready", "SELECT state = 'ready' FROM public_v1.node WHERE node_id = $1", node)
     if users := await site.fleet.users(node):
         raise DemoFailed(f"R08: {node} still has {users}")

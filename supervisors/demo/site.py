@@ -246,13 +246,15 @@ class Site:
             return error.code
         return ""
 
-    async def make(self, subject: str, data: dict[str, Any]) -> None:
-        """Create what may be there from an earlier run of the demo on the same state."""
+    async def make(self, subject: str, data: dict[str, Any]) -> bool:
+        """Create what may be there from an earlier run of the demo on the same state; whether it was not."""
         try:
             await self.ask(subject, data)
-        except DemoFailed as error:
-            if "already_exists" not in str(error):
+        except Refused as error:
+            if error.code != "already_exists":
                 raise
+            return False
+        return True
 
     async def rows(self, query: str, *args: Any) -> list[dict[str, Any]]:
         """Rows of a query."""

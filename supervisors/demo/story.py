@@ -13,7 +13,7 @@ from pathlib import Path
 from adapters.simulated.fleet_client import Fleet
 from amends.values.errors import Unavailable
 from supervisors.closing import HARD, watch
-from supervisors.demo.aftermath import drop_trigger, give_back
+from supervisors.demo.aftermath import REASON, drop_trigger, give_back
 from supervisors.demo.kills import crash, take_over
 from supervisors.demo.operator import types
 from supervisors.demo.proofs import prove
@@ -99,7 +99,8 @@ async def _start(site: Site, tell: Teller, nodes: int) -> None:
     began = time.monotonic()
     for node_id, node in site.fleet.nodes.items():
         ssh = {"host": node["host"], "port": node["port"], "host_key": node["host_key"]}
-        await site.make("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]})
+        if not await site.make("cmd.node.register", {"node_id": node_id, "ssh": ssh, "labels": node["labels"]}):
+            await site.ask("ops.node.update", {"node_id": node_id, "ssh": ssh, "reason": REASON})
     await site.make("cmd.account.create", {"account_id": "acme", "currency": "usd"})
     left = await give_back(site)
     if broken or left:
@@ -170,7 +171,10 @@ async def _case(site: Site, tell: Teller) -> Result:
     await site.fleet.ssh_stop(node)
     await site.ask("cmd.allocation.release", {"allocation_id": allocation})
     case = await site.until_sql(
-        "the case", "SELECT case_id FROM public_v1.ops_case WHERE kind = 'cleanup_exhausted' AND state = 'open'"
+        "the case",
+        """SELECT case_id FROM public_v1.ops_case
+           WHERE kind = 'cleanup_exhausted' AND state = 'open' AND target_ref = $1""",
+        f"allocation:{allocation}",
     )
     await tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
     await tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")

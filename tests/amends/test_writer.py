@@ -139,6 +139,44 @@ async def test_a_turn_that_requires_another_is_judged_once_all_is_carried_out() 
         assert it.ended == {"t0": None, "t1": None}
 
 
+async def test_what_somebody_may_have_seen_in_the_database_is_known_once_it_is_carried_out() -> None:
+    async with bench() as it:
+        assert it.writer.known() is None, "nothing has been tried"
+        it.journal.gate = asyncio.Semaphore(0)
+        it.submit("t0")
+        await at_the_database(it, 1)
+        first = it.writer.known()
+        assert first is not None
+        first.add_done_callback(lambda _: it.ended.setdefault("known", None))
+        it.submit("t1")
+        it.journal.gate.release()
+        await at_the_database(it, 2)
+        second = it.writer.known()
+        assert second is not None
+        async with asyncio.timeout(PATIENCE_S):
+            await first
+        assert (list(it.ended), second.done()) == (["t0", "known"], False), "t1 may be seen by now"
+        it.journal.gate.release()
+        async with asyncio.timeout(PATIENCE_S):
+            await second
+        assert "t1" in it.ended
+        assert it.writer.known() is None
+
+
+async def test_what_was_refused_is_known_as_well() -> None:
+    async with bench() as it:
+        it.journal.refused = {"t0"}
+        it.journal.gate = asyncio.Semaphore(0)
+        it.submit("t0")
+        await at_the_database(it, 1)
+        known = it.writer.known()
+        assert known is not None
+        it.journal.gate.release()
+        async with asyncio.timeout(PATIENCE_S):
+            await known
+        assert isinstance(it.ended["t0"], Refused)
+
+
 async def test_a_refused_turn_fails_alone() -> None:
     async with bench() as it:
         it.journal.refused = {"t77"}

@@ -208,6 +208,7 @@ class Requests:
     ) -> "asyncio.Future[Answer]":
         """What the request will come to: kept from before, or of a turn that is now under way."""
         result: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        known = self._engine.writer.known()
         kept = await self._kept(info.caller, info.key)
         if kept is not None:
             if kept.body_hash != info.body_hash:
@@ -218,6 +219,10 @@ class Requests:
             raise Rejected("draining", "the runtime is being stopped; try again")
         if self._engine.writer.full:
             raise Rejected("throttled", "too many turns wait for the database; try again later")
+        if (
+            known is not None and not self._engine.writer.trouble
+        ):  # who asks may have seen it in the database, and is answered accordingly
+            await asyncio.wait({known}, timeout=AWAY_TIMEOUT_S)
         kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
         over = self._limits.enter(request, identity)
 

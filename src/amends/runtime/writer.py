@@ -75,7 +75,8 @@ class JournalWriter:
         self._journal, self._types, self._holds = journal, types, holds
         self.head = head
         self._queue: deque[Pending] = deque()
-        self._committed: deque[Pending] = deque()  # what follows them is still to be carried out
+        self._committed: deque[Callable[[None], None]] = deque()  # what follows is still to be carried out
+        self._seen: list[Callable[[None], None]] = []  # waits for what is being committed as well
         self._aside: list[Pending] = []
         self.closed: frozenset[str] = frozenset()  # tables that a foreign session lets nobody write
         self._aside_task: asyncio.Task[None] | None = None
@@ -118,6 +119,19 @@ class JournalWriter:
         if len(self._queue) >= ROOM:
             self._roomy.clear()
 
+    def known(self) -> asyncio.Future[None] | None:
+        """Done once all that may be seen as committed by now is carried out; None where it is."""
+        if not self._in_doubt and not self._committed:
+            return None
+        known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def carried_out(_: None) -> None:
+            if not known.done():
+                known.set_result(None)
+
+        (self._seen if self._in_doubt else self._committed).append(carried_out)
+        return known
+
     async def room(self) -> None:
         """Wait until the journal keeps up: for work that loses nothing by coming later."""
         await self._roomy.wait()
@@ -144,6 +158,8 @@ class JournalWriter:
                     self._in_doubt = True
                     await self._commit(self._next_batch())
                     self._in_doubt = False
+                    self._committed += self._seen
+                    self._seen.clear()
                     if len(self._queue) < ROOM:
                         self._roomy.set()
                 if not self._aside:
@@ -193,13 +209,13 @@ class JournalWriter:
             self.head = commit.after
             self.commits += 1
             self.turns += len(batch)
-            self._committed += batch
+            self._committed += [pending.done for pending in batch]
 
     async def _carry_out(self) -> None:
         """What follows the turns that have committed; others may have the loop between."""
         while self._committed:
             for _ in range(min(SLICE, len(self._committed))):
-                self._committed.popleft().done(None)
+                self._committed.popleft()(None)
             await asyncio.sleep(0)
 
     def _look_again(self, batch: list[Pending]) -> None:
