@@ -157,6 +157,12 @@ async def test_killed_in_the_middle_it_starts_again_on_what_is_there(state_dir: 
     await all_gone(state_dir)
 
 
+async def test_a_machine_may_have_been_lost_in_an_earlier_demo_on_the_same_state(state_dir: Path) -> None:
+    for _ in range(2):
+        status, said = await demo(state_dir.parent, "--state-dir", str(state_dir), "--nodes", "1", "--row", "R08")
+        assert status == 0, said + logged(state_dir)
+
+
 async def test_a_terminal_that_knows_few_letters_is_no_reason_to_fail(state_dir: Path) -> None:
     arguments = ("--state-dir", str(state_dir), "--nodes", "2", "--row", "R02")
     status, said = await demo(state_dir.parent, *arguments, PYTHONIOENCODING="ascii")
