@@ -1,123 +1,84 @@
-"""Run the benchmarks: durable turns, three-step lives, bytes per idle actor, start-up. One JSON object a line."""
+"""Run the benchmarks, one module after another, each a process of its own: figures with their floors, and two peers.
+
+`./run bench` prints the table and writes `docs/performance.md`; `--json FILE` keeps each figure as a line.
+"""
 
 import argparse
-import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import uvloop
+from adapters.embedded.process import death_signal_prefix
+from benchmarks.figures.table import MODULES
+from benchmarks.page import page, table
 
-from adapters.embedded.postgres import EmbeddedPostgres
-from amends.kernel import Kernel
-from amends.turn.messages import Envelope
-from amends.values import ids
-from benchmarks.lives import Touch
-from benchmarks.requests import kept_replies, matching
-from benchmarks.running import closed_loop, kernel, lives, turns
-from benchmarks.stampede import all_due, stampede
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+Row = dict[str, Any]
 
 
-async def idle_actors(it: Kernel, count: int) -> None:
-    """Make `count` idle actors."""
-
-    def start(number: int, ended: Callable[[], None]) -> None:
-        name = ids.type_id("evt", time.time_ns() // 1000, os.urandom(10))
-        it.engine.tell("life", name, Envelope(Touch(), priority=True, fresh=True, done=lambda ok: ended()))
-
-    await closed_loop(it, count, 512, start)
-
-
-def rss_bytes() -> int:
-    """Resident memory of this process."""
-    with Path("/proc/self/statm").open() as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def measured(module: str, scale: float) -> Iterator[Row]:
+    """The figures of a module, as they come; it is said where it ends with an error."""
+    command = [*death_signal_prefix(None), sys.executable, "-m", module, "--scale", str(scale)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:  # noqa: S603 - ours
+        assert child.stdout is not None
+        for line in child.stdout:
+            yield json.loads(line)
+    if child.returncode:
+        print(f"bench: {module} has ended with status {child.returncode}; its figures are missing", file=sys.stderr)
 
 
-async def measure(report: Callable[[str, list[float], str], None], scale: float) -> None:
-    """All benchmarks, `scale` times their size."""
-    for name, values in zip(
-        ("match_request", "match_node"), zip(*(matching(1000) for _ in range(3)), strict=True), strict=True
-    ):
-        report(f"{name}_100000", list(values), "us")
-    looked_up = [await kept_replies(int(50_000 * scale)) for _ in range(3)]
-    report("kept_replies_1ms_away", looked_up, "/s, a Postgres a millisecond away")
-    with tempfile.TemporaryDirectory(prefix="amends-bench-") as folder:
-        os.chmod(folder, 0o755)  # noqa: PTH101, S103 - the server of a root user runs under another account
-        postgres = EmbeddedPostgres(Path(folder))
-        await postgres.start()
-        try:
-            async with kernel(postgres.dsn) as it:
-                await _throughput(it, report, scale)
-                await idle_actors(it, int(100_000 * scale))
-            gc.collect()
-            before, began = rss_bytes(), time.perf_counter()
-            async with kernel(postgres.dsn) as it:
-                took = time.perf_counter() - began
-                gc.collect()
-                report("startup", [took], f"s at {it.loaded} actors")
-                report("idle_actor", [(rss_bytes() - before) / it.loaded], "B")
-                await idle_actors(it, int(100_000 * scale))
-            due = await all_due(postgres.dsn, int(200_000 * scale))
-            async with kernel(postgres.dsn) as it:
-                took, watch = await stampede(it, postgres.dsn)
-                report("due_at_once", [due / took], f"/s, {due} timers")
-                report("due_at_once_stall", [watch.stall_s * 1000], "ms")
-                report("due_at_once_lease_age", [watch.lease_age_s * 1000], "ms; at 5000 nothing may begin")
-                report("due_at_once_take_overs", [float(watch.taken)], "")
-        finally:
-            await postgres.stop()
-
-
-async def _throughput(it: Kernel, report: Callable[[str, list[float], str], None], scale: float) -> None:
-    cases: list[tuple[str, Callable[[int, int], Awaitable[tuple[float, float]]], int, int]] = [
-        ("turns_512", lambda n, c: turns(it, n, c), 20_000, 512),
-        ("turns_1", lambda n, c: turns(it, n, c), 300, 1),
-        ("lives_512", lambda n, c: lives(it, n, c, doomed=False), 5_000, 512),
-        ("lives_1", lambda n, c: lives(it, n, c, doomed=False), 100, 1),
-        ("compensated_512", lambda n, c: lives(it, n, c, doomed=True), 3_000, 512),
-        ("compensated_1", lambda n, c: lives(it, n, c, doomed=True), 100, 1),
-    ]
-    for name, run, total, in_flight in cases:
-        results = [await run(max(in_flight, int(total * scale)), in_flight) for _ in range(3)]
-        report(name, [rate for rate, _ in results], "/s")
-        report(f"{name}_latency", [latency for _, latency in results], "ms")
-
-
-def main() -> int:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(prog="./run bench")
-    parser.add_argument("--json", type=Path, help="also append the lines to this file")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the usual size")
-    options = parser.parse_args()
+def facts(scale: float) -> dict[str, str]:
+    """What the figures are of."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    facts = {
-        "commit": commit.stdout.strip() or "unknown",
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    }
+    return {
+        "commit": commit.stdout.strip() or "unknown", "python": platform.python_version(), "scale": f"{scale:g}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().partition('-')[0]}",
+    }  # fmt: skip
 
-    def report(name: str, values: list[float], unit: str) -> None:
-        rounded = [round(value, 3) for value in values]
-        row = {
-            "name": name, "value": statistics.median(rounded), "unit": unit, "runs": len(rounded),
-            "min": min(rounded), "max": max(rounded), **facts,
-        }  # fmt: skip
-        print(json.dumps(row), flush=True)
-        if options.json is not None:
-            with options.json.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
 
-    uvloop.run(measure(report, options.scale))
+def said(row: Row, about: dict[str, str]) -> Row:
+    """A figure with its median, and what it is of."""
+    values = [round(value, 3) for value in row["values"]]
+    return {
+        "name": row["name"], "value": statistics.median(values), "unit": row["unit"], "runs": len(values),
+        "min": min(values), "max": max(values), **about,
+    }  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, measure, print, write."""
+    parser = argparse.ArgumentParser(prog="./run bench")
+    parser.add_argument("--json", type=Path, help="also append each figure to this file, one JSON object a line")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the usual size")
+    parser.add_argument("--only", choices=[*MODULES, "peers"], action="append", help="these modules alone")
+    parser.add_argument("--no-peers", action="store_true", help="do not install and measure DBOS and Restate")
+    parser.add_argument(
+        "--page", type=Path, help="write the page there; without it docs/performance.md, of a whole run"
+    )
+    options = parser.parse_args(arguments)
+    about, rows = facts(options.scale), list[Row]()
+    for name in options.only or [*MODULES, *([] if options.no_peers else ["peers"])]:
+        module = "benchmarks.peers" if name == "peers" else f"benchmarks.figures.{name}"
+        print(f"bench: {name}", file=sys.stderr, flush=True)
+        for row in measured(module, options.scale):
+            rows.append(said(row, about))
+            print(json.dumps(rows[-1]), flush=True)
+            if options.json is not None:
+                with options.json.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+    print(table(rows))
+    target = options.page or (PAGE if options.scale == 1 and not options.only else None)
+    if target is not None:
+        target.write_text(page(rows, about), encoding="utf-8")
+        print(f"bench: {target} written", file=sys.stderr)
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

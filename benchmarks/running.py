@@ -4,15 +4,15 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from amends.kernel import Kernel
-from amends.ports.bus import Published
-from amends.runtime.trunk import Supervisor, SupervisorSpec
+from amends.ports.bus import BatchPublisher, Outgoing, Published
+from amends.runtime.trunk import ChildSpec, Supervisor, SupervisorSpec
 from amends.turn.messages import Envelope
 from amends.values import ids
 from amends.values.limits import Limits
@@ -28,19 +28,28 @@ class NoBroker:
         """Acknowledge."""
         return Published("ok")
 
+    async def publish_together(self, messages: Sequence[Outgoing]) -> Published:
+        """Acknowledge them."""
+        return Published("ok")
+
+
+NO_BROKER = NoBroker()
+
 
 @asynccontextmanager
-async def kernel(dsn: str) -> AsyncIterator[Kernel]:
-    """A kernel with the benchmark's domain, running."""
+async def kernel(
+    dsn: str, publisher: BatchPublisher = NO_BROKER, beside: "Callable[[Kernel], Sequence[ChildSpec]]" = lambda it: ()
+) -> AsyncIterator[Kernel]:
+    """A kernel with the benchmark's domain, running; `beside`: the services that run with it."""
     lease = Lease(dsn, "bench")
     await lease.acquire()
     await lease.prepare("bench", "0", time.time_ns() // 1000)
     it = Kernel((BENCH,), Limits(timing("production", {})))
     await it.open(journal_of(dsn, lease.epoch, it.domains, role=lease.role), lease)
     await it.load()
-    it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, NoBroker())
+    it.wire({"bench": BenchRunner(), "bus": BenchRunner()}, publisher)
     await it.resume()
-    tree = Supervisor(SupervisorSpec(name="bench", children=it.children()))
+    tree = Supervisor(SupervisorSpec(name="bench", children=[*it.children(), *beside(it)]))
     task = asyncio.create_task(tree.run())
     await tree.started.wait()
     spare_collector()
@@ -96,8 +105,8 @@ async def turns(it: Kernel, total: int, in_flight: int) -> tuple[float, float]:
     return total / (time.perf_counter() - began), statistics.median(latencies) * 1000
 
 
-async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tuple[float, float]:
-    """Three-step lives a second (doomed ones are compensated), and their median latency in milliseconds."""
+async def latencies(it: Kernel, total: int, in_flight: int, *, doomed: bool = False) -> list[float]:
+    """How long each of so many three-step lives took, in seconds."""
     waiting: dict[str, Callable[[], None]] = {}
 
     def follow(decision: Any) -> None:
@@ -113,7 +122,13 @@ async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tupl
         waiting[name] = ended
         it.engine.tell("life", name, Envelope(Begin(doomed), priority=True, fresh=True))
 
-    began = time.perf_counter()
-    latencies = await closed_loop(it, total, in_flight, start)
+    found = await closed_loop(it, total, in_flight, start)
     it.engine.listeners.remove(follow)
-    return total / (time.perf_counter() - began), statistics.median(latencies) * 1000
+    return found
+
+
+async def lives(it: Kernel, total: int, in_flight: int, *, doomed: bool) -> tuple[float, float]:
+    """Three-step lives a second (doomed ones are compensated), and their median latency in milliseconds."""
+    began = time.perf_counter()
+    found = await latencies(it, total, in_flight, doomed=doomed)
+    return total / (time.perf_counter() - began), statistics.median(found) * 1000

@@ -8,6 +8,7 @@ each part is; `tests/kernel/` runs the same domain on a real Postgres.
 
 import asyncio
 import random
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -20,7 +21,7 @@ from amends.domain.kinds import ActorKind, ActorState
 from amends.domain.matrix import CaseKind, Matrix, MatrixRow
 from amends.domain.steps import StepSpec
 from amends.kernel import Kernel
-from amends.ports.bus import Published
+from amends.ports.bus import Outgoing, Published
 from amends.ports.clock import Sources
 from amends.ports.steps import Outcome, StepCall
 from amends.runtime.trunk import Supervisor, SupervisorSpec
@@ -130,6 +131,10 @@ class Bus:
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """It is taken."""
+        return Published("ok")
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> Published:
+        """They are taken."""
         return Published("ok")
 
 

@@ -16,7 +16,7 @@ from actors.money.policy import Policy
 from actors.node.messages import Restored
 from actors.node.state import Node
 from amends.kernel import Kernel, OpenJournal
-from amends.ports.bus import Publisher
+from amends.ports.bus import BatchPublisher
 from amends.ports.clock import NO_PEERS, REAL, PeerClock, Sources
 from amends.ports.lease import HeldLease
 from amends.ports.notary import Notary
@@ -115,7 +115,7 @@ class Core:
                 self.kernel.engine.tell("node", node_id, env)
 
     def wire(
-        self, runners: Mapping[str, StepRunner], publisher: Publisher, *, bus_is_there: Callable[[], bool],
+        self, runners: Mapping[str, StepRunner], publisher: BatchPublisher, *, bus_is_there: Callable[[], bool],
         peer_clocks: Mapping[str, PeerClock] = NO_PEERS, stripe_is_there: Callable[[], bool] | None = None,
     ) -> None:  # fmt: skip
         """Join it to the adapters of its world; without a word of Stripe nothing is mirrored there."""

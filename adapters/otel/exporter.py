@@ -21,7 +21,7 @@ from amends.values.backoff import Backoff
 from amends.values.errors import TurnFailed, Unavailable
 
 log = logging.getLogger("amends.spans")
-BATCH = 512
+BATCH = 2048  # about 1 MiB of OTLP; a receiver that takes less says so, and gets less
 POLL_S = 1.0
 LINGER_S = 0.05  # commits come in bursts: a moment's wait makes one request of many
 SAY_AGAIN_S = 300.0  # while spans wait, the log says so this often
@@ -42,11 +42,13 @@ class SpanExporter:
         read: Read,
         read_cursor: Callable[[], Awaitable[int]],
         write_cursor: Callable[[int], Awaitable[Any]],
+        tell: Callable[[], None] = lambda: None,
         backoff: Backoff = BACKOFF,
         batch: int = BATCH,
     ) -> None:
         self._receiver = receiver
         self._read, self._read_cursor, self._write_cursor = read, read_cursor, write_cursor
+        self._tell = tell  # is called when what is there to be shown has changed
         self._backoff, self._batch = backoff, batch
         self._wake = asyncio.Event()
         self.kept, self._owed = 0, False
@@ -80,7 +82,8 @@ class SpanExporter:
 
     async def _step(self, receiver: SpanReceiver) -> int:
         """One batch; how many spans it had."""
-        rows, upto = await self._read(self.cursor, self._batch)
+        before = self.cursor
+        rows, upto = await self._read(before, self._batch)
         if rows:
             refused = await self._send(receiver, rows)
             if len(refused) == len(rows) and not self.exported:
@@ -93,6 +96,8 @@ class SpanExporter:
         if self._owed or self.cursor - self.kept >= KEEP_PLACE_EVERY:
             await self._write_cursor(self.cursor)
             self.kept, self._owed = self.cursor, False
+        if self.cursor > before:
+            self._tell()
         return len(rows)
 
     async def _send(self, receiver: SpanReceiver, rows: Sequence[SpanRow]) -> list[NotAccepted]:
@@ -128,6 +133,7 @@ class SpanExporter:
             except (NotAccepted, Unavailable, TurnFailed, OSError, TimeoutError) as error:
                 self.failures += 1
                 self.last_error = f"{type(error).__name__}: {error}"
+                self._tell()
                 now = asyncio.get_running_loop().time()
                 if self.failures == 1 or now - said >= SAY_AGAIN_S:
                     log.warning("spans wait, %d attempts: %s", self.failures, self.last_error)
@@ -137,7 +143,8 @@ class SpanExporter:
             else:
                 if self.failures:
                     log.info("spans go out again after %d failed attempts", self.failures)
-                self.failures, self.last_error = 0, ""
+                    self.failures, self.last_error = 0, ""
+                    self._tell()
                 return done
 
     async def _pause(self) -> None:

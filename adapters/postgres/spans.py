@@ -24,7 +24,8 @@ from adapters.postgres.connect import DRIVER_ERRORS, classify
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.statements import statement
 
-WINDOW = 2048  # turns looked at in one query: whatever the plan, a query stays small
+WINDOW = 4096  # turns looked at in one query at most: whatever the plan, a query stays small
+FULL = 0.8  # of what may be answered: an answer that is cut costs what it leaves away
 LOOK_BACK = (5_000, 100_000)  # turns searched for recent traces, until enough are found
 # Tags that viewers see and that are columns of their own, in the order of the statements.
 COLUMN_TAGS = ("span.kind", "otel.status_code", "error", "otel.status_description")
@@ -38,6 +39,8 @@ class SpanReader:
 
     def __init__(self, read: ReadSide) -> None:
         self._read = read
+        self._resources: dict[int, Any] = {}  # by epoch; what an epoch's is does not change
+        self._window = WINDOW // 2  # turns whose spans are expected to be about as many as are asked for
 
     async def head(self) -> int:
         """The newest committed turn."""
@@ -48,14 +51,20 @@ class SpanReader:
         """The next spans after that turn, about `limit`, and the turn up to which nothing is missing."""
         head = await self.head()  # read first: what it covers is committed before the spans are read
         while cursor < head:
-            upper = min(cursor + WINDOW, head)
-            rows = await self._read.rows("spans_between", cursor, upper, limit)
-            if len(rows) == limit:
+            upper = min(cursor + self._window, head)
+            rows = await self._between(cursor, upper, limit)
+            cut = len(rows) == limit
+            self._fit(rows[-1]["jseq"] - cursor if cut else upper - cursor, len(rows), limit)
+            if cut:
                 return await self._whole_turns(rows, limit)
             if rows:
                 return rows, upper
             cursor = upper
         return [], cursor
+
+    def _fit(self, turns: int, spans: int, limit: int) -> None:
+        """Have the next window hold about as many spans as are asked for, as these turns had so many."""
+        self._window = max(1, min(WINDOW, int(FULL * limit * turns / spans) if spans else WINDOW))
 
     async def _whole_turns(self, rows: list[dict[str, Any]], limit: int) -> tuple[list[dict[str, Any]], int]:
         """A full answer may end inside a turn: without that turn, or with all of it if there is no other."""
@@ -63,7 +72,16 @@ class SpanReader:
         whole = [row for row in rows if row["jseq"] < last]
         if whole:
             return whole, last - 1
-        return await self._read.rows("spans_between", last - 1, last, max(limit, 1_000_000)), last
+        return await self._between(last - 1, last, max(limit, 1_000_000)), last
+
+    async def _between(self, after: int, upto: int, limit: int) -> list[dict[str, Any]]:
+        rows = await self._read.rows("spans_between", after, upto, limit)
+        if unknown := {row["epoch"] for row in rows} - self._resources.keys():
+            for found in await self._read.rows("span_resources", sorted(unknown)):
+                self._resources[found["epoch"]] = found["resource"]
+        for row in rows:
+            row["resource"] = self._resources.get(row["epoch"])
+        return rows
 
     async def of(self, trace_ids: Sequence[str]) -> list[dict[str, Any]]:
         """All spans of these traces, by start."""

@@ -1,12 +1,12 @@
 """The bus of a simulated world: streams that acknowledge and know a message twice, and all that may happen to them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
 from adapters.simulated.faults import CALM, Faults, Links
-from amends.ports.bus import Published
+from amends.ports.bus import NOT_TOGETHER, Outgoing, Published
 
 DUPLICATE_WINDOW_S = 600.0  # that of the streams which the runtime makes
 LATE = Published("down", "ack_timeout", "no acknowledgement in time")
@@ -42,10 +42,12 @@ class SimulatedBus:
         self.unheard: Callable[[Stored], bool] = lambda message: False
         self.way_s: Callable[[str], float] = lambda message_id: 0.0
         self.tried: list[str] = []
+        self.together = True  # whether it takes messages together
 
     def delete(self, stream: str) -> None:
         """The stream is gone, with all it held and knew."""
         self.missing.add(stream)
+        self.full.discard(stream)
         self.lose(stream, len(self.streams[stream]))
 
     def create(self, stream: str) -> None:
@@ -66,7 +68,26 @@ class SimulatedBus:
     def take(self, message: Stored, now_s: float) -> Published:
         """What is said of a message that has come."""
         self.tried.append(message.message_id)
-        stream = next(name for prefix, name in PREFIXES.items() if message.subject.startswith(prefix))
+        said = self._said(message, now_s)
+        if said.kind == "ok":
+            self._store(message, now_s)
+        return said
+
+    def take_together(self, messages: Sequence[Stored], now_s: float) -> Published:
+        """What is said of messages that have come as one: all are taken, or none."""
+        if not self.together:
+            return Published("down", NOT_TOGETHER, "the stream takes messages one by one")
+        for message in messages:
+            said = self._said(message, now_s)
+            if said.kind != "ok":
+                return Published("down", said.code or "jetstream_10201", said.message)
+        for message in messages:
+            self.tried.append(message.message_id)
+            self._store(message, now_s)
+        return Published("ok")
+
+    def _said(self, message: Stored, now_s: float) -> Published:
+        stream = _stream_of(message)
         if stream in self.missing:
             return Published("down", "no_stream", "no stream takes the subject")
         refused = self.refuses(message)
@@ -75,11 +96,16 @@ class SimulatedBus:
         seen_s = self._known[stream].get(message.message_id)
         if seen_s is not None and now_s - seen_s < DUPLICATE_WINDOW_S:
             return Published("duplicate")
-        if stream in self.full:
-            return FULL
+        return FULL if stream in self.full else Published("ok")
+
+    def _store(self, message: Stored, now_s: float) -> None:
+        stream = _stream_of(message)
         self._known[stream][message.message_id] = now_s
         self.streams[stream].append(message)
-        return Published("ok")
+
+
+def _stream_of(message: Stored) -> str:
+    return next(name for prefix, name in PREFIXES.items() if message.subject.startswith(prefix))
 
 
 class BusConnection:
@@ -109,6 +135,22 @@ class BusConnection:
         except TimeoutError:
             return LATE
         return answer if self._linked() and not self._bus.unheard(message) else LATE
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> Published:
+        """Publish them as one; what `faults` raises is an acknowledgement that never came."""
+        stored = [Stored(each.subject, each.payload, each.message_id) for each in messages]
+        what = "publish together"
+        try:
+            await self._faults.before(what)
+            if not self._linked():
+                return Published("down", "bus_unavailable", "not connected to NATS")
+            if on_its_way := max(self._bus.way_s(each.message_id) for each in messages):
+                await asyncio.sleep(on_its_way)
+            answer = self._bus.take_together(stored, asyncio.get_running_loop().time())
+            await self._faults.after(what)
+        except TimeoutError:
+            return LATE
+        return answer if self._linked() and not any(map(self._bus.unheard, stored)) else LATE
 
     def _linked(self) -> bool:
         return self._links.bus

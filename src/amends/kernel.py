@@ -9,7 +9,7 @@ from amends.delivery.relay import Relay
 from amends.delivery.streams import Anchor, ClockStepped, RelayStarts
 from amends.domain.checks import check_domains, join
 from amends.domain.domain import Domain, rows_of
-from amends.ports.bus import Publisher
+from amends.ports.bus import BatchPublisher
 from amends.ports.clock import NO_PEERS, REAL, PeerClock, Sources
 from amends.ports.journal import Journal, KeptReply
 from amends.ports.lease import HeldLease
@@ -22,7 +22,8 @@ from amends.runtime.kept import KeptReplies
 from amends.runtime.loading import NOTHING_LEFT, load_actors, read_left, resume
 from amends.runtime.trunk import ChildSpec
 from amends.runtime.writer import JournalWriter
-from amends.turn.decision import EVENTS, AddressOf, Context, no_address
+from amends.turn.context import AddressOf, Context, no_address
+from amends.turn.decision import EVENTS
 from amends.turn.messages import Envelope
 from amends.values.anchors import Anchored, Mark
 from amends.values.errors import Fenced, Unavailable
@@ -108,7 +109,7 @@ class Kernel:
     def wire(
         self,
         runners: Mapping[str, StepRunner],
-        publisher: Publisher,
+        publisher: BatchPublisher,
         conditions: Mapping[str, Condition] = NO_CONDITIONS,
         domain_of: Callable[[str], str] = lambda target: "",
         peer_clocks: Mapping[str, PeerClock] = NO_PEERS,

@@ -44,9 +44,20 @@ class Dropping(Protocol):
 class Export(Protocol):
     """The exporter of spans."""
 
-    exported: int
-    rejected: int
-    failures: int
+    @property
+    def exported(self) -> int:
+        """Spans acknowledged."""
+        ...
+
+    @property
+    def rejected(self) -> int:
+        """Spans refused for good."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """Failed attempts in a row."""
+        ...
 
 
 class Metrics:

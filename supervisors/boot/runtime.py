@@ -208,7 +208,7 @@ class Runtime:
         self._gatekeeper = Gatekeeper(self.settings, known)
         reads = Reads(self._servers.dsn, self._role, self._kernel.domains)
         spans = SpanReader(reads.pages)
-        export = SpanExport(spans, self._journal, self._otlp)
+        export = SpanExport(self._journal, self._servers.dsn, self._role, self._otlp)
         kernel.engine.listeners.append(export.follow)
         traces = Traces(spans, Shown(), reads.pages, partial(verify_records, reads.pages))
         requests = core.requests(self._gatekeeper)
@@ -226,7 +226,7 @@ class Runtime:
         )  # fmt: skip
         metrics = Metrics(
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
-            heartbeats=self._heartbeats, exporter=export.exporter, services=self._services,
+            heartbeats=self._heartbeats, exporter=export, services=self._services,
             webhooks=webhooks, stripe=self._stripe.steps.breaker if self._stripe is not None else None,
         )  # fmt: skip
         http = HttpServer(

@@ -1,6 +1,8 @@
 """Traces from outside: what is recorded arrives at an OTLP receiver, whatever happens to it and to the runtime."""
 
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,49 @@ async def test_with_the_receiver_down_nothing_changes_and_a_kill_loses_no_span(
     await until(arrived, "the backlog has drained", 30)
     recoveries = [span for span in receiver.spans if span["name"].startswith("recovery R02")]
     assert len({span["span_id"] for span in recoveries}) == 2
+
+
+def command_line(pid: int) -> str:
+    """Of a process; "" once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def exporting(world: World) -> list[int]:
+    """The processes that send spans for the runtime."""
+    assert world.process is not None
+    pid = world.process.pid
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in children if "supervisors.boot.exporting" in command_line(child)]
+
+
+async def test_the_process_that_sends_spans_may_die_and_dies_with_the_runtime(world: World, receiver: Receiver) -> None:
+    # given one that has sent
+    await broken_setup(world)
+
+    async def arrived() -> bool:
+        return bool(receiver.spans) and not await differences(world, receiver)
+
+    await until(arrived, "the receiver has what the records say")
+    (first,) = exporting(world)
+    assert "a-receivers-token" not in command_line(first), "its orders are no arguments: they hold secrets"
+    # when it is killed, the runtime goes on, and another one sends what comes
+    os.kill(first, signal.SIGKILL)
+    await broken_setup(world)
+    await until(arrived, "another process has sent the rest")
+    (second,) = exporting(world)
+    assert second != first
+    assert "the process that sends spans has ended (-9)" in world.log_text()
+    # and one whose runtime is killed ends by itself
+    world.kill()
+
+    async def gone() -> bool:
+        return not command_line(second)
+
+    await until(gone, "nobody sends spans for a runtime that is gone")
+    await world.restart()
 
 
 async def test_the_jaeger_api_is_for_operators_and_shows_both_directions(world: World) -> None:

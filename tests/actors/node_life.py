@@ -15,7 +15,8 @@ from actors.node.messages import (
 )
 from actors.node.state import Node
 from amends.ports.steps import Outcome
-from amends.turn.decision import Context, Decision
+from amends.turn.context import Context
+from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone, TimerFired
 from amends.values.limits import Limits
 from amends.values.records import StepRow

@@ -1,7 +1,8 @@
 """A decision as data: its ids are derived, unique, and sort as they were made."""
 
 from amends.domain.kinds import ActorKind, ActorState
-from amends.turn.decision import Context, Decision, text
+from amends.turn.context import Context
+from amends.turn.decision import Decision, text
 from amends.turn.messages import Envelope
 from amends.values.limits import Limits
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from adapters.simulated.loop import VirtualLoop
 from amends.domain.steps import StepSpec
 from amends.ports.clock import REAL
 from amends.ports.steps import Outcome, StepCall
@@ -26,14 +27,16 @@ class World:
         self.done: list[str] = []
         self.told: list[tuple[str, str, Any]] = []
         self.near = True
-        context = SimpleNamespace(limits=Limits({}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None))
+        context = SimpleNamespace(
+            limits=Limits({"work_ms": 60_000}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None)
+        )
         engine: Any = SimpleNamespace(
             context=context,
             now_us=self.now_us,
             tell=lambda *args: self.told.append(args),
             monotonic_us=REAL.monotonic_us,
         )
-        spec = StepSpec(name="work", adapter="any", effect=False, needs_if={"careful": "near"})
+        spec = StepSpec(name="work", adapter="any", effect=False, needs_if={"careful": "near"}, timeout="work_ms")
         conditions = {"near": lambda target: self.near}
         self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, conditions=conditions)
 
@@ -42,6 +45,8 @@ class World:
 
     async def run(self, call: StepCall) -> Outcome:
         self.done.append(call.step_id)
+        if call.step_id.startswith("hangs"):
+            await asyncio.Event().wait()
         return Outcome("done")
 
     def intend(self, step_id: str, entity: str, target: str, args: str = "{}", after_us: int = HOUR_US) -> None:
@@ -92,6 +97,43 @@ async def test_a_step_that_lacks_what_it_needs_holds_no_other_step() -> None:
     async with asyncio.timeout(PATIENCE_S):
         while world.done != ["goes", "waits"]:
             await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def test_a_step_whose_adapter_never_comes_back_is_unknown_once_its_time_is_over() -> None:
+    # given one that hangs, beside one that is done; in virtual time
+    loop, world = VirtualLoop(), World()
+
+    async def story() -> None:
+        task = asyncio.create_task(world.dispatcher.run())
+        began = asyncio.get_running_loop().time()
+        world.intend("hangs", "x:a", "node:1", after_us=0)
+        world.intend("goes", "x:c", "node:3", after_us=0)
+        while len(world.told) < 2:
+            await asyncio.sleep(0.5)
+        # then it has ended when its time and the grace were over, and nobody knows what it has done
+        assert 65.0 <= asyncio.get_running_loop().time() - began < 66.0
+        (_, _, goes), (_, _, hangs) = world.told
+        assert (goes.message.outcome.kind, hangs.message.outcome.kind) == ("done", "unknown")
+        assert (hangs.message.outcome.code, hangs.message.outcome.may_have_run) == ("timeout", True)
+        assert world.dispatcher.running == 0
+        task.cancel()
+        await asyncio.wait({task})
+
+    loop.run_until_complete(story())
+    loop.close()
+
+
+async def test_a_stop_is_no_outcome_of_a_step_that_hangs() -> None:
+    world = World()
+    world.intend("hangs", "x:a", "node:1", after_us=0)
+    task = asyncio.create_task(world.dispatcher.run())
+    async with asyncio.timeout(PATIENCE_S):
+        while not world.done:
+            await asyncio.sleep(0.001)
+    await world.dispatcher.drain(0.01)
+    assert (world.told, world.dispatcher.running) == ([], 0)
     task.cancel()
     await asyncio.wait({task})
 

@@ -15,7 +15,8 @@ from amends.domain.steps import StepSpec
 from amends.ports.steps import Outcome
 from amends.runtime.store import Store
 from amends.turn.cases import open_case
-from amends.turn.decision import MAX_BODY, Context, Decision
+from amends.turn.context import Context
+from amends.turn.decision import MAX_BODY, Decision
 from amends.turn.messages import Envelope, StepDone
 from amends.turn.recovery import begin_run, failed_step, failure
 from amends.values.errors import Bug, Rejected

@@ -14,7 +14,8 @@ from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.loading import Left, resume
 from amends.runtime.policy import _resolve
-from amends.turn.decision import Context, Decision
+from amends.turn.context import Context
+from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, Pause, ResolveCase
 from amends.values.limits import Limits
 from amends.values.records import CaseRow, MessageRow, QuarantineRow, StepEndRow, StepRow

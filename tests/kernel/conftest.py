@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -11,7 +11,7 @@ from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.journal import journal_of
 from adapters.postgres.lease import Lease
 from amends.kernel import Kernel
-from amends.ports.bus import Published
+from amends.ports.bus import Outgoing, Published
 from amends.ports.clock import NO_PEERS, PeerClock
 from amends.ports.notary import Notary
 from amends.runtime.trunk import Supervisor, SupervisorSpec
@@ -31,6 +31,10 @@ class NoBroker:
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         self.published.append(subject)
+        return Published("ok")
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> Published:
+        self.published += [each.subject for each in messages]
         return Published("ok")
 
 

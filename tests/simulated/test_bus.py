@@ -111,6 +111,7 @@ def test_past_the_window_it_may_stand_twice_and_never_out_of_order(monkeypatch: 
 def test_entities_overtake_one_another_and_none_overtakes_itself() -> None:
     world, chance = World(1), random.Random(3)
     world.bus.way_s = lambda message_id: chance.choice((0.0, 0.01, 0.3))
+    world.bus.together = False  # together they go as they were committed
 
     async def tell(running: Running) -> None:
         await asyncio.gather(*(rented(running, f"n{each}", f"rent-{each}") for each in range(4)))
@@ -223,11 +224,13 @@ def test_a_notification_that_was_taken_and_not_acknowledged_is_there_once() -> N
     def breaks(world: World) -> None:
         world.bus.unheard = lambda message: world.bus.tried.count(message.message_id) <= 4
 
+    def all_sent(running: Running) -> bool:
+        known = [name for kind, name in running.world.database.tables.states if kind == "notification"]
+        return all(running.state("notification", name) == "sent" for name in known)
+
     async def tell(running: Running) -> None:
         await rented(running)
-        sent = [name for (kind, name), _ in running.world.database.tables.states.items() if kind == "notification"]
-        await running.until(lambda: all(running.state("notification", name) == "sent" for name in sent))
-        await running.quiet()
+        await running.until(lambda: not running.owed() and all_sent(running))
 
     world = World(1)
     breaks(world)

@@ -23,7 +23,8 @@ from amends.ports.bus import Published
 from amends.ports.journal import StoredEvent
 from amends.ports.steps import Outcome, OutcomeKind, StepCall
 from amends.runtime.policy import RUNTIME_HANDLERS
-from amends.turn.decision import Context, Decision
+from amends.turn.context import Context
+from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, ResolveCase, StepDone
 from amends.turn.notify import Notification
 from amends.values.errors import Rejected

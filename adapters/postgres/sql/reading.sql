@@ -14,8 +14,15 @@ ORDER BY relation.relname, attribute.attnum;
 SELECT body FROM document WHERE sha256 = $1 AND kind = 'policy';
 
 -- name: spans_between
--- Spans whose records were committed in ($1, $2], in that order; at most $3.
-SELECT * FROM public_v1.span WHERE jseq > $1 AND jseq <= $2 ORDER BY jseq, span_id LIMIT $3;
+-- Spans whose records were committed in ($1, $2], in that order; at most $3. Their resource is their epoch's.
+SELECT
+    trace_id, span_id, parent_span_id, name, kind, start_us, end_us, status, attributes, events, links, jseq, epoch,
+    status_message
+FROM public_v1.span WHERE jseq > $1 AND jseq <= $2 ORDER BY jseq, span_id LIMIT $3;
+
+-- name: span_resources
+-- What the spans of some epochs have as their resource.
+SELECT epoch, resource FROM span_resource WHERE epoch = ANY ($1::bigint[]);
 
 -- name: spans_of
 -- All spans of some traces.

@@ -228,17 +228,20 @@ LEFT JOIN LATERAL (
 ) AS run ON true
 LEFT JOIN LATERAL (SELECT * FROM compensation WHERE action_id = action.action_id LIMIT 1) AS comp ON true;
 
+CREATE OR REPLACE VIEW span_resource AS
+SELECT
+    epoch,
+    jsonb_build_object('service.name', 'amends') || resource || jsonb_build_object(
+        'service.version', version, 'service.instance.id', instance_id, 'amends.epoch', epoch) AS resource
+FROM runtime_epoch;
+
 CREATE OR REPLACE VIEW public_v1.span AS
 SELECT
     trace_id, span_id, parent_span_id, name, kind, start_us, end_us, status, attributes, events, links,
     jseq <= coalesce((SELECT cursor.jseq FROM journal_cursor AS cursor WHERE cursor.name = 'otlp'), 0) AS exported,
     jseq,
     epoch,
-    (
-        SELECT jsonb_build_object('service.name', 'amends') || resource || jsonb_build_object(
-            'service.version', version, 'service.instance.id', instance_id, 'amends.epoch', runtime_epoch.epoch)
-        FROM runtime_epoch WHERE runtime_epoch.epoch = spans.epoch
-    ) AS resource,
+    (SELECT resource FROM span_resource WHERE span_resource.epoch = spans.epoch) AS resource,
     status_message
 FROM (
     (SELECT * FROM span_command ORDER BY jseq)

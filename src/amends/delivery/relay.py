@@ -1,18 +1,22 @@
 """The outbox relay: follows committed events to the stream, in each entity's order, at least once.
 
-Entities go out side by side, their own rows in order; nothing is published without an acknowledgement (C7). While the
-stream refuses, only its oldest row is tried (R01), from the third failure on beside another entity's: if that one
+Rows go out together, as they were committed, with one acknowledgement for all of a batch; where that fails, one by one:
+entities side by side, their own rows in order. Nothing is published without an acknowledgement (C7). While the stream
+refuses, only its oldest row is tried (R01), from the third failure on beside another entity's: if that one
 goes out, the first is set apart. At most `READ_AHEAD` rows are in memory; the rest waits in Postgres.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from itertools import islice
+from typing import Any
 
 import msgspec
 
 from amends.delivery.apart import Apart
+from amends.delivery.marks import Marks
 from amends.delivery.requests import RedispatchOutbox, SkipOutbox
 from amends.delivery.streams import (
     Lag,
@@ -22,29 +26,29 @@ from amends.delivery.streams import (
     PublishSetApart,
     Stream,
 )
-from amends.ports.bus import Published, Publisher
-from amends.ports.journal import Journal, StoredEvent, Turn
+from amends.ports.bus import NOT_TOGETHER, BatchPublisher, Outgoing, Published
+from amends.ports.journal import Journal, StoredEvent
 from amends.runtime.breaker import Breaker
 from amends.runtime.engine import Engine
-from amends.runtime.writer import Pending
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
-from amends.values.errors import TurnFailed, Unavailable
+from amends.values.errors import Unavailable
 from amends.values.records import OutboxMarkRow, OutboxRow
 
 log = logging.getLogger("amends.relay")
 CONCURRENCY = 64
+TOGETHER = 500  # rows of one batch at most
+ONE_BY_ONE_US = 60_000_000  # until a stream that takes no batches is asked again whether it does
 READ_AHEAD = 10_000
 MOST_PARKED = 100  # each has a case in the stream's state; what is refused beyond that is set apart, like any other
 DOUBT_AFTER = 3  # failures in a row of the oldest row, before another entity's is tried beside it
-MARKS_AT_ONCE, MARKS_EVERY_US = 512, 20_000
 
 
 class Relay:
     """The relay of one stream. `journal` reads what is committed, `may_act` says whether the lease is fresh."""
 
     def __init__(
-        self, engine: Engine, publisher: Publisher, stream: str, now_us: Callable[[], int], *,
+        self, engine: Engine, publisher: BatchPublisher, stream: str, now_us: Callable[[], int], *,
         journal: Journal, may_act: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._engine, self._publisher, self.stream, self._now = engine, publisher, stream, now_us
@@ -56,6 +60,8 @@ class Relay:
         self._ready: deque[str] = deque()
         self._queued: set[str] = set()  # what stands in `_ready`: an entity is there once, or in flight, or neither
         self._in_flight: dict[asyncio.Task[None], None] = {}  # as they were begun
+        self._singly = 0  # how many rows go out one by one before others go together again
+        self._singly_until_us = 0
         self._parked: dict[str, str] = {}  # entity → its poisoned row; what follows it waits in Postgres
         self._behind, self._left = True, 0  # whether rows wait in Postgres beyond those in memory, and how many
         self._met: list[OutboxRow] | None = None  # committed while a page is being read; None while none is
@@ -68,12 +74,10 @@ class Relay:
                                said=f"the stream {stream}")  # fmt: skip
         self._apart_try: asyncio.Task[None] | None = None
         self._refusals: dict[str, PublishFailed] = {}  # publishes that failed while others were still under way
-        self._marks: dict[str, OutboxMarkRow] = {}
-        self._marking = self._flush_later = False  # whether marks are on their way; whether a flush is due
         self._told: set[str] = set()  # left memory; the stream's actor has yet to commit what became of them
         self._wake = asyncio.Event()
         self._lagging = False
-        self._flushed_us = now_us()
+        self._marks = Marks(lambda: engine.writer, now_us, self._wake.set)
         self.published = 0
 
     # --- intake --------------------------------------------------------------------------------------
@@ -185,7 +189,7 @@ class Relay:
             while True:
                 self._wake.clear()
                 self._check_lag()
-                if self._behind and not (self._rows or self._marks or self._marking):
+                if self._behind and not self._rows and self._marks.none:
                     await self._read_on()
                 if self._refusals and not self._in_flight:
                     self._choose_stuck()
@@ -197,7 +201,7 @@ class Relay:
                 if apart is not None and self._apart_try is None and self._may_act():
                     self._apart_try = asyncio.create_task(self._try_apart(apart), name="relay.apart")
                     self._apart_try.add_done_callback(self._apart_landed)
-                self._flush()
+                self._marks.flush()
                 await self._pause()
         finally:
             for task in (*self._in_flight, self._apart_try):
@@ -221,14 +225,25 @@ class Relay:
             return
 
     def _start(self) -> None:
+        """Begin what may go out: all that waits as one, or entities side by side."""
+        if self._goes_together():
+            if not self._in_flight and self._rows and self._may_act():
+                rows = list(islice(self._rows.values(), TOGETHER))
+                self._begin_task(self._publish_together(rows) if len(rows) > 1 else self._publish_next(rows[0].entity))
+            return
         while self._ready and len(self._in_flight) < CONCURRENCY and not self._refusals and self._may_act():
             entity = self._ready.popleft()
             self._queued.discard(entity)
-            if entity not in self._entities:
-                continue
-            task = asyncio.create_task(self._publish_next(entity), name="relay.publish")
-            self._in_flight[task] = None
-            task.add_done_callback(self._landed)
+            if entity in self._entities:
+                self._begin_task(self._publish_next(entity))
+
+    def _goes_together(self) -> bool:
+        return self._singly <= 0 and self._now() >= self._singly_until_us
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="relay.publish")
+        self._in_flight[task] = None
+        task.add_done_callback(self._landed)
 
     def _choose_stuck(self) -> None:
         """All that was under way has landed: the oldest row is the one that a run belongs to."""
@@ -243,7 +258,7 @@ class Relay:
             if outbox_id == self._stuck.outbox_id:
                 self._tell(self._stuck, refused)
             else:
-                self._marks[outbox_id] = OutboxMarkRow(outbox_id, "pending", refused.attempts, None)
+                self._marks.put(OutboxMarkRow(outbox_id, "pending", refused.attempts, None))
 
     def _is_its_own(self, refused: PublishFailed) -> bool:
         """Whether a row that was refused is set apart, as others have gone out since it was refused the last time."""
@@ -269,6 +284,22 @@ class Relay:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a publish could not be taken in", exc_info=error)
 
+    async def _publish_together(self, rows: list[OutboxRow]) -> None:
+        """Publish rows as one; what is said beside "ok" is said of none in particular: each is published by itself."""
+        result = await self._send_together(rows)
+        if result.kind == "ok":
+            for row in rows:
+                attempts = self._attempts.pop(row.outbox_id, 0) + 1
+                self._marks.put(OutboxMarkRow(row.outbox_id, "published", attempts, self._now()))
+                self._done_with(row)
+            return
+        self._singly = len(rows)
+        if result.code == NOT_TOGETHER:
+            self._singly_until_us = self._now() + ONE_BY_ONE_US
+        elif result.code == "ack_timeout":
+            for row in rows:  # they may have gone out
+                self._attempts[row.outbox_id] = self._attempts.get(row.outbox_id, 0) + 1
+
     async def _publish_next(self, entity: str) -> None:
         """Publish one row of the entity; the next one follows when this one is acknowledged."""
         row = self._entities[entity][0]
@@ -280,7 +311,7 @@ class Relay:
             raise
         attempts = self._attempts.pop(row.outbox_id, 0) + 1
         if result.kind in ("ok", "duplicate"):
-            self._marks[row.outbox_id] = OutboxMarkRow(row.outbox_id, "published", attempts, self._now())
+            self._marks.put(OutboxMarkRow(row.outbox_id, "published", attempts, self._now()))
             self._done_with(row)
         elif result.kind == "poison":
             self._park(row, attempts, result)
@@ -330,13 +361,13 @@ class Relay:
             return False
         result, attempts = await self._tried(row)
         if result.kind == "down":
-            self._marks[row.outbox_id] = OutboxMarkRow(row.outbox_id, "pending", attempts, None)
+            self._marks.put(OutboxMarkRow(row.outbox_id, "pending", attempts, None))
             return False
         del self._attempts[row.outbox_id]
         if result.kind == "poison":
             self._park(row, attempts, result)
             return False
-        self._marks[row.outbox_id] = OutboxMarkRow(row.outbox_id, "published", attempts, self._now())
+        self._marks.put(OutboxMarkRow(row.outbox_id, "published", attempts, self._now()))
         self._done_with(row)
         return True
 
@@ -404,8 +435,19 @@ class Relay:
             return Published("down", result.code, f"{result.message}; {len(self._parked)} events are parked already")
         return result
 
+    async def _send_together(self, rows: list[OutboxRow]) -> Published:
+        messages = [
+            Outgoing(row.subject, row.payload.encode(), row.outbox_id, (row.trace_id, row.span_id)) for row in rows
+        ]
+        try:
+            return await self._publisher.publish_together(messages)
+        except Exception as error:
+            log.exception("publishing together raised")
+            return Published("down", "internal", f"{type(error).__name__}: {error}")
+
     def _done_with(self, row: OutboxRow) -> None:
         self.published += 1
+        self._singly -= 1
         del self._rows[row.outbox_id]
         self._passed.pop(row.outbox_id, None)
         queue = self._entities[row.entity]
@@ -437,36 +479,7 @@ class Relay:
         env = Envelope(message, trace_id=row.trace_id, span_id=row.span_id, priority=True)
         self._engine.tell("stream", self.stream, env)
 
-    # --- marks and lag -------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        """Mark what was acknowledged; a lost mark only means one more publish with the same id.
-
-        Marks wait a moment for one another: a commit of their own would stand in the way of an actor's turn.
-        """
-        if not self._marks or self._marking:
-            return
-        now = self._now()
-        if len(self._marks) < MARKS_AT_ONCE and now - self._flushed_us < MARKS_EVERY_US:
-            if not self._flush_later:
-                self._flush_later = True
-                asyncio.get_running_loop().call_later(MARKS_EVERY_US / 1e6, self._flush_now)
-            return
-        self._flushed_us, self._marking = now, True
-        turn = Turn()
-        turn.rows, self._marks = list(self._marks.values()), {}
-        self._engine.writer.submit(Pending(turn, self._marked))
-
-    def _flush_now(self) -> None:
-        self._flush_later = False
-        self._flushed_us = 0
-        self._flush()
-
-    def _marked(self, error: TurnFailed | None) -> None:
-        self._marking = False
-        self._wake.set()
-        if error is not None:
-            log.error("the database refuses what became of published events: %s", error)
+    # --- lag -----------------------------------------------------------------------------------------
 
     def _check_lag(self) -> None:
         """Tell of an episode's beginning and end; looked at no more often than the poll says."""

@@ -18,6 +18,7 @@ import msgspec
 
 from amends.domain.steps import StepSpec
 from amends.ports.steps import Outcome, StepCall, StepRunner
+from amends.runtime.deadlines import Deadlines
 from amends.runtime.engine import Engine
 from amends.runtime.places import Places, Reach
 from amends.runtime.slices import Slices
@@ -61,6 +62,7 @@ class Dispatcher:
         self._held: dict[str, deque[StepRow]] = {}
         self._running: dict[str, int] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}  # as they were begun
+        self._deadlines = Deadlines()
         self._wake = asyncio.Event()
         self._ready: deque[str] = deque()
         self._next_look_us = 0
@@ -133,6 +135,8 @@ class Dispatcher:
                 waits.append(HELD_RETRY_US / 1e6)
             if self._later:
                 waits.append(max(0.0, (self._later[0][0] - now) / 1e6))
+            if (due_s := self._deadlines.cancel_due(asyncio.get_running_loop().time())) is not None:
+                waits.append(due_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(waits, default=None)):
                     await self._wake.wait()
@@ -191,7 +195,7 @@ class Dispatcher:
         if not queue or self._running.get(target, 0) >= self._steps[queue[0].name].per_target:
             return
         held_us = self.reach.held_until(self._steps[queue[0].name].adapter, target)
-        if held_us > self._engine.now_us():
+        if held_us and held_us > self._engine.now_us():
             heapq.heappush(self._later, (held_us, target, ""))
             return
         row = queue[0]
@@ -245,12 +249,13 @@ class Dispatcher:
         began = time.perf_counter()
         outcome = await self._outcome(spec, call)
         self.took.setdefault(row.name, Histogram()).observe(time.perf_counter() - began)
-        self.reach.took(spec.adapter, row.target, outcome, self._engine.now_us())
+        ended = self._engine.now_us()
+        self.reach.took(spec.adapter, row.target, outcome, ended)
         if row.epoch != call.epoch:
             # An earlier runtime may have begun it: "certainly did not run" is said of this try alone (rule 1, A4).
             outcome = msgspec.structs.replace(outcome, may_have_run=True)
         done = StepDone(
-            row.step_id, row.name, row.attempt, row.target, args, outcome, started, self._engine.now_us(),
+            row.step_id, row.name, row.attempt, row.target, args, outcome, started, ended,
             row.trace_id, call.span_id,
         )  # fmt: skip
         kind, identifier = ids.split_ref(row.entity)
@@ -259,11 +264,24 @@ class Dispatcher:
         self._engine.tell(kind, identifier, env)
 
     async def _outcome(self, spec: StepSpec, call: StepCall) -> Outcome:
+        task = asyncio.current_task()
+        assert task is not None, "`_start` has made it"
+        if self._deadlines.set(task, asyncio.get_running_loop().time() + call.timeout_ms / 1000 + GRACE_S):
+            self._wake.set()
         try:
-            async with asyncio.timeout(call.timeout_ms / 1000 + GRACE_S):
-                return await self._runners[spec.adapter].run(call)
+            return await self._runners[spec.adapter].run(call)
         except TimeoutError:
-            return Outcome("unknown", "timeout", f"{call.name} gave no outcome within its time")
+            return _no_outcome(call)
+        except asyncio.CancelledError:
+            if not self._deadlines.is_over(task) or task.uncancel():
+                raise
+            return _no_outcome(call)
         except Exception as error:
             log.exception("the adapter of %s raised", call.name)
             return Outcome("unknown", "internal", f"{type(error).__name__}: {error}")
+        finally:
+            self._deadlines.drop(task)
+
+
+def _no_outcome(call: StepCall) -> Outcome:
+    return Outcome("unknown", "timeout", f"{call.name} gave no outcome within its time")

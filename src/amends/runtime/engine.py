@@ -21,7 +21,8 @@ from amends.runtime.policy import RUNTIME_HANDLERS, EntityPolicy, command_refuse
 from amends.runtime.store import Store
 from amends.runtime.timers import Timers
 from amends.runtime.writer import JournalWriter, Pending
-from amends.turn.decision import Context, Decision, Sent, command_rows
+from amends.turn.context import Context
+from amends.turn.decision import Decision, Sent, command_rows
 from amends.turn.messages import Envelope, TimerFired, TurnRefused
 from amends.values.errors import CONSUMED, KEPT, Refused, Rejected, TurnFailed
 

@@ -20,7 +20,8 @@ from amends.runtime.mailbox import Key, Mailbox
 from amends.runtime.store import Store
 from amends.runtime.writer import JournalWriter, Pending
 from amends.turn.cases import close_case, open_case
-from amends.turn.decision import Context, Decision, text
+from amends.turn.context import Context
+from amends.turn.decision import Decision, text
 from amends.turn.messages import Envelope, Pause, ResolveCase, StepDone, TimerFired, TurnRefused
 from amends.turn.notify import notify
 from amends.values import ids

@@ -5,23 +5,20 @@ methods below; nothing happens until the turn commits. Ids are derived from the 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
 import msgspec
 from msgspec import Struct
 
-from amends.domain.checks import join
-from amends.domain.domain import Domain
 from amends.domain.kinds import ActorKind, ActorState, Owed
 from amends.domain.versions import Message, stamped
 from amends.ports.journal import Requirement, StateWrite, Turn
+from amends.turn.context import Context
 from amends.turn.messages import Envelope, Pause, StepDone
 from amends.turn.place import place_of
 from amends.values import ids
 from amends.values.canonical import canonical
 from amends.values.errors import KEPT, Bug, Rejected
-from amends.values.limits import Limits
 from amends.values.records import (
     AuditDraft,
     CommandRow,
@@ -41,39 +38,6 @@ encode = msgspec.json.Encoder(order="deterministic").encode  # sets, and dicts w
 def text(value: Any) -> str:
     """JSON text."""
     return encode(value).decode()
-
-
-OWN_CASES = ("actor_quarantined", "unknown_step")  # the runtime's own, whatever a domain says of them
-
-
-AddressOf = Callable[[str], tuple[str, int]]  # a step's target → host and port, ("", 0) where there are none
-
-
-def no_address(target: str) -> tuple[str, int]:
-    """Of a domain whose steps go to no address."""
-    return "", 0
-
-
-class Context:
-    """What every turn of one runtime shares."""
-
-    def __init__(
-        self, domains: Sequence[Domain], *, epoch: int, limits: Limits, facts: Any = None, policy_sha256: str = "",
-        address_of: AddressOf = no_address,
-    ) -> None:  # fmt: skip
-        self.epoch = epoch
-        self.limits = limits
-        self.matrix = join(domains)
-        self.matrix_sha256 = self.matrix.sha256
-        self.policy_sha256 = policy_sha256
-        self.facts = facts
-        self.versions = {kind.name: kind.v for domain in domains for kind in domain.kinds}
-        self.steps = {step.name: step for domain in domains for step in domain.steps}
-        self.case_commands = {case.kind: case.commands for domain in domains for case in domain.cases}
-        self.free_cases = {case.kind for domain in domains for case in domain.cases if not case.owes}
-        self.case_commands |= {kind: () for kind in OWN_CASES if kind not in self.case_commands}
-        self.address_of = address_of  # what a step's span says of its target
-        self.unread: set[str] = set()  # ids of steps and messages that this release cannot make out
 
 
 MAX_BODY = 256 * 1024  # bytes of a state; requests are far smaller, and no list in it may grow for ever
@@ -110,7 +74,7 @@ class Decision:
         seed: bytes,
     ) -> None:
         self.kind, self.id, self.env, self.context = kind, identifier, env, context
-        self.now_us, self._seed, self._minted = now_us, seed, 0
+        self.now_us, self._seed, self._minted, self._stem = now_us, seed, 0, ("", "")
         self.limits, self.facts = context.limits, context.facts
         self.before = state
         self._state = state
@@ -144,9 +108,13 @@ class Decision:
 
     def mint(self, prefix: str) -> str:
         """A new TypeID; the same turn and seed give the same ids, and those of one turn sort as they were made."""
+        number = self._minted % ids.NUMBERED
+        if not number:
+            block = self._minted // ids.NUMBERED
+            chance = hashlib.blake2b(self._seed, digest_size=8, salt=block.to_bytes(8, "big")).digest()
+            self._stem = ids.stem(self.now_us, chance)
         self._minted += 1
-        chance = hashlib.blake2b(self._seed, digest_size=8, salt=self._minted.to_bytes(8, "big")).digest()
-        return ids.type_id(prefix, self.now_us, (self._minted % 1024).to_bytes(2, "big") + chance)
+        return ids.numbered(prefix, self._stem, number)
 
     # --- the actor's own state -----------------------------------------------------------------------
 
@@ -370,6 +338,8 @@ class Decision:
     def _check_books(self) -> None:
         """Only what the rows of its open runs may book is booked (matrix.md, billing effect)."""
         runs = [run for state in (self.before, self._state) if state is not None for run in state.runs.values()]
+        if not runs and not any(type(row) is RunRow for row in self.rows):
+            return
         rows = sorted({run.row for run in runs} | {row.matrix_row for row in self.rows if type(row) is RunRow})
         written = {table.name for row in self.rows if (table := table_of(type(row))).money} if rows else set()
         if denied := written - {name for row in rows for name in self.context.matrix.row(row).books}:

@@ -12,7 +12,13 @@ from nats.js.errors import APIError, ServiceUnavailableError
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.publishing import JetStreamPublisher
-from amends.ports.bus import Published
+from amends.ports.bus import NOT_TOGETHER, Outgoing, Published
+
+SUBJECT, TRACE = "amends.v1.evt.node.n1.ready", ("t" * 32, "s" * 16)
+
+
+def one(message_id: str) -> Outgoing:
+    return Outgoing(SUBJECT, b"{}", message_id, TRACE)
 
 
 async def answered(error: Exception) -> Published:
@@ -57,6 +63,36 @@ async def test_only_what_the_broker_says_of_this_very_message_is_poison(err_code
 )
 async def test_what_never_reached_the_broker_is_judged_alike(error: Exception, kind: str) -> None:
     assert (await answered(error)).kind == kind
+
+
+@pytest.mark.parametrize("answer", [b'{"stream":"S","seq":9}', b'{"stream":"S","seq":9,"count":1}'])
+async def test_a_server_that_knows_no_batches_is_told_by_what_it_counts(answer: bytes) -> None:
+    async def publish(*args: Any, **options: Any) -> None: ...
+
+    async def request(*args: Any, **options: Any) -> Any:
+        return SimpleNamespace(data=answer)
+
+    client: Any = SimpleNamespace(is_connected=True, jetstream=lambda timeout: None, publish=publish, request=request)
+    found = await JetStreamPublisher(client).publish_together([one("evt_1"), one("evt_2")])
+    assert (found.kind, found.code) == ("down", NOT_TOGETHER)
+
+
+async def test_of_messages_that_go_together_none_is_blamed(client: Client) -> None:
+    publisher = JetStreamPublisher(client)
+    await publisher.create_streams()
+    large = Outgoing(SUBJECT, b"x" * (client.max_payload + 1), "evt_2", TRACE)
+    found = await publisher.publish_together([one("evt_1"), large, one("evt_3")])
+    assert (found.kind, found.code) == ("down", "too_large")
+    assert (await publisher.publish(SUBJECT, b"{}", "evt_1", TRACE)).kind == "ok"  # it was not taken
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"no JSON", b'{"error":{}}'])
+async def test_an_answer_to_a_batch_that_is_none_counts_as_none(answer: bytes) -> None:
+    async def request(*args: Any, **options: Any) -> Any:
+        return SimpleNamespace(data=answer)
+
+    client: Any = SimpleNamespace(is_connected=True, jetstream=lambda timeout: None, request=request)
+    assert (await JetStreamPublisher(client).publish_together([one("evt_1")])).kind == "down"
 
 
 async def test_the_broker_tells_its_clock(client: Client) -> None:

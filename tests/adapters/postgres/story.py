@@ -20,7 +20,8 @@ from amends.domain.domain import rows_of
 from amends.ports.journal import Head
 from amends.ports.steps import Outcome, OutcomeKind
 from amends.runtime.policy import RUNTIME_HANDLERS
-from amends.turn.decision import Context, Decision
+from amends.turn.context import Context
+from amends.turn.decision import Decision
 from amends.turn.messages import CommandInfo, Envelope, StepDone, TimerFired
 from amends.turn.seal import seal
 from amends.values import ids
