@@ -14,6 +14,7 @@ from actors.tables import DebtRow
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
+from supervisors.indexing import all_of
 
 ENDED = ("detached", "failed")
 ENDING = ("releasing", "released", "failed")  # of the rental
@@ -45,10 +46,10 @@ class Attachments:
         self._engine = engine
         engine.listeners.append(self.follow)
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Take in what lives."""
         assert self._engine is not None
-        for attachment_id, state in self._engine.store.items("attachment"):
+        async for attachment_id, state in all_of(self._engine, "attachment"):
             self._take_in(attachment_id, state)
 
     def of_allocation(self, allocation_id: str) -> list[str]:

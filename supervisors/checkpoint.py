@@ -5,7 +5,7 @@ then costs a look at a dictionary each.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from sys import intern
 
@@ -43,9 +43,9 @@ class Checkpoint:
         if part is not None:
             del self._nodes[part][node_id]
 
-    def heard(self, node_id: str) -> None:
-        """A known node was heard."""
-        self._dirty.add(self._part[node_id])
+    def heard(self, node_ids: Iterable[str]) -> None:
+        """Known nodes were heard."""
+        self._dirty.update(map(self._part.__getitem__, node_ids))
 
     async def run(self) -> None:
         """Write every `last_seen_checkpoint_ms`, until cancelled."""

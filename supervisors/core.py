@@ -31,6 +31,7 @@ from supervisors.api.admission import Admission
 from supervisors.detector import Detector
 from supervisors.epochs import HigherEpochs
 from supervisors.guards import Guards
+from supervisors.indexing import all_of
 from supervisors.last_seen import LastSeen
 from supervisors.loading import Restore, last_restore, load_ended, load_policies, load_pool, load_seen
 from supervisors.pool import IN_REACH, Pool, node_of
@@ -86,7 +87,7 @@ class Core:
         self.epochs = HigherEpochs(engine, self.kernel.journal, self.kernel.lease, self.kernel.sources.entropy)
         engine.listeners += [self.detector.follow, self._wake_held, self.epochs.follow]
         seen, beats = await load_seen(self.kernel.journal, engine.store), dict[str, int]()
-        for node_id, node in engine.store.items("node"):
+        async for node_id, node in all_of(engine, "node"):
             if isinstance(node, Node):
                 last_us = max(node.last_heartbeat_us or 0, seen.get(node_id, 0))
                 if node.state in LOSABLE and last_us:
@@ -94,12 +95,13 @@ class Core:
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
         await load_ended(self.pool, self.kernel.journal, beats)
         self.reprobes = Reprobes(engine, self.pool)
-        self.pool.payers.load()
-        self.pool.attachments.load()
-        self.pool.writing.load()
+        await self.pool.payers.load()
+        await self.pool.attachments.load()
+        await self.pool.writing.load()
         self.pool.balances.load(balances)
         if self._restore is not None:
             self._tell_restored(self._restore)
+        await self.pool.load()
         detector = engine.store.get("detector", FLEET)
         if isinstance(detector, DetectorState):
             self._guards.restore(detector.holds)

@@ -9,7 +9,7 @@ one says how it is then.
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
 from actors.node.messages import HeartbeatSeen, Silent
@@ -24,7 +24,7 @@ from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen, Seen
 from supervisors.verdicts import Verdicts
 
-STALL_S = 0.1
+TICK_S, STALL_S = 0.1, 0.1  # a verdict is late by a tick at most, and by what its commit takes
 AGAIN_S = 1.0  # after which a node that took no word (it is held) is told anew
 
 
@@ -38,11 +38,12 @@ class Detector:
         self, engine: Engine, last_seen: LastSeen, guards: Guards, *, monotonic: Callable[[], float],
         linked: Callable[[], bool], domain_of: Callable[[Node], str] = lambda node: "",
     ) -> None:  # fmt: skip
-        self._engine, self._mono, self._linked, self._domain_of = engine, monotonic, linked, domain_of
+        self._engine, self._clock, self._linked, self._domain_of = engine, monotonic, linked, domain_of
+        self._lost_s = 0.0  # by the event loop, since the start
         self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
         self._offline_s = engine.context.limits("offline_after_ms") / 1000
         self._guards = guards
-        self._verdicts = Verdicts(engine, guards, last_seen.last_seen_us, monotonic)
+        self._verdicts = Verdicts(engine, guards, last_seen.last_seen_us, self._mono)
         self._before: dict[str, int] = {}  # of nodes with a new boot id, the last beat with the one they had
         self._boots = BootIds(engine.context.limits("flap_window_ms") / 1000)
         self._seen = last_seen.nodes
@@ -52,13 +53,23 @@ class Detector:
         self._told: set[str] = set()  # nodes that have yet to take in what they were told
         self._owed: dict[str, str] = {}  # of those, who is to be told more: a rival's boot id, or ""
         self._refused: set[str] = set()
-        self._again_at = monotonic()
-        self._canary = monotonic()
-        self._sight_since = monotonic()
+        self._again_at = self._canary = self._sight_since = self._mono()
         self._blind = False
         self.unknown = 0
 
     # --- what is heard -------------------------------------------------------------------------------
+
+    def heard_all(self, beats: Iterable[tuple[str, str]]) -> None:
+        """Heartbeats have arrived, now: (node, boot id). Nearly all say that nothing has changed."""
+        now, us, known, usual = self._mono(), self._engine.now_us(), self._seen.get, list[str]()
+        for node_id, boot_id in beats:
+            seen = known(node_id)
+            if seen is None or seen.silent or seen.boot_id != boot_id:
+                self.heard(node_id, boot_id)
+            else:
+                seen.at, seen.us = now, us
+                usual.append(node_id)
+        self.checkpoint.heard(usual)
 
     def heard(self, node_id: str, boot_id: str) -> None:
         """A heartbeat has arrived, now."""
@@ -80,7 +91,7 @@ class Detector:
                 self._boots.changed(node_id, seen.boot_id, boot_id, now)
             again = again or not seen.boot_id
             seen.boot_id, seen.at, seen.us, seen.silent = boot_id, now, us, False
-        self.checkpoint.heard(node_id)
+        self.checkpoint.heard((node_id,))
         if moved:
             self._tell_boots(now, node_id)
         elif again:
@@ -188,19 +199,24 @@ class Detector:
             self._guards.heard(node_id)
             self._arm(node_id, now)
 
+    def _mono(self) -> float:
+        """The detector's time, in seconds: that which the event loop lost has not passed."""
+        return self._clock() - self._lost_s
+
     # --- watching ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Watch until cancelled, in ticks of a tenth of the suspicion time."""
-        tick = max(0.02, min(self._suspect_s / 10, 1.0))
+        """Watch until cancelled."""
+        tick = max(0.02, min(self._suspect_s / 10, TICK_S))
         last = self._mono()
         while True:
             await asyncio.sleep(tick)
             now = self._mono()
             lost = now - last - tick
-            last = now
             if lost > STALL_S:
                 self._credit(lost)
+                now -= lost
+            last = now
             slices = Slices(self._engine.monotonic_us)
             for _ in self._look(now):
                 await slices.shared()
@@ -221,13 +237,22 @@ class Detector:
             for node_id in sorted(refused):
                 self._tell(node_id, self._owed.pop(node_id, ""))
                 yield
-        while self._linked() and self._heap and self._heap[0][0] <= now:
-            due, node_id = heapq.heappop(self._heap)
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            due, node_id = heap[0]
             seen = self._seen.get(node_id)
-            if seen is not None and seen.due == due:  # else it has been re-armed since
+            if seen is None or seen.due != due:  # it has been re-armed since
+                heapq.heappop(heap)
+            elif (later := self._due(seen)) > now:  # heard meanwhile, as nearly all are
+                seen.due = later
+                heapq.heapreplace(heap, (later, node_id))
+            else:
+                heapq.heappop(heap)
                 seen.due = inf
-                if self._has_fallen_silent(node_id, seen, now):
+                if self._has_fallen_silent(node_id, seen):
                     yield
+                    if not self._linked():
+                        break
         yield from self._verdicts.look(now, self._sees)
 
     def _sees(self) -> bool:
@@ -241,12 +266,12 @@ class Detector:
             seen.due = due
             heapq.heappush(self._heap, (due, node_id))
 
-    def _has_fallen_silent(self, node_id: str, seen: Seen, now: float) -> bool:
-        """Of a node whose deadline has come up: whether it is told. A silent one is next looked at for a verdict."""
-        due = max(seen.at, self._sight_since) + (self._offline_s if seen.silent else self._suspect_s)
-        if due > now:
-            self._arm(node_id, due)
-            return False
+    def _due(self, seen: Seen) -> float:
+        """Until when it may be silent; a silent one, until a verdict is due."""
+        return max(seen.at, self._sight_since) + (self._offline_s if seen.silent else self._suspect_s)
+
+    def _has_fallen_silent(self, node_id: str, seen: Seen) -> bool:
+        """Of a node whose deadline is over: whether it is told. A silent one is due for a verdict."""
         if seen.silent:
             node = self._engine.store.get("node", node_id)
             if isinstance(node, Node) and node.state != "offline":
@@ -255,12 +280,10 @@ class Detector:
         seen.silent = True
         self._guards.silent(node_id)
         self._tell(node_id)
-        self._arm(node_id, max(seen.at, self._sight_since) + self._offline_s)
+        self._arm(node_id, self._due(seen))
         return True
 
     def _credit(self, lost: float) -> None:
         """The loop was late: nobody's silence is counted for that time."""
+        self._lost_s += lost
         self._sight_since = max(self._sight_since, self._mono() - self._suspect_s + lost)
-        self._canary += lost
-        for seen in self._seen.values():
-            seen.at += lost

@@ -7,7 +7,7 @@ from math import inf
 
 
 class Seen:
-    """One node: heard at `at` (monotonic seconds) and `us` (microseconds since the epoch).
+    """One node: heard at `at` (seconds of the detector's time) and `us` (microseconds since the epoch).
 
     `due`: when it is looked at next; infinite while nobody waits for anything of it.
     """

@@ -9,6 +9,7 @@ from actors.payment.state import Payment, Said
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope
+from supervisors.indexing import all_of
 
 Key = tuple[str, str]  # of an account, or of a customer at Stripe
 
@@ -27,12 +28,12 @@ class Payers:
         self._engine = engine
         engine.listeners.append(self.follow)
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Take in what lives; a payment whose account came while nobody looked is told."""
         assert self._engine is not None
-        for account_id, account in self._engine.store.items("account"):
+        async for account_id, account in all_of(self._engine, "account"):
             self._add(account_id, account)
-        for payment_id, payment in self._engine.store.items("payment"):
+        async for payment_id, payment in all_of(self._engine, "payment"):
             self._wait(payment_id, payment)
 
     def payer(self, account_id: str, customer: str) -> tuple[str, str] | None:

@@ -27,6 +27,7 @@ from supervisors.attachments import Attachments
 from supervisors.balances import Balances
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 from supervisors.guards import Guards
+from supervisors.indexing import all_of
 from supervisors.last_seen import LastSeen
 from supervisors.meters import Meters
 from supervisors.payers import Payers
@@ -55,6 +56,7 @@ class Pool:
         self._waiting: WaitingRequests[Allocation] = WaitingRequests()
         self._free: FreeNodes[Node] = FreeNodes()
         self._requested: Counter[str] = Counter()  # account → its allocations in `requested`
+        self._loading = False  # until all runs nobody is offered a node
         self._offers: dict[str, Offer] = {}  # by allocation; the node is not free meanwhile
         self._offered: set[str] = set()
         self._accused: dict[str, set[str]] = {}  # node → messages it has yet to take in, which may end its service
@@ -256,21 +258,26 @@ class Pool:
         """Take in a stored debt."""
         self._debts.setdefault(node_id, {})[debt_id] = allocation_id
 
-    def loaded(self) -> None:
-        """All is read: index nodes and waiting allocations, and match them."""
+    async def load(self) -> None:
+        """Index nodes and waiting allocations, before anything commits; none are matched until `loaded`."""
         assert self._engine is not None
-        for node_id, node in self._engine.store.items("node"):
+        self._loading = True
+        async for node_id, node in all_of(self._engine, "node"):
             if isinstance(node, Node):
                 self._index_key(node_id, None, node)
                 self._index_node(node_id, node)
         self._requested.clear()
-        for allocation_id, allocation in self._engine.store.items("allocation"):
+        async for allocation_id, allocation in all_of(self._engine, "allocation"):
             self._count_requested(None, allocation)
             if _waits(allocation):
                 self._waiting.add(allocation_id, _wanted(allocation), allocation)
             if isinstance(allocation, Allocation):
                 self._index_lockout(allocation_id, allocation)
         self.lockouts_failed = 0  # those were another runtime's
+
+    def loaded(self) -> None:
+        """All runs: match nodes and waiting allocations."""
+        self._loading = False
         for allocation_id in list(self._waiting):
             self._match_allocation(allocation_id)
 
@@ -381,13 +388,15 @@ class Pool:
     # --- matching ------------------------------------------------------------------------------------
 
     def _match_allocation(self, allocation_id: str) -> None:
+        if self._loading:
+            return
         node_id = self._free.first(self._waiting.wanted(allocation_id))
         if node_id is not None:
             self._offer(allocation_id, node_id)
 
     def _match_node(self, node_id: str) -> None:
         """First come, first served, among those it fits."""
-        if node_id not in self._free:
+        if self._loading or node_id not in self._free:
             return
         allocation_id = self._waiting.first(node_id, self._free.labels(node_id))
         if allocation_id is not None:

@@ -6,6 +6,7 @@ An index over committed grants, rebuilt at a start. It knows no attachment: a gr
 from actors.grant.state import GrantState
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
+from supervisors.indexing import all_of
 
 
 class WritingNodes:
@@ -20,10 +21,10 @@ class WritingNodes:
         self._engine = engine
         engine.listeners.append(self.follow)
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Take in what stands."""
         assert self._engine is not None
-        for _, state in self._engine.store.items("grant"):
+        async for _, state in all_of(self._engine, "grant"):
             self._take_in(state)
 
     def of(self, namespace_id: str) -> list[str]:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -21,6 +22,7 @@ from adapters.nats.agent_messages import (
     TaskResult,
 )
 from adapters.nats.agent_outcomes import MALFORMED, late_outcome, outcome
+from adapters.nats.beats import SUBJECT, Beat
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
@@ -36,15 +38,21 @@ class _Named(msgspec.Struct):
     task_id: str
 
 
-class Heartbeats:
-    """Receives heartbeats and hands (node_id, boot_id) on; counts what it cannot read.
+class _Beat(Heartbeat, frozen=True):
+    """A heartbeat whose boot id is yet to be looked at: its pattern costs more than all the rest of the reading."""
 
-    On a connection of its own: a flood of them is dropped there, and counted, and takes nobody else's messages along.
+    boot_id: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class Heartbeats:
+    """Receives heartbeats and hands them on as (node_id, boot_id), many at once; counts what it cannot read.
+
+    On a connection of its own, made with `take` and `drop`: a flood of them takes nobody else's messages along.
     """
 
-    def __init__(self, heard: Callable[[str, str], None]) -> None:
+    def __init__(self, heard: Callable[[Sequence[tuple[str, str]]], None]) -> None:
         self._heard = heard
-        self._decoder = msgspec.json.Decoder(Heartbeat)
+        self._decode = msgspec.json.Decoder(_Beat).decode
         self._subscription: Subscription | None = None
         self.received = self.malformed = self.dropped = self.unspoken = 0
 
@@ -54,19 +62,27 @@ class Heartbeats:
 
     async def start(self, client: Client) -> None:
         """Subscribe on that connection."""
-        self._subscription = await client.subscribe("amends.v1.hb.*", cb=self._on_message)
+        self._subscription = await client.subscribe(SUBJECT, cb=self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
-        self.received += 1
-        try:
-            if len(message.data) > MAX_HEARTBEAT_BYTES:
-                raise msgspec.ValidationError("too large")
-            beat = self._decoder.decode(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.malformed += 1
-            return
-        self.unspoken += beat.proto not in SPOKEN  # it lives all the same
-        self._heard(message.subject.rpartition(".")[2], beat.boot_id)
+        """One that the driver has taken apart: with headers, or on another connection."""
+        self.take([(message.subject.rpartition(".")[2].encode(), message.data)])
+
+    def take(self, beats: Sequence[Beat]) -> None:
+        """These have arrived, now."""
+        self.received += len(beats)
+        decode, good = self._decode, list[tuple[str, str]]()
+        for node, data in beats:
+            try:
+                beat = decode(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            boot_id = beat.boot_id
+            if len(data) <= MAX_HEARTBEAT_BYTES and boot_id.isascii() and boot_id.isprintable():
+                self.unspoken += beat.proto not in SPOKEN  # it lives all the same
+                good.append((node.decode(errors="replace"), boot_id))
+        self.malformed += len(beats) - len(good)
+        self._heard(good)
 
 
 class AgentTasks:

@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
+from adapters.nats.beats import BeatParser, Take
 from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.inboxes import inbox_prefix
 
@@ -24,7 +25,7 @@ PENDING_BYTES = 64 * 1024 * 1024
 
 async def connect(
     servers: Sequence[str], *, name: str, closed: Callable[[str], None] = lambda why: None,
-    dropped: Callable[[str], None] = lambda subject: None, **options: Any,
+    dropped: Callable[[str], None] = lambda subject: None, beats: Take | None = None, **options: Any,
 ) -> Client:  # fmt: skip
     """Connect; raises `Unavailable`, and `BadConfiguration` where the server refuses us.
 
@@ -32,8 +33,11 @@ async def connect(
 
     `closed` is called when the connection has ended for good, by us or by the server (credentials that ran out): the
     driver does not seek it again then. `dropped` hears the subject of each message that came faster than it was read.
+    `beats` takes heartbeats as they are read, before the driver sees them.
     """
     client = Client()
+    if beats is not None:
+        client._ps = BeatParser(client, beats)  # noqa: SLF001 - the driver has no other place for it
     voice = _Voice(name, client, dropped)
 
     async def on_closed() -> None:

@@ -46,7 +46,7 @@ class SshClient:
         *,
         connect_timeout_ms: int = 3000,
         customer_key_options: str = "restrict,pty,port-forwarding",
-        max_idle_connections: int = 64,
+        max_idle_connections: int = 256,
         idle_ms: int = 5000,
     ) -> None:
         key = asyncssh.read_private_key(client_key) if isinstance(client_key, Path) else client_key

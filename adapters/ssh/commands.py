@@ -7,7 +7,7 @@ any part of it that is missing leaves nothing that a shell could run.
 
 import re
 import shlex
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -28,7 +28,8 @@ _CALL: Final = "amends_main </dev/null\n"  # no child may read the rest of the s
 _USER: Final = re.compile(r"am-([0-9a-z]{26})")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _NONCE: Final = re.compile(r"[0-9a-f]{16}")
-_PLAIN: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:=,")
+_PLAIN: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 _-./:=,"
+_ESCAPED: Final = {code: f"\\0{code:03o}" for code in range(128) if chr(code) not in _PLAIN}
 _MAX_EPOCH: Final = 10**18  # the scripts compare in 64 bits
 
 Status = Literal["done", "failed", "unknown"]
@@ -117,8 +118,14 @@ def packed(text: str, key_line: str = "") -> str:
     where a start file of the login shell has read its beginning, the quote that ends it begins one that nothing ends.
     Either way a shell runs none of it, where a script of many lines would go on in the middle of a function, as root.
     """
-    body = "".join(one if one in _PLAIN else f"\\0{ord(one):03o}" for one in text)
-    return f"AMENDS_KEY_LINE={shlex.quote(key_line)}\neval \"$(printf '%b' '{body}')\"\n"
+    key = shlex.quote(key_line)
+    body = key.translate(_ESCAPED).join(map(_escaped, text.split(key)))  # all but the key is the same every time
+    return f"AMENDS_KEY_LINE={key}\neval \"$(printf '%b' '{body}')\"\n"
+
+
+@lru_cache(maxsize=256)
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPED)
 
 
 @cache

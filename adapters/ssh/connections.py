@@ -16,6 +16,12 @@ from adapters.ssh.keys import canonical_host_key
 from adapters.ssh.session import plain
 
 _CLOSE_WAIT_S: Final = 2.0
+# A handshake is our processor's work: of hundreds that are begun at once all would end late, and some too late. One
+# that waits for its node longer than this does not count.
+_AT_ONCE: Final = 32
+_SPOKEN_WITHIN_S: Final = 0.1
+# The quickest of those that every server knows, and no weaker than the driver's own order.
+_CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 # Every type is offered, the pinned one first: a node that shows a key of another type is then a mismatch like
 # any other, where a shorter list would end in "no common algorithm".
 _HOST_KEY_ALGORITHMS: Final[dict[str, tuple[str, ...]]] = {
@@ -42,6 +48,31 @@ class _Idle(msgspec.Struct):
     expiry: asyncio.TimerHandle
 
 
+class _Opening(asyncssh.SSHClient):
+    """A connection being opened has a place until it stands, or its node has not spoken in time."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places, self._has_place = places, True
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._look = asyncio.get_running_loop().call_later(_SPOKEN_WITHIN_S, self._looked_at)
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        """Its node is there; it has yet to speak."""
+        self._connection = conn
+
+    def _looked_at(self) -> None:
+        if self._connection is None or not self._connection.get_extra_info("server_version"):
+            self.give()
+
+    def give(self) -> None:
+        """Its place is another's."""
+        self._look.cancel()
+        self._connection = None
+        if self._has_place:
+            self._has_place = False
+            self._places.release()
+
+
 class Connections:
     """Opens connections and keeps at most `max_idle` of them for `idle_ms` each, one per node."""
 
@@ -52,6 +83,7 @@ class Connections:
         self._idle_s = idle_ms / 1000
         self._idle: dict[str, _Idle] = {}  # oldest first
         self._open: set[asyncssh.SSHClientConnection] = set()
+        self._places = asyncio.Semaphore(_AT_ONCE)
         self._closed = False
 
     def __len__(self) -> int:
@@ -86,13 +118,15 @@ class Connections:
 
     async def open(self, endpoint: SshEndpoint) -> asyncssh.SSHClientConnection:
         """Connect, check the host key, log in. Raises CannotConnectError."""
-        if self._closed:
-            raise CannotConnectError("ssh_connect_failed", "the client is closed")
         line, _ = canonical_host_key(endpoint.host_key)
         pinned = asyncssh.import_public_key(line)
+        await self._places.acquire()
+        opening = _Opening(self._places)
         try:
+            if self._closed:
+                raise CannotConnectError("ssh_connect_failed", "the client is closed")
             async with asyncio.timeout(self.connect_timeout_s):
-                connection = await self._connect(endpoint, pinned)
+                connection = await self._connect(endpoint, pinned, opening)
         except asyncssh.HostKeyNotVerifiable as error:
             raise CannotConnectError("ssh_host_key_mismatch", "the node shows another host key") from error
         except (asyncssh.PermissionDenied, asyncssh.IllegalUserName) as error:
@@ -105,19 +139,25 @@ class Connections:
             raise CannotConnectError(code, plain(str(error))) from error
         except (asyncssh.Error, OSError) as error:
             raise CannotConnectError("ssh_connect_failed", plain(str(error)) or type(error).__name__) from error
+        finally:
+            opening.give()
         self._open.add(connection)
         return connection
 
-    async def _connect(self, endpoint: SshEndpoint, pinned: asyncssh.SSHKey) -> asyncssh.SSHClientConnection:
+    async def _connect(
+        self, endpoint: SshEndpoint, pinned: asyncssh.SSHKey, opening: _Opening
+    ) -> asyncssh.SSHClientConnection:
         kind = pinned.get_algorithm()
         others = [name for other, names in _HOST_KEY_ALGORITHMS.items() if other != kind for name in names]
         # Not asyncssh's connect_timeout: it goes through wait_for, which on 3.11 loses cancellations.
         return await asyncssh.connect(
             endpoint.host,
             endpoint.port,
+            client_factory=lambda: opening,
             username=endpoint.user,
             client_keys=[self._key],
             known_hosts=([pinned], [], []),
+            encryption_algs=_CIPHERS,
             server_host_key_algs=[*_HOST_KEY_ALGORITHMS[kind], *others],
             x509_trusted_certs=None,
             config=None,

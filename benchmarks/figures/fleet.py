@@ -68,7 +68,7 @@ class Watched(Fleet):
         """As the product does: connections, the fleet, then the heartbeats."""
         await self._links.open(self._parts)
         await super().start()
-        self.heartbeats = Heartbeats(self.core.detector.heard)
+        self.heartbeats = Heartbeats(self.core.detector.heard_all)
         await self._links.open_heartbeats(self._parts, self.heartbeats)
         await self._links.listen(self.heartbeats, self.core.detector)
         self.tasks.append(asyncio.create_task(self._links.send_canary(self.interval_s)))
@@ -90,9 +90,7 @@ class Watched(Fleet):
         while True:
             due = int((time.monotonic() - began) * count / self.interval_s)
             if self.by_hand:
-                for n in range(sent, due):
-                    if n % count not in self.silent:
-                        detector.heard(*self._nodes[n % count])
+                detector.heard_all(self._nodes[n % count] for n in range(sent, due) if n % count not in self.silent)
             sent = due
             detector.heard(ORIGINAL, f"boot-{ORIGINAL}")
             await asyncio.sleep(STEP_S)

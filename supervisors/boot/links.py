@@ -35,7 +35,7 @@ class Links:
 
     async def open_heartbeats(self, parts: Parts, heartbeats: Heartbeats) -> None:
         """That of the heartbeats: a flood of them takes nobody else's messages along."""
-        self._beats = await self._connect("amends-heartbeats", dropped=heartbeats.drop)
+        self._beats = await self._connect("amends-heartbeats", dropped=heartbeats.drop, beats=heartbeats.take)
         parts.opened("heartbeats' connection", lambda: connection.close(self._beats))
 
     async def listen(self, heartbeats: Heartbeats, detector: Detector) -> None:

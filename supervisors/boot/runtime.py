@@ -177,7 +177,7 @@ class Runtime:
         self._agents = late.steps = AgentTasks(
             links.client, epoch, kernel.clock.now_us, core.pool.node_epoch, may_act, late.came
         )
-        self._heartbeats = Heartbeats(core.detector.heard)
+        self._heartbeats = Heartbeats(core.detector.heard_all)
         await links.open_heartbeats(self.parts, self._heartbeats)
         ssh = SshClient(
             self._key.path, connect_timeout_ms=self.settings.ssh.connect_timeout_ms,

@@ -62,7 +62,7 @@ def test_a_changed_heartbeat_takes_the_way_that_is_told() -> None:
     async def story(running: Running) -> None:
         await settled(running)
         with traced(calls):
-            running.core.detector.heard("n1", "another boot")
+            running.core.detector.heard_all([("n1", "another boot")])
             while running.body("node", "n1")["boot_id"] != "another boot":
                 await asyncio.sleep(0.001)
 

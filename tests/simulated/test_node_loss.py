@@ -327,3 +327,22 @@ def test_the_node_comes_back_with_another_host_key_and_nothing_is_sent_to_it() -
         assert running.state("node", name) == "quarantined"
 
     run(tell)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.31, 0.57, 0.83])
+def test_a_verdict_of_production_comes_a_tick_of_the_detector_after_its_time_at_most(phase: float) -> None:
+    late_us: list[int] = []
+
+    async def tell(running: Running) -> None:
+        machine = await running.node("n1")
+        await running.until(lambda: running.state("node", "n1") == "ready")
+        await asyncio.sleep(phase)
+        machine.up = False
+        due_us = 0
+        while running.state("node", "n1") != "offline":
+            due_us = running.core.pool.last_seen_us("n1") + 45_000_000
+            await asyncio.sleep(0.001)
+        late_us.append(running.core.kernel.clock.now_us() - due_us)
+
+    run(tell, suspect_after_ms=15_000, offline_after_ms=45_000, min_failed_probes=2, probe_timeout_ms=3000)
+    assert 0 <= late_us[0] <= 150_000

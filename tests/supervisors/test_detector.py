@@ -85,7 +85,7 @@ class Watch:
                 self.detector.canary()
             for node_id in beating:
                 self.detector.heard(node_id, "b1")
-            list(self.detector._look(self.told.now))
+            list(self.detector._look(self.detector._mono()))
 
 
 @pytest.fixture
@@ -97,6 +97,30 @@ def test_a_node_is_told_of_its_first_heartbeat_and_of_no_other_while_nothing_cha
     watch.node("n1", "registered")
     watch.run(5, "n1")
     assert [type(message) for _, message in watch.told.messages] == [HeartbeatSeen]
+
+
+def test_of_heartbeats_that_come_together_only_what_is_new_is_told_and_every_one_counts(watch: Watch) -> None:
+    for name in ("n1", "n2", "n3"):
+        watch.node(name)
+        watch.detector.heard(name, "b1")
+    watch.run(1)
+    assert watch.told.silent() == ["n1", "n2", "n3"]
+    watch.told.messages.clear()
+
+    watch.detector.heard_all([("n1", "b1"), ("ghost", "b1"), ("n2", "b2"), ("n1", "b1")])
+    assert [(name, type(each)) for name, each in watch.told.messages] == [("n1", HeartbeatSeen), ("n2", HeartbeatSeen)]
+    assert [watch.last_seen.nodes[name].us for name in ("n1", "n2", "n3")] == [1_000_000, 1_000_000, 0]
+    assert watch.detector.unknown == 1
+
+    watch.told.messages.clear()
+    watch.told.now += 0.4
+    watch.detector.heard_all([("n1", "b1"), ("n2", "b2")])
+    assert watch.told.messages == []
+    watch.run(0.5)
+    assert watch.told.silent() == [], "both were heard 500 ms ago"
+    watch.detector.checkpoint.save()
+    rows = [row for each in watch.told.submitted for row in each.turn.rows]
+    assert {row.part for row in rows if isinstance(row, NodesSeenRow)} >= {part_of("n1"), part_of("n2")}
 
 
 def test_two_machines_under_one_name_are_told_as_rivals_and_no_more_than_once_a_second(watch: Watch) -> None:
@@ -172,7 +196,7 @@ def test_time_the_loop_lost_is_credited_to_every_deadline(watch: Watch) -> None:
     watch.run(1, "n1")
     watch.told.now += 30  # the process stood still; heartbeats wait in the socket
     watch.detector._credit(30)
-    list(watch.detector._look(watch.told.now))
+    list(watch.detector._look(watch.detector._mono()))
     assert watch.told.silent() == []
     watch.run(0.5, "n1")
     assert watch.told.silent() == []

@@ -1,8 +1,9 @@
 """The pool alone: offers, what becomes of a node whose offer is never answered, and how much is looked at."""
 
 import asyncio
+import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,7 +32,8 @@ class Engine:
         self.store = SimpleNamespace(get=lambda kind, name: self.states.get((kind, name)))
         self.listeners: list[Any] = []
         self.gone: list[Any] = []
-        self.now_us = self.monotonic_us = lambda: 0
+        self.now_us: Callable[[], int] = lambda: 0
+        self.monotonic_us: Callable[[], int] = lambda: 0
         self.offers: list[tuple[str, Envelope]] = []
 
     def tell(self, kind: str, identifier: str, env: Envelope) -> None:
@@ -101,6 +103,38 @@ def test_a_node_is_offered_once_and_again_only_when_the_offer_is_over(engine: En
     assert engine.offered() == [("a1", "n1")]
     engine.change("a1", AssignmentRow("a1", "n1", "ended", 1, 2), state="failed")
     assert engine.offered() == [("a1", "n1"), ("a2", "n1")]
+
+
+async def test_a_start_goes_through_its_actors_in_slices_and_matches_none_before_all_runs() -> None:
+    # given what was loaded: a hundred nodes of another site, one that fits, and a request
+    engine, ticks = Engine(), 0
+    for number in range(100):
+        engine.node(f"n{number}", site="b")
+    engine.request("a1", node_labels={"site": "a"})
+    engine.node("n100", site="a")
+    items = [(kind, name, state) for (kind, name), state in engine.states.items()]
+    engine.store.items = lambda of: ((name, state) for kind, name, state in items if kind == of)
+    engine.monotonic_us = itertools.count(0, 20_000).__next__  # each look at the clock is worth a slice
+    pool = Pool(POLICY, LastSeen(), Guards(Limits(timing("acceptance", {}))))
+    pool.attach(cast(Any, engine))
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    # when the indexes are made, then others have the loop meanwhile, and nobody is offered anything
+    ticking = asyncio.create_task(tick())
+    await pool.load()
+    ticking.cancel()
+    assert ticks > 50
+    engine.node("n100", site="a")
+    engine.request("a2", node_labels={"site": "a"})
+    assert engine.offered() == []
+    # until all runs
+    pool.loaded()
+    assert engine.offered() == [("a1", "n100")]
 
 
 def accused(engine: Engine) -> None:

@@ -205,7 +205,7 @@ async def test_a_heartbeat_of_any_protocol_is_a_sign_of_life_and_what_we_do_not_
     client: Client,
 ) -> None:
     heard: list[tuple[str, str]] = []
-    heartbeats = Heartbeats(lambda *beat: heard.append(beat))
+    heartbeats = Heartbeats(heard.extend)
     await heartbeats.start(client)
     for number, more in enumerate(({}, {"proto": PROTO - 1}, {"proto": PROTO}, {"proto": PROTO + 1})):
         body = {"boot_id": f"boot-{number}", "seq": 1, "sent_us": 1} | more
@@ -436,7 +436,7 @@ async def test_a_task_of_a_node_that_was_retired_or_begun_anew_ends_at_once(clie
 @pytest.mark.parametrize("boot_id", ["", "b" * 129, "b\x00", "b\n", "b\u2028", "\ud800"])
 async def test_a_boot_that_no_row_can_carry_is_malformed(client: Client, boot_id: str) -> None:
     heard: list[tuple[str, str]] = []
-    heartbeats = Heartbeats(lambda *beat: heard.append(beat))
+    heartbeats = Heartbeats(heard.extend)
     await heartbeats.start(client)
     for name in (boot_id, "boot-1"):
         await client.publish("amends.v1.hb.n1", json.dumps({"boot_id": name, "seq": 1, "sent_us": 1}).encode())

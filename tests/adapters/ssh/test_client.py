@@ -1,6 +1,7 @@
 """The client against a node that misbehaves: the outcome of each failure, and the life of connections."""
 
 import asyncio
+import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -13,6 +14,7 @@ from asyncssh.constants import OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 
 from adapters.embedded.ports import free_port
 from adapters.simulated.ssh_node import Fault, SimulatedNode
+from adapters.ssh import connections
 from adapters.ssh.client import SshClient
 from adapters.ssh.client_key import generate_client_key
 from adapters.ssh.commands import SshCommand, SshEndpoint, SshOutcome, probe_command
@@ -256,6 +258,35 @@ async def test_the_number_of_waiting_connections_is_bounded(client: SshClient, n
         await probe(client, node, name=name)
     assert client.idle_connections == 2
     await until(lambda: len(node._connections) == 2, "the third is closed")
+
+
+@pytest.mark.parametrize(("spoken_within_s", "waits"), [(60.0, True), (0.05, False)])
+async def test_so_many_connections_are_opened_at_once_and_a_node_that_does_not_speak_is_not_waited_for(
+    node: SimulatedNode, monkeypatch: pytest.MonkeyPatch, spoken_within_s: float, waits: bool
+) -> None:
+    monkeypatch.setattr(connections, "_AT_ONCE", 2)
+    monkeypatch.setattr(connections, "_SPOKEN_WITHIN_S", spoken_within_s)
+    client = SshClient(asyncssh.generate_private_key("ssh-ed25519"), connect_timeout_ms=2000)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    hanging = [
+        asyncio.create_task(
+            client.run(
+                f"h{number}", SshEndpoint("127.0.0.1", server.getsockname()[1], "root", node.host_key),
+                probe_command(1), timeout_ms=20_000,
+            )
+        )
+        for number, server in enumerate(silent)
+    ]  # fmt: skip
+    await asyncio.sleep(0.01)
+    # when two of two places are taken by nodes that accept and say nothing
+    outcome = await probe(client, node)
+    # then the third waits until they have been given up, unless they have had their time to speak
+    assert outcome.status == "done"
+    assert (all(task.done() for task in hanging), any(task.done() for task in hanging)) == (waits, waits)
+    assert {outcome.code for outcome in await asyncio.gather(*hanging)} == {"ssh_connect_failed"}
+    await client.close()
+    for server in silent:
+        server.close()
 
 
 async def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
