@@ -239,6 +239,7 @@ async def test_what_cannot_be_read_is_counted_and_the_next_task_is_done(
     server: EmbeddedNats, client: Client, ask: Ask, tmp_path: Path
 ) -> None:
     async with running(agent_in(server, tmp_path)) as agent:
+        assert (await ask())["status"] == "ok"  # from now on the server knows that it listens
         for data in (b"", b"{", b"[]", b"\xff", b'{"task_id": 1}', b"[" * 100_000):
             await client.publish("amends.v1.task.n1", data)
         assert (await ask())["status"] == "ok"
