@@ -202,8 +202,8 @@ def _value(field: Field, text: str) -> Any:
             return microseconds(text)
     except (ValueError, Usage) as error:
         raise Rejected("invalid_request", f"{field.help}: {error}", field=field.name) from None
-    if field.kind == "flag":
-        return True
+    if field.kind == "flag":  # of a box that is not ticked nothing is sent
+        return text == "yes"
     if field.kind == "names":
         return [each.strip() for each in text.split(",") if each.strip()]
     if field.kind == "labels":

@@ -1,6 +1,7 @@
 """The operators' console, as a person with a browser uses it: log in, look, settle; and as others would like to."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,7 @@ role = "operator"
 token_sha256 = "{sha256(VIEWER.encode()).hexdigest()}"
 role = "viewer"
 """
+DEPLOY = Path(__file__).parents[2] / "deploy"
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 
 
@@ -179,7 +181,9 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
     wrong = await browser.get("/allocations?cursor=nonsense")
     assert (wrong.status, "cursor" in wrong.text) == (400, True)
     # the chain is checked on demand
-    assert "The chain holds" in (await browser.get("/audit?verify=yes")).text
+    verified = await browser.get("/audit?verify=yes")
+    assert "The chain holds" in verified.text
+    assert [attributes["data-live"] for tag, attributes in verified.tags if tag == "main"] == [""], "and not again"
     await world.release(rented)
     await world.cleaned(rented)
 
@@ -281,6 +285,22 @@ async def test_a_page_follows_what_happens(world: World, machine: Machine, brows
         while "to be seen" not in (await live.content.readuntil(b"\n\n")).decode():
             pass
     await world.ok("ops.node.undrain", {"node_id": machine.node_id, "reason": "it was seen"})
+
+
+async def test_the_labels_that_alerts_and_dashboard_go_by_are_told(world: World, browser: Browser) -> None:
+    text = (await browser.get("/metrics")).text
+    told: dict[str, set[str]] = {}
+    for name, labels in re.findall(r"^(amends_[a-z_]+)(?:\{(.*)\})? ", text, re.MULTILINE):
+        told.setdefault(name, set()).update(re.findall(r'(\w+)="', labels))
+    looked = "".join((DEPLOY / file).read_text() for file in ("prometheus/amends.rules.yml", "grafana/amends.json"))
+    looked = looked.replace('\\"', '"')
+    grouped = re.findall(r"by \((\w+)\) \(?(?:rate|increase)?\(?(amends_[a-z_]+)", looked)
+    wanted = [
+        *((name, label) for label, name in grouped),
+        *((name, label) for name, label in re.findall(r'(amends_[a-z_]+)\{(\w+)[!=~]', looked)),
+    ]  # fmt: skip
+    assert {name for name, _ in wanted} >= {"amends_nodes", "amends_cases_open", "amends_failures_total"}
+    assert [each for each in wanted if each[0] in told and each[1] not in told[each[0]]] == []
 
 
 async def test_after_a_restart_one_logs_in_again(world: World, browser: Browser) -> None:

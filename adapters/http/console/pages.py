@@ -58,12 +58,13 @@ class Asked(Struct):
 
 
 class Page(Struct):
-    """A template, its values, and the line that shows the same at a terminal."""
+    """A template, its values, the line that shows the same at a terminal, and whether it is shown anew by itself."""
 
     template: str
     title: str
     values: dict[str, Any]
     line: str = ""
+    follows: bool = True
 
 
 Make = Callable[[Asked], Awaitable[Page]]
@@ -229,7 +230,8 @@ async def audit(asked: Asked) -> Page:
         "rows": found["items"], "filters": {name: given.get(name, "") for name in fields}, "verdict": verdict,
         "more": {**given, "cursor": found["cursor"]} if found.get("cursor") else None,
     }  # fmt: skip
-    return Page("audit.html", "Audit", values, "amends audit verify" if verdict else "amends audit-log list")
+    line = "amends audit verify" if verdict else "amends audit-log list"
+    return Page("audit.html", "Audit", values, line, follows=verdict is None)
 
 
 async def system(asked: Asked) -> Page:

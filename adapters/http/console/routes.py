@@ -31,9 +31,12 @@ HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+SHARE: Final = 10  # a page is looked at again after so many times what it took
+SLICE_S: Final = 0.005  # of rendering, before others have the loop
+ONCE: Final = ("verify",)  # what is asked for by hand is not asked for again and again
 STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript"}
 AGAIN: Final = '<!doctype html><meta http-equiv="refresh" content="0"><title>Amends</title>'
 
@@ -76,7 +79,8 @@ class Console:
         key = request.query.get("key", "")
         said = "this link has been used, or is too old; log in with a token" if key else ""
         good = self._sessions.is_good(key)
-        return self._html("login.html", key=key if good else "", said="" if good else said, next=_next(request.query))
+        said = "" if good else said
+        return await self._html("login.html", key=key if good else "", said=said, next=_next(request.query))
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         _from_here(request)
@@ -85,7 +89,7 @@ class Console:
         try:
             operator = self._desk.log_in(token)
         except Rejected as error:
-            return self._html("login.html", error.http, key="", said=error.message, next=_next(given))
+            return await self._html("login.html", error.http, key="", said=error.message, next=_next(given))
         response = web.HTTPSeeOther(_next(given))
         name = self._sessions.open(token, operator)
         response.set_cookie(
@@ -106,7 +110,7 @@ class Console:
     def _page(self, make: Make) -> Handler:
         async def show(request: web.Request, session: Session) -> web.StreamResponse:
             page = await make(self._asked(session, request.query, request.match_info.get("name", "")))
-            return self._shown(page, session, request.path_qs)
+            return await self._shown(page, session, request.path_qs)
 
         return self._guarded(show)
 
@@ -116,13 +120,23 @@ class Console:
     def _runtime(self, session: Session) -> Runtime:
         return self._desk.runtime(session.token)
 
-    def _shown(self, page: Page, session: Session, path: str, status: int = 200) -> web.Response:
-        common = {"operator": session.operator, "csrf": session.csrf, "title": page.title, "path": path}
-        return self._html(page.template, status, line=page.line, **common, **page.values)
+    async def _shown(self, page: Page, session: Session, path: str, status: int = 200) -> web.Response:
+        return await self._html(page.template, status, **_values(page, session, path))
 
-    def _html(self, template: str, status: int = 200, **values: Any) -> web.Response:
-        text = self._templates.get_template(template).render({"bare": False, **values})
+    async def _html(self, template: str, status: int = 200, **values: Any) -> web.Response:
+        text = await self._rendered(template, {"bare": False, **values})
         return web.Response(text=text, status=status, content_type="text/html", headers=HEADERS)
+
+    async def _rendered(self, template: str, values: Mapping[str, Any]) -> str:
+        """The text of a page; of a long one the loop is given away in between."""
+        parts, clock = list[str](), asyncio.get_running_loop().time
+        since = clock()
+        for part in self._templates.get_template(template).generate(values):
+            parts.append(part)
+            if clock() - since > SLICE_S:
+                await asyncio.sleep(0)
+                since = clock()
+        return "".join(parts)
 
     def _guarded(self, handler: Callable[[web.Request, Session], Awaitable[web.StreamResponse]]) -> Handler:
         """Whoever is not logged in is asked to; what goes wrong is a page that says so."""
@@ -137,19 +151,21 @@ class Console:
             try:
                 return await handler(request, session)
             except (Rejected, Unavailable) as error:
-                return self._failed(error, request, session)
+                return await self._failed(error, request, session)
 
         return checked
 
-    def _failed(self, error: Rejected | Unavailable, request: web.Request, session: Session) -> web.Response:
+    async def _failed(self, error: Rejected | Unavailable, request: web.Request, session: Session) -> web.Response:
         if isinstance(error, Rejected) and error.code == "unauthenticated":  # the token is good no more
             self._sessions.end(request.cookies.get(COOKIE, ""))
         status, code = (error.http, error.code) if isinstance(error, Rejected) else (503, "db_unavailable")
         values = {"code": code, "said": str(error), "back": _next({"next": _referred(request)})}
-        return self._shown(Page("error.html", "Not done", values), session, request.path_qs, status)
+        return await self._shown(
+            Page("error.html", "Not done", values, follows=False), session, request.path_qs, status
+        )
 
-    def _session(self, request: web.Request) -> Session | None:
-        return self._sessions.find(request.cookies.get(COOKIE, ""))
+    def _session(self, request: web.Request, *, used: bool = True) -> Session | None:
+        return self._sessions.find(request.cookies.get(COOKIE, ""), used=used)
 
     async def _find(self, request: web.Request, session: Session) -> web.StreamResponse:
         where = await place_of(self._runtime(session), request.query.get("q", "").strip(), href)
@@ -175,8 +191,8 @@ class Console:
         data = self._desk.data(form, fields)
         if not given.get("sure"):
             values = {"form": form, "data": data, "given": given, "next": _next(given), "key": secrets.token_hex(16)}
-            page = Page("sure.html", form.words, values)
-            return self._shown(page, session, "/do")
+            page = Page("sure.html", form.words, values, follows=False)
+            return await self._shown(page, session, "/do")
         await self._runtime(session).command(form.subject, data, key=given.get("key", ""))
         return _plain(web.HTTPSeeOther(_next(given)))
 
@@ -207,8 +223,9 @@ class Console:
         self, response: web.StreamResponse, request: web.Request, found: tuple[Make, str, Mapping[str, str]], path: str
     ) -> None:
         make, name, query = found
-        sent, changes, quiet_s = "", -1, 0.0
-        while (session := self._session(request)) is not None:
+        sent, changes, quiet_s, clock = "", -1, 0.0, asyncio.get_running_loop().time
+        while (session := self._session(request, used=False)) is not None:
+            began = clock()
             if self._desk.changes != changes or quiet_s >= QUIET_S:
                 changes, quiet_s = self._desk.changes, 0.0
                 try:
@@ -216,24 +233,26 @@ class Console:
                 except (Rejected, Unavailable):
                     await response.write(b": not now\n\n")
                 else:
-                    text = self._content(page, session, path)
+                    text = await self._rendered(page.template, {"bare": True, **_values(page, session, path)})
                     digest = hashlib.sha256(text.encode()).hexdigest()
                     lines = "".join(f"data: {line}\n" for line in text.splitlines())
                     await response.write(f"{lines}\n".encode() if digest != sent else b": nothing new\n\n")
                     sent = digest
-            await asyncio.sleep(FOLLOW_S)
-            quiet_s += FOLLOW_S
+            wait_s = max(FOLLOW_S, SHARE * (clock() - began))  # what is dear is looked at less often
+            await asyncio.sleep(wait_s)
+            quiet_s += wait_s
 
-    def _content(self, page: Page, session: Session, path: str) -> str:
-        common = {"operator": session.operator, "csrf": session.csrf, "title": page.title, "path": path}
-        template = self._templates.get_template(page.template)
-        return template.render(line=page.line, bare=True, **common, **page.values)
+
+def _values(page: Page, session: Session, path: str) -> dict[str, Any]:
+    """What a page's template is given."""
+    common = {"operator": session.operator, "csrf": session.csrf, "title": page.title, "line": page.line}
+    return {**common, "path": path, "follow": path if page.follows else "", **page.values}
 
 
 def _found(path: str) -> tuple[Make, str, Mapping[str, str]] | None:
     """The page at an address: how it is made, the name in it, and its query."""
     parts = urlsplit(path)
-    query = dict(parse_qsl(parts.query))
+    query = {name: value for name, value in parse_qsl(parts.query) if name not in ONCE}
     if parts.path in PAGES:
         return PAGES[parts.path], "", query
     head, _, name = parts.path.rpartition("/")

@@ -43,15 +43,16 @@ class Sessions:
             self._sessions.popitem(last=False)
         return name
 
-    def find(self, name: str) -> Session | None:
-        """The session of that name, if it is not over."""
+    def find(self, name: str, *, used: bool = True) -> Session | None:
+        """The session of that name, if it is not over; it lasts longer by being used, not by a page that is open."""
         session, now = self._sessions.get(name), self._clock()
         if session is None:
             return None
         if now - session.seen > IDLE_S or now - session.began > LONGEST_S:
             del self._sessions[name]
             return None
-        session.seen = now
+        if used:
+            session.seen = now
         return session
 
     def end(self, name: str) -> None:

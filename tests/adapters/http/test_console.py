@@ -25,6 +25,11 @@ def test_a_session_ends_when_nobody_uses_it_and_in_any_case_after_a_day() -> Non
         clock.now += IDLE_S / 2
         assert sessions.find(used) is not None
     assert sessions.find(idle) is None
+    open_only = sessions.open("token", OLGA)
+    clock.now += IDLE_S
+    assert sessions.find(open_only, used=False) is not None
+    clock.now += 1
+    assert sessions.find(open_only, used=False) is None
     clock.now = LONGEST_S + 1
     assert sessions.find(used) is None
     assert sessions.find("") is None

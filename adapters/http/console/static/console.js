@@ -1,13 +1,21 @@
-// Follows the page, and copies commands. Without it everything can still be read and sent.
+// Follows the page while it is looked at, and copies commands. Without it everything can still be read and sent.
 "use strict";
 const content = document.getElementById("content");
-const opened = () => content.querySelector("details[open], input:focus, .command form:focus-within");
-if (content && content.dataset.live && content.dataset.live !== "/do" && window.EventSource) {
-  const source = new EventSource("/live?page=" + encodeURIComponent(content.dataset.live));
-  source.onmessage = (event) => {
-    if (!opened()) content.innerHTML = event.data;
-  };
-  window.addEventListener("pagehide", () => source.close());
+const busy = () => content.querySelector("details[open], input:focus");
+let source = null;
+function follow() {
+  if (document.hidden && source) {
+    source.close();
+    source = null;
+  } else if (!document.hidden && !source) {
+    source = new EventSource("/live?page=" + encodeURIComponent(content.dataset.live));
+    source.onmessage = (event) => { if (!busy()) content.innerHTML = event.data; };
+  }
+}
+if (content && content.dataset.live && window.EventSource) {
+  document.addEventListener("visibilitychange", follow);
+  window.addEventListener("pagehide", () => source && source.close());
+  follow();
 }
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-copy]");
