@@ -46,10 +46,14 @@ class InProcess(Api):
         if endpoint is None:
             raise Refused(Rejected("not_found", f"nobody answers {subject}"))
         headers = {**headers, "Authorization": f"Bearer {self._token}"}
+        try:
+            body = msgspec.json.encode(data)
+        except (msgspec.MsgspecError, UnicodeError, TypeError, ValueError) as error:
+            raise Rejected("invalid_request", f"this cannot be sent: {error}") from error
         entry = self._requests.enter(endpoint, headers)
         reply = entry
         if not isinstance(entry, Reply):
-            reply = await self._requests.handle(endpoint, msgspec.json.encode(data), headers, entry)
+            reply = await self._requests.handle(endpoint, body, headers, entry)
         assert isinstance(reply, Reply)
         if self._silent():
             raise Unavailable("another runtime may have taken over")
@@ -67,13 +71,18 @@ class Console(InProcess):
 
     async def story(self, identifier: str) -> why.Story | None:
         """See the port."""
-        return await why.tell(self, identifier, self._desk.verbs)
+        try:
+            return await why.tell(self, identifier, self._desk.verbs)
+        except Refused:
+            raise
+        except ClientRefused as error:  # of an id that is not whole, the client's own word
+            raise Rejected(error.code, str(error)) from error
 
     async def settling(self, case: Mapping[str, Any]) -> Sequence[Form]:
         """See the port."""
         row = await why.target(self, case)
         return [
-            _form(each.verb, each.known, each.line())
+            _form(each.verb, _as_asked(each.known), each.line())
             if each.verb is not None
             else Form(each.subject, each.subject, "", "")
             for each in why.settling(case, row, self._desk.verbs)
@@ -183,6 +192,13 @@ def _form(verb: Verb, known: Mapping[str, str], line: str) -> Form:
         for field in verb.fields
     ]
     return Form(verb.subject, verb.words, verb.help, line, fields)
+
+
+def _as_asked(known: Mapping[str, str]) -> Mapping[str, str]:
+    """What is known of a case, by the names that commands have for it."""
+    ssh = {f"ssh.{name}": known[name] for name in ("host", "port") if name in known}
+    customer = {"stripe_customer_id": known["customer"]} if "customer" in known else {}
+    return {**known, **ssh, **customer}
 
 
 def _is_required(field: Field) -> bool:

@@ -113,7 +113,9 @@ async def test_who_logs_in_comes_to_the_page_that_was_asked_for_and_no_script_re
         assert (await olga.get("/")).url.startswith("/login")
 
 
-@pytest.mark.parametrize("place", ["//evil.example", "/\\evil.example", "https://evil.example/", "/nowhere", "/live"])
+@pytest.mark.parametrize(
+    "place", ["//[", "//evil.example", "/\\evil.example", "https://evil.example/", "/nowhere", "/live"]
+)
 async def test_a_login_leads_nowhere_else(world: World, place: str) -> None:
     async with Browser(world.endpoints["http_url"]) as olga:
         page = await olga.get("/login")
@@ -170,6 +172,9 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
     # what was looked for is found by what people have at hand
     for text in (failed, machine.node_id, "acme", f"node:{machine.node_id}"):
         assert (await browser.get(f"/find?q={text}")).status == 200
+    assert (await browser.get(f"/find?q={run['recovery_trace_id']}")).url.startswith("/runs/")
+    short = await browser.get("/find?q=alloc_0")
+    assert (short.status, "begins more than one id" in short.text) == (404, True)
     missing = await browser.get("/find?q=nothing-of-that-name")
     assert (missing.status, "nothing is known" in missing.text) == (404, True)
     nobody = {f"/nodes/{HOSTILE[:20].replace('/', '')}": 404, "/runs/x": 404, "/allocations/alloc_none": 404,

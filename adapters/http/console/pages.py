@@ -1,5 +1,6 @@
 """What each page shows: a template and its values, asked for in the operator's name."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -259,6 +260,12 @@ PAGES: Final[dict[str, Make]] = {
 
 async def place_of(runtime: Runtime, text: str, href: Callable[[str, str], str]) -> str:
     """The address of the page of whatever was looked for."""
+    if text.startswith("case_"):
+        return href("", text)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        found = await runtime.ask("qry.recovery_run.list", {"recovery_trace_id": text, "limit": 1})
+        if found["items"]:
+            return f"/runs/{text}"
     story = await runtime.story(text)
     where = href("", story.ref) if story is not None else ""
     if not where:

@@ -32,12 +32,13 @@ def moment(us: Any) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3])
 
 
-def money(minor: Any, exponent: int | None = 2) -> str:
-    """Minor units as people write them."""
+def money(minor: Any, exponent: int | None) -> str:
+    """Minor units as people write them; as they are where nobody knows how many digits they have (None)."""
     if not isinstance(minor, int):
         return "–"
-    digits = 2 if exponent is None else exponent
-    return f"{minor / 10**digits:,.{digits}f}"
+    if exponent is None:
+        return f"{minor:,} minor units of"
+    return f"{minor / 10**exponent:,.{exponent}f}"
 
 
 def href(kind_or_column: str, name: str) -> str:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from aiohttp import web
 
@@ -224,7 +224,7 @@ class Console:
     ) -> None:
         make, name, query = found
         sent, changes, quiet_s, clock = "", -1, 0.0, asyncio.get_running_loop().time
-        while (session := self._session(request, used=False)) is not None:
+        while (session := self._session(request, used=False)) is not None and _is_there(request):
             began = clock()
             if self._desk.changes != changes or quiet_s >= QUIET_S:
                 changes, quiet_s = self._desk.changes, 0.0
@@ -243,6 +243,10 @@ class Console:
             quiet_s += wait_s
 
 
+def _is_there(request: web.Request) -> bool:
+    return request.transport is not None and not request.transport.is_closing()
+
+
 def _values(page: Page, session: Session, path: str) -> dict[str, Any]:
     """What a page's template is given."""
     common = {"operator": session.operator, "csrf": session.csrf, "title": page.title, "line": page.line}
@@ -251,7 +255,7 @@ def _values(page: Page, session: Session, path: str) -> dict[str, Any]:
 
 def _found(path: str) -> tuple[Make, str, Mapping[str, str]] | None:
     """The page at an address: how it is made, the name in it, and its query."""
-    parts = urlsplit(path)
+    parts = _split(path)
     query = {name: value for name, value in parse_qsl(parts.query) if name not in ONCE}
     if parts.path in PAGES:
         return PAGES[parts.path], "", query
@@ -263,9 +267,17 @@ def _found(path: str) -> tuple[Make, str, Mapping[str, str]] | None:
 def _next(given: Mapping[str, str]) -> str:
     """Where to go then: an address of this console and no other's."""
     wanted = given.get("next", "/")
-    parts = urlsplit(wanted)
+    parts = _split(wanted)
     good = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and not parts.netloc and wanted.isprintable()
     return wanted if good and _found(wanted) is not None else "/"
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; of what is none nothing."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _query(path: str) -> str:
@@ -273,14 +285,14 @@ def _query(path: str) -> str:
 
 
 def _referred(request: web.Request) -> str:
-    parts = urlsplit(request.headers.get("Referer", ""))
+    parts = _split(request.headers.get("Referer", ""))
     return f"{parts.path}?{parts.query}" if parts.query else parts.path or "/"
 
 
 def _from_here(request: web.Request) -> None:
     """Raise `Rejected` for a form that a page of somebody else's has sent; browsers say whose it was."""
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-    if site not in (None, "same-origin", "none") or (origin is not None and urlsplit(origin).netloc != request.host):
+    if site not in (None, "same-origin", "none") or (origin is not None and _split(origin).netloc != request.host):
         raise Rejected("forbidden", "this was sent from another page than the console's")
 
 

@@ -38,6 +38,9 @@ class Sessions:
     def open(self, token: str, operator: Operator) -> str:
         """A new session; its name."""
         now, name = self._clock(), secrets.token_urlsafe(32)
+        for old, session in list(self._sessions.items()):
+            if _is_over(session, now):
+                del self._sessions[old]
         self._sessions[name] = Session(token, operator, secrets.token_urlsafe(32), now, now)
         while len(self._sessions) > MOST:
             self._sessions.popitem(last=False)
@@ -48,7 +51,7 @@ class Sessions:
         session, now = self._sessions.get(name), self._clock()
         if session is None:
             return None
-        if now - session.seen > IDLE_S or now - session.began > LONGEST_S:
+        if _is_over(session, now):
             del self._sessions[name]
             return None
         if used:
@@ -61,7 +64,10 @@ class Sessions:
 
     def link(self, token: str) -> str:
         """A key that logs in once, within `LINK_S`."""
-        key = secrets.token_urlsafe(32)
+        key, now = secrets.token_urlsafe(32), self._clock()
+        for old, (_, until) in list(self._links.items()):
+            if until <= now:
+                del self._links[old]
         self._links[key] = (token, self._clock() + LINK_S)
         while len(self._links) > MOST:
             self._links.popitem(last=False)
@@ -75,3 +81,7 @@ class Sessions:
         """The token behind a key, which is spent by that; "" for none."""
         token, until = self._links.pop(key, ("", 0.0))
         return token if until > self._clock() else ""
+
+
+def _is_over(session: Session, now: float) -> bool:
+    return now - session.seen > IDLE_S or now - session.began > LONGEST_S

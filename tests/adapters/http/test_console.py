@@ -84,7 +84,12 @@ def test_values_are_shown_as_their_names_say_and_never_as_markup() -> None:
     assert str(cell({}, "reason")) == "–"
     assert len(plain("x" * 100_000)) < 3_000
     assert plain({"b": 1, "a": [True]}) == '{"a": [true], "b": 1}'
-    assert (money(123_456, 2), money(5, 0), money(None)) == ("1,234.56", "5", "–")
+    assert (money(123_456, 2), money(5, 0), money(5, None), money(None, 2)) == (
+        "1,234.56",
+        "5",
+        "5 minor units of",
+        "–",
+    )
     assert href("target_ref", "node:n1/user:am-x") == "/nodes/n1"
     assert href("entity", "allocation:alloc_1") == "/allocations/alloc_1"
     assert href("entity", "unknown:x") == ""
