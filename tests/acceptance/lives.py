@@ -46,6 +46,7 @@ class Life:
         self._world, self._eyes, self._chance, self._cut = world, eyes, chance, cut
         self.allocation_id = ""
         self.died_us = 0  # when its machine fell silent; 0: it did not
+        self.heard_us = 0  # when its last heartbeat had surely been read, however busy all are: stamps are of then
         self.quiet = False  # whether the runtime lived through all of it
 
     async def live(self, key: str) -> None:
@@ -69,6 +70,7 @@ class Life:
             await self._world.all_sent()  # a heartbeat that has yet to leave would be one of after its death
             self.died_us = time.time_ns() // 1000
             await machine.ssh.stop()
+            self.heard_us = await self._all_read()
         if how == "reboot":
             machine.boot_id = f"boot-{self._chance.getrandbits(32)}"
         if how.endswith("the dead"):
@@ -86,6 +88,15 @@ class Life:
             machine.beating = True
         await self._node_is(machine, "ready")
         await self._allocation_until(lambda row: not row["cleanup_pending"])
+
+    async def _all_read(self) -> int:
+        """Until when the runtime has read what had reached it: it has answered a question that came later.
+
+        Of one that was killed meanwhile nothing is read any more.
+        """
+        before, now_us = self._cut(), time.time_ns() // 1000
+        await self._asked("qry.allocation.get", {"id": self.allocation_id}, "")
+        return time.time_ns() // 1000 if self._cut() == before else now_us
 
     async def _asked(self, subject: str, data: dict[str, Any], key: str) -> dict[str, Any]:
         reply = await self._world.ask_until(subject, data, key=key, timeout_s=PATIENCE_S)
