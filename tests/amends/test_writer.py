@@ -147,6 +147,7 @@ async def test_what_somebody_may_have_seen_in_the_database_is_known_once_it_is_c
         await at_the_database(it, 1)
         first = it.writer.known()
         assert first is not None
+        assert it.writer.known() is first, "one for all that ask while it is under way, however long that is"
         first.add_done_callback(lambda _: it.ended.setdefault("known", None))
         it.submit("t1")
         it.journal.gate.release()

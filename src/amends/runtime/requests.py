@@ -215,14 +215,12 @@ class Requests:
                 raise Rejected("idempotency_mismatch", "this Idempotency-Key was used with another request")
             result.set_result(Reply(_stored(kept), None))
             return result
+        if known is not None and not self._engine.writer.trouble:  # who asks may have seen it in the database
+            await asyncio.wait({known}, timeout=AWAY_TIMEOUT_S)
         if self._engine.stopping:
             raise Rejected("draining", "the runtime is being stopped; try again")
         if self._engine.writer.full:
             raise Rejected("throttled", "too many turns wait for the database; try again later")
-        if (
-            known is not None and not self._engine.writer.trouble
-        ):  # who asks may have seen it in the database, and is answered accordingly
-            await asyncio.wait({known}, timeout=AWAY_TIMEOUT_S)
         kind, identifier, fresh, message = await self._addressed(endpoint, request, identity)
         over = self._limits.enter(request, identity)
 

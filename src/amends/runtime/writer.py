@@ -76,7 +76,7 @@ class JournalWriter:
         self.head = head
         self._queue: deque[Pending] = deque()
         self._committed: deque[Callable[[None], None]] = deque()  # what follows is still to be carried out
-        self._seen: list[Callable[[None], None]] = []  # waits for what is being committed as well
+        self._known: asyncio.Future[None] | None = None  # done once what is being committed is carried out as well
         self._aside: list[Pending] = []
         self.closed: frozenset[str] = frozenset()  # tables that a foreign session lets nobody write
         self._aside_task: asyncio.Task[None] | None = None
@@ -123,14 +123,11 @@ class JournalWriter:
         """Done once all that may be seen as committed by now is carried out; None where it is."""
         if not self._in_doubt and not self._committed:
             return None
-        known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def carried_out(_: None) -> None:
-            if not known.done():
-                known.set_result(None)
-
-        (self._seen if self._in_doubt else self._committed).append(carried_out)
-        return known
+        if self._known is None:  # one for all that ask meanwhile, however long it takes
+            self._known = asyncio.get_running_loop().create_future()
+            if not self._in_doubt:
+                self._committed.append(self._known.set_result)
+        return self._known
 
     async def room(self) -> None:
         """Wait until the journal keeps up: for work that loses nothing by coming later."""
@@ -155,11 +152,12 @@ class JournalWriter:
                     if not self._queue:
                         await self._carry_out()
                         continue
-                    self._in_doubt = True
+                    self._in_doubt, self._known = True, None  # who asks from now on waits for this commit too
                     await self._commit(self._next_batch())
                     self._in_doubt = False
-                    self._committed += self._seen
-                    self._seen.clear()
+                    if self._known is not None:
+                        self._committed.append(self._known.set_result)
+                        self._known = None
                     if len(self._queue) < ROOM:
                         self._roomy.set()
                 if not self._aside:
