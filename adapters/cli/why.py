@@ -180,8 +180,26 @@ def _of(case: Mapping[str, Any]) -> tuple[str, str]:
     return kind, name.partition("/")[0]
 
 
+class Settling(Struct):
+    """A command that may settle a case: its verb (None: this client knows none), and what is known of its fields."""
+
+    subject: str
+    verb: Verb | None
+    known: Mapping[str, str]
+    beside: str = ""
+
+    def line(self) -> str:
+        """As it is typed."""
+        return command_line(self.verb, self.known, self.beside) if self.verb is not None else self.subject
+
+
 def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterable[Verb]) -> list[str]:
     """The command lines that may settle an open case, ids filled in as far as they are known."""
+    return [each.line() for each in settling(case, row, verbs)]
+
+
+def settling(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterable[Verb]) -> list[Settling]:
+    """The commands that may settle an open case; `row` is of the entity that it is about."""
     if case.get("state") == "resolved":
         return []
     kind, name = _of(case)
@@ -202,9 +220,7 @@ def settle_lines(case: Mapping[str, Any], row: Mapping[str, Any], verbs: Iterabl
         beside["cmd.account.create"] = CUSTOMER
     senders = {verb.subject: verb for verb in verbs}
     return [
-        command_line(senders[subject], _of_command(subject, known), beside.get(subject, ""))
-        if subject in senders
-        else subject
+        Settling(subject, senders.get(subject), _of_command(subject, known), beside.get(subject, ""))
         for subject in subjects
     ]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from actors.account.mirror import GRACE_US
 from actors.node.state import ssh_endpoint
+from adapters.http.console.routes import Console
 from adapters.http.jaeger import jaeger_routes
 from adapters.http.server import HttpServer
 from adapters.http.stripe import stripe_routes
@@ -60,6 +61,7 @@ from supervisors.api.webhooks import Webhooks
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.collector import spare_collector
+from supervisors.boot.console import desk
 from supervisors.boot.files import operator_token
 from supervisors.boot.front import EndpointsFile, Front, Reads
 from supervisors.boot.holders import Holders
@@ -220,19 +222,23 @@ class Runtime:
         )  # fmt: skip
         sides = Sides(reads.callers, reads.operators)
         questions = Questions(sides, ENTITIES, {self._policy.currency: self._policy.minor_unit_exponent})
+        table = self._table(reads, sides, questions, traces)
         self._service = CommandService(
-            self._links.client, requests, [*self._table(reads, sides, questions, traces), *webhooks.endpoints()],
-            self._version, answers, lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
+            self._links.client, requests, [*table, *webhooks.endpoints()], self._version, answers,
+            lambda each: data_schema(each, columns), queue_group=f"amends.{kernel.lease.epoch}",
         )  # fmt: skip
         metrics = Metrics(
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
             heartbeats=self._heartbeats, exporter=export, services=self._services,
             webhooks=webhooks, stripe=self._stripe.steps.breaker if self._stripe is not None else None,
         )  # fmt: skip
+        ready = Readiness(kernel, core.detector, self._links.up)
+        fleet = partial(reads.operators.rows, "fleet")
+        console = Console(desk(kernel, self._counts, requests, table, self._gatekeeper, ready, metrics, fleet))
         http = HttpServer(
-            self.settings.http.listen, checks=Readiness(kernel, core.detector, self._links.up).checks,
-            metrics=metrics.samples, authorise=self._gatekeeper.may_look, guarded=jaeger_routes(traces),
-            routes=stripe_routes(webhooks.take),
+            self.settings.http.listen, checks=ready.checks, metrics=metrics.samples,
+            authorise=self._gatekeeper.may_look, guarded=[*jaeger_routes(traces), *console.guarded_routes()],
+            routes=[*stripe_routes(webhooks.take), *console.routes()],
         )  # fmt: skip
         file = EndpointsFile(self._servers, self._state_dir, token, self._key.public)
         front = Front(http, reads, file, took_over=self._took_over)

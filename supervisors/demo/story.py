@@ -38,6 +38,8 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
     _end_on_signals()
     try:
         await _start(site, tell, nodes)
+        if keep:
+            await tell.say(f"watch it: {await site.login_link()} (logs in once, within five minutes)")
         if not row:
             await _rental(site, tell)
         results = await _rows(site, tell, row)
@@ -193,6 +195,7 @@ async def _case(site: Site, tell: Teller) -> Result:
 
 async def _keep(site: Site, tell: Teller) -> None:
     await tell.say(f"kept running. Try: {shlex.join(['amends', 'tree', '--state-dir', str(site.state_dir)])}")
+    await tell.say(f"console: {await site.login_link()} (logs in once, within five minutes)")
     await tell.say(f"metrics: {site.endpoints['http_url']}/metrics")
     await tell.say("Ctrl-C ends it.")
     await asyncio.Event().wait()

@@ -181,3 +181,12 @@ SELECT case_id, kind FROM ops_case WHERE state <> 'resolved';
 -- name: violations
 -- What must not be; empty unless something is wrong.
 SELECT name, target_ref, details FROM public_v1.invariant_violation;
+
+-- name: fleet
+-- Every living node, for a picture of all: its state, its site, what it owes, whose it is.
+SELECT
+    nodes.node_id, nodes.state, coalesce(nodes.body -> 'labels' ->> 'site', '') AS site,
+    EXISTS (SELECT FROM debts WHERE debts.node_id = nodes.node_id AND settled_us IS NULL) AS dirty,
+    assignments.allocation_id AS held
+FROM nodes LEFT JOIN assignments ON assignments.node_id = nodes.node_id AND assignments.state <> 'ended'
+WHERE nodes.state <> 'retired' ORDER BY site, nodes.node_id;
