@@ -5,6 +5,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import CUSTOMER, Machine, user_of
 from tests.acceptance.records import audit, cases, events, meters, notifications
 from tests.acceptance.world import NOTIFICATIONS, World, until
@@ -99,7 +100,7 @@ async def test_a_customer_who_is_not_locked_out_is_a_case_at_once_and_a_retry_is
     assert "Next try due" in said
     assert f'amends retry cleanup {allocation_id} --reason "…"' in said
     # when an operator has it tried, then it is tried at once, and the case closes by itself
-    await world.ok("ops.cleanup.retry", {"allocation_id": allocation_id, "reason": "there is room again"})
+    await settle(world, "lockout_failed", entity, "ops.cleanup.retry")
     await world.cleaned(allocation_id)
     assert not await machine.lets_in(allocation_id)
     assert [each["state"] for each in await cases(world, entity)] == ["resolved"]
@@ -153,7 +154,7 @@ async def test_a_release_while_paused_counts_from_its_instant_also_after_a_resta
         await world.sql.execute(UNKNOWN_STEP, step_id, entity)
     world.kill()
     await world.restart()
-    case = await open_case(world, entity, "unknown_step")
+    await open_case(world, entity, "unknown_step")
     # when it is released, then that is accepted with its instant, and survives another restart
     accepted = (await world.release(allocation_id))["accepted_us"]
     assert (await world.allocation(allocation_id))["state"] == "active"
@@ -162,7 +163,7 @@ async def test_a_release_while_paused_counts_from_its_instant_also_after_a_resta
     assert (await world.release(allocation_id))["accepted_us"] == accepted
     assert "allocation.release_accepted" in await audit(world, entity)
     # when it goes on, then its meter has stopped then
-    await world.ok("ops.case.resolve", {"case_id": case["case_id"], "reason": "undone by hand"})
+    await settle(world, "unknown_step", entity, "ops.case.resolve")
     await world.cleaned(allocation_id)
     (meter,) = await meters(world, allocation_id)
     assert (meter["stopped_us"], meter["stop_cause"]) == (accepted, "release")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.acceptance.records import cases
 from tests.acceptance.world import RATE, World
@@ -35,7 +36,7 @@ async def test_a_node_that_fails_its_customers_is_out_after_three_of_them(world:
     machine.ssh.faults.clear()
     for each in ids:
         await world.cleaned(each)
-    await world.ok("ops.node.return_to_service", {"node_id": machine.node_id, "reason": "mended"})
+    await settle(world, "setup_failing", f"node:{machine.node_id}", "ops.node.return_to_service")
     await world.node_is(machine.node_id, "ready")
     assert [each["state"] for each in await cases(world, f"node:{machine.node_id}")] == ["resolved"]
     allocation_id = await world.rent(node_id=machine.node_id)
@@ -68,7 +69,7 @@ async def test_two_machines_under_one_name_are_a_conflict_and_cost_a_turn_a_seco
     # when the clone is off, then an operator lets the node back, under the boot id that is heard
     await world.release(allocation_id)
     await world.cleaned(allocation_id)
-    await world.ok("ops.node.return_to_service", {"node_id": machine.node_id, "reason": "the clone is off"})
+    await settle(world, "identity_conflict", f"node:{machine.node_id}", "ops.node.return_to_service")
     row = await world.node_is(machine.node_id, "ready")
     assert row["boot_id"] == machine.boot_id
 

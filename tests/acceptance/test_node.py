@@ -8,6 +8,7 @@ import pytest
 
 from adapters.embedded.ports import free_port
 from adapters.simulated.node_users import NodeCommand
+from tests.acceptance.console import settle
 from tests.acceptance.machine import CUSTOMER_KEY, Machine, user_of
 from tests.acceptance.records import all_is_well, audit, cases, events, notifications, runs
 from tests.acceptance.world import World, until
@@ -139,7 +140,7 @@ async def test_a_node_that_flaps_is_quarantined_until_an_operator_lets_it_back(w
     assert sorted(kinds) == ["case.opened", "node.quarantined"]
     # and it does not come back by itself, but by an operator's word, reconciled
     assert machine.reconciles == 0
-    await world.ok("ops.node.return_to_service", about(machine, "new cable"))
+    await settle(world, "node_flapping", f"node:{machine.node_id}", "ops.node.return_to_service")
     await world.node_is(machine.node_id, "ready")
     assert machine.reconciles == 1
     assert [c["state"] for c in await cases(world, f"node:{machine.node_id}")] == ["resolved"]
@@ -222,8 +223,9 @@ async def test_a_node_comes_back_only_without_users_that_nobody_rents(world: Wor
     assert machine.users == [foreign]
     assert (await world.node(machine.node_id))["state"] == "quarantined"
     assert await audit(world, f"node:{machine.node_id}/user:am-{left}") == ["node.user_removed"]
-    # when it is gone, then the node is back
+    # when it is gone, then the node is back; who says so has it looked at now
     del machine.ssh.table.users[foreign]
+    await settle(world, "reconcile_stalled", f"node:{machine.node_id}", "ops.node.return_to_service")
     await world.node_is(machine.node_id, "ready")
     assert [row["state"] for row in await cases(world, f"node:{machine.node_id}")] == ["resolved"]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine
 from tests.acceptance.world import World, until
 
@@ -52,7 +53,7 @@ async def test_a_spoilt_rental_waits_alone_over_a_start_and_goes_on_once_it_is_m
     await world.refused("ops.case.resolve", resolve, "illegal_transition")
     # when its row is put right and the case resolved, then it goes on
     await edited(world, spoilt, body)
-    await world.ok("ops.case.resolve", resolve)
+    await settle(world, "actor_quarantined", f"allocation:{spoilt}", "ops.case.resolve")
     await world.release(spoilt)
     await world.cleaned(spoilt)
     await other.stop()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine, user_of
 from tests.acceptance.records import audit, cases, ended_run, run_of
 from tests.acceptance.test_r03_activation import refusing_activation
@@ -27,7 +28,7 @@ async def settled(world: World, machine: Machine, allocation_id: str, entity: st
     (case,) = await until(opened, "the case is open")
     assert (case["kind"], case["state"]) == ("cleanup_exhausted", "open")
     await world.node_is(machine.node_id, "quarantined")
-    await world.ok("ops.cleanup.retry", {"allocation_id": allocation_id, "reason": "mended"})
+    await settle(world, "cleanup_exhausted", entity, "ops.cleanup.retry", reason="mended")
     await world.cleaned(allocation_id)
     await world.node_is(machine.node_id, "ready")
     story = await world.rows(

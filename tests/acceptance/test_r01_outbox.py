@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from nats.js.api import DiscardPolicy
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.acceptance.records import all_is_well, audit, cases, ended_run, events, runs
 from tests.acceptance.world import EVENTS, RATE, World, until
@@ -287,7 +288,7 @@ async def test_a_payload_that_the_broker_refuses_is_parked_with_a_case_and_holds
     finally:
         await js.update_stream(config=config, max_msg_size=-1)
     # when the stream takes it again and an operator says so, then both go out in their order
-    await world.ok("ops.outbox.redispatch", {"outbox_id": row["outbox_id"], "reason": "larger now"})
+    await settle(world, "outbox_poison", target, "ops.outbox.redispatch")
     assert await events(world, entity) == ["registered", "ready", "draining", "ready"]
     assert [c["state"] for c in await cases(world, target)] == ["resolved"]
     done = {"outbox_id": row["outbox_id"], "reason": "twice"}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from adapters.simulated.ssh_node import FaultKind
+from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine, user_of
 from tests.acceptance.records import cases, ended_run, events, meters, notifications, run_of, runs
 from tests.acceptance.world import World, until
@@ -158,9 +159,8 @@ async def test_another_host_key_quarantines_the_node_until_an_operator_says_what
     kinds = {n["kind"] for n in await notifications(world, target)}
     assert kinds == {"node.quarantined", "case.opened"}
     # and when an operator names the new key and lets the node back in
-    ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
-    await world.ok("ops.node.update", {"node_id": machine.node_id, "ssh": ssh, "reason": "re-imaged"})
-    await world.ok("ops.node.return_to_service", {"node_id": machine.node_id, "reason": "re-imaged"})
+    await settle(world, "host_key_mismatch", target, "ops.node.update", ssh__host_key=machine.ssh.host_key)
+    await settle(world, "host_key_mismatch", target, "ops.node.return_to_service")
     # then it serves again and the case is closed
     await world.node_is(machine.node_id, "ready")
     assert [case["state"] for case in await cases(world, target)] == ["resolved"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine
 from tests.acceptance.money import entries
 from tests.acceptance.records import meters, runs
@@ -57,7 +58,7 @@ async def test_a_posted_window_once_equal_and_once_altered(world: World, machine
         amount,
         amount + 1,
     )
-    await world.ok("ops.case.resolve", {"case_id": case["case_id"], "reason": "the biller is mended"})
+    await settle(world, "billing_conflict", f"meter:{meter_id}", "ops.case.resolve")
     await world.release(allocation_id)
 
 

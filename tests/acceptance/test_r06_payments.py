@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from supervisors.simulation.events import Event, dispute, intent, refund, session
+from tests.acceptance.console import settle
 from tests.acceptance.records import runs
 from tests.acceptance.stripe import CONFIG as STRIPE
 from tests.acceptance.stripe import PREVIOUS, WAYS, deliver, post, signed
@@ -142,7 +143,7 @@ async def test_a_payment_in_another_currency_is_a_case_and_no_entry(world: World
     assert f"stripe_event:{event_id}" in await open_cases(world, "payment_currency")
     (case,) = await world.rows("SELECT * FROM public_v1.ops_case WHERE target_ref = $1", f"stripe_event:{event_id}")
     assert (case["evidence"]["currency"], case["evidence"]["account_currency"]) == ("jpy", "usd")
-    await world.ok("ops.case.resolve", {"case_id": case["case_id"], "reason": "refunded at Stripe"})
+    await settle(world, "payment_currency", f"stripe_event:{event_id}", "ops.case.resolve")
     assert f"stripe_event:{event_id}" not in await open_cases(world, "payment_currency")
 
 
@@ -154,8 +155,7 @@ async def test_what_comes_to_a_refused_payment_waits_until_an_operator_names_its
     await deliver(world, "http", returned)
     assert [await event_state(world, each) for each in (event_id, returned["id"])] == ["deferred", "deferred"]
     assert await world.rows("SELECT * FROM public_v1.invariant_violation") == []
-    about = {"payment_id": payment, "account_id": yen, "reason": "their account in yen"}
-    assert (await world.ok("ops.payment.assign", about))["state"] == "credited"
+    await settle(world, "payment_currency", f"stripe_event:{event_id}", "ops.payment.assign", account_id=yen)
     keys = (f"topup:{payment}", f"refund:{back}")
     assert await entries(world, *keys) == dict(zip(keys, (5000, 700), strict=True))
     assert f"stripe_event:{event_id}" not in await open_cases(world, "payment_currency")
@@ -176,6 +176,8 @@ async def test_a_dispute_takes_and_may_give_back(world: World, won: bool) -> Non
     (case,) = await world.rows("SELECT * FROM public_v1.ops_case WHERE target_ref = $1", f"stripe_event:{opened}")
     assert (case["kind"], case["state"]) == ("payment_dispute", "open")
     assert (case["evidence"]["dispute"], case["evidence"]["payment"]) == (f"dp_{payment}", payment)
+    await settle(world, "payment_dispute", f"stripe_event:{opened}", "ops.case.resolve")
+    assert f"stripe_event:{opened}" not in await open_cases(world, "payment_dispute")
 
 
 async def test_an_account_that_falls_below_zero_says_so(world: World) -> None:

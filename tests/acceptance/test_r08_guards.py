@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine
 from tests.acceptance.records import all_is_well, cases
 from tests.acceptance.world import World, until
@@ -97,8 +98,7 @@ async def test_a_zone_that_is_gone_as_a_whole_is_held_until_an_operator_confirms
     fleet["b"][1].beating = True
     await world.node_is(fleet["b"][1].node_id, "ready")
     await world.refused("ops.detector.confirm", {"reason": "all of it"}, "invalid_request")
-    data = await world.ok("ops.detector.confirm", {"domain": "b", "reason": "the hall has no power"})
-    assert sorted(data["nodes"]) == sorted(fleet["b"][place].node_id for place in (0, 2, 3))
+    await settle(world, "mass_offline", "domain:b", "ops.detector.confirm")
     # then
     row = await world.allocation_is(allocation_id, "failed")
     assert row["failure_code"] == "node_offline"

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.console import settle
 from tests.acceptance.machine import user_of
 from tests.acceptance.records import cases
 from tests.acceptance.world import World, until
@@ -85,7 +86,8 @@ async def test_a_restored_backup_assigns_no_node_before_it_was_looked_at_and_rem
         assert "restored_unknown" in told
         assert f"amends node return-to-service {node_id}" in told
         # when an operator lets it back, then the user is removed, and the one who waited gets the node
-        await world.ok("ops.node.return_to_service", {"node_id": node_id, "reason": "the customer was told"})
+        target = f"node:{node_id}/user:{user_of(lost)}"
+        await settle(world, "restored_unknown", target, "ops.node.return_to_service")
         await world.allocation_is(waiting, "active")
         assert user_of(lost) not in machine.ssh.table.users
         assert await machine.lets_in(waiting)

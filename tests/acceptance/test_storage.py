@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.acceptance.console import settle
 from tests.acceptance.records import all_is_well, cases, ended_run, run_of, runs
 from tests.acceptance.storage import QUOTA, HandMachine, Provider, Storage, StorageMachine
 from tests.acceptance.world import World, until
@@ -94,9 +95,7 @@ async def test_a_provider_that_is_away_while_access_is_taken_back_leaves_a_drift
     assert (await storage.attach("failed", mode="ro"))["reason"] == "blocked_by_drift"
     # when it is back and an operator has it reconciled
     await storage.provider.start()
-    await storage.world.ok("ops.provider.reconcile", {
-        "namespace_id": storage.namespace, "node_id": storage.machine.node_id, "reason": "it is back",
-    })  # fmt: skip
+    await settle(storage.world, "provider_drift", f"attachment:{row['attachment_id']}", "ops.provider.reconcile")
     run = await ended_run(storage.world, f"namespace:{storage.namespace}", "R11")
     # then the drift is gone, and it can be attached
     assert undone(run) == [("reverse", "external_call", "success")]
@@ -146,7 +145,7 @@ async def test_a_release_goes_on_without_a_mount_that_is_busy_and_an_operator_ha
     assert (await storage.world.node(storage.machine.node_id))["dirty"]
     # when it is free and an operator has it tried again
     storage.machine.mount_faults.mend()
-    await storage.world.ok("ops.attachment.retry_detach", {"attachment_id": row["attachment_id"], "reason": "it ended"})
+    await settle(storage.world, "detach_failed", entity, "ops.attachment.retry_detach")
     await storage.comes_to(row["attachment_id"], "detached")
     # then nothing is owed
     newest = (await runs(storage.world, entity, "R13"))[-1]

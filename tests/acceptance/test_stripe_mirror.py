@@ -16,6 +16,7 @@ from adapters.simulated.stripe_faults import FaultKind, StripeFault
 from adapters.simulated.stripe_server import StripeSimulator
 from supervisors.policy_file import BUILT_IN
 from supervisors.simulation.events import intent, refund
+from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine
 from tests.acceptance.records import all_is_well, meters, runs
 from tests.acceptance.stripe import SECRET, deliver
@@ -166,7 +167,7 @@ async def test_what_stripe_refuses_is_a_case_and_is_sent_again_by_an_operators_w
     made = create_customer(stripe.book, {}, ())
     customers = stripe.book.of("customer")
     customers[customer] = {**customers.pop(made["id"]), "id": customer}
-    await world.ok("ops.account.retry_mirror", {"account_id": account, "reason": "the customer is there again"})
+    await settle(world, "stripe_mirror_failed", f"account:{account}", "ops.account.retry_mirror")
     await mirrored(world, key)
     assert len(at_stripe(stripe, key)) == 1
     assert (await world.one(query, f"account:{account}"))["state"] == "resolved"
