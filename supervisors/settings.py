@@ -67,9 +67,10 @@ class DetectorSettings(Section, frozen=True):
 
 
 class HttpSettings(Section, frozen=True):
-    """`[http]`; host:port."""
+    """`[http]`; `listen` is host:port, `jaeger_url` where Jaeger's own pages are, for the console's links."""
 
     listen: str = "127.0.0.1:8321"
+    jaeger_url: str = ""
 
 
 class SshSettings(Section, frozen=True):
@@ -277,6 +278,9 @@ def _check_texts(name: str, text: str, settings: Settings) -> None:
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         message = f"[http] listen must be host:port, it is {settings.http.listen!r} - at `$.listen`"
         raise BadConfiguration(_with_line(name, text, message))
+    if not re.fullmatch(r"(https?://[!-~]+)?", settings.http.jaeger_url):
+        message = f"[http] jaeger_url must begin with http:// or https://, it is {settings.http.jaeger_url!r}"
+        raise BadConfiguration(_with_line(name, text, f"{message} - at `$.jaeger_url`"))
     if not re.fullmatch(r"[ -~]*", settings.ssh.customer_key_options):
         message = "[ssh] customer_key_options must be one line of printable ASCII - at `$.customer_key_options`"
         raise BadConfiguration(_with_line(name, text, message))

@@ -1,25 +1,40 @@
-"""Prometheus' text format: metrics (`amends.values.metrics`) → one text."""
+"""The texts of `/metrics`, by `prometheus_client`: metrics (`amends.values.metrics`) → Prometheus or OpenMetrics.
 
-from collections.abc import Iterable
+OpenMetrics is what asks for it gets (`Accept: application/openmetrics-text`), as Prometheus does when it is to keep
+exemplars: a trace of each bucket of a histogram.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import core, exposition, samples
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from amends.values.metrics import Metric
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+def exposition_of(metrics: Iterable[Metric], accept: str) -> tuple[bytes, str]:
+    """The text of these metrics in their order, and its content type; `accept`: the header of who asks."""
+    told = _Told(metrics)
+    if "application/openmetrics-text" in accept:
+        return openmetrics.generate_latest(told), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[arg-type]
+    return exposition.generate_latest(told), exposition.CONTENT_TYPE_PLAIN_0_0_4  # type: ignore[arg-type]
 
 
-def prometheus_text(metrics: Iterable[Metric]) -> str:
-    """The exposition of these metrics, in their order."""
-    lines = []
-    for name, kind, purpose, samples in metrics:
-        lines.append(f"# HELP {name} {_escaped(purpose)}")
-        lines.append(f"# TYPE {name} {kind}")
-        for sample in samples:
-            suffix, labels, value = sample if len(sample) == 3 else ("", *sample)
-            pairs = ",".join(f'{key}="{_escaped(text, quotes=True)}"' for key, text in labels.items())
-            lines.append(f"{name}{suffix}{{{pairs}}} {value}" if pairs else f"{name}{suffix} {value}")
-    return "\n".join(lines) + "\n"
+class _Told:
+    """What the library takes for a registry."""
 
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
-def _escaped(text: str, *, quotes: bool = False) -> str:
-    text = text.replace("\\", r"\\").replace("\n", r"\n")
-    return text.replace('"', r"\"") if quotes else text
+    def collect(self) -> Iterator[core.Metric]:
+        for name, kind, purpose, given in self._metrics:
+            family = core.Metric(name.removesuffix("_total") if kind == "counter" else name, purpose, kind)
+            for sample in given:
+                if len(sample) == 2:
+                    labels, value = sample
+                    family.add_sample(name, dict(labels), value)
+                else:
+                    suffix, labels, value, newest = sample
+                    shown = samples.Exemplar({"trace_id": newest[0]}, *newest[1:]) if newest else None
+                    family.add_sample(f"{name}{suffix}", dict(labels), value, exemplar=shown)
+            yield family

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from aiohttp import web
 
 from adapters.http.answers import Handler, jaeger_error, json_answer
-from adapters.http.metrics import CONTENT_TYPE, prometheus_text
+from adapters.http.metrics import exposition_of
 from amends.values.errors import BadConfiguration, Rejected, Unavailable
 from amends.values.metrics import Metric
 
@@ -112,9 +112,9 @@ class HttpServer:
         shown = {name: "ok" if problem is None else problem for name, problem in checks.items()}
         return json_answer({"ok": ready, "checks": shown}, 200 if ready else 503)
 
-    async def _show_metrics(self, _request: web.Request) -> web.Response:
-        text = prometheus_text(self._metrics())
-        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE})
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        text, kind = exposition_of(self._metrics(), request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": kind})
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -99,7 +99,7 @@ class CommandService:
         began = time.perf_counter()
         named = request.subject.removeprefix(PREFIX + endpoint.subject).removeprefix(".")
         reply = await self._requests.handle(endpoint, request.data, headers, entry, named)
-        self.took[endpoint.role].observe(time.perf_counter() - began)
+        self.took[endpoint.role].observe(time.perf_counter() - began, str(reply.body.get("trace_id", "")))
         await self._send(request, reply)
 
     async def _send(self, request: Request, reply: Reply) -> None:

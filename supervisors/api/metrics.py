@@ -7,8 +7,9 @@ from amends.kernel import Kernel
 from amends.runtime.breaker import Breaker
 from amends.runtime.requests import Requests
 from amends.values.histogram import Histogram
-from amends.values.metrics import Metric, Number
+from amends.values.metrics import Metric, Number, Sample
 from supervisors.api.counts import STATED, Counts
+from supervisors.api.objectives import Objectives
 from supervisors.api.services import Services
 from supervisors.api.webhooks import Webhooks
 from supervisors.detector import Detector
@@ -66,8 +67,9 @@ class Metrics:
     def __init__(
         self, kernel: Kernel, pool: Pool, detector: Detector, counts: Counts, *, requests: Requests, service: Served,
         answers: Dropping, heartbeats: Beats, exporter: Export, services: Services, webhooks: Webhooks,
-        stripe: Breaker | None,
+        stripe: Breaker | None, objectives: Objectives,
     ) -> None:  # fmt: skip
+        self._objective = objectives
         self._webhooks, self._stripe = webhooks, stripe
         self._kernel, self._pool, self._detector, self._counts = kernel, pool, detector, counts
         self._requests, self._service, self._answers = requests, service, answers
@@ -155,6 +157,21 @@ class Metrics:
             _labelled("payments_waiting", "gauge", "Payments that are deferred.", [({}, waiting)]),
         ]
 
+    def _objectives(self) -> list[Metric]:
+        """What is promised: amends in time, nothing held past its end, nothing mis-billed."""
+        kept, billing = self._objective, sum(n for name, n in (self._counts.violations or {}).items() if name[0] == "B")
+        took = [({"row": row}, histogram) for row, histogram in sorted(kept.took.items())]
+        looked = self._counts.violations is not None
+        return [
+            *_histogram("compensation_seconds", "How long recovery runs took, from beginning to end.", took),
+            _labelled("leaked_seconds_total", "counter", "Seconds that settled debts had held a node past its end.",
+                      [({}, round(kept.leaked_us / 1e6, 3))]),
+            _labelled("oldest_debt_seconds", "gauge", "Age of the oldest debt, 0 for none.",
+                      [({}, round(kept.oldest_debt_us() / 1e6, 3))]),
+            _labelled("misbilled", "gauge", "Entries and meters that break a rule of billing, every five minutes.",
+                      [({}, billing)] if looked else []),
+        ]  # fmt: skip
+
     def _alarms(self) -> list[Metric]:
         """What can be alarmed on."""
         writer, dispatcher = self._kernel.writer, self._kernel.dispatcher
@@ -183,6 +200,7 @@ class Metrics:
                 _by("name", counts.violations or {}) or [({"name": "any"}, 0)] * (counts.violations is not None),
             ),
             _labelled("restarts_total", "counter", "Services started again.", _by("service", self._services.restarts)),
+            *self._objectives(),
             *_histogram("commit_seconds", "How long commits took.", [({}, writer.took)]),
             *_histogram("step_seconds", "How long tries of steps took.", steps),
             *_histogram("request_seconds", "How long requests took, by the role they need.", requests),
@@ -198,9 +216,9 @@ def _by(label: str, counted: Mapping[str, int]) -> Samples:
 
 
 def _histogram(name: str, purpose: str, found: list[tuple[dict[str, str], Histogram]]) -> Iterator[Metric]:
-    """One histogram as Prometheus has it: buckets, sum and count below one name."""
-    samples: list[tuple[str, dict[str, str], Number]] = []
+    """One histogram as Prometheus has it: buckets with their exemplars, sum and count below one name."""
+    samples: list[Sample] = []
     for labels, histogram in found:
-        samples += [("_bucket", {**labels, "le": bound}, count) for bound, count in histogram.cumulative()]
-        samples += [("_sum", labels, round(histogram.total_s, 6)), ("_count", labels, histogram.count)]
+        samples += [("_bucket", {**labels, "le": bound}, n, newest) for bound, n, newest in histogram.cumulative()]
+        samples += [("_sum", labels, round(histogram.total_s, 6), None), ("_count", labels, histogram.count, None)]
     yield (f"amends_{name}", "histogram", purpose, samples)

@@ -151,7 +151,7 @@ class Desk:
         found = []
         for name, kind, text, samples in self._samples():
             for sample in samples if kind != "histogram" else ():
-                labels, value = sample[-2], sample[-1]
+                labels, value = (sample[0], sample[1]) if len(sample) == 2 else (sample[1], sample[2])
                 shown = ", ".join(f"{key}={word}" for key, word in dict(labels).items())
                 found.append((f"{name}{{{shown}}}" if shown else name, text, float(value)))
         return found

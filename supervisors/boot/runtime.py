@@ -50,6 +50,7 @@ from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.ledger import LedgerQuestions
 from supervisors.api.ledger_proof import LedgerProof
 from supervisors.api.metrics import Metrics
+from supervisors.api.objectives import Objectives
 from supervisors.api.operators import OperatorQuestions
 from supervisors.api.policies import PolicyQuestions
 from supervisors.api.questions import Questions
@@ -187,8 +188,10 @@ class Runtime:
         )  # fmt: skip
         self.parts.opened("SSH connections", ssh.close)
         self._counts, self._republishes = Counts(self._read), Republishes(self._read.rows)
+        self._objectives = Objectives(self._read, kernel.clock.now_us)
         await self._counts.load()
-        engine.listeners += [self._counts.follow, self._republishes.follow]
+        await self._objectives.load()
+        engine.listeners += [self._counts.follow, self._objectives.follow, self._republishes.follow]
         self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),
@@ -231,10 +234,14 @@ class Runtime:
             kernel, core.pool, core.detector, self._counts, requests=requests, service=self._service, answers=answers,
             heartbeats=self._heartbeats, exporter=export, services=self._services,
             webhooks=webhooks, stripe=self._stripe.steps.breaker if self._stripe is not None else None,
+            objectives=self._objectives,
         )  # fmt: skip
         ready = Readiness(kernel, core.detector, self._links.up)
         fleet = partial(reads.operators.rows, "fleet")
-        console = Console(desk(kernel, self._counts, requests, table, self._gatekeeper, ready, metrics, fleet))
+        console = Console(
+            desk(kernel, self._counts, requests, table, self._gatekeeper, ready, metrics, fleet),
+            jaeger_url=self.settings.http.jaeger_url,
+        )
         http = HttpServer(
             self.settings.http.listen, checks=ready.checks, metrics=metrics.samples,
             authorise=self._gatekeeper.may_look, guarded=[*jaeger_routes(traces), *console.guarded_routes()],

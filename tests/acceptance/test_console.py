@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
 from adapters.http.console.pages import PAGES
 from tests.acceptance.browser import Browser, Page
@@ -19,7 +20,9 @@ from tests.patience import PATIENCE_S
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOKEN, VIEWER = "an-operators-token", "a-viewers-token"
-CONFIG = f"""[timing]
+CONFIG = f"""[http]
+jaeger_url = "http://jaeger.example:16686/"
+[timing]
 cleanup_backoff_ms = [100, 100]
 [operators.olga]
 token_sha256 = "{sha256(TOKEN.encode()).hexdigest()}"
@@ -169,6 +172,17 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
         assert (page.status, path) == (200, path), page.text
         is_sound(page)
         assert shown.get(path, "") in page.text, (path, page.text)
+    trace = f"http://jaeger.example:16686/trace/{run['recovery_trace_id']}"
+    assert trace in (await browser.get(f"/runs/{run['recovery_trace_id']}")).links
+    (search,) = [each for each in (await browser.get(f"/allocations/{failed}")).links if "jaeger" in each]
+    assert search.startswith("http://jaeger.example:16686/search?service=amends&tags=")
+    # a figure leads to its trace
+    async with browser.session.get(
+        f"{browser.url}/metrics", headers={"Accept": "application/openmetrics-text"}
+    ) as told:
+        families = {family.name: family for family in openmetrics_families(await told.text())}
+    marked = [each.exemplar.labels for each in families["amends_compensation_seconds"].samples if each.exemplar]
+    assert {"trace_id": run["recovery_trace_id"]} in marked
     # what was looked for is found by what people have at hand
     for text in (failed, machine.node_id, "acme", f"node:{machine.node_id}"):
         assert (await browser.get(f"/find?q={text}")).status == 200

@@ -97,7 +97,9 @@ class World:
             (self.state_dir / "policy.toml").write_text(policy)
             top = f'policy_file = "{self.state_dir}/policy.toml"\n{top}'
         http = '[http]\nlisten = "127.0.0.1:0"\n'
-        file.write_text(f'{head}state_dir = "{self.state_dir}"\n{top}{http}{bracket}{tables}')
+        rest = f"{bracket}{tables}"
+        rest = rest.replace("[http]\n", http) if "[http]\n" in rest else http + rest
+        file.write_text(f'{head}state_dir = "{self.state_dir}"\n{top}{rest}')
         with (self.state_dir / "runtime.log").open("ab") as log:
             self.process = await python(*self.command, "run", "--config", file, stdout=PIPE, stderr=log)
         return self.process

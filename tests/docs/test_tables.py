@@ -81,7 +81,7 @@ def test_a_timing_key_is_said_to_be_unused_exactly_when_no_code_asks_for_it() ->
 def test_the_metrics_table_is_what_is_served() -> None:
     some = MagicMock()
     told = Metrics(some, some, some, some, requests=some, service=some, answers=some, heartbeats=some, exporter=some,
-                   services=some, webhooks=some, stripe=some).samples()  # fmt: skip
+                   services=some, webhooks=some, stripe=some, objectives=some).samples()  # fmt: skip
     served = [[f"`{name}`", kind, purpose] for name, kind, purpose, _ in told]
     assert tables("telemetry.md")["metric/type/meaning"] == served
 

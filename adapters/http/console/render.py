@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -89,6 +89,11 @@ def heading(column: str) -> str:
     return column.replace("_", " ")
 
 
+def searched(entity: str) -> str:
+    """The query by which Jaeger finds all traces of an entity."""
+    return urlencode({"service": "amends", "tags": json.dumps({"amends.entity": entity})})
+
+
 def _word(text: str) -> str:
     return "".join(one for one in text if one.isascii() and (one.isalnum() or one in "-_"))
 
@@ -97,12 +102,12 @@ def _quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def environment() -> Environment:
-    """The templates of this package."""
+def environment(jaeger_url: str = "") -> Environment:
+    """The templates of this package; `jaeger_url`: where traces are shown, "" for nowhere."""
     made = Environment(
         loader=PackageLoader("adapters.http.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters |= {"moment": moment, "money": money, "plain": plain, "heading": heading, "urlpart": _quoted}
-    made.globals |= {"cell": cell, "href": href}
+    made.globals |= {"cell": cell, "href": href, "jaeger": jaeger_url.rstrip("/"), "searched": searched}
     return made

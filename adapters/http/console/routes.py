@@ -37,17 +37,17 @@ HEADERS: Final = {
 SHARE: Final = 10  # a page is looked at again after so many times what it took
 SLICE_S: Final = 0.005  # of rendering, before others have the loop
 ONCE: Final = ("verify",)  # what is asked for by hand is not asked for again and again
-STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript"}
+STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 AGAIN: Final = '<!doctype html><meta http-equiv="refresh" content="0"><title>Amends</title>'
 
 
 class Console:
     """`routes` for the HTTP server, which it needs for nothing else."""
 
-    def __init__(self, desk: Desk, sessions: Sessions | None = None) -> None:
+    def __init__(self, desk: Desk, sessions: Sessions | None = None, *, jaeger_url: str = "") -> None:
         self._desk = desk
         self._sessions = sessions if sessions is not None else Sessions()
-        self._templates = environment()
+        self._templates = environment(jaeger_url)
         self._followers = 0
 
     def routes(self) -> list[tuple[str, str, Handler]]:

@@ -178,6 +178,14 @@ UNION ALL SELECT 'allocation', state, count(*) FROM allocations WHERE live AND e
 -- Every case that waits for a person.
 SELECT case_id, kind FROM ops_case WHERE state <> 'resolved';
 
+-- name: open_debts
+-- What nodes owe, and since when.
+SELECT debt_id, since_us FROM debts WHERE settled_us IS NULL;
+
+-- name: begun_runs
+-- Recovery runs that have not ended.
+SELECT recovery_id, matrix_row, recovery_trace_id, started_us FROM recovery_run WHERE ended_us IS NULL;
+
 -- name: violations
 -- What must not be; empty unless something is wrong.
 SELECT name, target_ref, details FROM public_v1.invariant_violation;

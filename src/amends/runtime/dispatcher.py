@@ -248,7 +248,7 @@ class Dispatcher:
         started = self._engine.now_us()
         began = time.perf_counter()
         outcome = await self._outcome(spec, call)
-        self.took.setdefault(row.name, Histogram()).observe(time.perf_counter() - began)
+        self.took.setdefault(row.name, Histogram()).observe(time.perf_counter() - began, row.trace_id)
         ended = self._engine.now_us()
         self.reach.took(spec.adapter, row.target, outcome, ended)
         if row.epoch != call.epoch:

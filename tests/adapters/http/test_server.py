@@ -7,12 +7,15 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
 from adapters.http.answers import json_answer
-from adapters.http.metrics import prometheus_text
+from adapters.http.metrics import exposition_of
 from adapters.http.server import MAX_HEADER, OPERATOR, HttpServer
 from adapters.http.stripe import stripe_routes
 from amends.values.errors import BadConfiguration, Unavailable
+from amends.values.histogram import Histogram
+from amends.values.metrics import Metric, Sample
 from tests.patience import PATIENCE_S
 
 TOKEN = {"Authorization": "Bearer secret"}
@@ -99,11 +102,29 @@ async def test_metrics_are_prometheus_text(server: HttpServer) -> None:
     assert text.splitlines() == [
         "# HELP amends_turns_total Turns committed",
         "# TYPE amends_turns_total counter",
-        "amends_turns_total 3",
+        "amends_turns_total 3.0",
     ]
-    odd = prometheus_text([("m", "gauge", "a\nb", [({"k": 'x"\\\n'}, 1.5), ({"k": "y"}, 0)])])
-    assert odd.splitlines()[2:] == ['m{k="x\\"\\\\\\n"} 1.5', 'm{k="y"} 0']
+    odd = exposition_of([("m", "gauge", "a\nb", [({"k": 'x"\\\n'}, 1.5), ({"k": "y"}, 0)])], "")[0].decode()
+    assert odd.splitlines()[2:] == ['m{k="x\\"\\\\\\n"} 1.5', 'm{k="y"} 0.0']
     assert odd.splitlines()[0] == "# HELP m a\\nb"
+
+
+async def test_openmetrics_leads_from_a_bucket_to_a_trace(server: HttpServer) -> None:
+    histogram = Histogram()
+    histogram.observe(0.02, "a" * 32)
+    histogram.observe(0.03)
+    samples: list[Sample] = [("_bucket", {"le": le}, n, newest) for le, n, newest in histogram.cumulative()]
+    samples += [("_sum", {}, histogram.total_s, None), ("_count", {}, histogram.count, None)]
+    metrics: list[Metric] = [("amends_h", "histogram", "took", samples), ("amends_c_total", "counter", "c", [({}, 1)])]
+    text, kind = exposition_of(metrics, "application/openmetrics-text; version=1.0.0,text/plain;q=0.5")
+    assert kind.startswith("application/openmetrics-text")
+    (family, counter) = openmetrics_families(text.decode())
+    marked = {each.labels["le"]: each.exemplar for each in family.samples if each.exemplar}
+    assert list(marked) == ["0.025"]
+    assert (marked["0.025"].labels, marked["0.025"].value) == ({"trace_id": "a" * 32}, 0.02)
+    assert [each.name for each in counter.samples] == ["amends_c_total"]
+    status, text, kind = await get(server, "/metrics", {"Accept": "application/openmetrics-text"})
+    assert (status, kind, text.splitlines()[-1]) == (200, "application/openmetrics-text", "# EOF")
 
 
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Bearer   ", "Basic secret", "secret"])
