@@ -1,4 +1,4 @@
-"""Write production.txt, agent.txt and client.txt: what a runtime, an agent, a client need of constraints.txt, with hashes.
+"""Write production.txt, agent.txt and client.txt: what each needs of constraints.txt, with its hashes.
 
 Made from constraints.txt and what the installed distributions say that they need; `tests/docs/test_subsets.py` fails
 when the files differ from that.
