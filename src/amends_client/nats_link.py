@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from nats.aio.client import Client
@@ -17,6 +17,7 @@ from nats.js.errors import NotFoundError
 from amends_client.errors import NoEvents, Refused, Unreachable
 from amends_client.link import Silence
 
+T = TypeVar("T")
 STREAM: Final = "AMENDS_EVT"
 FETCH_S: Final = 5.0  # one wait for an event; then it is asked for again
 CREATE_S: Final = 2.0
@@ -31,6 +32,16 @@ def inbox_prefix_of(servers: Sequence[str], user: str) -> str:
     """`_INBOX_<user>`, as the documented permissions have it; `_INBOX` without a user."""
     name = user or unquote(urlsplit(servers[0]).username or "")
     return f"_INBOX_{name}" if TOKEN.fullmatch(name) else "_INBOX"
+
+
+async def cancellable(work: Coroutine[Any, Any, T]) -> T:
+    """Its result. nats-py waits with `wait_for`, which on Python 3.11 swallows a cancellation that meets an answer."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()
+    return task.result()
 
 
 class NatsLink:
@@ -51,7 +62,8 @@ class NatsLink:
         """See `Link`."""
         self._said = ""
         try:
-            return (await self.client.request(subject, body, timeout=timeout_s, headers=dict(headers) or None)).data
+            asked = self.client.request(subject, body, timeout=timeout_s, headers=dict(headers) or None)
+            return (await cancellable(asked)).data
         except MaxPayloadError as error:
             raise Refused("invalid_request", 400, f"{len(body)} bytes are more than NATS takes", {}) from error
         except NoRespondersError:
@@ -79,7 +91,7 @@ class NatsLink:
                     expected = 1
                     while True:
                         try:
-                            (message,) = await consumer.fetch(1, timeout=FETCH_S)
+                            (message,) = await cancellable(consumer.fetch(1, timeout=FETCH_S))
                         except TimeoutError:
                             continue  # nothing has happened
                         number = message.metadata.sequence
@@ -112,7 +124,7 @@ class NatsLink:
             mem_storage=True,
         )  # fmt: skip
         stream = self.client.jetstream(timeout=CREATE_S)
-        consumer = await stream.pull_subscribe(subject, stream=STREAM, config=config)
+        consumer = await cancellable(stream.pull_subscribe(subject, stream=STREAM, config=config))
         try:
             yield consumer
         finally:
