@@ -1,6 +1,7 @@
 """The real link on a real nats-server with the documented permissions: what may be read, what not, and what is lost."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats.permissions import configuration
 from amends_client import NoEvents, Refused, Unreachable, connect
-from amends_client.nats_link import inbox_prefix_of, linked
+from amends_client.nats_link import cancellable, inbox_prefix_of, linked
 from tests.directories import scratch
 from tests.patience import PATIENCE_S
 
@@ -112,3 +113,19 @@ def test_answers_go_where_the_user_may_hear_them() -> None:
     assert inbox_prefix_of(["nats://front-2:x@h:4222"], "") == "_INBOX_front-2"
     assert inbox_prefix_of(["nats://h:4222"], "front") == "_INBOX_front"
     assert inbox_prefix_of(["nats://a.b@h:4222"], "") == inbox_prefix_of(["nats://h:4222"], "") == "_INBOX"
+
+
+async def test_a_cancellation_that_the_work_swallows_ends_the_wait_all_the_same() -> None:
+    began = asyncio.Event()
+
+    async def swallows() -> str:
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "an answer"
+
+    waiting = asyncio.create_task(cancellable(swallows()))
+    await began.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
