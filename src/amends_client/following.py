@@ -68,6 +68,13 @@ async def events(link: Link, entity: str, identifier: str, after: int = 0) -> As
                 yield event
 
 
+class Ears:
+    """What a wait has heard: `news` since the last look; `reading` once the stream has told anything at all."""
+
+    def __init__(self) -> None:
+        self.news, self.reading = asyncio.Event(), False
+
+
 class Handle(Generic[R, S]):
     """An entity that one follows. `row` is what was known of it last, `reply` the reply that it came from."""
 
@@ -107,11 +114,11 @@ class Handle(Generic[R, S]):
             raise TimeoutError(f"{self!r} is not {'/'.join(wanted)} after {timeout_s} s") from None
 
     async def _until(self, wanted: tuple[S, ...]) -> R:
-        news = asyncio.Event()
-        listening = asyncio.create_task(self._listen(news))
+        ears = Ears()
+        listening = asyncio.create_task(self._listen(ears))
         try:
             while True:
-                news.clear()  # before the look: what comes meanwhile is looked at again
+                ears.news.clear()  # before the look: what comes meanwhile is looked at again
                 row = await self.refresh()
                 state = str(getattr(row, "state", ""))
                 if state in wanted:
@@ -119,29 +126,30 @@ class Handle(Generic[R, S]):
                 if not self._kind.may_become(state, wanted):
                     code = getattr(row, "failure_code", None) or getattr(row, "reason", None) or ""
                     raise Ended(f"{self._kind.name} {self.id}", state, "/".join(wanted), code, row)
-                await self._wait(news, listening)
+                await self._wait(ears, listening)
         finally:
             listening.cancel()
             await asyncio.wait([listening])
 
-    async def _listen(self, news: asyncio.Event) -> None:
+    async def _listen(self, ears: Ears) -> None:
         """Tell of every event; first of the last one of each name, so that none falls between this and a look."""
         try:
             async with aclosing(self._calls.link.follow(_subject(self._kind.name, self.id), latest=True)) as messages:
                 async for _ in messages:
-                    news.set()
+                    ears.reading = True
+                    ears.news.set()
         except NoEvents as error:
             log.info("%r is looked at every second: %s", self, error)
         finally:
-            news.set()
+            ears.news.set()
 
-    async def _wait(self, news: asyncio.Event, listening: asyncio.Task[None]) -> None:
+    async def _wait(self, ears: Ears, listening: asyncio.Task[None]) -> None:
         if listening.done():
             await self._calls.chance.sleep(POLL_S)
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN_S):
-                await news.wait()
+            async with asyncio.timeout(LOOK_AGAIN_S if ears.reading else POLL_S):
+                await ears.news.wait()
 
 
 class Lives(Rows[R], Generic[R, S]):

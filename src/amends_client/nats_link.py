@@ -49,7 +49,7 @@ class NatsLink:
 
     def __init__(self) -> None:
         self.client = Client()
-        self._denied: set[str] = set()  # subjects that NATS did not let us publish, since last asked
+        self._denied: set[str] = set()  # subjects that NATS did not let this connection publish
         self._said = ""
 
     async def heard(self, error: Exception) -> None:
@@ -82,6 +82,7 @@ class NatsLink:
 
     async def follow(self, subject: str, *, latest: bool = False) -> AsyncGenerator[bytes]:
         """See `Link`. A pull consumer; where a message is missing, a new one begins after the last that was seen."""
+        self._may_follow()
         first = DeliverPolicy.LAST_PER_SUBJECT if latest else DeliverPolicy.ALL
         after = failed = 0
         while True:
@@ -92,8 +93,9 @@ class NatsLink:
                     while True:
                         try:
                             (message,) = await cancellable(consumer.fetch(1, timeout=FETCH_S))
-                        except TimeoutError:
-                            continue  # nothing has happened
+                        except TimeoutError:  # nothing has happened
+                            self._may_follow()
+                            continue
                         number = message.metadata.sequence
                         if number.consumer != expected:
                             break
@@ -103,16 +105,20 @@ class NatsLink:
                 if not after:
                     raise NoEvents(f"there is no stream {STREAM}: {error}") from error
             except (NatsError, OSError) as error:
-                self._may_follow(subject)
+                self._may_follow()
                 failed += 1
                 if not after and failed >= FIRST_TRIES:
                     raise NoEvents(f"{STREAM} cannot be read: {error}") from error
             await asyncio.sleep(PAUSE_S)
 
-    def _may_follow(self, subject: str) -> None:
-        for one in self._denied:
-            if one.startswith("$js.api.consumer.") and (subject.lower() in one or ".msg.next." in one):
+    def _may_follow(self) -> None:
+        for one in self._denied:  # of this connection: what it may not do it may not do later either
+            if one.startswith(("$js.api.consumer.create.", "$js.api.consumer.msg.next.")):
                 raise NoEvents(f"NATS does not let this user publish {one}")
+
+    async def connected_again(self) -> None:
+        """The user's rights may be others now."""
+        self._denied.clear()
 
     @asynccontextmanager
     async def _consumer(
@@ -147,7 +153,9 @@ async def linked(
     }  # fmt: skip
     try:
         async with asyncio.timeout(within_s):
-            await link.client.connect(list(servers), error_cb=link.heard, inbox_prefix=prefix, **settings)
+            await link.client.connect(
+                list(servers), error_cb=link.heard, reconnected_cb=link.connected_again, inbox_prefix=prefix, **settings
+            )
     except (NatsError, OSError, TimeoutError) as error:
         await link.client.close()
         why = str(error) or link._said or type(error).__name__  # noqa: SLF001 - its own maker
