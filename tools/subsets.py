@@ -1,4 +1,4 @@
-"""Write production.txt and agent.txt: what a runtime and what a node's agent need of constraints.txt, with its hashes.
+"""Write production.txt, agent.txt and client.txt: what each needs of constraints.txt, with its hashes.
 
 Made from constraints.txt and what the installed distributions say that they need; `tests/docs/test_subsets.py` fails
 when the files differ from that.
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).parents[1]
 AGENT: Final = ("msgspec", "nats-py")  # what supervisors/agent.py imports
+CLIENT: Final = ("msgspec", "nats-py")  # what src/amends_client imports
 PIN: Final = re.compile(r"^([A-Za-z0-9._-]+)(\[[^]]*\])?==.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -56,6 +57,7 @@ def files() -> dict[str, str]:
     return {
         "production.txt": subset(project["dependencies"], "What a runtime needs"),
         "agent.txt": subset(AGENT, "What a node's agent needs"),
+        "client.txt": subset(CLIENT, "What a program that uses amends_client needs"),
     }
 
 

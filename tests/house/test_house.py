@@ -13,7 +13,9 @@ from packaging.requirements import Requirement
 from tests.house import rules
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (ROOT / "src" / "amends", ROOT / "actors", ROOT / "supervisors", ROOT / "adapters")
+PACKAGES = (
+    ROOT / "src" / "amends", ROOT / "src" / "amends_client", ROOT / "actors", ROOT / "supervisors", ROOT / "adapters",
+)  # fmt: skip
 UNDECLARED = 16  # the last migration of before they said whether they expand
 ADDRESS_FREE = ("run", "constraints.txt", "pyproject.toml", ".ci/run")
 TEXT = {

@@ -1,6 +1,7 @@
 """Imports as one graph over all packages: nothing imports itself by a detour, and every adapter is picked by few."""
 
 import ast
+import sys
 import tomllib
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -65,6 +66,16 @@ def test_of_every_adapter_it_is_said_who_may_pick_it() -> None:
     there = [f"adapters.{path.parent.name}" for path in (ROOT / "adapters").glob("*/__init__.py")]
     assert sorted(said) == sorted(there)
     assert [each["name"] for each in settings["contracts"] if each.get("ignore_imports")] == []
+
+
+def test_the_client_needs_nats_and_msgspec_and_nothing_else() -> None:
+    found = set()
+    for path in (ROOT / "src" / "amends_client").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found |= {name.partition(".")[0] for name in names}
+    assert found - sys.stdlib_module_names == {"amends_client", "msgspec", "nats"}
 
 
 def test_every_other_adapter_may_not_know_stripes_library() -> None:

@@ -25,7 +25,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 @pytest.mark.slow
-def test_the_wheel_ships_every_file_of_the_four_packages(tmp_path: Path) -> None:
+def test_the_wheel_ships_every_file_of_the_five_packages(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -42,7 +42,7 @@ def test_the_wheel_ships_every_file_of_the_four_packages(tmp_path: Path) -> None
     # docs/ travels in part: a case's runbook is read while the program runs
     runbooks = {f"supervisors/runbooks/{path.name}" for path in (ROOT / "docs" / "runbooks").glob("*.md")}
     assert shipped == expected | runbooks
-    assert {name.partition("/")[0] for name in shipped} == {"amends", "actors", "supervisors", "adapters"}
+    assert {name.partition("/")[0] for name in shipped} == {path.name for path in PACKAGES}
     assert "licenses/NOTICE" in beside
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
 
