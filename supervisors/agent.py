@@ -5,7 +5,6 @@ It imports nats-py and msgspec and nothing else from outside: no Postgres, no SS
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from adapters.nats.agent_mounts import RealMounts
 from adapters.nats.agent_plain import PlainMounts
 from amends.ports.mounts import Mounts
 from amends.values.errors import BadConfiguration
+from supervisors import logs
 from supervisors.closing import CLOSE_S, watch
 from supervisors.nats_options import nats_options
 from supervisors.settings import load
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--interval-ms", type=int, default=5000, help="between two heartbeats")
     parser.add_argument("--mounts", choices=MOUNTS, default="real", help="plain: links below the state, without root")
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(os.environ)
     try:
         return asyncio.run(serve(options.node, options.nats, options.state, options.interval_ms, options.mounts))
     except BadConfiguration as error:

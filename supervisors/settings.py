@@ -73,6 +73,13 @@ class HttpSettings(Section, frozen=True):
     jaeger_url: str = ""
 
 
+class LogSettings(Section, frozen=True):
+    """`[log]`; `auto` is text on a terminal and JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
 class SshSettings(Section, frozen=True):
     """`[ssh]`; an empty `client_key` is generated in the state directory."""
 
@@ -125,6 +132,7 @@ class Settings(Section, frozen=True):
     otlp: OtlpSettings = OtlpSettings()
     detector: DetectorSettings = DetectorSettings()
     http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
     ssh: SshSettings = SshSettings()
     anchors: AnchorSettings = AnchorSettings()
     stripe: StripeSettings = StripeSettings()

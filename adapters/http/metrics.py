@@ -16,8 +16,8 @@ def exposition_of(metrics: Iterable[Metric], accept: str) -> tuple[bytes, str]:
     """The text of these metrics in their order, and its content type; `accept`: the header of who asks."""
     told = _Told(metrics)
     if "application/openmetrics-text" in accept:
-        return openmetrics.generate_latest(told), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[arg-type]
-    return exposition.generate_latest(told), exposition.CONTENT_TYPE_PLAIN_0_0_4  # type: ignore[arg-type]
+        return openmetrics.generate_latest(told), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
+    return exposition.generate_latest(told), exposition.CONTENT_TYPE_PLAIN_0_0_4
 
 
 class _Told:

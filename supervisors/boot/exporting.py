@@ -6,7 +6,7 @@ Each line that it prints says how far it is (`Progress`). It only reads: the run
 """
 
 import asyncio
-import logging
+import os
 import sys
 
 import msgspec
@@ -16,6 +16,7 @@ from adapters.otel.exporter import SpanExporter
 from adapters.otel.http import OtlpHttp
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
+from supervisors import logs
 from supervisors.boot.export_orders import Orders, Progress
 
 
@@ -69,5 +70,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(os.environ)
     uvloop.run(main())

@@ -5,7 +5,6 @@ What a local verb needs is imported when it is typed: a client and a refusal loa
 # ruff: noqa: PLC0415
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -17,6 +16,7 @@ from adapters.cli.main import main as command_line
 from amends.domain.domain import requests_of
 from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
+from supervisors import logs
 from supervisors.boot.environment import check_environment, is_external, open_standard_streams
 from supervisors.rental import RENTAL
 from supervisors.settings import Settings, check_serving, check_variables, load
@@ -30,6 +30,7 @@ async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
     check_environment()
     settings = load(config, os.environ)
     check_serving(settings)
+    logs.configure(os.environ, level=settings.log.level, shape=settings.log.format)
     from supervisors.boot.serving import serve
 
     return await serve(settings, accept_new_ssh_key=accept_new_ssh_key)
@@ -150,6 +151,5 @@ def main() -> int:
         check_variables(os.environ)
     except BadConfiguration as error:
         return _say(error, USAGE)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
+    logs.configure(os.environ)
     return command_line(sys.argv[1:], _local(), requests_of((RENTAL,)).values())

@@ -43,6 +43,7 @@ from amends.runtime.requests import Endpoint
 from amends.runtime.trunk import ChildSpec
 from amends.values.errors import BadConfiguration
 from amends.values.limits import Limits
+from supervisors import decisions
 from supervisors.api.auth import Gatekeeper, operators
 from supervisors.api.backtest import Backtest
 from supervisors.api.counts import Counts
@@ -191,7 +192,7 @@ class Runtime:
         self._objectives = Objectives(self._read, kernel.clock.now_us)
         await self._counts.load()
         await self._objectives.load()
-        engine.listeners += [self._counts.follow, self._objectives.follow, self._republishes.follow]
+        engine.listeners += [self._counts.follow, self._objectives.follow, self._republishes.follow, decisions.follow]
         self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from adapters.http.console.pages import PAGES
 from tests.acceptance.browser import Browser, Page
@@ -180,7 +180,7 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
     async with browser.session.get(
         f"{browser.url}/metrics", headers={"Accept": "application/openmetrics-text"}
     ) as told:
-        families = {family.name: family for family in openmetrics_families(await told.text())}
+        families = {family.name: family for family in text_string_to_metric_families(await told.text())}  # type: ignore[no-untyped-call]
     marked = [each.exemplar.labels for each in families["amends_compensation_seconds"].samples if each.exemplar]
     assert {"trace_id": run["recovery_trace_id"]} in marked
     # what was looked for is found by what people have at hand

@@ -43,7 +43,7 @@ def desk() -> Desk:
     return Desk(
         nothing, (), all_verbs(REQUESTS.values()), olga, silent=lambda: False, fleet=nobody, now=dict,
         samples=lambda: [("amends_x", "gauge", "what it is", [({"state": "open"}, 2)]),
-                         ("amends_h", "histogram", "not shown", [("_sum", {}, 1.0)])],
+                         ("amends_h", "histogram", "not shown", [("_sum", {}, 1.0, None)])],
         turns=lambda: 7,
     )  # fmt: skip
 

@@ -28,7 +28,8 @@ class Turn:
 
 
 async def test_what_was_begun_before_a_restart_counts_from_its_beginning() -> None:
-    kept: Any = Objectives(Stored(), lambda: 12 * SECOND)
+    stored: Any = Stored()
+    kept: Any = Objectives(stored, lambda: 12 * SECOND)
     await kept.load()
     assert kept.oldest_debt_us() == 10 * SECOND
     # a run that is degraded has not ended

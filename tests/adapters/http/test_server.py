@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from adapters.http.answers import json_answer
 from adapters.http.metrics import exposition_of
@@ -118,7 +118,7 @@ async def test_openmetrics_leads_from_a_bucket_to_a_trace(server: HttpServer) ->
     metrics: list[Metric] = [("amends_h", "histogram", "took", samples), ("amends_c_total", "counter", "c", [({}, 1)])]
     text, kind = exposition_of(metrics, "application/openmetrics-text; version=1.0.0,text/plain;q=0.5")
     assert kind.startswith("application/openmetrics-text")
-    (family, counter) = openmetrics_families(text.decode())
+    (family, counter) = text_string_to_metric_families(text.decode())  # type: ignore[no-untyped-call]
     marked = {each.labels["le"]: each.exemplar for each in family.samples if each.exemplar}
     assert list(marked) == ["0.025"]
     assert (marked["0.025"].labels, marked["0.025"].value) == ({"trace_id": "a" * 32}, 0.02)
