@@ -1,7 +1,7 @@
 """The program's log on standard error: text for a terminal, else a JSON object a line; repeats are left out.
 
-`AMENDS_LOG_LEVEL` and `AMENDS_LOG_FORMAT`, or `[log]`, say how. A line carries what its logger gave with `extra`: entity,
-trace_id, recovery_trace_id, request_id.
+`AMENDS_LOG_LEVEL` and `AMENDS_LOG_FORMAT`, or `[log]`, say how. A line carries what its logger gave with `extra`:
+entity, trace_id, recovery_trace_id, request_id.
 """
 
 import logging

@@ -166,6 +166,16 @@ LOCAL: Final = (
         Field("accept_new_ssh_key", "for one start: the nodes know this runtime's key instead of the one before",
               "--accept-new-ssh-key", "flag"),
     )),
+    LocalVerb("init", "write a commented configuration, users of NATS and an operator's token", (
+        Field("folder", "where; what is there is not overwritten", "--folder", "path"),
+        Field("nodes", "names of nodes whose agents get a user of NATS, with commas", "--nodes"),
+        Field("providers", "the same of storage providers", "--providers"),
+        Field("operator", "the operator's name", "--operator", default="admin"),
+    )),
+    LocalVerb("check", "hold a configuration to the servers that it names; nothing is written", (_CONFIG,)),
+    LocalVerb("upgrade", "what a start of this release would change, and whether it may", (
+        Field("check", "only say it; a start does it", "--check", "flag", required=True), _CONFIG,
+    )),
     LocalVerb("demo", "start everything embedded, rent, break, repair, tell", (
         Field("row", "only this row of the matrix, such as R02", "--row"),
         Field("slow", "pause between the lines", "--slow", "flag"),

@@ -97,6 +97,20 @@ class JetStreamPublisher:
             return None
         return int(told.timestamp() * 1_000_000) if told is not None and told.year > 1 else None  # Go's zero time
 
+    async def missing(self) -> list[str]:
+        """The streams that are not there; raises `Unavailable`."""
+        found = []
+        for name in SUBJECTS:
+            try:
+                await self._js.stream_info(name)
+            except NotFoundError:
+                found.append(name)
+            except (NatsError, OSError, TimeoutError) as error:
+                raise Unavailable(
+                    f"JetStream: {error or 'no answer; is it switched on, and may this user ask?'}"
+                ) from error
+        return found
+
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:
         """Publish and wait for the acknowledgement; one marked duplicate counts as published (R01)."""
         if not self._client.is_connected:

@@ -36,6 +36,30 @@ async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
     return await serve(settings, accept_new_ssh_key=accept_new_ssh_key)
 
 
+async def _init(o: argparse.Namespace) -> int:
+    from supervisors.boot.init import init
+
+    def names(text: str | None) -> list[str]:
+        return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+    for line in init(o.folder or Path(), names(o.nodes), names(o.providers), operator=o.operator):
+        print(line)
+    return DONE
+
+
+async def _check(o: argparse.Namespace) -> int:
+    check_environment()
+    from supervisors.boot.checking import check
+
+    return await check(load(o.config, os.environ))
+
+
+async def _upgrade(o: argparse.Namespace) -> int:
+    from supervisors.boot.checking import check
+
+    return await check(load(o.config, os.environ), upgrade=True)
+
+
 async def _demo(o: argparse.Namespace) -> int:
     from supervisors.demo import demo
 
@@ -83,6 +107,9 @@ async def _trace_verify(o: argparse.Namespace) -> int:
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
         "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
+        "init": _init,
+        "check": _check,
+        "upgrade": _upgrade,
         "demo": _demo,
         "agent": _agent,
         "provider nfs": _provider,

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from adapters.cli import arguments
 from adapters.cli.verbs import LOCAL
+from supervisors.settings import HttpSettings, variables
+from supervisors.timing import TIMING
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -77,3 +80,27 @@ def test_what_a_unit_starts_can_be_typed(unit: Path) -> None:
     program, *words = shlex.split(parser["Service"]["execstart"])
     words = ["agent", *words] if program.endswith("amends-agent") else words
     arguments.parser([verb.words for verb in LOCAL], []).parse_args(words)
+
+
+def test_the_image_copies_what_the_wheel_is_made_of_and_starts_a_verb() -> None:
+    text = (DEPLOY / "container" / "Containerfile").read_text()
+    copied = {word for line in re.findall(r"^COPY (?!--)(.*)$", text, re.MULTILINE) for word in line.split()[:-1]}
+    assert all((ROOT / name).exists() for name in copied), copied
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {name.partition("/")[0] for name in packages["packages"]} | set(packages["force-include"])
+    assert needed <= copied
+    assert json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0])[0] in {verb.words for verb in LOCAL}
+    assert set(re.findall(r"AMENDS_[A-Z_]+", text)) <= variables()
+
+
+def test_the_manifest_asks_for_what_the_server_answers() -> None:
+    text = (DEPLOY / "kubernetes" / "amends.yaml").read_text()
+    for variable in re.findall(r"name: (AMENDS_[A-Z_]+)", text):
+        assert variable in variables()
+    assert set(re.findall(r"path: (/[a-z]+),", text)) == {"/healthz", "/readyz"}
+    port = HttpSettings().listen.rpartition(":")[2]
+    assert set(re.findall(r"(?:containerPort|port): \"?(\d+)", text)) == {port}
+    grace_s = int(re.findall(r"terminationGracePeriodSeconds: (\d+)", text)[0])
+    assert grace_s * 1000 > TIMING["drain_timeout_ms"][0]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"image: amends:{version}" in text

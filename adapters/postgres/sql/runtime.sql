@@ -149,6 +149,17 @@ WHERE held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relk
   AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
   AND class.relnamespace = current_schema()::regnamespace;
 
+-- name: server_settings
+-- What of the server decides whether a commit outlives it, and its clock.
+SELECT
+    current_setting('server_version') AS version, current_setting('server_version_num')::int AS number,
+    current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('synchronous_standby_names') AS standbys, pg_is_in_recovery() AS standby,
+    current_setting('max_connections')::int AS max_connections,
+    has_database_privilege(current_database(), 'CREATE') AS may_create,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us;
+
 -- name: has_migrations
 -- Whether any migration was ever begun.
 SELECT to_regclass('schema_migration') IS NOT NULL;
