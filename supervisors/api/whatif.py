@@ -5,7 +5,7 @@ It is played with copies of the real states by the same actors; the answer is wh
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from actors.allocation.messages import ForceRelease
@@ -23,6 +23,11 @@ from supervisors.pool import Pool
 
 LONGEST_S: Final = 5.0
 WHY: Final = "what if"  # the reason of a command that nobody sends
+
+# Question → the command whose preview it is.
+COMMANDS: Final[Mapping[str, type[Request]]] = {
+    "ops.whatif.force_release": ForceRelease, "ops.whatif.node_retire": RetireNode,
+}  # fmt: skip
 
 Play = Callable[[Rehearsal], Awaitable[Act]]
 
