@@ -102,7 +102,7 @@ class Stage:
         try:
             while await self._more(direct):
                 if self._writer.turns > MOST_TURNS:
-                    raise Rejected("throttled", f"more than {MOST_TURNS} turns would follow; nobody can read that")
+                    raise Rejected("invalid_request", f"more than {MOST_TURNS} turns would follow: that is not played")
         finally:
             for task in (writing, *self._reads):
                 task.cancel()
