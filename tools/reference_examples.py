@@ -202,7 +202,7 @@ def command_example(request: type[Request]) -> tuple[Json, Json]:
 _FORECAST: Final[Json] = {
     "as_of_us": T0 + 3_000_000_000, "assumptions": ["every step ends well at its first try, and at once"],
     "refused": None, "reply": {}, "transitions": [], "failures": [], "compensations": [], "runs": [], "ledger": [],
-    "accounts": [], "notifications": [], "cases": [], "steps": [], "waiting": [], "took_us": 6200,
+    "accounts": [], "notifications": [], "cases": [], "steps": [], "waiting": [], "held": [], "took_us": 6200,
 }  # fmt: skip
 FORECASTS: Final[dict[str, tuple[Json, Json]]] = {
     "ops.whatif.node_loss": ({"node_id": "node-1"}, {
@@ -339,7 +339,8 @@ NOTES: Final[dict[str, str]] = {
     "ops.whatif.node_loss": "Shortened. Played with copies of the committed states by the actors themselves, as of "
     "`as_of_us`; nothing is written. `failures`, `compensations`, `runs`, `cases` and `notifications` have the fields "
     "that the records would have; `ledger` has the formula of each entry, as `qry.ledger_entry.explain` would tell it, "
-    "and `accounts` what that comes to. `steps` would be done outside, `waiting` stays owed until the node is back. "
+    "and `accounts` what that comes to. `steps` would be done outside, `waiting` stays owed until the node is back; `held` "
+    "are paused entities, which take nothing in until their case is resolved. "
     "`refused` is the error where it would not happen; then every list is empty.",
     "ops.whatif.force_release": "Shortened; see `ops.whatif.node_loss`. `reply` is what the command would answer "
     "beside its entity. Without `reason_code` it is `operator_request`.",

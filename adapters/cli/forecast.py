@@ -18,6 +18,7 @@ PARTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "notifications": ("Told", ("kind", "audience", "account_id", "entity", "cause")),
     "cases": ("Cases", ("kind", "target_ref", "state", "commands")),
     "steps": ("Done on nodes and at providers", ("name", "target", "entity")),
+    "held": ("Paused, and told nothing until their case is resolved", ("entity", "messages")),
     "waiting": ("Owed until the node is back", ("name", "target", "entity")),
 }  # fmt: skip
 
@@ -33,7 +34,7 @@ def page(answer: Mapping[str, Any], width: int | None) -> str:
     for name in ("transitions", "failures", "compensations", "runs"):
         parts += _part(name, answer, width)
     parts += _money(answer, width)
-    for name in ("notifications", "cases", "steps", "waiting"):
+    for name in ("notifications", "cases", "steps", "waiting", "held"):
         parts += _part(name, answer, width)
     parts += ["", "Assumed", *(f"  {printable(each)}" for each in answer["assumptions"])]
     return "\n".join(parts)

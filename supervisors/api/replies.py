@@ -33,7 +33,7 @@ _FORECAST: Final[Schema] = {
     "refused": {"type": ["object", "null"]}, "reply": _OBJECT,
     **{name: {"type": "array", "items": _OBJECT} for name in (
         "transitions", "failures", "compensations", "runs", "ledger", "accounts", "notifications", "cases", "steps",
-        "waiting",
+        "waiting", "held",
     )},
     "took_us": _COUNT,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from amends.domain.kinds import ActorState
 from amends.kernel import Kernel
 from amends.runtime.stage import Stage
 from amends.turn.context import Context
+from amends.values.errors import Rejected
 from amends.values.records import StepRow
 from supervisors.forecast.outcomes import Outcomes
 from supervisors.guards import Guards
@@ -47,8 +48,10 @@ class Rehearsal:
         await self.stage.play(self.outcomes)
 
     def lend(self, kind: str, identifier: str) -> ActorState | None:
-        """A copy of the committed state, if it is in memory: it lives, or owes something."""
+        """A copy of the committed state, if it is in memory: it lives, or owes something. Raises `Rejected`."""
         state = self._live.engine.store.get(kind, identifier)
+        if state is None and (why := self._live.engine.store.damage(kind, identifier)):
+            raise Rejected("illegal_transition", f"the stored state of {kind}:{identifier} cannot be made out: {why}")
         if state is not None:
             self.stage.lend(kind, identifier, state)
             self.lent[f"{kind}:{identifier}"] = state

@@ -27,7 +27,7 @@ EVALUATED: Final = "billing.credit.evaluated"
 NO_ENTITY: Final = ("case", "notification")  # told in lists of their own
 LISTS: Final = (
     "transitions", "failures", "compensations", "runs", "ledger", "accounts", "notifications", "cases", "steps",
-    "waiting",
+    "waiting", "held",
 )  # fmt: skip
 Row = dict[str, Any]
 
@@ -44,7 +44,7 @@ def told(on: Rehearsal) -> Row:
         "transitions": _transitions(on), "failures": _failures(on), "compensations": _compensations(on, runs),
         "runs": [run for run in runs.values() if run.pop("touched")],
         "ledger": _ledger(on), "accounts": _accounts(on), "notifications": _notifications(on), "cases": _cases(on),
-        "steps": _steps(on.stage.done), "waiting": _steps(on.stage.left),
+        "steps": _steps(on.stage.done), "waiting": _steps(on.stage.left), "held": _held(on),
     }  # fmt: skip
 
 
@@ -164,6 +164,12 @@ def _cases(on: Rehearsal) -> list[Row]:
         newest[row.case_id] = {"kind": row.kind, "target_ref": row.target_ref or before.get("target_ref") or row.entity,
                                "state": row.state, "commands": msgspec.json.decode(row.commands)}  # fmt: skip
     return list(newest.values())
+
+
+def _held(on: Rehearsal) -> list[Row]:
+    """Paused entities that would not take in what they are told until their case is resolved."""
+    holding = on.stage.engine.policy.holding
+    return [{"entity": f"{kind}:{name}", "messages": count} for (kind, name), count in holding.items()]
 
 
 def _steps(rows: Iterable[StepRow]) -> list[Row]:
