@@ -339,8 +339,8 @@ NOTES: Final[dict[str, str]] = {
     "ops.whatif.node_loss": "Shortened. Played with copies of the committed states by the actors themselves, as of "
     "`as_of_us`; nothing is written. `failures`, `compensations`, `runs`, `cases` and `notifications` have the fields "
     "that the records would have; `ledger` has the formula of each entry, as `qry.ledger_entry.explain` would tell it, "
-    "and `accounts` what that comes to. `steps` would be done outside, `waiting` stays owed until the node is back; `held` "
-    "are paused entities, which take nothing in until their case is resolved. "
+    "and `accounts` what that comes to. `steps` would be done outside, `waiting` stays owed until the node is back; "
+    "`held` are paused entities, which take nothing in until their case is resolved. "
     "`refused` is the error where it would not happen; then every list is empty.",
     "ops.whatif.force_release": "Shortened; see `ops.whatif.node_loss`. `reply` is what the command would answer "
     "beside its entity. Without `reason_code` it is `operator_request`.",
