@@ -3,7 +3,8 @@
 An index over committed states, rebuilt at a start. An attachment that committed while its rental was ending is told so.
 """
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
@@ -105,6 +106,24 @@ class Attachments:
         else:
             debts.pop(row.debt_id, None)
 
+    def around(self, node_id: str, others: int) -> dict[str, Known]:
+        """Those of the node, and of each of their namespaces so many, those that may write before all."""
+        names = self._named("node", node_id)
+        for namespace_id in {self._known[each].namespace_id for each in names}:
+            of_it = self._by["namespace", namespace_id]
+            names += heapq.nsmallest(others, of_it, key=lambda each: (self._known[each].mode != "rw", each))
+        return {each: self._known[each] for each in names}
+
+    def debts_of(self, node_id: str) -> dict[str, str]:
+        """The unmounts that the node owes: debt → attachment."""
+        return dict(self._debts.get(node_id, {}))
+
+    def load_known(self, known: Mapping[str, Known], node_id: str, debts: dict[str, str]) -> None:
+        """Take in what another index knows of a node and its namespaces."""
+        for each, one in known.items():
+            self._index(each, one)
+        self._debts[node_id] = debts
+
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""
         if decision.kind.name != "attachment" or not isinstance(decision.state, Attachment):
@@ -143,6 +162,9 @@ class Attachments:
             state.state,
             lost,
         )
+        self._index(attachment_id, known)
+
+    def _index(self, attachment_id: str, known: Known) -> None:
         self._known[attachment_id] = known
         for key in _keys(known):
             self._by.setdefault(key, set()).add(attachment_id)

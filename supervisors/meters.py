@@ -64,6 +64,14 @@ class Meters:
         known = self._meters.get(meter_id)
         return known.posted_us if known is not None else None
 
+    def known(self, meter_id: str) -> Known | None:
+        """What is known of a running meter."""
+        return self._meters.get(meter_id)
+
+    def load_known(self, meter_id: str, known: Known) -> None:
+        """Take in what another index knows of a meter; nothing is posted of it here."""
+        self._meters[meter_id] = known
+
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""
         for row in decision.rows:

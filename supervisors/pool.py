@@ -23,7 +23,7 @@ from actors.tables import AssignmentRow, DebtRow
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
 from amends.turn.messages import Envelope, StepDone
-from supervisors.attachments import Attachments
+from supervisors.attachments import Attachments, Known
 from supervisors.balances import Balances
 from supervisors.free_nodes import FreeNodes, WaitingRequests, Wanted
 from supervisors.guards import Guards
@@ -36,6 +36,17 @@ from supervisors.writing_nodes import WritingNodes
 OFFER_AGAIN_S = 0.05
 IN_REACH = ("registered", "ready", "draining", "quarantined")
 ACCUSING = (Suspicion, SetupFailed)  # until the node has taken these in, nobody else is sent there
+
+
+class NodePart(Struct):
+    """What an index knows of one node, as it keeps it; attachments are also those of the same namespaces."""
+
+    assignment: tuple[str, str] | None
+    ended: dict[str, int]
+    debts: dict[str, str]
+    attachments: dict[str, Known]
+    mount_debts: dict[str, str]
+    writing: dict[str, list[str]]  # namespace → nodes
 
 
 class Pool:
@@ -257,6 +268,28 @@ class Pool:
     def load_debt(self, debt_id: str, node_id: str, allocation_id: str) -> None:
         """Take in a stored debt."""
         self._debts.setdefault(node_id, {})[debt_id] = allocation_id
+
+    def part(self, node_id: str, others: int) -> NodePart:
+        """What is known of this node beside its state, for another index (`load_part`).
+
+        Of the attachments of a namespace at most so many `others`, those that may write before all.
+        """
+        attachments = self.attachments.around(node_id, others)
+        namespaces = {known.namespace_id for known in attachments.values()}
+        return NodePart(
+            self._assignments.get(node_id), dict(self._ended.get(node_id, {})), dict(self._debts.get(node_id, {})),
+            attachments, self.attachments.debts_of(node_id),
+            {namespace_id: self.writing_nodes(namespace_id) for namespace_id in namespaces},
+        )  # fmt: skip
+
+    def load_part(self, node_id: str, part: NodePart) -> None:
+        """Take in what another index knows of a node."""
+        if part.assignment is not None:
+            self._assignments[node_id] = part.assignment
+        self._ended[node_id], self._debts[node_id] = part.ended, part.debts
+        self.attachments.load_known(part.attachments, node_id, part.mount_debts)
+        for namespace_id, nodes in part.writing.items():
+            self.writing.load_nodes(namespace_id, nodes)
 
     async def load(self) -> None:
         """Index nodes and waiting allocations, before anything commits; none are matched until `loaded`."""

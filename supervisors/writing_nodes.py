@@ -3,6 +3,8 @@
 An index over committed grants, rebuilt at a start. It knows no attachment: a grant may outlive the one that wanted it.
 """
 
+from collections.abc import Iterable
+
 from actors.grant.state import GrantState
 from amends.runtime.engine import Engine
 from amends.turn.decision import Decision
@@ -30,6 +32,10 @@ class WritingNodes:
     def of(self, namespace_id: str) -> list[str]:
         """The nodes with a read-write grant that is asked for, stands, is being taken back, or could not be."""
         return sorted(self._nodes.get(namespace_id, ()))
+
+    def load_nodes(self, namespace_id: str, nodes: Iterable[str]) -> None:
+        """Take in what another index knows of a namespace."""
+        self._nodes[namespace_id] = set(nodes)
 
     def follow(self, decision: Decision) -> None:
         """A turn has committed."""

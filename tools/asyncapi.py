@@ -28,6 +28,7 @@ from supervisors.api.questions import Questions
 from supervisors.api.replies import data_schema, row
 from supervisors.api.traces import Traces
 from supervisors.api.webhooks import Webhooks
+from supervisors.api.whatif import WhatIf
 from supervisors.rental import RENTAL
 from tools import asyncapi_schemas as schemas
 from tools.views import column_type, views
@@ -42,7 +43,7 @@ def endpoints() -> list[Endpoint]:
     asked = (
         OperatorQuestions(none, none, none, none), PolicyQuestions(none, none), LedgerQuestions(none),
         Traces(none, none, none, none), Questions(none, ENTITIES), Webhooks(none, none, none, none),
-        LedgerProof(none, none, none), Backtest(none, none),
+        LedgerProof(none, none, none), Backtest(none, none), WhatIf(none, none),
     )  # fmt: skip
     questions = [endpoint for each in asked for endpoint in each.endpoints()]
     return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]

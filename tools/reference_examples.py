@@ -18,6 +18,7 @@ from adapters.postgres.reading import ENTITIES
 from amends.domain.api import Request, example_of
 from amends.domain.domain import requests_of
 from amends.values import ids
+from amends.values.errors import Rejected
 from supervisors.matrix import MATRIX
 from supervisors.policy_file import BUILT_IN, built_in
 from supervisors.rental import RENTAL
@@ -198,6 +199,41 @@ def command_example(request: type[Request]) -> tuple[Json, Json]:
     return example_of(request, NAMES), reply
 
 
+_FORECAST: Final[Json] = {
+    "as_of_us": T0 + 3_000_000_000, "assumptions": ["every step ends well at its first try, and at once"],
+    "refused": None, "reply": {}, "transitions": [], "failures": [], "compensations": [], "runs": [], "ledger": [],
+    "accounts": [], "notifications": [], "cases": [], "steps": [], "waiting": [], "held": [], "took_us": 6200,
+}  # fmt: skip
+FORECASTS: Final[dict[str, tuple[Json, Json]]] = {
+    "ops.whatif.node_loss": ({"node_id": "node-1"}, {
+        **_FORECAST,
+        "transitions": [{"entity": ENTITY, "from": "active", "to": "failed", "cause": "node_offline"}],
+        "failures": [{"code": "node_offline", "failure_type": "timeout", "severity": "high", "ref": ENTITY,
+                      "component": "node.verdict", "propagation_hop": 1, "message": "the node node-1 is lost"}],
+        "compensations": [{
+            "matrix_row": "R08", "entity": ENTITY, "compensation_type": "cancel",
+            "compensated_action_type": "state_change", "what": "cancel meter", "target_ref": f"meter:{METER}",
+            "outcome": "success"}],
+        "runs": [{"matrix_row": "R08", "entity": ENTITY, "begun": True, "final_outcome": "degraded"}],
+        "ledger": [{
+            "account_id": "acme", "meter_id": METER, "entry_type": "debit", "amount_minor": EXPLAINED.amount_minor,
+            "currency": "usd", "idempotency_key": ROWS["ledger_entry"]["idempotency_key"], "rule_id": None,
+            "formula": list(EXPLAINED.lines), "minor_unit_exponent": 2}],
+        "accounts": [{"account_id": "acme", "currency": "usd", "debited_minor": EXPLAINED.amount_minor,
+                      "credited_minor": 0, "balance_minor": 5000,
+                      "balance_after_minor": 5000 - EXPLAINED.amount_minor}],
+        "notifications": [{"kind": "allocation.failed", "audience": "account", "account_id": "acme", "entity": ENTITY,
+                           "cause": "node_offline"}],
+        "waiting": [{"name": "ssh.user-lock", "entity": ENTITY, "target": "node:node-1"}],
+    }),
+    "ops.whatif.force_release": ({"allocation_id": ALLOCATION, "reason_code": "platform_fault"}, {
+        **_FORECAST, "reply": {"accepted_us": T0 + 3_000_000_000},
+        "steps": [{"name": "ssh.user-lock", "entity": ENTITY, "target": "node:node-1"}],
+    }),
+    "ops.whatif.node_retire": ({"node_id": "node-1"}, {**_FORECAST, "refused": Rejected(
+        "illegal_transition", "a node that is ready cannot be retired", state="ready").body()}),
+}  # fmt: skip
+
 COMMANDS: Final = {subject: command_example(request) for subject, request in requests_of((RENTAL,)).items()}
 
 QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
@@ -248,6 +284,7 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
          "credited_minor": 0, "would_charge_minor": 249, "would_credit_minor": 0, "not_comparable": 0,
          "rules": {"release_default": {"meters": 1, "credited_minor": 0}}, "changes": [], "cursor": None},
     ),
+    **FORECASTS,
     "ops.trace.verify": ({}, {"valid": True, "compensations": 14, "spans": 168, "differences": []}),
     "ops.trace.export": (
         {"limit": 1}, {"traces": {"data": [], "total": 0, "limit": 0, "offset": 0, "errors": None}, "recoveries": 0,
@@ -299,6 +336,15 @@ NOTES: Final[dict[str, str]] = {
     "why.",
     "ops.policy.evaluate": "`net` is what the rental costs in the end: debits less all credits, `prior_credits` too.",
     "ops.matrix.show": "Shortened: the reply has all 14 rows.",
+    "ops.whatif.node_loss": "Shortened. Played with copies of the committed states by the actors themselves, as of "
+    "`as_of_us`; nothing is written. `failures`, `compensations`, `runs`, `cases` and `notifications` have the fields "
+    "that the records would have; `ledger` has the formula of each entry, as `qry.ledger_entry.explain` would tell it, "
+    "and `accounts` what that comes to. `steps` would be done outside, `waiting` stays owed until the node is back; "
+    "`held` are paused entities, which take nothing in until their case is resolved. "
+    "`refused` is the error where it would not happen; then every list is empty.",
+    "ops.whatif.force_release": "Shortened; see `ops.whatif.node_loss`. `reply` is what the command would answer "
+    "beside its entity. Without `reason_code` it is `operator_request`.",
+    "ops.whatif.node_retire": "See `ops.whatif.node_loss`.",
 }
 
 

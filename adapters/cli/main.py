@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from adapters.cli import arguments, money, proofs, tables, trace, why
+from adapters.cli import arguments, forecast, money, proofs, tables, trace, why
 from adapters.cli.client import Api, Refused, Unreachable, connected
 from adapters.cli.settings import NoRuntime, connection
 from adapters.cli.verbs import QUESTIONS, LocalVerb, Verb, all_verbs
@@ -254,6 +254,10 @@ def _backtest(verb: Verb, answer: dict[str, Any]) -> str:
     return proofs.backtest_page(answer, _width())
 
 
+def _forecast(verb: Verb, answer: dict[str, Any]) -> str:
+    return forecast.page(answer, _width())
+
+
 PAGED: Final = {"ledger": proofs.verified, "backtest": proofs.backtested}
 SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "record": _record,
@@ -264,6 +268,7 @@ SHOW: Final[dict[str, Callable[[Verb, dict[str, Any]], str]]] = {
     "policy": _policy,
     "ledger": _ledger,
     "backtest": _backtest,
+    "forecast": _forecast,
     "tree": _tree,
     "matrix": _matrix,
     "case": _case,

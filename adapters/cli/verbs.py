@@ -56,6 +56,7 @@ class Verb(Struct, frozen=True):
         "policy",
         "ledger",
         "backtest",
+        "forecast",
         "verdict",
     ] = "record"
     changes: bool = False
@@ -107,6 +108,17 @@ QUESTIONS: Final = (
         Field("toml", "its policy file", kind="file"),
         Field("since_us", "rentals that ended from this time on", "--since", "time", required=True),
     ), show="backtest"),
+    Verb("whatif node-loss", "ops.whatif.node_loss", "what it would come to if the node were lost now", (
+        Field("node_id", "the node"),
+    ), show="forecast"),
+    Verb("whatif force-release", "ops.whatif.force_release", "what a forced release would come to now", (
+        Field("allocation_id", "the allocation"),
+        Field("reason_code", "what the policy goes by; operator_request if left out", "--reason-code"),
+    ), show="forecast"),
+    Verb("whatif retire", "ops.whatif.node_retire", "what it would come to if the node were retired now", (
+        Field("node_id", "the node"),
+        Field("acknowledge_lost", "give up the cleanups it owes", "--acknowledge-lost", "flag"),
+    ), show="forecast"),
     Verb("ledger verify", "ops.ledger.verify", "reckon every meter, payment and balance anew, and compare", (
         Field("account_id", "of this account only", "--account"),
     ), show="ledger"),

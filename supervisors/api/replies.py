@@ -28,6 +28,16 @@ _EXPLAINED: Final[Mapping[str, Schema]] = {
     "problem": {"type": "string"},
 }  # fmt: skip
 
+_FORECAST: Final[Schema] = {
+    "as_of_us": {"type": "integer"}, "assumptions": {"type": "array", "items": {"type": "string"}},
+    "refused": {"type": ["object", "null"]}, "reply": _OBJECT,
+    **{name: {"type": "array", "items": _OBJECT} for name in (
+        "transitions", "failures", "compensations", "runs", "ledger", "accounts", "notifications", "cases", "steps",
+        "waiting", "held",
+    )},
+    "took_us": _COUNT,
+}  # fmt: skip
+
 # Subjects that answer something else than rows.
 _OTHERS: Final[Mapping[str, Schema]] = {
     "ingress.stripe": {"duplicate": {"type": "boolean"}},
@@ -57,6 +67,7 @@ _OTHERS: Final[Mapping[str, Schema]] = {
     "ops.trace.verify": {
         "valid": {"type": "boolean"}, "compensations": _COUNT, "spans": _COUNT, "differences": {"type": "array"},
     },
+    **dict.fromkeys(("ops.whatif.node_loss", "ops.whatif.force_release", "ops.whatif.node_retire"), _FORECAST),
     "ops.trace.export": {"traces": _OBJECT, "recoveries": _COUNT, "truncated": {"type": "boolean"}},
 }  # fmt: skip
 

@@ -21,7 +21,9 @@ from supervisors.api.counts import Counts
 from supervisors.api.metrics import Metrics
 from supervisors.api.rates import Rates
 from supervisors.api.readiness import Readiness
+from supervisors.api.whatif import COMMANDS
 
+PREVIEWS = {command.command.subject: subject for subject, command in COMMANDS.items() if command.command is not None}
 Authenticate = Callable[[Headers, str], Identity]
 
 
@@ -77,6 +79,14 @@ class Console(InProcess):
             raise
         except ClientRefused as error:  # of an id that is not whole, the client's own word
             raise Rejected(error.code, str(error)) from error
+
+    async def forecast(self, subject: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        """See the port."""
+        question = PREVIEWS.get(subject)
+        if question is None:
+            return None
+        request = self._endpoints[question].request
+        return await self.ask(question, {name: data[name] for name in request.__struct_fields__ if name in data})
 
     async def settling(self, case: Mapping[str, Any]) -> Sequence[Form]:
         """See the port."""

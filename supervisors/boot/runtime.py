@@ -60,6 +60,7 @@ from supervisors.api.replies import data_schema
 from supervisors.api.sides import Sides
 from supervisors.api.traces import Traces
 from supervisors.api.webhooks import Webhooks
+from supervisors.api.whatif import WhatIf
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.collector import spare_collector
@@ -282,7 +283,8 @@ class Runtime:
             ),
             *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
             *LedgerQuestions(sides, exponents).endpoints(), *LedgerProof(slow, policy_of, now_us, mirrored).endpoints(),
-            *Backtest(slow, policy_of).endpoints(), *traces.endpoints(), *questions.endpoints(),
+            *Backtest(slow, policy_of).endpoints(), *WhatIf(self._kernel, self._core.pool).endpoints(),
+            *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 
     def _children(self) -> list[ChildSpec]:

@@ -35,6 +35,7 @@ from amends.values.errors import Rejected, Unavailable
 from amends.values.limits import Limits
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.webhooks import Webhooks
+from supervisors.api.whatif import WhatIf
 from supervisors.balances import GIVES
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.core import Core
@@ -201,6 +202,7 @@ class Running:
         table = commands(
             (RENTAL,), checks(str, str, {}), finders(journal, self._given_up), {"republish": republishes.outcome}
         )
+        table += WhatIf(core.kernel, core.pool).endpoints()
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
         self.webhooks = Webhooks(core.kernel.engine, journal, lambda body, signature: None, lambda source, kind: None)

@@ -158,13 +158,14 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
     of_rented = "SELECT meter_id FROM public_v1.meter WHERE allocation_id = $1"
     names = {
         "/runs/{name}": run["recovery_trace_id"], "/nodes/{name}": machine.node_id, "/allocations/{name}": failed,
+        "/lost/{name}": machine.node_id,
         "/accounts/{name}": "acme",
         "/meters/{name}": await world.sql.fetchval(of_rented, rented),
     }  # fmt: skip
     shown = {"/": "compensations", "/fleet": machine.node_id, "/allocations": rented, "/accounts": "acme",
              "/runs": run["recovery_trace_id"], "/matrix": "R14", "/audit": "olga", "/system": "journal",
              "/runs/{name}": "reverse side_effect", "/nodes/{name}": "ops.node.drain", "/allocations/{name}": failed,
-             "/meters/{name}": rented, "/accounts/{name}": "Balance"}  # fmt: skip
+             "/lost/{name}": "node_offline", "/meters/{name}": rented, "/accounts/{name}": "Balance"}  # fmt: skip
     for path in PAGES:
         if "{name}" in path and path not in names:
             continue
@@ -258,6 +259,38 @@ async def test_what_is_sent_twice_is_done_once_and_what_is_refused_is_said(
     assert (refused.status, "illegal_transition" in refused.text) == (409, True)
     await browser.do(page, "ops.node.undrain", reason="done")
     await world.node_is(machine.node_id, "ready")
+
+
+async def test_what_a_command_would_come_to_stands_where_it_is_looked_at_once_more(
+    world: World, machine: Machine, browser: Browser
+) -> None:
+    rented = await world.rent(node_id=machine.node_id, external_ref=HOSTILE[:60])
+    page = await browser.get(f"/allocations/{rented}")
+    sure = await browser.send(
+        page.form("ops.allocation.force_release"), field__reason=HOSTILE, field__reason_code="platform_fault"
+    )
+    is_sound(sure)
+    for text in ("What would happen", "R09", "ssh.user-lock", "allocation.released", "force_platform_fault"):
+        assert text in sure.text, sure.text
+    assert (await world.allocation(rented))["state"] == "active", "it was only looked at"
+    # what would be refused is said before it is sent
+    node = await browser.get(f"/nodes/{machine.node_id}")
+    assert f"/lost/{machine.node_id}" in node.links
+    refused = await browser.send(node.form("ops.node.retire"), field__reason="scrapped")
+    assert (refused.status, "It would be refused" in refused.text) == (200, True), refused.text
+    # and a command without a preview has none
+    drain = await browser.send(node.form("ops.node.drain"), field__reason="scrapped")
+    assert "What would happen" not in drain.text
+    # who only looks may ask as well
+    async with Browser(browser.url) as vera:
+        await vera.log_in(VIEWER)
+        lost = await vera.get(f"/lost/{machine.node_id}")
+        is_sound(lost)
+        assert "node_offline" in lost.text
+    nobody = await browser.get("/lost/nobody")
+    assert (nobody.status, "there is no node" in nobody.text) == (404, True)
+    assert (await browser.send(sure.form(action="/do"))).status == 200
+    await world.cleaned(rented)
 
 
 async def test_a_form_that_is_not_of_this_session_and_page_changes_nothing(

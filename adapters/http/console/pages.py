@@ -196,6 +196,14 @@ def shown(page: str) -> Make:
     return make
 
 
+async def lost(asked: Asked) -> Page:
+    """What it would come to if a node were lost now."""
+    found = await asked.runtime.ask("ops.whatif.node_loss", {"node_id": asked.name})
+    title = f"If {asked.name} were lost"
+    return Page("lost.html", title, {"forecast": found, "name": asked.name}, f"amends whatif node-loss {asked.name}",
+                follows=False)  # fmt: skip
+
+
 async def _money(asked: Asked, entity: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """Meters and entries of an allocation, or the statement of an account."""
     if entity == "account":
@@ -250,6 +258,7 @@ PAGES: Final[dict[str, Make]] = {
     "/runs/{name}": run,
     "/fleet": fleet,
     "/nodes/{name}": shown("nodes"),
+    "/lost/{name}": lost,
     **{f"/{page}": listed(page) for page in LISTS},
     **{f"/{page}/{{name}}": shown(page) for page in LISTS},
     "/matrix": matrix,

@@ -190,11 +190,19 @@ class Console:
         fields = {name.removeprefix("field."): value for name, value in given.items() if name.startswith("field.")}
         data = self._desk.data(form, fields)
         if not given.get("sure"):
-            values = {"form": form, "data": data, "given": given, "next": _next(given), "key": secrets.token_hex(16)}
+            values = {"form": form, "data": data, "given": given, "next": _next(given), "key": secrets.token_hex(16),
+                      **await self._forecast(session, form.subject, data)}  # fmt: skip
             page = Page("sure.html", form.words, values, follows=False)
             return await self._shown(page, session, "/do")
         await self._runtime(session).command(form.subject, data, key=given.get("key", ""))
         return _plain(web.HTTPSeeOther(_next(given)))
+
+    async def _forecast(self, session: Session, subject: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What the command would come to; that it cannot be told is no reason not to show the rest."""
+        try:
+            return {"forecast": await self._runtime(session).forecast(subject, data), "untold": ""}
+        except (Rejected, Unavailable) as error:
+            return {"forecast": None, "untold": str(error)}
 
     # --- following -----------------------------------------------------------------------------------
 

@@ -109,8 +109,8 @@ class KeptReply(Struct, frozen=True):
     reply: str
 
 
-class Journal(Protocol):
-    """The one place where turns become true."""
+class Commits(Protocol):
+    """Where a writer's batches go."""
 
     async def commit(self, commit: Commit) -> None:
         """Write the batch in one transaction.
@@ -131,6 +131,10 @@ class Journal(Protocol):
     async def locked(self, writes: Sequence[StateWrite]) -> set[tuple[str, str]]:
         """Of these actors, the (kind, id) whose row a foreign session holds right now; raises `Locked`. Never waits."""
         ...
+
+
+class Journal(Commits, Protocol):
+    """The one place where turns become true."""
 
     # --- reading: all raise `Unavailable`, also where a foreign session locks what is read -----------
 

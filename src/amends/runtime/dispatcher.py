@@ -10,7 +10,7 @@ import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -61,7 +61,7 @@ class Dispatcher:
         self._queues: dict[str, deque[StepRow]] = {}
         self._held: dict[str, deque[StepRow]] = {}
         self._running: dict[str, int] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}  # as they were begun
+        self._tasks: dict[asyncio.Task[None], StepRow] = {}  # as they were begun
         self._deadlines = Deadlines()
         self._wake = asyncio.Event()
         self._ready: deque[str] = deque()
@@ -116,6 +116,15 @@ class Dispatcher:
     def running(self) -> int:
         """Steps under way."""
         return len(self._tasks)
+
+    def open_on(self, targets: Collection[str]) -> list[StepRow]:
+        """The steps of these targets that are intended or under way, those that run first."""
+        found = [row for row in self._tasks.values() if row.target in targets]
+        for target in targets:
+            found += self._queues.get(target, ())
+            found += self._held.get(target, ())
+            found += self._back_off.get(target, {}).values()
+        return found
 
     # --- the service ---------------------------------------------------------------------------------
 
@@ -208,7 +217,7 @@ class Dispatcher:
             queue.popleft()
             self._running[target] = self._running.get(target, 0) + 1
             task = asyncio.create_task(self._do(row), name=f"step.{row.name}")
-            self._tasks[task] = None
+            self._tasks[task] = row
             task.add_done_callback(partial(self._ended, target, place))
         if queue:
             self._ready.append(target)

@@ -184,6 +184,11 @@ class EntityPolicy:
             self._keep(key, env)
         self._engine.proceed(key, box)
 
+    @property
+    def holding(self) -> dict[Key, int]:
+        """The entities for which messages are kept, and how many."""
+        return {key: len(held) for key, held in self._held.items()}
+
     def _keep(self, key: Key, env: Envelope) -> None:
         if isinstance(env.message, TimerFired):
             return  # it stands in the state, and is fired when the entity goes on

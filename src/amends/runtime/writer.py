@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from amends.ports.journal import Commit, Head, Journal, Requirement, StateWrite, Turn
+from amends.ports.journal import Commit, Commits, Head, Requirement, StateWrite, Turn
 from amends.runtime.breaker import Breaker
 from amends.turn.seal import seal
 from amends.values.backoff import Backoff
@@ -69,7 +69,7 @@ class JournalWriter:
     """The one task that commits."""
 
     def __init__(
-        self, journal: Journal, head: Head, types: Sequence[type[Struct]], holds: Holds,
+        self, journal: Commits, head: Head, types: Sequence[type[Struct]], holds: Holds,
         now_us: Callable[[], int], max_waiting: int = 50_000,
     ) -> None:  # fmt: skip
         self._journal, self._types, self._holds = journal, types, holds
