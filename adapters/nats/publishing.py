@@ -106,9 +106,8 @@ class JetStreamPublisher:
             except NotFoundError:
                 found.append(name)
             except (NatsError, OSError, TimeoutError) as error:
-                raise Unavailable(
-                    f"JetStream: {error or 'no answer; is it switched on, and may this user ask?'}"
-                ) from error
+                why = str(error) or "no answer; is it switched on, and may this user ask?"
+                raise Unavailable(f"JetStream: {why}") from error
         return found
 
     async def publish(self, subject: str, payload: bytes, message_id: str, trace: tuple[str, str]) -> Published:

@@ -187,7 +187,7 @@ async def _spans(settings: Settings) -> Lines:
         async with asyncio.timeout(REACH_S):
             _, writer = await asyncio.open_connection(parts.hostname, port)
     except (OSError, TimeoutError) as error:
-        yield Line("spans", "wrong", f"nobody answers at {parts.hostname}:{port}: {error or 'no answer'}")
+        yield Line("spans", "wrong", f"nobody answers at {parts.hostname}:{port}: {str(error) or 'no answer'}")
         return
     writer.close()
     await writer.wait_closed()

@@ -199,3 +199,66 @@ class PolicyBacktestAnswer(Struct, frozen=True):
     rules: dict[str, Any] | None = None
     changes: list[Any] | None = None
     cursor: str | None = None
+
+
+class WhatifNodeLossAnswer(Struct, frozen=True):
+    """What `ops.whatif.node_loss` answers."""
+
+    as_of_us: int | None = None
+    assumptions: list[str] | None = None
+    refused: dict[str, Any] | None = None
+    reply: dict[str, Any] | None = None
+    transitions: list[dict[str, Any]] | None = None
+    failures: list[dict[str, Any]] | None = None
+    compensations: list[dict[str, Any]] | None = None
+    runs: list[dict[str, Any]] | None = None
+    ledger: list[dict[str, Any]] | None = None
+    accounts: list[dict[str, Any]] | None = None
+    notifications: list[dict[str, Any]] | None = None
+    cases: list[dict[str, Any]] | None = None
+    steps: list[dict[str, Any]] | None = None
+    waiting: list[dict[str, Any]] | None = None
+    held: list[dict[str, Any]] | None = None
+    took_us: int | None = None
+
+
+class WhatifForceReleaseAnswer(Struct, frozen=True):
+    """What `ops.whatif.force_release` answers."""
+
+    as_of_us: int | None = None
+    assumptions: list[str] | None = None
+    refused: dict[str, Any] | None = None
+    reply: dict[str, Any] | None = None
+    transitions: list[dict[str, Any]] | None = None
+    failures: list[dict[str, Any]] | None = None
+    compensations: list[dict[str, Any]] | None = None
+    runs: list[dict[str, Any]] | None = None
+    ledger: list[dict[str, Any]] | None = None
+    accounts: list[dict[str, Any]] | None = None
+    notifications: list[dict[str, Any]] | None = None
+    cases: list[dict[str, Any]] | None = None
+    steps: list[dict[str, Any]] | None = None
+    waiting: list[dict[str, Any]] | None = None
+    held: list[dict[str, Any]] | None = None
+    took_us: int | None = None
+
+
+class WhatifNodeRetireAnswer(Struct, frozen=True):
+    """What `ops.whatif.node_retire` answers."""
+
+    as_of_us: int | None = None
+    assumptions: list[str] | None = None
+    refused: dict[str, Any] | None = None
+    reply: dict[str, Any] | None = None
+    transitions: list[dict[str, Any]] | None = None
+    failures: list[dict[str, Any]] | None = None
+    compensations: list[dict[str, Any]] | None = None
+    runs: list[dict[str, Any]] | None = None
+    ledger: list[dict[str, Any]] | None = None
+    accounts: list[dict[str, Any]] | None = None
+    notifications: list[dict[str, Any]] | None = None
+    cases: list[dict[str, Any]] | None = None
+    steps: list[dict[str, Any]] | None = None
+    waiting: list[dict[str, Any]] | None = None
+    held: list[dict[str, Any]] | None = None
+    took_us: int | None = None

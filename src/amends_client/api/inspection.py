@@ -18,6 +18,9 @@ from amends_client.api.answers import (
     TraceExportAnswer,
     TraceVerifyAnswer,
     TreeShowAnswer,
+    WhatifForceReleaseAnswer,
+    WhatifNodeLossAnswer,
+    WhatifNodeRetireAnswer,
 )
 from amends_client.api.kinds import OPS_CASE
 from amends_client.api.rows import OpsCase
@@ -182,3 +185,36 @@ class LedgerOps:
             "ops.ledger.verify", given(account_id=account_id, cursor=cursor), deadline_s, long=True
         )
         return msgspec.convert(answer, LedgerVerifyAnswer)
+
+
+class WhatifOps:
+    """`ops.whatif`."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def node_loss(self, *, node_id: str, deadline_s: float | None = None) -> WhatifNodeLossAnswer:
+        """What the loss of a node would undo, credit and tell; nothing is written (for operators and viewers)."""
+        answer = await self._calls.ask("ops.whatif.node_loss", given(node_id=node_id), deadline_s, long=True)
+        return msgspec.convert(answer, WhatifNodeLossAnswer)
+
+    async def force_release(
+        self, *, allocation_id: str, reason_code: str | None = None, deadline_s: float | None = None
+    ) -> WhatifForceReleaseAnswer:
+        """What a forced release would undo, credit and tell; nothing is written (for operators and viewers)."""
+        answer = await self._calls.ask(
+            "ops.whatif.force_release",
+            given(allocation_id=allocation_id, reason_code=reason_code),
+            deadline_s,
+            long=True,
+        )
+        return msgspec.convert(answer, WhatifForceReleaseAnswer)
+
+    async def node_retire(
+        self, *, node_id: str, acknowledge_lost: bool | None = None, deadline_s: float | None = None
+    ) -> WhatifNodeRetireAnswer:
+        """What retiring a node would give up, or why it is refused; nothing is written (for operators and viewers)."""
+        answer = await self._calls.ask(
+            "ops.whatif.node_retire", given(node_id=node_id, acknowledge_lost=acknowledge_lost), deadline_s, long=True
+        )
+        return msgspec.convert(answer, WhatifNodeRetireAnswer)

@@ -18,7 +18,16 @@ from amends_client.api.answers import (
     SshAddress,
     StreamsCreateAnswer,
 )
-from amends_client.api.inspection import AuditOps, CaseOps, LedgerOps, MatrixOps, PolicyOps, TraceOps, TreeOps
+from amends_client.api.inspection import (
+    AuditOps,
+    CaseOps,
+    LedgerOps,
+    MatrixOps,
+    PolicyOps,
+    TraceOps,
+    TreeOps,
+    WhatifOps,
+)
 from amends_client.api.kinds import (
     ACCOUNT,
     ALLOCATION,
@@ -400,3 +409,4 @@ class Operators:
         self.policy = PolicyOps(calls)
         self.trace = TraceOps(calls)
         self.ledger = LedgerOps(calls)
+        self.whatif = WhatifOps(calls)
