@@ -86,3 +86,4 @@ def configure(environ: Mapping[str, str], stream: TextIO = sys.stderr, *, level:
     handler.addFilter(Repeats())
     logging.basicConfig(level=(wanted if wanted in LEVELS else "info").upper(), handlers=[handler], force=True)
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes
+    logging.getLogger("stripe").setLevel(logging.WARNING)  # else two lines for every request

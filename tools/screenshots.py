@@ -62,6 +62,7 @@ async def main(link: str) -> None:
             pictures[name] = await _four(page)
             print(f"{name}: {urlsplit(page.url).path}")
         pictures["sure"] = await _sure(page)
+        pictures["whatif"] = await _lost(page)
         for name, four in pictures.items():
             (OUT / f"{name}.webp").write_bytes(await _pasted(browser, four))
         await browser.close()
@@ -84,6 +85,14 @@ async def _sure(page: Page) -> list[bytes]:
     await page.locator("details", has=form).locator("summary").click()
     await form.locator("input[name='field.reason']").fill("a new disk")
     await form.get_by_role("button", name="Look at it once more").click()
+    return await _four(page)
+
+
+async def _lost(page: Page) -> list[bytes]:
+    """What the loss of a node would do."""
+    await page.goto("/fleet")
+    await _follow(page, "/nodes/", "")
+    await page.locator("a[href^='/lost/']").first.click()
     return await _four(page)
 
 
@@ -116,6 +125,7 @@ async def _pasted(browser: Browser, four: list[bytes]) -> bytes:
 def _written() -> None:
     told = {"login": "before anything else"} | {name: text for name, (_, _, _, text) in PAGES.items()}
     told["sure"] = "a command is shown once more before it is sent"
+    told["whatif"] = "what the loss of a node would undo, credit and tell"
     lines = [
         "# The console in pictures",
         "",

@@ -1,5 +1,6 @@
 """A browser without a screen: follows links, fills in forms, keeps cookies."""
 
+import asyncio
 from html.parser import HTMLParser
 from typing import Any, Self
 
@@ -74,6 +75,7 @@ class Browser:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.session.close()
+        await asyncio.sleep(0)  # transports let go of their sockets in the loop's next turn, and it may be the last
 
     async def get(self, path: str, **headers: str) -> Page:
         """A page, redirects followed."""
