@@ -4,21 +4,44 @@ Written after the commit. At `info` what has gone wrong or been put right, at `d
 """
 
 import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from amends.turn.decision import Decision
 from amends.values.records import CaseRow, CompensationRow, FailureRow, RunEndRow, RunRow
 
 log = logging.getLogger("amends.decisions")
+MOST, WINDOW_S = 500, 10.0
+TOLD: Final = frozenset((CaseRow, CompensationRow, FailureRow, RunEndRow, RunRow))
 
 
-def follow(decision: Decision) -> None:
-    """A turn has committed."""
-    told = list(filter(None, map(_said, decision.rows))) if log.isEnabledFor(logging.INFO) else []
-    moved = _moved(decision)
-    if told:
-        log.info("%s%s: %s", decision.ref, moved, "; ".join(told), extra=_fields(decision))
-    elif moved and log.isEnabledFor(logging.DEBUG):
-        log.debug("%s%s", decision.ref, moved, extra=_fields(decision))
+class Decisions:
+    """A listener of committed turns. Beyond `MOST` lines within `WINDOW_S` they are only counted."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since, self._count = clock(), 0
+
+    def follow(self, decision: Decision) -> None:
+        """A turn has committed."""
+        if decision.rows and log.isEnabledFor(logging.INFO) and (told := _told(decision.rows)):
+            self._write(logging.INFO, decision, told)
+        elif log.isEnabledFor(logging.DEBUG) and _moved(decision):
+            self._write(logging.DEBUG, decision, [])
+
+    def _write(self, level: int, decision: Decision, told: list[str]) -> None:
+        now, left_out = self._clock(), 0
+        if now - self._since >= WINDOW_S:
+            left_out, self._since, self._count = max(0, self._count - MOST), now, 0
+        self._count += 1
+        if self._count <= MOST:
+            said = f"{decision.ref}{_moved(decision)}{': ' if told else ''}{'; '.join(told)}"
+            log.log(level, "%s", said, extra={**_fields(decision), "left_out": left_out})
+
+
+def _told(rows: Sequence[object]) -> list[str]:
+    return [said for row in rows if type(row) in TOLD and (said := _said(row))]
 
 
 def _fields(decision: Decision) -> dict[str, str]:

@@ -18,7 +18,7 @@ FIELDS: Final = ("entity", "trace_id", "recovery_trace_id", "request_id")
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "text", "json")
 BURST, WINDOW_S = 20, 10.0  # so many lines of one kind within so long; then they are only counted
-BURSTS: Final = {"amends.decisions": 500}  # each of which is another entity's
+OWN_BUDGET: Final = ("amends.decisions",)  # what bounds itself, before a line is made of it
 KINDS: Final = 2000  # of lines that are counted apart
 
 
@@ -29,14 +29,19 @@ class JsonLines(logging.Formatter):
         """The line, without its end."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
+            "level": record.levelname.lower(), "logger": record.name, "message": _whole(record.getMessage()),
         }  # fmt: skip
-        line |= {name: value for name in FIELDS if (value := getattr(record, name, ""))}
+        line |= {name: _whole(str(value)) for name in FIELDS if (value := getattr(record, name, ""))}
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = _whole(self.formatException(record.exc_info))
         if left_out := getattr(record, "left_out", 0):
             line["left_out"] = left_out
-        return msgspec.json.encode(line, enc_hook=str).decode("utf-8", "replace")
+        return msgspec.json.encode(line).decode()
+
+
+def _whole(text: str) -> str:
+    """Without halves of characters, which a file's name may have and JSON may not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class TextLines(logging.Formatter):
@@ -65,24 +70,27 @@ class Repeats(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is written."""
         now, kind = self._clock(), (record.name, record.levelno, str(record.msg))
-        burst = BURSTS.get(record.name, BURST)
+        if record.name in OWN_BUDGET:
+            return True
         since, count = self._seen.get(kind, (now, 0))
         if now - since >= WINDOW_S:
-            record.left_out = max(0, count - burst)
+            record.left_out = max(0, count - BURST)
             since, count = now, 0
         if len(self._seen) >= KINDS and kind not in self._seen:
             self._seen.clear()
         self._seen[kind] = (since, count + 1)
-        return count < burst
+        return count < BURST
 
 
-def configure(environ: Mapping[str, str], stream: TextIO = sys.stderr, *, level: str = "", shape: str = "") -> None:
-    """Log to `stream`; what is not given the environment says, else it is `info` and `auto`."""
+def configure(environ: Mapping[str, str], stream: TextIO | None = None, *, level: str = "", shape: str = "") -> None:
+    """Log to `stream`, else standard error; what is not given the environment says, else it is `info` and `auto`."""
     wanted = level or environ.get("AMENDS_LOG_LEVEL", "")
     shape = shape or environ.get("AMENDS_LOG_FORMAT", "")
-    as_json = shape == "json" or (shape != "text" and not stream.isatty())
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines() if as_json else TextLines())
+    out = stream if stream is not None else sys.stderr
+    handler: logging.Handler = logging.NullHandler()
+    if out is not None:  # a process may have been started without
+        handler = logging.StreamHandler(out)
+        handler.setFormatter(JsonLines() if shape == "json" or (shape != "text" and not out.isatty()) else TextLines())
     handler.addFilter(Repeats())
     logging.basicConfig(level=(wanted if wanted in LEVELS else "info").upper(), handlers=[handler], force=True)
     logging.getLogger("asyncssh").setLevel(logging.ERROR)  # its warnings are our outcomes

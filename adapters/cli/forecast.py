@@ -19,7 +19,7 @@ PARTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "cases": ("Cases", ("kind", "target_ref", "state", "commands")),
     "steps": ("Done on nodes and at providers", ("name", "target", "entity")),
     "held": ("Paused, and told nothing until their case is resolved", ("entity", "messages")),
-    "waiting": ("Owed until the node is back", ("name", "target", "entity")),
+    "waiting": ("Not foretold, or owed until the node is back", ("name", "target", "entity")),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ ATTEMPT_S: Final = 5.0  # then it is sent again: whoever was asked may be gone
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 THROTTLED: Final = 429  # the one retryable refusal that says for certain that nothing was done
+INTERNAL: Final = 500
 
 
 class CommandOptions(TypedDict, total=False):
@@ -129,6 +130,8 @@ class Calls:
                 if reply.ok:
                     return reply
                 refusal = reply.refusal()
+                if key and refusal.http == INTERNAL:  # whether it was done the runtime itself does not know
+                    raise Unreachable(subject, str(refusal), key)
                 if reply.error is None or not reply.error.retryable:
                     raise refusal
                 why = str(refusal)

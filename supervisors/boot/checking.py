@@ -9,11 +9,13 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import asyncssh
+from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
 
 from adapters.cli import tables
@@ -219,8 +221,17 @@ async def _http(settings: Settings) -> Lines:
         try:
             taken.bind((host.strip("[]"), int(port)))
         except OSError as error:
-            yield Line(
-                "http", "wrong", f"{settings.http.listen}: {error.strerror}; a runtime that runs has it, of course"
-            )
+            ours = await _is_amends(host, port)
+            said = "a runtime answers there" if ours else f"{error.strerror}, by what is no runtime"
+            yield Line("http", "note" if ours else "wrong", f"{settings.http.listen}: {said}")
             return
     yield Line("http", "ok", settings.http.listen)
+
+
+async def _is_amends(host: str, port: str) -> bool:
+    url = f"http://{host or '127.0.0.1'}:{port}/healthz"
+    try:
+        async with ClientSession(timeout=ClientTimeout(total=REACH_S)) as session, session.get(url) as answer:
+            return answer.status == HTTPStatus.OK and await answer.json() == {"ok": True}
+    except (ClientError, TimeoutError, ValueError):
+        return False

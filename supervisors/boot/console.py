@@ -59,8 +59,9 @@ class InProcess(Api):
         assert isinstance(reply, Reply)
         if self._silent():
             raise Unavailable("another runtime may have taken over")
-        if reply.error is not None:
-            raise Refused(reply.error)
+        if not reply.body["ok"]:  # of one that was refused before as well: that reply was kept
+            said = reply.body["error"]
+            raise Refused(reply.error or Rejected(said["code"], said["message"], **said["details"]))
         return reply.body
 
 

@@ -43,7 +43,6 @@ from amends.runtime.requests import Endpoint
 from amends.runtime.trunk import ChildSpec
 from amends.values.errors import BadConfiguration
 from amends.values.limits import Limits
-from supervisors import decisions
 from supervisors.api.auth import Gatekeeper, operators
 from supervisors.api.backtest import Backtest
 from supervisors.api.counts import Counts
@@ -78,6 +77,7 @@ from supervisors.boot.verifiers import verify_records
 from supervisors.bus_admin import BusAdmin, Republishes
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
+from supervisors.decisions import Decisions
 from supervisors.late_mounts import LateMounts
 from supervisors.policy_file import load
 from supervisors.runbooks import runbook
@@ -193,7 +193,8 @@ class Runtime:
         self._objectives = Objectives(self._read, kernel.clock.now_us)
         await self._counts.load()
         await self._objectives.load()
-        engine.listeners += [self._counts.follow, self._objectives.follow, self._republishes.follow, decisions.follow]
+        told = Decisions()
+        engine.listeners += [self._counts.follow, self._objectives.follow, self._republishes.follow, told.follow]
         self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),

@@ -65,10 +65,10 @@ class Rehearsal:
         self.seen.nodes[node_id] = Seen(
             known.heard_boot(node_id), 0.0, known.last_seen_us(node_id), silent=not known.is_heard(node_id)
         )
-        for allocation_id in {*known.concerned_by_loss(node_id, 0), *known.debtors(node_id)}:
+        for allocation_id in sorted({*known.concerned_by_loss(node_id, 0), *known.debtors(node_id)}):
             self.lend_allocation(allocation_id)
         targets = {f"node:{node_id}", f"agent:{node_id}"}
-        for attachment_id in {*known.attachments_on(node_id), *known.owed_mounts(node_id)}:
+        for attachment_id in sorted({*known.attachments_on(node_id), *known.owed_mounts(node_id)}):
             targets |= self._lend_attachment(attachment_id)
         self.stage.under_way(self._mine(targets))
         return node

@@ -11,7 +11,7 @@ import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from adapters.http.console.pages import PAGES
-from tests.acceptance.browser import Browser, Page
+from tests.acceptance.browser import Browser, Form, Page
 from tests.acceptance.machine import Machine
 from tests.acceptance.records import all_is_well, cases
 from tests.acceptance.world import World, until
@@ -291,6 +291,37 @@ async def test_what_a_command_would_come_to_stands_where_it_is_looked_at_once_mo
     assert (nobody.status, "there is no node" in nobody.text) == (404, True)
     assert (await browser.send(sure.form(action="/do"))).status == 200
     await world.cleaned(rented)
+
+
+async def test_what_was_refused_is_refused_again_and_what_is_not_known_can_be_sent_again(
+    world: World, browser: Browser
+) -> None:
+    # a refusal that is kept under its key
+    form = Form("/do", "post", {"subject": "cmd.account.create", "next": "/accounts"})
+    form.fields["csrf"] = (await browser.get("/")).form(action="/logout").fields["csrf"]
+    sure = (await browser.send(form, field__account_id="acme", field__currency="usd")).form(action="/do")
+    for _ in range(2):
+        refused = await browser.send(sure)
+        assert (refused.status, "already_exists" in refused.text) == (409, True)
+    # a database that takes nothing for a while: the same can be sent again, under the same key
+    sure = (await browser.send(form, field__account_id="umbra", field__currency="usd")).form(action="/do")
+    locker = await world.superuser()
+    holding = locker.transaction()
+    await holding.start()
+    await locker.execute("LOCK TABLE journal_head IN ACCESS EXCLUSIVE MODE")
+    unknown = await browser.send(sure)
+    assert (unknown.status, "not known whether this was done" in unknown.text) == (500, True), unknown.text
+    again = unknown.form(action="/do")
+    assert again.fields == sure.fields
+    await holding.rollback()
+    await locker.close()
+
+    async def done() -> bool:
+        return (await browser.send(again)).url == "/accounts"
+
+    await until(done, "it was done")
+    rows = await world.rows("SELECT 1 FROM public_v1.account WHERE account_id = 'umbra'")
+    assert len(rows) == 1
 
 
 async def test_a_form_that_is_not_of_this_session_and_page_changes_nothing(

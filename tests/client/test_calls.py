@@ -66,6 +66,15 @@ async def test_who_is_not_reached_until_the_deadline_is_told_the_key() -> None:
     assert [one.timeout_s for one in script.asked][:2] == [5, 5]
 
 
+async def test_what_failed_inside_may_have_been_done_and_the_key_is_told() -> None:
+    script = Script(no("internal", 500))
+    with pytest.raises(Unreachable) as unknown:
+        await script.client().account.create(account_id="acme", currency="usd")
+    assert (unknown.value.key, len(script.asked)) == (script.asked[0].key, 1)
+    with pytest.raises(Refused):  # a question has changed nothing
+        await script.client().account.get("acme")
+
+
 async def test_who_is_throttled_until_the_deadline_knows_that_nothing_was_done() -> None:
     script = Script(no("throttled", 429))
     with pytest.raises(Refused, match="throttled"):

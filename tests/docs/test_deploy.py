@@ -106,3 +106,4 @@ def test_the_manifest_asks_for_what_the_server_answers() -> None:
     assert grace_s * 1000 > drain_ms
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"image: amends:{version}" in text
+    assert "enableServiceLinks: false" in text, "a service of that name would set variables that stop the start"

@@ -4,10 +4,14 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from amends.values.records import RunEndRow
 from supervisors import logs
+from supervisors.decisions import MOST, WINDOW_S, Decisions
 
 log = logging.getLogger("amends.test")
 
@@ -66,7 +70,6 @@ def test_the_same_line_is_not_written_for_ever() -> None:
     passed = [repeats.filter(record("lost %s")) for _ in range(50)]
     assert passed == [True] * logs.BURST + [False] * (50 - logs.BURST)
     assert repeats.filter(record("another"))
-    assert sum(repeats.filter(record("x", "amends.decisions")) for _ in range(1000)) == 500
     now[0] = logs.WINDOW_S
     late = record("lost %s")
     assert repeats.filter(late)
@@ -75,3 +78,39 @@ def test_the_same_line_is_not_written_for_ever() -> None:
     for number in range(logs.KINDS * 2):
         assert repeats.filter(record(f"kind {number}"))
     assert len(repeats._seen) <= logs.KINDS
+
+
+def test_a_process_without_standard_error_logs_nowhere_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    logs.configure({})
+    log.error("nobody hears it")
+
+
+def test_half_a_character_is_no_reason_to_lose_a_line() -> None:
+    out = io.StringIO()
+    logs.configure({}, out)
+    log.info("a file: %s", "a\udcff")
+    assert json.loads(out.getvalue())["message"] == "a file: a?"
+
+
+class Turn:
+    """A committed turn."""
+
+    ref, trace_id, recovery_trace_id, before, state = "node:n1", "a" * 32, "", None, None
+
+    def __init__(self, *rows: object) -> None:
+        self.rows, self.env = rows, SimpleNamespace(request_id="")
+
+
+def test_decisions_that_amended_are_told_and_counted_beyond_their_budget() -> None:
+    out, now = io.StringIO(), [0.0]
+    logs.configure({}, out)
+    told: Any = Decisions(lambda: now[0])
+    for _ in range(MOST + 7):
+        told.follow(Turn(RunEndRow("recov_1", "recovered", 1, "{}"), object()))
+    told.follow(Turn(object()))
+    assert len(out.getvalue().splitlines()) == MOST
+    now[0] = WINDOW_S
+    told.follow(Turn(RunEndRow("recov_1", "recovered", 1, "{}")))
+    last = json.loads(out.getvalue().splitlines()[-1])
+    assert (last["message"], last["left_out"], last["entity"]) == ("node:n1: recovery recovered", 7, "node:n1")

@@ -1,5 +1,6 @@
 """What each page shows: a template and its values, asked for in the operator's name."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -12,6 +13,9 @@ from amends.values.errors import Rejected
 
 OPEN: Final = ("open", "retrying", "acknowledged")
 LIST: Final = 100
+MOST: Final = 20_000  # nodes on a page; of a larger fleet those that are well are only counted
+WELL: Final = ("ready", "rented")
+SLICE: Final = 2_000
 # Page → entity, columns of its list, the filters that are offered, and the words of its command line.
 LISTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "allocations": (
@@ -148,12 +152,21 @@ async def fleet(asked: Asked) -> Page:
     await asked.runtime.ask("qry.node.list", {"limit": 1})  # whoever may not ask for nodes sees none
     state, sites = asked.query.get("state", ""), dict[str, list[Mapping[str, Any]]]()
     counts: dict[str, int] = {}
-    for node in await asked.desk.fleet():
-        shown = "rented" if node["held"] and node["state"] in ("ready", "draining") else str(node["state"])
-        counts[shown] = counts.get(shown, 0) + 1
-        if state in ("", shown):
-            sites.setdefault(node["site"] or "no site", []).append({**node, "shown": shown})
-    values = {"sites": dict(sorted(sites.items())), "counts": dict(sorted(counts.items())), "state": state}
+    nodes, left_out, shown = await asked.desk.fleet(), 0, 0
+    for place, node in enumerate(nodes, 1):
+        if place % SLICE == 0:
+            await asyncio.sleep(0)  # others have the loop between two parts of a large fleet
+        name = "rented" if node["held"] and node["state"] in ("ready", "draining") else str(node["state"])
+        counts[name] = counts.get(name, 0) + 1
+        if state not in ("", name):
+            continue
+        if shown >= MOST or (not state and len(nodes) > MOST and name in WELL and not node["dirty"]):
+            left_out += 1
+            continue
+        shown += 1
+        sites.setdefault(node["site"] or "no site", []).append({**node, "shown": name})
+    values = {"sites": dict(sorted(sites.items())), "counts": dict(sorted(counts.items())), "state": state,
+              "left_out": left_out}  # fmt: skip
     return Page("fleet.html", "Fleet", values, "amends node list")
 
 

@@ -34,6 +34,7 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+UNKNOWN: Final = 500  # from here on a command may have been done all the same
 SHARE: Final = 10  # a page is looked at again after so many times what it took
 SLICE_S: Final = 0.005  # of rendering, before others have the loop
 ONCE: Final = ("verify",)  # what is asked for by hand is not asked for again and again
@@ -191,10 +192,18 @@ class Console:
         data = self._desk.data(form, fields)
         if not given.get("sure"):
             values = {"form": form, "data": data, "given": given, "next": _next(given), "key": secrets.token_hex(16),
-                      **await self._forecast(session, form.subject, data)}  # fmt: skip
+                      "unknown": "", **await self._forecast(session, form.subject, data)}  # fmt: skip
             page = Page("sure.html", form.words, values, follows=False)
             return await self._shown(page, session, "/do")
-        await self._runtime(session).command(form.subject, data, key=given.get("key", ""))
+        try:
+            await self._runtime(session).command(form.subject, data, key=given.get("key", ""))
+        except (Rejected, Unavailable) as error:
+            if isinstance(error, Rejected) and error.http < UNKNOWN:
+                raise
+            kept = {name: value for name, value in given.items() if name not in ("sure", "key")}
+            values = {"form": form, "data": data, "given": kept, "next": _next(given), "key": given.get("key", ""),
+                      "forecast": None, "untold": "", "unknown": str(error)}  # fmt: skip
+            return await self._shown(Page("sure.html", form.words, values, follows=False), session, "/do", UNKNOWN)
         return _plain(web.HTTPSeeOther(_next(given)))
 
     async def _forecast(self, session: Session, subject: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -157,7 +157,7 @@ SELECT
     current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('synchronous_standby_names') AS standbys, pg_is_in_recovery() AS standby,
     current_setting('max_connections')::int AS max_connections,
-    has_database_privilege(current_database(), 'CREATE') AS may_create,
+    has_schema_privilege(current_schema(), 'CREATE') AS may_create,
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us;
 
 -- name: has_migrations

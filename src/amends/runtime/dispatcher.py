@@ -120,7 +120,7 @@ class Dispatcher:
     def open_on(self, targets: Collection[str]) -> list[StepRow]:
         """The steps of these targets that are intended or under way, those that run first."""
         found = [row for row in self._tasks.values() if row.target in targets]
-        for target in targets:
+        for target in sorted(targets):
             found += self._queues.get(target, ())
             found += self._held.get(target, ())
             found += self._back_off.get(target, {}).values()

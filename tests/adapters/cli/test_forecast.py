@@ -15,7 +15,7 @@ async def test_a_loss_is_a_page_of_what_the_records_would_say(runtime: FakeRunti
     said = await amends("whatif", "node-loss", "node-1")
     assert (said.status, runtime.asked[0][:2]) == (0, (LOSS, {"node_id": "node-1"}))
     headings = ("Changes", "Failures", "Compensated", "Recovery runs", "Ledger", "Accounts, in minor units", "Told",
-                "Owed until the node is back", "Assumed")  # fmt: skip
+                "Not foretold, or owed until the node is back", "Assumed")  # fmt: skip
     lines = said.out.splitlines()
     assert lines[0].endswith("Nothing was written, and nobody was told.")
     assert [line for line in lines if line in headings] == list(headings)
