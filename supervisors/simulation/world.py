@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from actors.account.mirror import GRACE_US
 from actors.between import RESTORED_BY
@@ -21,7 +22,7 @@ from adapters.simulated.bus import BusConnection, SimulatedBus
 from adapters.simulated.faults import Links
 from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
-from adapters.simulated.loop import Crashed, VirtualLoop
+from adapters.simulated.loop import STEPS, Crashed, VirtualLoop
 from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
 from adapters.simulated.providers import Provider, SimulatedProviders, SimulatedProviderSteps
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
@@ -32,7 +33,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.errors import Rejected, Unavailable
-from amends.values.limits import Limits
+from amends.values.limits import Limits, LimitValue
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.webhooks import Webhooks
 from supervisors.balances import GIVES
@@ -68,20 +69,35 @@ class NotQuiet(AssertionError):
     """Something is still owed after all patience."""
 
 
-class World:
-    """What outlives runtimes."""
+class Terms(Struct, frozen=True):
+    """Whose money and whose patience: the text of a policy file that has been read, the timing table, heartbeats."""
 
-    def __init__(self, seed: int = 0, **limits: Any) -> None:
+    policy_text: str
+    timing: dict[str, LimitValue]
+    beat_s: float = BEAT_S
+
+
+def usual_terms() -> Terms:
+    """The built-in policy with windows of a second, and the timing of the profile `acceptance`."""
+    text = BUILT_IN.read_text(encoding="utf-8")
+    return Terms(text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}"), timing("acceptance", {}))
+
+
+class World:
+    """What outlives runtimes. `limits` take the place of what `terms` have."""
+
+    def __init__(self, seed: int = 0, terms: Terms | None = None, **limits: Any) -> None:
+        terms = terms or usual_terms()
         self.chance = random.Random(seed)  # noqa: S311 - a simulated world's
         self.database = Database((RENTAL,))
         self.bus = SimulatedBus()
         self.machines = SimulatedMachines()
         self.providers = SimulatedProviders()
-        text = BUILT_IN.read_text(encoding="utf-8")
-        self.policy_text = text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}")
+        self.policy_text, self.beat_s = terms.policy_text, terms.beat_s
         self.policy = read(self.policy_text.encode(), "policy.toml")
-        self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
+        self.limits = Limits({**terms.timing, **limits}, seed=seed)
         self.now_s = 0.0
+        self.clock_ahead_us = 0  # of the runtimes' machine, before Postgres' and everybody else's
         self.time: Callable[[], float] = lambda: self.now_s
         self.stripe = SimulatedStripe(lambda: START_US / 1e6 + self.time())
         self.runs = 0
@@ -113,9 +129,12 @@ class World:
             found[row["account_id"]] += row["amount_minor"] * (1 if row["entry_type"] in GIVES else -1)
         return found
 
-    def run(self, story: Tell, points: Points | None = None) -> bool:
-        """A runtime from its start through the story to its end; False if it crashed before."""
-        loop = VirtualLoop(self.now_s)
+    def run(self, story: Tell, points: Points | None = None, steps: int = STEPS) -> bool:
+        """A runtime from its start through the story to its end; False if it crashed before.
+
+        `steps`: callbacks that it may take before it counts as a livelock.
+        """
+        loop = VirtualLoop(self.now_s, steps)
         points = points or Points()
         points.loop = loop
         self.time = loop.time
@@ -149,8 +168,9 @@ class Running:
         self.steps = MachineSteps(world.machines, points)
         self.lease = SimulatedLease(world.database, loop.time, name, is_dead=is_dead, faults=points, links=self.links)
         sources = Sources(
-            wall_us=lambda: START_US + loop.now_us(), monotonic_us=loop.now_us, entropy=world.chance.randbytes
-        )
+            wall_us=lambda: START_US + world.clock_ahead_us + loop.now_us(),
+            monotonic_us=loop.now_us, entropy=world.chance.randbytes,
+        )  # fmt: skip
         self.core = Core(
             world.policy, world.limits, policy_text=world.policy_text, domain_label="site", sources=sources
         )
@@ -173,7 +193,9 @@ class Running:
         world, core, links = self.world, self.core, self.links
         await self.lease.acquire()
         sources = core.kernel.sources
-        journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
+        journal = SimulatedJournal(
+            world.database, self.lease.epoch, lambda: START_US + self._loop.now_us(), self._points, links
+        )
         await core.load(journal, self.lease)
         await core.watch(lambda: links.bus, world.balances().items())
         agents = LateMounts(core.kernel.engine)
@@ -251,7 +273,7 @@ class Running:
                     if machine.up and machine.beats:
                         self.core.detector.heard(machine.node_id, machine.boot_id)
                 self.core.detector.canary()
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(self.world.beat_s)
 
     # --- clients -------------------------------------------------------------------------------------
 
