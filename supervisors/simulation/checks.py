@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from actors.money.proof import differences, entries_of
 from adapters.simulated.journal import Database
 from supervisors.invariants.records import Records, Violation
 from supervisors.simulation.world import World
@@ -73,3 +74,43 @@ def sent_once(world: World) -> list[Violation]:
     """The bus knows a repeat by its id: a notification stands in its stream once."""
     told = [msgspec.json.decode(stored.payload)["notification_id"] for stored in world.bus.streams["AMENDS_NTF"]]
     return [Violation("C2", each, "sent twice") for each, count in Counter(told).items() if count > 1]
+
+
+def reckoned(world: World, records: Records) -> list[Violation]:
+    """Each meter's entries are, to the unit, what its rate, the policy and its end come to (B1, B4)."""
+    evaluations: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(records.of("audit_log"), key=lambda each: each["seq"]):
+        if row["action"] == "billing.credit.evaluated":
+            evaluations.setdefault(row["target_ref"], []).append(msgspec.json.decode(row["details"]))
+    found: dict[str, dict[str, int]] = {}
+    for row in records.of("ledger_entries"):
+        found.setdefault(row["meter_id"] or "", {})[row["idempotency_key"]] = row["amount_minor"]
+    return [
+        Violation("B1", f"meter:{meter['meter_id']}", f"{each.key}: {each.found_minor}, not {each.wanted_minor}")
+        for meter in records.of("meters")
+        for each in differences(
+            entries_of(meter, world.policy, evaluations.get(f"meter:{meter['meter_id']}", [])),
+            found.get(meter["meter_id"], {}),
+        )
+    ]
+
+
+def inhabited(world: World, records: Records) -> list[Violation]:
+    """On each machine there are the users of the rentals that live on it, and nobody else (A4, A6)."""
+    wanted: dict[str, list[str]] = {name: [] for name in world.machines.machines}
+    for row in records.actors("allocation", "active"):
+        wanted[row["body"]["node_id"]].append(f"am-{row['id'].removeprefix('alloc_')}")
+    return [
+        Violation("A4", f"node:{name}", f"customers {machine.customers()}, wanted {sorted(wanted[name])}")
+        for name, machine in world.machines.machines.items()
+        if machine.customers() != sorted(wanted[name])
+    ]
+
+
+def paused(records: Records) -> list[Violation]:
+    """No decision raises: an actor that is paused by one has met an error of the program."""
+    return [
+        Violation("A3", row["target_ref"], f"it is paused: {row['evidence']}")
+        for row in records.of("ops_case")
+        if row["kind"] in ("actor_quarantined", "unknown_step")
+    ]
