@@ -14,7 +14,6 @@ from supervisors.rental import RENTAL
 EVENTS = "amends.v1.evt."
 
 
-
 class Happening(Struct, frozen=True):
     """One event of a run: virtual seconds since its beginning, and what."""
 

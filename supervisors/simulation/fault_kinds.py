@@ -114,7 +114,7 @@ def _full(sky: Sky, target: str) -> str:
 
 def _unheard(sky: Sky, target: str) -> None:
     lost = random.Random(sky.chance.getrandbits(32))  # noqa: S311 - a simulated world's
-    sky.world.bus.unheard = lambda message: lost.random() < 0.5  # noqa: PLR2004 - every other one
+    sky.world.bus.unheard = lambda message: lost.random() < 0.5
 
 
 def _lose_reply(sky: Sky, target: str) -> None:
@@ -140,7 +140,7 @@ def _lock(sky: Sky, target: str) -> str:
     if held == "head":
         locks.head = True
     else:
-        locks.lock(held, reads=sky.chance.random() < 0.3)  # noqa: PLR2004 - seldom
+        locks.lock(held, reads=sky.chance.random() < 0.3)
     return held
 
 

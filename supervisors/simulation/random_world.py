@@ -104,14 +104,14 @@ class RandomWorld:
             self._weather.catch_up()
             self._alive_since_s, before = world.now_s, self._chronicle.count
             try:
-                if world.run(self._story, storm, STEPS_A_RUN):
+                if world.run(self._story, storm, STEPS_A_RUN, self._weather.blow):
                     break
                 self._weather.died()
             except Stopped:
                 break
             except (Unavailable, TrunkFailed, Fenced, BadConfiguration) as error:
                 self._ended_by_itself(error)
-                failed = failed + 1 if self._chronicle.count < before + 3 else 0  # noqa: PLR2004 - nothing was done
+                failed = failed + 1 if self._chronicle.count < before + 3 else 0
                 if failed > STARTS:
                     self._break("L1", "runtime", "it does not start any more")
                 world.now_s += AGAIN_S
@@ -133,8 +133,7 @@ class RandomWorld:
     async def _story(self, running: Running) -> None:
         self._weather.over_runtime(running.links)
         parts: list[Coroutine[Any, Any, None]] = [
-            self._hours(running), self._weather.blow(), self._customers.come_and_go(running),
-            self._operator.work(running),
+            self._hours(running), self._customers.come_and_go(running), self._operator.work(running),
         ]  # fmt: skip
         tasks = [asyncio.create_task(part, name=f"world.{number}") for number, part in enumerate(parts)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -167,7 +166,7 @@ class RandomWorld:
         self._customers.resting = True
         self._weather.clear()
         self._chronicle.note("rest")
-        deadline, looked = self._world.time() + patience_s(self._wish.terms), -1e9
+        deadline, looked = self._world.time() + self._world.patience_s, -1e9
         while waits := self._waiting(running):
             if self._world.time() > deadline:
                 self._break("L1", "world", f"it does not come to rest: {waits[:5]}")
@@ -246,11 +245,3 @@ MOVING: Final = {
     "allocation": ("requested", "provisioning", "activating", "releasing"),
     "attachment": ("requested", "validated", "granted", "mounting", "detaching", "detach_failed"),
 }  # fmt: skip
-
-
-def patience_s(terms: Terms) -> float:
-    """How long a world may take to become quiet: ten minutes, and twice the longest waits that its timing has."""
-    caps = [value[1] for value in terms.timing.values() if isinstance(value, tuple)]
-    reprobe = terms.timing["reprobe_ms"]
-    assert isinstance(reprobe, int)
-    return 600 + 2 * (max(caps) + reprobe) / 1000

@@ -2,15 +2,16 @@
 
 from collections import Counter
 
+import msgspec
 from msgspec import Struct
 
 from supervisors.invariants import committed
-from supervisors.invariants.records import Records, Violation
+from supervisors.invariants.records import Records, Row, Violation
 from supervisors.invariants.rest import at_rest, hashed, in_order
 from supervisors.simulation.checks import mirrored, published, records_of, sent_once, stored
 from supervisors.simulation.points import Point, Points
 from supervisors.simulation.stories import Story
-from supervisors.simulation.world import World
+from supervisors.simulation.world import Terms, World
 
 TRIES = 5  # runtimes that one crash may take until a story has ended
 
@@ -23,9 +24,11 @@ class Told(Struct):
     crashed: Point | None
 
 
-def tell(story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 0, seed: int = 1) -> Told:
+def tell(
+    story: Story, crash_at: int = 0, mode: str = "before", again_at: int = 0, seed: int = 1, terms: Terms | None = None
+) -> Told:
     """Tell it, dying once at `crash_at` and, if that is given, once more at a point of the recovery."""
-    world = World(seed, **story.limits)
+    world = World(seed, terms, **story.limits)
     story.breaks(world)
     first = Points(crash_at, mode)
     done = world.run(story.tell, first)
@@ -61,15 +64,9 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
     states = [write for (kind, _), write in world.database.tables.states.items() if kind == "allocation"]
     if [write.state for write in states] != ([story.state] if story.state else []):
         found.append(Violation("A2", story.row, f"allocations: {[write.state for write in states]}"))
-    own = [row for row in records.of("recovery_run") if row["matrix_row"] == story.row]
-    traces = {row["recovery_trace_id"] for row in own}
+    own, seen = _undone(story, records)
     if not own or {row["final_outcome"] for row in own} != set(story.outcomes):
         found.append(Violation("C6", story.row, f"runs: {[(row['matrix_row'], row['final_outcome']) for row in own]}"))
-    undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
-                     key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
-    seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in undone]
-    if story.row in ("R01", "R06", "R07", "R08"):  # of each event, notification, delivery or credit that met it
-        seen = [each for each, count in Counter(seen).items() if count]
     if seen != list(story.compensations):
         found.append(Violation("C2", story.row, f"compensations: {seen}"))
     if len(records.of("meters")) != story.meters:
@@ -85,3 +82,20 @@ def _as_told(story: Story, world: World, records: Records) -> list[Violation]:
         if not created:
             found.append(Violation("A6", machine.node_id, "nobody ever was there"))
     return found
+
+
+def _undone(story: Story, records: Records) -> tuple[list[Row], list[tuple[str, str]]]:
+    """The row's runs, and (type·what, outcome) of what they undid, in its order."""
+    own = [row for row in records.of("recovery_run") if row["matrix_row"] == story.row]
+    traces = {row["recovery_trace_id"] for row in own}
+    undone = sorted((row for row in records.of("compensation") if row["recovery_trace_id"] in traces),
+                     key=lambda row: (row["at_us"], row["sequence"]))  # fmt: skip
+    seen = [(f"{row['compensation_type']}·{row['compensated_action_type']}", row["outcome"]) for row in undone]
+    if story.row in ("R01", "R06", "R07", "R08"):  # of each event, notification, delivery or credit that met it
+        seen = [each for each, count in Counter(seen).items() if count]
+    return own, seen
+
+
+def ended(story: Story, world: World) -> Story:
+    """The same story, which must end as it has ended in this world: by another policy money may go another way."""
+    return msgspec.structs.replace(story, compensations=tuple(_undone(story, records_of(world.database))[1]))

@@ -6,7 +6,7 @@ It outlives runtimes: what it has begun stays over a crash, and is over when its
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from adapters.simulated.faults import Links
@@ -15,7 +15,7 @@ from supervisors.simulation.fault_kinds import BY_NAME, FaultKind, Sky, Spell, q
 from supervisors.simulation.storm import Storm
 from supervisors.simulation.world import World
 
-GAP: Final = 3.0  # paces between two faults, on the average, of ten machines
+GAP: Final = 1.5  # paces between two faults, on the average, of ten machines
 USUAL: Final = 1.5  # paces that a fault stays
 LONG: Final = 0.08  # share of those that stay longer
 LONGER: Final = 12.0  # … and how much

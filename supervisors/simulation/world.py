@@ -76,6 +76,14 @@ class Terms(Struct, frozen=True):
     timing: dict[str, LimitValue]
     beat_s: float = BEAT_S
 
+    @property
+    def patience_s(self) -> float:
+        """How long a world may take to become quiet: ten minutes, and twice the longest waits that its timing has."""
+        caps = [value[1] for value in self.timing.values() if isinstance(value, tuple)]
+        reprobe_ms = self.timing["reprobe_ms"]
+        assert isinstance(reprobe_ms, int)
+        return PATIENCE_S + 2 * (max(caps) + reprobe_ms) / 1000
+
 
 def usual_terms() -> Terms:
     """The built-in policy with windows of a second, and the timing of the profile `acceptance`."""
@@ -87,6 +95,7 @@ class World:
     """What outlives runtimes. `limits` take the place of what `terms` have."""
 
     def __init__(self, seed: int = 0, terms: Terms | None = None, **limits: Any) -> None:
+        self.patience_s = terms.patience_s if terms is not None else PATIENCE_S
         terms = terms or usual_terms()
         self.chance = random.Random(seed)  # noqa: S311 - a simulated world's
         self.database = Database((RENTAL,))
@@ -129,10 +138,14 @@ class World:
             found[row["account_id"]] += row["amount_minor"] * (1 if row["entry_type"] in GIVES else -1)
         return found
 
-    def run(self, story: Tell, points: Points | None = None, steps: int = STEPS) -> bool:
+    def run(
+        self, story: Tell, points: Points | None = None, steps: int = STEPS,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> bool:  # fmt: skip
         """A runtime from its start through the story to its end; False if it crashed before.
 
-        `steps`: callbacks that it may take before it counts as a livelock.
+        `steps`: callbacks that it may take before it counts as a livelock; `beside`: what goes on in the world
+        meanwhile, from before the start on.
         """
         loop = VirtualLoop(self.now_s, steps)
         points = points or Points()
@@ -140,7 +153,7 @@ class World:
         self.time = loop.time
         self.runs += 1
         try:
-            loop.run_until_complete(self._tell(loop, points, story))
+            loop.run_until_complete(self._tell(loop, points, story, beside))
         except Crashed:
             return False
         finally:
@@ -152,8 +165,16 @@ class World:
             raise AssertionError(f"a task failed unheard: {loop.unheard[0]}")
         return True
 
-    async def _tell(self, loop: VirtualLoop, points: Points, story: Tell) -> None:
+    async def _tell(
+        self, loop: VirtualLoop, points: Points, story: Tell, beside: Callable[[], Coroutine[Any, Any, None]] | None
+    ) -> None:
+        goes_on = asyncio.create_task(beside(), name="beside") if beside is not None else None
         await Running(self, loop, points, is_dead=lambda holder: True).live(story)
+        if goes_on is not None:
+            goes_on.cancel()
+            await asyncio.wait([goes_on])
+            if not goes_on.cancelled():
+                goes_on.result()
 
 
 class Running:
@@ -368,9 +389,9 @@ class Running:
             )
         )
 
-    async def until(self, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-        """Let time pass until it holds."""
-        deadline = self._loop.time() + patience_s
+    async def until(self, holds: Callable[[], bool], patience_s: float = 0.0) -> None:
+        """Let time pass until it holds; without `patience_s` as long as the world has patience."""
+        deadline = self._loop.time() + (patience_s or self.world.patience_s)
         while not holds():
             if self._loop.time() > deadline:
                 raise NotQuiet(f"{holds} does not come true; owed: {self.owed()}")
