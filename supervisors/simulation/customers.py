@@ -123,7 +123,7 @@ class Customers:
         del self.here[life.number]
 
     async def _until(self, holds: Callable[[], bool]) -> None:
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - of a world that has no events of its own
             await asyncio.sleep(self._weather.pace_s / 20)
 
     async def _awake(self) -> None:
@@ -172,10 +172,10 @@ class Customers:
         """A payment, perhaps with a refund or a dispute, of which Stripe tells as the weather is."""
         await self._awake()
         chance = random.Random(f"{life.number} pays")  # noqa: S311 - the same after a crash
-        name, currency, sky = f"life{life.number}", self._world.policy.currency, self._weather.sky
+        name, currency, sky, whose = f"life{life.number}", self._world.policy.currency, self._weather.sky, life.account
         payment = f"pi_{name}"
-        said = [events.intent(f"evt_i{name}", payment, life.pays, account=life.account, currency=currency),
-                events.session(f"evt_s{name}", payment, life.pays, account=life.account, currency=currency)]  # fmt: skip
+        said = [events.intent(f"evt_i{name}", payment, life.pays, account=whose, currency=currency),
+                events.session(f"evt_s{name}", payment, life.pays, account=whose, currency=currency)]  # fmt: skip
         if life.refunds:
             back = min(life.refunds, life.pays)
             said += [events.refund(f"evt_{kind}{name}", payment, f"re_{name}", back, kind=kind, currency=currency)

@@ -1,6 +1,7 @@
 """The kinds of faults of a random world: what begins, on what, and how it is over.
 
-Each has a name of its own. One that `waits` meets somebody only when the thing it is laid on is next used; all others are there at once.
+Each has a name of its own. One that `waits` meets somebody only when the thing it is laid on is next used; all others
+are there at once.
 """
 
 import random
@@ -21,6 +22,7 @@ from supervisors.simulation.world import World
 Of = Literal["machine", "provider", "world"]
 SSH_OPS: Final = ("probe", "user-create", "key-install", "user-lock", "user-remove")
 AGENT_OPS: Final = ("reconcile", "mount", "unmount", "probe_mount")
+PROVIDER_OPS: Final = ("grant", "revoke", "verify", "usage")
 HOUR_US: Final = 3_600_000_000
 STRIPE_ERRORS: Final = ("error", "stored_error", "done_stored_error", "cut", "cut_before", "rate_limit", "in_flight")
 STREAMS: Final = ("AMENDS_EVT", "AMENDS_NTF")
@@ -190,26 +192,30 @@ KINDS: Final[tuple[FaultKind, ...]] = (
               begins=_reboot, stays=0),
     FaultKind(name="agent-silent", what="no heartbeat, while SSH answers", of="machine", begins=_off("beats")[0],
               ends=_off("beats")[1], stays=2.0),
-    FaultKind(name="ssh-fails", what="a step's script exits 1", of="machine", begins=_laid("ssh-fails", ("fail", SSH_OPS)),
+    FaultKind(name="ssh-fails", what="a step's script exits 1", of="machine",
+              begins=_laid("ssh-fails", ("fail", SSH_OPS)),
               waits=True, weight=3),
     FaultKind(name="ssh-hangs", what="a step gives no answer in its time, or only late", of="machine",
               begins=_laid("ssh-hangs", ("hang", SSH_OPS), ("slow", SSH_OPS)), waits=True),
     FaultKind(name="ssh-unknown", what="a step is done, and its reply is lost", of="machine",
               begins=_laid("ssh-unknown", ("lose", SSH_OPS)), waits=True, weight=3),
-    FaultKind(name="ssh-refused", what="no connection", of="machine", begins=_laid("ssh-refused", ("refuse", SSH_OPS)), waits=True),
+    FaultKind(name="ssh-refused", what="no connection", of="machine",
+              begins=_laid("ssh-refused", ("refuse", SSH_OPS)), waits=True),
     FaultKind(name="host-key-changed", what="it shows another host key", of="machine", begins=_other_key,
-              ends=lambda sky, target: _machine(sky, target).laid.drop("host-key-changed"), waits=True, stays=0.5, weight=1),
+              ends=lambda sky, target: _machine(sky, target).laid.drop("host-key-changed"), waits=True,
+              stays=0.5, weight=1),
     FaultKind(name="agent-unheard", what="a task or its result is lost or late", of="machine",
               begins=_laid("agent-unheard", ("lose", AGENT_OPS), ("hang", AGENT_OPS), ("slow", AGENT_OPS)), waits=True),
     FaultKind(name="mount-fails", what="a mount fails, or says so and is there", of="machine",
               begins=_laid("mount-fails", ("fail", ("mount",)), ("fail_mounted", ("mount",))), waits=True),
     FaultKind(name="mount-busy", what="a mount is in use when it is to go", of="machine",
-              begins=_laid("mount-busy", ("busy", ("unmount",)), ("fail_unmounted", ("unmount",)), times=12), waits=True),
+              begins=_laid("mount-busy", ("busy", ("unmount",)), ("fail_unmounted", ("unmount",)), times=12),
+              waits=True),
     FaultKind(name="provider-away", what="nobody serves the storage provider", of="provider",
               begins=lambda sky, target: setattr(_provider(sky, target), "up", False),
               ends=lambda sky, target: setattr(_provider(sky, target), "up", True), weight=3),
     FaultKind(name="provider-fails", what="it fails, answers nonsense or hangs", of="provider",
-              begins=_laid("provider-fails", *((kind, ("grant", "revoke", "verify", "usage")) for kind in ("fail", "malformed", "hang"))),
+              begins=_laid("provider-fails", *((kind, PROVIDER_OPS) for kind in ("fail", "malformed", "hang"))),
               waits=True, weight=3),
     FaultKind(name="provider-partial", what="it says that a grant is half done", of="provider",
               begins=_laid("provider-partial", ("partial", ("grant", "revoke"))), waits=True),
@@ -219,7 +225,8 @@ KINDS: Final[tuple[FaultKind, ...]] = (
               begins=_laid("provider-lies", ("lie", ("grant", "revoke")), ("keep", ("revoke",))), waits=True),
     FaultKind(name="quota-exceeded", what="a namespace is above its quota", of="provider", begins=_overfull,
               ends=_emptied, stays=2.0),
-    FaultKind(name="bus-away", what="NATS cannot be reached", of="world", begins=lambda sky, target: setattr(sky.links, "bus", False),
+    FaultKind(name="bus-away", what="NATS cannot be reached", of="world",
+              begins=lambda sky, target: setattr(sky.links, "bus", False),
               ends=lambda sky, target: setattr(sky.links, "bus", True), weight=3),
     FaultKind(name="stream-gone", what="a stream is gone with all it held", of="world", begins=_stream_gone,
               ends=_streams_back),

@@ -78,7 +78,7 @@ class RandomWorld:
     def __init__(self, wish: Wish, progress: Callable[[float], None] = lambda now_s: None) -> None:
         self._wish, self._progress = wish, progress
         world = self._world = World(wish.seed, wish.terms)
-        self._chronicle = Chronicle(lambda: world.time(), keep=wish.keeps)
+        self._chronicle = Chronicle(lambda: world.time(), keep=wish.keeps)  # noqa: PLW0108 - another one in each run
         self._bus = world.bus = ToldBus()
         world.database = ToldDatabase(self._committed)
         offline_ms = wish.terms.timing["offline_after_ms"]

@@ -49,7 +49,7 @@ def page(said: dict[str, Any]) -> str:
     """The same for people."""
     names = {row.id: row.name for row in ROWS}
     lines = [
-        f"seed {said['seed']}: {said['hours']:g} simulated hours, {said['nodes']} nodes, {said['customers']} customers, "
+        f"seed {said['seed']}: {said['hours']:g} simulated hours, {said['nodes']} nodes, {said['customers']} customers",
         f"{said['runtimes']} runtimes, {said['crashes']} crashes, {said['events']} events",
         f"digest {said['digest']}",
         "",
@@ -60,7 +60,7 @@ def page(said: dict[str, Any]) -> str:
         lines.append(_line(f"{row} {names[row]}", cells))
     fired = sum(said["faults"].values())
     lines += ["", f"faults: {fired} of {sum(count > 0 for count in said['faults'].values())} kinds"]
-    lines += [_line(f"  {name}: {BY_NAME[name].what}"[: WIDE + 24], (count,)) for name, count in said["faults"].items()]
+    lines += [f"{count:7d}  {name}: {BY_NAME[name].what}" for name, count in said["faults"].items()]
     given = ", ".join(f"{rule} {amount}" for rule, amount in said["credits_minor"].items()) or "nothing"
     open_cases = ", ".join(f"{count} {kind}" for kind, count in said["open_cases"].items()) or "none"
     lines += [
