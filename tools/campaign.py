@@ -55,11 +55,14 @@ def report(lines: list[Line]) -> str:
     hours, seconds = (sum(line[name] for line in lines) for name in ("hours", "seconds"))
     broken = [line for line in lines if line["violations"]]
     customers, crashes = (sum(line[name] for line in lines) for name in ("customers", "crashes"))
-    text = [
-        f"{len(lines)} seeds of {lines[0]['asked_hours']:g} hours and {lines[0]['nodes']} nodes: {hours:.0f} simulated "
+    said = (
+        f"{len(lines)} seeds of {lines[0]['asked_hours']:g} hours, {lines[0]['nodes']} nodes: {hours:.0f} simulated "
         f"hours, {customers} customers, {crashes} crashes, {sum(faults.values())} faults of {len(faults)} kinds; "
         f"{seconds:.0f} seconds of one core, {hours / max(seconds, 1e-9):.2f} simulated hours a second. "
-        f"Seeds with something broken: {len(broken)}.",
+        f"Seeds with something broken: {len(broken)}."
+    )
+    text = [
+        said,
         "",
         "| kind of fault | fired |",
         "|---|---|",

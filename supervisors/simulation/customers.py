@@ -133,7 +133,10 @@ class Customers:
         await self._awake()
         allocation = await running.rent(life.account, f"life-{life.number}", rate=life.rate)
         self._chronicle.note(f"life  {life.number} asks for {allocation}")
-        state = lambda: running.state("allocation", allocation)  # noqa: E731 - asked again and again
+
+        def state() -> str:
+            return running.state("allocation", allocation)
+
         await self._until(lambda: state() not in ("requested", "provisioning", "activating"))
         life.leaves_s = life.leaves_s or self._world.time() + life.stays_s
         attachment = ""

@@ -75,7 +75,7 @@ def _laid(name: str, *kinds: tuple[str, tuple[str, ...]], times: int = 3) -> Cal
     def begins(sky: Sky, target: str) -> str:
         kind, ops = sky.chance.choice(kinds)
         op, count = sky.chance.choice(ops), sky.chance.randint(1, times)
-        thing = sky.world.providers.providers.get(target) or _machine(sky, target)
+        thing: Machine | Provider = sky.world.providers.providers.get(target) or _machine(sky, target)
         thing.laid.add(op, kind, count, name)
         return f"{op} {kind} ×{count}"
 

@@ -33,7 +33,6 @@ HOUR_S: Final = 3600.0
 STEPS_A_RUN: Final = 50_000_000  # callbacks of one runtime, before it counts as a livelock
 AGAIN_S: Final = 5.0  # who started a process that ended by itself starts it again
 STARTS: Final = 1000  # starts in a row that may fail while there are faults
-FALSE_PACES: Final = 10.0
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -221,9 +220,8 @@ class RandomWorld:
 
     def _verdicts(self, commit: Commit) -> None:
         """Whoever is lost was in trouble: a machine that is alive is never compensated for (A7)."""
-        since_s = self._world.time() - FALSE_PACES * self._pace_s
         for write in commit.states:
-            if write.kind == "node" and write.state == "offline" and not self._weather.troubled(write.id, since_s):
+            if write.kind == "node" and write.state == "offline" and not self._weather.troubled(write.id):
                 self._break("A7", f"node:{write.id}", "it is declared offline, and nothing was wrong with it")
 
     def _break(self, name: str, ref: str, what: str) -> None:

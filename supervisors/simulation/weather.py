@@ -19,6 +19,7 @@ GAP: Final = 1.5  # paces between two faults, on the average, of ten machines
 USUAL: Final = 1.5  # paces that a fault stays
 LONG: Final = 0.08  # share of those that stay longer
 LONGER: Final = 12.0  # … and how much
+TROUBLE: Final = 10.0  # paces that a fault of a machine may have effects
 AGAIN: Final = 0.2  # share of crashes after which the next runtime crashes as well
 
 
@@ -125,9 +126,15 @@ class Weather:
         ends = BY_NAME[spell.kind].ends
         assert ends is not None
         ends(self.sky, spell.target)
-        self.over[spell.target] = self._world.time()
+        now_s = self._world.time()
+        if BY_NAME[spell.kind].of == "world":  # what befell a machine shortly before is perhaps heard of only now
+            late = [name for name, at_s in self.over.items() if at_s >= spell.began_s - TROUBLE * self.pace_s]
+            self.over.update(dict.fromkeys(late, now_s))
+        else:
+            self.over[spell.target] = now_s
         self._chronicle.note(f"over  {spell.kind} {spell.target}".rstrip())
 
-    def troubled(self, node_id: str, since_s: float) -> bool:
-        """Whether something was wrong with that very machine since then."""
-        return any(spell.target == node_id for spell in self.spells) or self.over.get(node_id, -1e9) >= since_s
+    def troubled(self, node_id: str) -> bool:
+        """Whether something was wrong with that very machine lately; an outage of something shared does not count."""
+        since_s = self._world.time() - TROUBLE * self.pace_s
+        return any(spell.target == node_id for spell in self.spells) or self.over.get(node_id, since_s - 1) >= since_s

@@ -57,7 +57,9 @@ def test_a_seed_decides_everything() -> None:
 
 
 def test_to_watch_changes_nothing() -> None:
-    assert RandomWorld(wish(3, hours=0.02, watch_from_s=0)).run().digest == RandomWorld(wish(3, hours=0.02)).run().digest
+    assert (
+        RandomWorld(wish(3, hours=0.02, watch_from_s=0)).run().digest == RandomWorld(wish(3, hours=0.02)).run().digest
+    )
 
 
 def test_every_kind_of_fault_is_met_over_a_handful_of_seeds() -> None:
