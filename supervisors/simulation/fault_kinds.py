@@ -13,6 +13,7 @@ from msgspec import Struct
 from adapters.simulated.faults import FaultQueue, Links
 from adapters.simulated.machines import Machine
 from adapters.simulated.providers import Provider
+from adapters.simulated.stripe_faults import FaultKind as Trouble
 from adapters.simulated.stripe_faults import StripeFault
 from amends.ports.journal import Commit
 from amends.values.errors import Refused
@@ -24,7 +25,9 @@ SSH_OPS: Final = ("probe", "user-create", "key-install", "user-lock", "user-remo
 AGENT_OPS: Final = ("reconcile", "mount", "unmount", "probe_mount")
 PROVIDER_OPS: Final = ("grant", "revoke", "verify", "usage")
 HOUR_US: Final = 3_600_000_000
-STRIPE_ERRORS: Final = ("error", "stored_error", "done_stored_error", "cut", "cut_before", "rate_limit", "in_flight")
+STRIPE_ERRORS: Final[tuple[Trouble, ...]] = (
+    "error", "stored_error", "done_stored_error", "cut", "cut_before", "rate_limit", "in_flight",
+)  # fmt: skip
 STREAMS: Final = ("AMENDS_EVT", "AMENDS_NTF")
 
 
@@ -152,7 +155,7 @@ def _crash(sky: Sky, target: str) -> None:
 
 def _stripe_error(sky: Sky, target: str) -> str:
     kind, times = sky.chance.choice(STRIPE_ERRORS), sky.chance.randint(1, 3)
-    sky.world.stripe.book.faults.add(StripeFault(kind=kind, times=times))  # type: ignore[arg-type]
+    sky.world.stripe.book.faults.add(StripeFault(kind=kind, times=times))
     return f"{kind} ×{times}"
 
 
@@ -181,8 +184,8 @@ def _emptied(sky: Sky, target: str) -> None:
 
 def queues(world: World) -> list[FaultQueue]:
     """All that is laid on machines and providers."""
-    things = [*world.machines.machines.values(), *world.providers.providers.values()]
-    return [thing.laid for thing in things]
+    machines, providers = world.machines.machines.values(), world.providers.providers.values()
+    return [*(machine.laid for machine in machines), *(provider.laid for provider in providers)]
 
 
 KINDS: Final[tuple[FaultKind, ...]] = (

@@ -1,4 +1,4 @@
-"""`amends simulate`: random worlds hold, one seed is one run, every kind of fault is met, and a planted bug is found."""
+"""`amends simulate`: random worlds hold, a seed is one run, every kind of fault is met, and a planted bug is found."""
 
 import argparse
 import json
@@ -9,22 +9,35 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from actors.allocation import billing
+from actors.money.metering import Window
+from actors.tables import LedgerRow
 from amends.runtime.writer import JournalWriter, Pending
 from amends.turn.decision import Decision
 from amends.values.errors import BadConfiguration
+from supervisors.policy_file import BUILT_IN
 from supervisors.simulation import program
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.random_world import Found, RandomWorld, Wish
-from supervisors.simulation.world import usual_terms
+from supervisors.simulation.world import Terms
+from supervisors.timing import timing
 
-SEEDS = range(1, 7)
+SEEDS = range(1, 5)
+HOURS = 0.02
 CONSOLE = Path(sys.executable).with_name("amends")
 
 
+def quick() -> Terms:
+    """The built-in policy with windows of ten seconds, and the timing of the profile `acceptance`."""
+    text = BUILT_IN.read_text(encoding="utf-8").replace("window_us = 3_600_000_000", "window_us = 10_000_000")
+    return Terms(text, timing("acceptance", {}))
+
+
 def wish(seed: int, **more: Any) -> Wish:
-    usual = {"hours": 0.05, "nodes": 6, "terms": usual_terms(), "kinds": tuple(BY_NAME)}
+    usual = {"hours": HOURS, "nodes": 5, "terms": quick(), "kinds": tuple(BY_NAME)}
     return Wish(seed=seed, **{**usual, **more})
 
 
@@ -34,7 +47,7 @@ def lived(seed: int) -> Found:
 
 
 def typed(**more: Any) -> argparse.Namespace:
-    usual = {"seed": 1, "hours": "0.1", "nodes": 4, "policy": None, "config": None, "faults": "all", "replay": None,
+    usual = {"seed": 1, "hours": "0.02", "nodes": 4, "policy": None, "config": None, "faults": "all", "replay": None,
              "json": False}  # fmt: skip
     return argparse.Namespace(**{**usual, **more})
 
@@ -43,7 +56,7 @@ def typed(**more: Any) -> argparse.Namespace:
 def test_nothing_is_broken_in_a_random_world(seed: int) -> None:
     found = lived(seed)
     assert found.violations == []
-    assert found.simulated_s >= 0.05 * 3600
+    assert found.simulated_s >= HOURS * 3600
     assert found.rests >= 2
     assert found.customers > 5
 
@@ -102,13 +115,15 @@ def test_an_acknowledgement_before_its_commit_is_found_and_replayed(
     assert any("commit " in line for line in lines)
 
 
-def test_a_debit_that_is_never_audited_or_lost_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Decision.ledger
+def test_a_debit_that_is_too_much_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = billing._debit
 
-    def twice(self: Decision, row: Any, *args: Any, **more: Any) -> Any:
-        return real(self, row, *args, **more)
+    def more(d: Decision, window: Window, currency: str) -> LedgerRow:
+        return real(d, msgspec.structs.replace(window, amount_minor=window.amount_minor + 1), currency)
 
-    monkeypatch.setattr(Decision, "ledger", twice)
+    monkeypatch.setattr(billing, "_debit", more)
+    found = RandomWorld(wish(1)).run()
+    assert {each.name for each in found.violations} == {"B1"}
 
 
 # --- the command line --------------------------------------------------------------------------------------
