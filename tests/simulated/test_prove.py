@@ -52,7 +52,7 @@ def test_a_planted_bug_is_named_with_its_point(monkeypatch: pytest.MonkeyPatch) 
     proof = prove.prove(BY_ROW["R04"], usual_terms(), ("lost",))
     assert not proof.holds
     broken = [crash for crash in proof.crashes if crash.violations]
-    assert {crash.what for crash in broken} == {"publish ntf"}
+    assert "publish ntf" in {crash.what for crash in broken}
     lines = list(prove.page(proof, points=False))
     assert any("publish ntf: 0 of 1" in line for line in lines)
     assert any("BROKEN, died with its reply lost: C2" in line for line in lines)
