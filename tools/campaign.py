@@ -37,7 +37,12 @@ def live(seed: int, hours: float, nodes: int) -> Line:
 def ledger_of(file: Path, hours: float, nodes: int) -> dict[int, Line]:
     """By seed, the lines of worlds like these; a last line that was cut off by a kill is passed over."""
     found: dict[int, Line] = {}
-    for text in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+    if not file.exists():
+        return found
+    whole = file.read_text(encoding="utf-8")
+    if whole and not whole.endswith("\n"):
+        file.write_text(whole + "\n", encoding="utf-8")
+    for text in whole.splitlines():
         try:
             line = json.loads(text)
         except ValueError:
@@ -82,13 +87,17 @@ def campaign(o: argparse.Namespace) -> int:
     left = [seed for seed in wanted if seed not in done]
     print(f"{len(wanted) - len(left)} seeds are in {file}, {len(left)} are left", file=sys.stderr)
     with ProcessPoolExecutor(o.workers) as pool, file.open("a", encoding="utf-8") as ledger:
-        for ended in as_completed([pool.submit(live, seed, o.hours, o.nodes) for seed in left]):
-            line = ended.result()
-            done[line["seed"]] = line
-            ledger.write(json.dumps(line) + "\n")
-            ledger.flush()
-            said = f"{len(line['violations'])} BROKEN" if line["violations"] else "sound"
-            print(f"seed {line['seed']}: {said}, {line['seconds']:.0f} s; {len(done)} done", file=sys.stderr)
+        try:
+            for ended in as_completed([pool.submit(live, seed, o.hours, o.nodes) for seed in left]):
+                line = ended.result()
+                done[line["seed"]] = line
+                ledger.write(json.dumps(line) + "\n")
+                ledger.flush()
+                said = f"{len(line['violations'])} BROKEN" if line["violations"] else "sound"
+                print(f"seed {line['seed']}: {said}, {line['seconds']:.0f} s; {len(done)} done", file=sys.stderr)
+        except KeyboardInterrupt:  # what has ended is kept; the next one goes on from there
+            pool.shutdown(wait=False, cancel_futures=True)
+            return 130
     lines = [done[seed] for seed in wanted if seed in done]
     print(report(lines))
     if o.report:
