@@ -63,7 +63,7 @@ def report(lines: list[Line]) -> str:
     said = (
         f"{len(lines)} seeds of {lines[0]['asked_hours']:g} hours, {lines[0]['nodes']} nodes: {hours:.0f} simulated "
         f"hours, {customers} customers, {crashes} crashes, {sum(faults.values())} faults of {len(faults)} kinds; "
-        f"{seconds:.0f} seconds of one core, {hours / max(seconds, 1e-9):.2f} simulated hours a second. "
+        f"{seconds:.0f} seconds of its workers, {hours / max(seconds, 1e-9):.2f} simulated hours a second. "
         f"Seeds with something broken: {len(broken)}."
     )
     text = [
