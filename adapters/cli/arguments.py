@@ -102,10 +102,13 @@ def _add(made: argparse.ArgumentParser, verb: Verb | LocalVerb) -> None:
 
 def _add_field(made: argparse.ArgumentParser, field: Field) -> None:
     if not field.option:
-        made.add_argument(field.name, help=field.help, metavar=field.name.upper())
+        lack: dict[str, Any] = {"nargs": "?"} if field.may_lack else {}
+        made.add_argument(field.name, help=field.help, metavar=field.name.upper(), **lack)
         return
     options: dict[str, Any] = {"dest": field.name, "help": field.help, "required": field.required}
     if field.kind == "flag":
+        if field.name == "json":  # also said before the verb, which no default may undo
+            options["default"] = argparse.SUPPRESS
         made.add_argument(field.option, action="store_true", **options)
         return
     options["metavar"] = field.option.removeprefix("--").upper().replace("-", "_")

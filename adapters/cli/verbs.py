@@ -28,6 +28,7 @@ class Field(Struct, frozen=True):
     kind: Kind = "text"
     required: bool = False
     default: str | int | None = None
+    may_lack: bool = False  # of a positional one
 
 
 class Verb(Struct, frozen=True):
@@ -172,6 +173,10 @@ BOOLEANS: Final = frozenset(("dirty", "cleanup_pending"))
 _STATE = Field("state", "where it keeps what it must not forget", "--state", "path")
 _LOCAL_STATE = Field("state_dir", "the state directory of the local runtime", "--state-dir", "path")
 _CONFIG = Field("config", "the configuration file", "--config", "path")
+_POLICY = Field("policy", "the policy file; default: that of the configuration, else the built-in one", "--policy",
+                "path")  # fmt: skip
+_TIMING = Field("config", "the configuration file whose profile and [timing] it is", "--config", "path")
+_JSON = Field("json", "what it came to as JSON", "--json", "flag")
 LOCAL: Final = (
     LocalVerb("run", "the runtime process", (
         _CONFIG,
@@ -238,9 +243,16 @@ LOCAL: Final = (
         Field("jaeger", "where Jaeger's JSON API is", "--jaeger"),
         Field("otlp_file", "a file of spans", "--otlp-file", "path"), _CONFIG, _LOCAL_STATE,
     )),
-    LocalVerb("simulate", "a deterministic run in a simulated world", (
-        Field("seed", "the seed", "--seed", "int", default=1),
-        Field("hours", "of simulated time", "--hours", "int", default=1),
+    LocalVerb("simulate", "a run of the whole runtime in a simulated world, the same again for the same seed", (
+        Field("seed", "decides everything that is chance", "--seed", "int", default=1),
+        Field("hours", "of simulated time", "--hours", default="1"),
+        Field("nodes", "how many machines", "--nodes", "int", default=10), _POLICY, _TIMING,
+        Field("faults", "all, none, or kinds of faults with commas", "--faults", default="all"),
+        Field("replay", "print the events of this seed, up to what does not hold", "--replay", "int"), _JSON,
+    )),
+    LocalVerb("prove", "the crash sweep over your policy and timing: every story dies at every point", (
+        Field("row", "only this row of the matrix, such as R02, each point named", may_lack=True),
+        _POLICY, _TIMING, _JSON,
     )),
 )  # fmt: skip
 

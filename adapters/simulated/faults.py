@@ -1,5 +1,6 @@
 """Where things can go wrong in a simulated world: every durable read, write and outside call passes two points."""
 
+from collections import Counter
 from typing import Protocol
 
 from msgspec import Struct
@@ -42,6 +43,7 @@ class Fault(Struct):
 
     kind: str
     times: int = 1
+    label: str = ""
 
 
 class FaultQueue:
@@ -49,10 +51,16 @@ class FaultQueue:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Fault]] = {}
+        self.met = Counter[str]()  # how many calls each label has met
 
-    def add(self, op: str, kind: str, times: int = 1) -> None:
-        """Let something go wrong with the next ones of that op."""
-        self._waiting.setdefault(op, []).append(Fault(kind, times))
+    def add(self, op: str, kind: str, times: int = 1, label: str = "") -> None:
+        """Let something go wrong with the next ones of that op; `label` names it for who counts or drops it."""
+        self._waiting.setdefault(op, []).append(Fault(kind, times, label))
+
+    def drop(self, label: str) -> None:
+        """What has this label goes wrong no more."""
+        for op, waiting in self._waiting.items():
+            self._waiting[op] = [fault for fault in waiting if fault.label != label]
 
     def take(self, op: str) -> str:
         """The kind of the fault that meets this one, "" for none."""
@@ -61,6 +69,8 @@ class FaultQueue:
             return ""
         fault = waiting[0]
         fault.times -= 1
+        if fault.label:
+            self.met[fault.label] += 1
         if fault.times <= 0:
             waiting.pop(0)
         return fault.kind

@@ -35,7 +35,7 @@ class Machine:
         self.table, self.agent = UserTable(), Agent()
         self.calls: list[tuple[str, str]] = []  # (op, user) of what was applied
         self.late: list[tuple[str, str]] = []  # of what came of an older epoch or of an attempt that was undone
-        self._broken = FaultQueue()
+        self.laid = FaultQueue()
 
     @property
     def host_key(self) -> str:
@@ -56,15 +56,15 @@ class Machine:
         fail, lose (done, reply lost), hang, slow, refuse, other_key (it shows another host key); of an agent's mounts
         also fail_mounted (says error, is mounted), busy, stale, ro, missing, late (done, and said when nobody waits).
         """
-        self._broken.add(op, kind, times)
+        self.laid.add(op, kind, times)
 
     def mend(self) -> None:
         """Nothing goes wrong any more."""
-        self._broken.clear()
+        self.laid.clear()
 
     def fault(self, op: str) -> str:
         """The kind of the fault that meets this call, "" for none."""
-        return self._broken.take(op)
+        return self.laid.take(op)
 
     def customers(self) -> list[str]:
         """The accounts that Amends has made."""

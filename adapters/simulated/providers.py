@@ -58,7 +58,7 @@ class Provider:
             "modes": ["ro", "rw"], "multi_attach": False, "mount_path_prefixes": [], "enforcement": "quota",
         }  # fmt: skip
         self.calls: list[tuple[str, Data]] = []  # (op, args) of all that reached it
-        self._broken = FaultQueue()
+        self.laid = FaultQueue()
 
     def hold(self, namespace_id: str, **files: bytes) -> Stored:
         """One more namespace."""
@@ -72,15 +72,15 @@ class Provider:
         answered), lose (done, reply lost), slow, lie (says ok, has not), keep (a revoke that says ok and leaves
         access), absent (nobody serves), malformed.
         """
-        self._broken.add(op, kind, times)
+        self.laid.add(op, kind, times)
 
     def mend(self) -> None:
         """Nothing goes wrong any more."""
-        self._broken.clear()
+        self.laid.clear()
 
     def fault(self, op: str) -> str:
         """The kind of the fault that meets this call, "" for none."""
-        return self._broken.take(op)
+        return self.laid.take(op)
 
     def widest(self, namespace_id: str, address: str) -> str:
         """The widest mode of the grants in force of one access."""

@@ -22,7 +22,7 @@ from supervisors.rental import RENTAL
 from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
-DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
@@ -104,6 +104,18 @@ async def _trace_verify(o: argparse.Namespace) -> int:
     return await verify_traces(_settings(o), o.jaeger, o.otlp_file)
 
 
+def _simulate(o: argparse.Namespace) -> int:
+    from supervisors.simulation import program
+
+    return program.simulate(o)
+
+
+def _prove(o: argparse.Namespace) -> int:
+    from supervisors.simulation import program
+
+    return program.prove_rows(o)
+
+
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
         "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
@@ -117,9 +129,11 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         "restore": _restore,
     }
     verifiers: dict[str, Work] = {"audit verify": _audit_verify, "trace verify": _trace_verify}
-    return {name: _blocking(work) for name, work in table.items()} | {
-        name: _verifying(name, work) for name, work in verifiers.items()
-    }
+    return (
+        {name: _blocking(work) for name, work in table.items()}
+        | {name: _verifying(name, work) for name, work in verifiers.items()}
+        | {"simulate": _in_no_loop(_simulate), "prove": _in_no_loop(_prove)}
+    )
 
 
 def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
@@ -162,6 +176,20 @@ def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:
             return _say(error, UNREACHABLE)
         except KeyboardInterrupt:
             return DONE
+
+    return call
+
+
+def _in_no_loop(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The verb as it is, for one that brings loops of its own."""
+
+    def call(options: argparse.Namespace) -> int:
+        try:
+            return work(options)
+        except BadConfiguration as error:
+            return _say(error, USAGE)
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
     return call
 

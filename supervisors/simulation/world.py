@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from actors.account.mirror import GRACE_US
 from actors.between import RESTORED_BY
@@ -21,7 +22,7 @@ from adapters.simulated.bus import BusConnection, SimulatedBus
 from adapters.simulated.faults import Links
 from adapters.simulated.journal import Database, SimulatedJournal
 from adapters.simulated.lease import SimulatedLease
-from adapters.simulated.loop import Crashed, VirtualLoop
+from adapters.simulated.loop import STEPS, Crashed, VirtualLoop
 from adapters.simulated.machines import Machine, MachineSteps, SimulatedMachines
 from adapters.simulated.providers import Provider, SimulatedProviders, SimulatedProviderSteps
 from adapters.simulated.stripe_steps import SimulatedMirror, SimulatedStripe
@@ -32,7 +33,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, Entry
 from amends.runtime.trunk import Supervisor, SupervisorSpec
 from amends.values.errors import Rejected, Unavailable
-from amends.values.limits import Limits
+from amends.values.limits import Limits, LimitValue
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.api.webhooks import Webhooks
 from supervisors.api.whatif import WhatIf
@@ -69,20 +70,44 @@ class NotQuiet(AssertionError):
     """Something is still owed after all patience."""
 
 
-class World:
-    """What outlives runtimes."""
+class Terms(Struct, frozen=True):
+    """Whose money and whose patience: the text of a policy file that has been read, the timing table, heartbeats."""
 
-    def __init__(self, seed: int = 0, **limits: Any) -> None:
+    policy_text: str
+    timing: dict[str, LimitValue]
+    beat_s: float = BEAT_S
+
+    @property
+    def patience_s(self) -> float:
+        """How long a world may take to become quiet: ten minutes, and twice the longest waits that its timing has."""
+        caps = [value[1] for value in self.timing.values() if isinstance(value, tuple)]
+        reprobe_ms = self.timing["reprobe_ms"]
+        assert isinstance(reprobe_ms, int)
+        return PATIENCE_S + 2 * (max(caps) + reprobe_ms) / 1000
+
+
+def usual_terms() -> Terms:
+    """The built-in policy with windows of a second, and the timing of the profile `acceptance`."""
+    text = BUILT_IN.read_text(encoding="utf-8")
+    return Terms(text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}"), timing("acceptance", {}))
+
+
+class World:
+    """What outlives runtimes. `limits` take the place of what `terms` have."""
+
+    def __init__(self, seed: int = 0, terms: Terms | None = None, **limits: Any) -> None:
+        self.patience_s = terms.patience_s if terms is not None else PATIENCE_S
+        terms = terms or usual_terms()
         self.chance = random.Random(seed)  # noqa: S311 - a simulated world's
         self.database = Database((RENTAL,))
         self.bus = SimulatedBus()
         self.machines = SimulatedMachines()
         self.providers = SimulatedProviders()
-        text = BUILT_IN.read_text(encoding="utf-8")
-        self.policy_text = text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}")
+        self.policy_text, self.beat_s = terms.policy_text, terms.beat_s
         self.policy = read(self.policy_text.encode(), "policy.toml")
-        self.limits = Limits({**timing("acceptance", {}), **limits}, seed=seed)
+        self.limits = Limits({**terms.timing, **limits}, seed=seed)
         self.now_s = 0.0
+        self.clock_ahead_us = 0  # of the runtimes' machine, before Postgres' and everybody else's
         self.time: Callable[[], float] = lambda: self.now_s
         self.stripe = SimulatedStripe(lambda: START_US / 1e6 + self.time())
         self.runs = 0
@@ -114,15 +139,22 @@ class World:
             found[row["account_id"]] += row["amount_minor"] * (1 if row["entry_type"] in GIVES else -1)
         return found
 
-    def run(self, story: Tell, points: Points | None = None) -> bool:
-        """A runtime from its start through the story to its end; False if it crashed before."""
-        loop = VirtualLoop(self.now_s)
+    def run(
+        self, story: Tell, points: Points | None = None, steps: int = STEPS,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> bool:  # fmt: skip
+        """A runtime from its start through the story to its end; False if it crashed before.
+
+        `steps`: callbacks that it may take before it counts as a livelock; `beside`: what goes on in the world
+        meanwhile, from before the start on.
+        """
+        loop = VirtualLoop(self.now_s, steps)
         points = points or Points()
         points.loop = loop
         self.time = loop.time
         self.runs += 1
         try:
-            loop.run_until_complete(self._tell(loop, points, story))
+            loop.run_until_complete(self._tell(loop, points, story, beside))
         except Crashed:
             return False
         finally:
@@ -134,8 +166,16 @@ class World:
             raise AssertionError(f"a task failed unheard: {loop.unheard[0]}")
         return True
 
-    async def _tell(self, loop: VirtualLoop, points: Points, story: Tell) -> None:
+    async def _tell(
+        self, loop: VirtualLoop, points: Points, story: Tell, beside: Callable[[], Coroutine[Any, Any, None]] | None
+    ) -> None:
+        goes_on = asyncio.create_task(beside(), name="beside") if beside is not None else None
         await Running(self, loop, points, is_dead=lambda holder: True).live(story)
+        if goes_on is not None:
+            goes_on.cancel()
+            await asyncio.wait([goes_on])
+            if not goes_on.cancelled():
+                goes_on.result()
 
 
 class Running:
@@ -150,8 +190,9 @@ class Running:
         self.steps = MachineSteps(world.machines, points)
         self.lease = SimulatedLease(world.database, loop.time, name, is_dead=is_dead, faults=points, links=self.links)
         sources = Sources(
-            wall_us=lambda: START_US + loop.now_us(), monotonic_us=loop.now_us, entropy=world.chance.randbytes
-        )
+            wall_us=lambda: START_US + world.clock_ahead_us + loop.now_us(),
+            monotonic_us=loop.now_us, entropy=world.chance.randbytes,
+        )  # fmt: skip
         self.core = Core(
             world.policy, world.limits, policy_text=world.policy_text, domain_label="site", sources=sources
         )
@@ -174,7 +215,9 @@ class Running:
         world, core, links = self.world, self.core, self.links
         await self.lease.acquire()
         sources = core.kernel.sources
-        journal = SimulatedJournal(world.database, self.lease.epoch, sources.wall_us, self._points, links)
+        journal = SimulatedJournal(
+            world.database, self.lease.epoch, lambda: START_US + self._loop.now_us(), self._points, links
+        )
         await core.load(journal, self.lease)
         await core.watch(lambda: links.bus, world.balances().items())
         agents = LateMounts(core.kernel.engine)
@@ -253,7 +296,7 @@ class Running:
                     if machine.up and machine.beats:
                         self.core.detector.heard(machine.node_id, machine.boot_id)
                 self.core.detector.canary()
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(self.world.beat_s)
 
     # --- clients -------------------------------------------------------------------------------------
 
@@ -348,9 +391,9 @@ class Running:
             )
         )
 
-    async def until(self, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-        """Let time pass until it holds."""
-        deadline = self._loop.time() + patience_s
+    async def until(self, holds: Callable[[], bool], patience_s: float = 0.0) -> None:
+        """Let time pass until it holds; without `patience_s` as long as the world has patience."""
+        deadline = self._loop.time() + (patience_s or self.world.patience_s)
         while not holds():
             if self._loop.time() > deadline:
                 raise NotQuiet(f"{holds} does not come true; owed: {self.owed()}")

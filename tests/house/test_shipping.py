@@ -83,13 +83,6 @@ def test_scripts_can_be_executed_and_shellcheck_has_nothing_to_say(script: Path)
     assert found.stdout == ""
 
 
-@pytest.mark.parametrize("verb", ["simulate", "campaign"])
-def test_a_verb_of_a_later_release_says_so(verb: str) -> None:
-    ended = run(ROOT, verb, "--seed", "1")
-    assert ended.returncode == 2
-    assert "later release" in ended.stderr
-
-
 def test_an_unknown_verb_shows_the_known_ones() -> None:
     ended = run(ROOT, "dance")
     assert ended.returncode == 2

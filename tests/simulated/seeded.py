@@ -4,8 +4,8 @@ import asyncio
 
 from supervisors.simulation.pair import Pair
 from supervisors.simulation.stories import STORIES
+from supervisors.simulation.sweep import tell
 from supervisors.simulation.world import Running, World
-from tests.simulated.sweep import tell
 
 NODES = 6
 

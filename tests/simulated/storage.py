@@ -11,9 +11,9 @@ from supervisors.invariants import committed
 from supervisors.invariants.records import Violation
 from supervisors.invariants.rest import at_rest
 from supervisors.rental import RENTAL
+from supervisors.simulation.checks import records_of, stored
 from supervisors.simulation.storage_stories import QUOTA, holds
 from supervisors.simulation.world import Running, Tell, World
-from tests.simulated.sweep import records_of, stored
 
 
 class Watched(Database):

@@ -13,10 +13,11 @@ from adapters.simulated import bus as module
 from adapters.simulated.bus import LATE, POISON, Stored
 from supervisors.invariants import committed
 from supervisors.invariants.rest import at_rest, in_order
+from supervisors.simulation.checks import published, records_of
 from supervisors.simulation.points import Points
 from supervisors.simulation.stories import STORIES, Story
+from supervisors.simulation.sweep import wrong
 from supervisors.simulation.world import Running, Tell, World
-from tests.simulated.sweep import published, records_of, wrong
 
 EVENTS, NOTICES = "AMENDS_EVT", "AMENDS_NTF"
 BY_ROW = {story.row: story for story in STORIES}

@@ -10,9 +10,10 @@ from amends.ports.journal import Commit
 from supervisors.invariants import committed
 from supervisors.invariants.records import Violation
 from supervisors.matrix import ROWS
+from supervisors.simulation.checks import records_of
 from supervisors.simulation.points import MODES
 from supervisors.simulation.stories import STORIES, Story
-from tests.simulated.sweep import records_of, tell, wrong
+from supervisors.simulation.sweep import tell, wrong
 from tools import crash_points
 
 BUILT = [row.id for row in ROWS if row.status == "built"]

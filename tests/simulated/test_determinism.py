@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from supervisors.simulation.stories import STORIES, Story
+from supervisors.simulation.sweep import tell
 from tests.simulated.seeded import digests
-from tests.simulated.sweep import tell
 from tools.interpreters import ASK, prepared
 
 

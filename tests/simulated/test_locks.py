@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from supervisors.simulation.stories import STORIES, Story
+from supervisors.simulation.sweep import wrong
 from supervisors.simulation.world import Running, World
-from tests.simulated.sweep import wrong
 
 BY_ROW = {story.row: story for story in STORIES}
 HELD_S = 20

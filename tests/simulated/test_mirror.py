@@ -8,9 +8,9 @@ import pytest
 
 from adapters.simulated.stripe_faults import StripeFault
 from supervisors.invariants import committed
+from supervisors.simulation.checks import mirrored, records_of
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import Refused, Running, World
-from tests.simulated.sweep import mirrored, records_of
 
 CUSTOMER = "cus_1"
 

@@ -10,10 +10,10 @@ import pytest
 
 from supervisors.invariants import committed
 from supervisors.invariants.records import Violation
+from supervisors.simulation.checks import records_of
 from supervisors.simulation.points import MODES, Points
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import Running, Tell, World
-from tests.simulated.sweep import records_of
 
 OFFLINE_S = 1.5
 HELD = {"ssh.user-lock", "ssh.user-remove", "ssh.probe"}

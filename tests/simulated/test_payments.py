@@ -12,9 +12,9 @@ import pytest
 from actors.payment import kind
 from amends.values.errors import Rejected
 from supervisors.invariants import committed
+from supervisors.simulation.checks import records_of
 from supervisors.simulation.events import Event, dispute, event, intent, refund, session
 from supervisors.simulation.world import Refused, Running, World
-from tests.simulated.sweep import records_of
 
 
 def run(tell: Callable[[Running], Awaitable[None]], seed: int = 1) -> World:

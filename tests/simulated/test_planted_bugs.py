@@ -17,9 +17,9 @@ from amends.turn.decision import Decision
 from amends.turn.recovery import Run
 from supervisors.invariants.records import Violation
 from supervisors.simulation.stories import STORIES, Story
+from supervisors.simulation.sweep import tell, wrong
 from supervisors.simulation.world import NotQuiet, Running, World
 from tests.amends.test_law import test_undo_goes_backwards_and_runs_the_step_that_is_declared as undo_goes_backwards
-from tests.simulated.sweep import tell, wrong
 
 BY_ROW = {story.row: story for story in STORIES}
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from supervisors.invariants import committed
+from supervisors.simulation.checks import records_of
 from supervisors.simulation.lives import Lives
 from supervisors.simulation.world import WINDOW_US, World
 from tests.actors.money.oracle import reckoned
-from tests.simulated.sweep import records_of
 
 LIVES = 300  # of one world
 SEEDS = range(max(1, int(os.environ.get("AMENDS_TEST_LIVES", "300")) // LIVES))

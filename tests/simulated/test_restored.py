@@ -12,10 +12,10 @@ from actors.between import RESTORED_BY
 from adapters.simulated.journal import LeaseRow
 from amends.values.errors import Fenced, Refused
 from supervisors.invariants import committed
+from supervisors.simulation.checks import records_of
 from supervisors.simulation.points import MODES, Point, Points
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import Running, Tell, World
-from tests.simulated.sweep import records_of
 
 OFFLINE_S = 1.5
 

@@ -8,8 +8,8 @@ from amends.values.errors import Fenced
 from supervisors.simulation.pair import Pair, Process
 from supervisors.simulation.points import Points
 from supervisors.simulation.stories import STORIES, Story
+from supervisors.simulation.sweep import tell, wrong
 from supervisors.simulation.world import World
-from tests.simulated.sweep import tell, wrong
 
 BY_ROW = {story.row: story for story in STORIES}
 STALE_S, RENEW_S = 5.0, 1.0

@@ -21,12 +21,13 @@ from amends.values import ids
 from amends.values.errors import Refused
 from supervisors.invariants import rest
 from supervisors.rental import RENTAL
+from supervisors.simulation.checks import simulated_rows
 from supervisors.simulation.stories import STORIES
+from supervisors.simulation.sweep import tell
 from tests.adapters.postgres.breaks import BREAKS, LISTED, OVERDUE
 from tests.adapters.postgres.database import Database
 from tests.adapters.postgres.story import lost_cleanup, ready_node, requested, whole_story
 from tests.adapters.postgres.verdicts import Verdict, of_python, of_view, rows_of
-from tests.simulated.sweep import simulated_rows, tell
 
 # tables.md and traces.md, literally and in order; more columns may follow.
 COLUMNS = {

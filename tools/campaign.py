@@ -1,0 +1,122 @@
+"""`./run campaign`: many random worlds, one for each seed, side by side; it goes on where it was stopped.
+
+The ledger `DIR/ledger.jsonl` has a line for each seed that has ended: what was asked for, faults by kind, what was
+broken, seconds. Seeds that are there with the same hours and nodes are not lived again.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Final
+
+from supervisors.simulation.fault_kinds import BY_NAME
+from supervisors.simulation.program import terms_of
+from supervisors.simulation.random_world import RandomWorld, Wish
+from supervisors.simulation.report import summary
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
+BLOCK: Final = re.compile(r"(<!-- campaign -->\n).*?(<!-- /campaign -->)", re.DOTALL)
+KEPT: Final = ("seed", "nodes", "hours", "customers", "crashes", "events", "digest", "faults", "violations", "seconds")
+Line = dict[str, Any]
+
+
+def live(seed: int, hours: float, nodes: int) -> Line:
+    """One world, as a line of the ledger; built-in policy, the timing of the profile `production`."""
+    logging.disable(logging.CRITICAL)
+    terms, _ = terms_of(None, None, {})
+    said = summary(RandomWorld(Wish(seed=seed, hours=hours, nodes=nodes, terms=terms, kinds=tuple(BY_NAME))).run())
+    return {**{name: said[name] for name in KEPT}, "asked_hours": hours}
+
+
+def ledger_of(file: Path, hours: float, nodes: int) -> dict[int, Line]:
+    """By seed, the lines of worlds like these; a last line that was cut off by a kill is passed over."""
+    found: dict[int, Line] = {}
+    if not file.exists():
+        return found
+    whole = file.read_text(encoding="utf-8")
+    if whole and not whole.endswith("\n"):
+        file.write_text(whole + "\n", encoding="utf-8")
+    for text in whole.splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if (line["asked_hours"], line["nodes"]) == (hours, nodes):
+            found[line["seed"]] = line
+    return found
+
+
+def report(lines: list[Line]) -> str:
+    """What all of it came to, as Markdown."""
+    faults = Counter[str]()
+    for line in lines:
+        faults.update(line["faults"])
+    hours, seconds = (sum(line[name] for line in lines) for name in ("hours", "seconds"))
+    broken = [line for line in lines if line["violations"]]
+    customers, crashes = (sum(line[name] for line in lines) for name in ("customers", "crashes"))
+    said = (
+        f"{len(lines)} seeds of {lines[0]['asked_hours']:g} hours, {lines[0]['nodes']} nodes: {hours:.0f} simulated "
+        f"hours, {customers} customers, {crashes} crashes, {sum(faults.values())} faults of {len(faults)} kinds; "
+        f"{seconds:.0f} seconds of its workers, {hours / max(seconds, 1e-9):.2f} simulated hours a second. "
+        f"Seeds with something broken: {len(broken)}."
+    )
+    text = [
+        said,
+        "",
+        "| kind of fault | fired |",
+        "|---|---|",
+        *(f"| `{name}` | {faults[name]} |" for name in BY_NAME),
+    ]
+    text += [f"- seed {line['seed']}: {each['name']} {each['ref']}: {each['what']}"
+             for line in broken for each in line["violations"][:3]]  # fmt: skip
+    return "\n".join(text)
+
+
+def campaign(o: argparse.Namespace) -> int:
+    """Live what the ledger lacks; 1 if something was broken in any of them."""
+    o.state.mkdir(parents=True, exist_ok=True)
+    file = o.state / "ledger.jsonl"
+    done = ledger_of(file, o.hours, o.nodes)
+    wanted = range(1, o.seeds + 1)
+    left = [seed for seed in wanted if seed not in done]
+    print(f"{len(wanted) - len(left)} seeds are in {file}, {len(left)} are left", file=sys.stderr)
+    with ProcessPoolExecutor(o.workers) as pool, file.open("a", encoding="utf-8") as ledger:
+        try:
+            for ended in as_completed([pool.submit(live, seed, o.hours, o.nodes) for seed in left]):
+                line = ended.result()
+                done[line["seed"]] = line
+                ledger.write(json.dumps(line) + "\n")
+                ledger.flush()
+                said = f"{len(line['violations'])} BROKEN" if line["violations"] else "sound"
+                print(f"seed {line['seed']}: {said}, {line['seconds']:.0f} s; {len(done)} done", file=sys.stderr)
+        except KeyboardInterrupt:  # what has ended is kept; the next one goes on from there
+            pool.shutdown(wait=False, cancel_futures=True)
+            return 130
+    lines = [done[seed] for seed in wanted if seed in done]
+    print(report(lines))
+    if o.report:
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}{report(lines)}\n{found[2]}", text), encoding="utf-8")
+    return int(any(line["violations"] for line in lines))
+
+
+def parser() -> argparse.ArgumentParser:
+    """What may be typed."""
+    made = argparse.ArgumentParser(prog="./run campaign", description="many random worlds, with a ledger")
+    made.add_argument("--hours", type=float, default=4.0, help="simulated hours of each")
+    made.add_argument("--nodes", type=int, default=10, help="machines of each")
+    made.add_argument("--seeds", type=int, default=100, help="how many: 1 to N")
+    made.add_argument("--state", type=Path, default=Path(".campaign"), metavar="DIR", help="where the ledger is")
+    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worlds side by side")
+    made.add_argument("--report", action="store_true", help="write its figures into docs/reliability.md")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(campaign(parser().parse_args()))
