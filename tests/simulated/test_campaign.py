@@ -11,7 +11,7 @@ from tools import campaign
 def test_a_campaign_goes_on_where_it_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page, ledger = tmp_path / "page.md", tmp_path / "state" / "ledger.jsonl"
+    page, ledger = tmp_path / "reliability.md", tmp_path / "state" / "ledger.jsonl"
     page.write_text("before\n<!-- campaign -->\nold\n<!-- /campaign -->\nbehind\n")
     monkeypatch.setattr(campaign, "PAGE", page)
     words = ["--hours", "0.05", "--nodes", "3", "--state", str(ledger.parent), "--workers", "1"]
