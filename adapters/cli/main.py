@@ -23,6 +23,7 @@ from amends.values.text import printable
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED: Final = 130
+CUT: Final = 141  # as of a program that SIGPIPE ends: what was to be said did not come to its end
 MINTED: Final = {
     "allocation_id": "allocation", "notification_id": "notification", "outbox_id": "outbox", "case_id": "ops_case",
 }  # fmt: skip
@@ -43,7 +44,13 @@ def main(argv: Sequence[str], local_verbs: LocalVerbs, requests: Iterable[type[R
         act = local_verbs.get(verb.words)
         if act is None:
             return _failed(USAGE, "usage", f"`amends {verb.words}` is not part of this release", "")
-        return act(typed)
+        try:
+            status = act(typed)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _seen_enough()
+            return CUT
+        return status
     return _client_verb(verb, typed)
 
 
@@ -75,8 +82,13 @@ def _print(text: str) -> None:
     try:
         print(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _seen_enough()
+
+
+def _seen_enough() -> None:
+    """Whoever read it reads no more, as `head` does: what is still said goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(status: int, code: str, message: str, advice: str) -> int:

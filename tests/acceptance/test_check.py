@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -112,3 +113,14 @@ async def test_real_servers_are_looked_at_and_nothing_is_written(state_dir: Path
     status, said = await amends("check", "--config", config)
     assert status == 1, said
     assert [lines(said)[part] for part in ("database", "nats")] == [["wrong"], ["wrong"]], said
+
+
+async def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "supervisors.boot", "check", stdout=writes, stderr=PIPE
+    )
+    os.close(writes)
+    _, said = await process.communicate()
+    assert (process.returncode, said) == (141, b"")
