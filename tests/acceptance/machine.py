@@ -61,6 +61,10 @@ class Machine:
         body = {"task_id": task["task_id"], "status": "ok", "inventory": inventory}
         await self.world.nats.publish(f"amends.v1.result.{self.node_id}", json.dumps(body).encode())
 
+    def is_heard(self) -> bool:
+        """Whether it sends heartbeats."""
+        return self.beating and self._beats is not None
+
     async def fall_silent(self) -> None:
         """No more heartbeats, until the runtime suspects the node; SSH goes on."""
         self.beating = False

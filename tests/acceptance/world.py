@@ -277,11 +277,18 @@ class World:
 
         await until(nothing, "nothing is under way")
 
+    async def _none_suspected(self) -> bool:
+        beating = [machine.node_id for machine in self.machines.values() if machine.is_heard()]
+        query = "SELECT 1 FROM public_v1.node WHERE state = 'suspect' AND node_id = ANY ($1)"
+        return not await self.rows(query, beating)
+
     async def counts(self) -> dict[str, int]:
         """How many rows each table has, once nothing is under way; without what a runtime writes by the clock.
 
-        That is its commits, the entry of a minute's refusals, and the event of an anchor.
+        That is its commits, the entry of a minute's refusals, and the event of an anchor. A node that beats and was
+        suspected, as over a restart, is heard again first: that is a turn.
         """
+        await until(self._none_suspected, "the nodes that beat are heard")
         await self.quiet()
         tables = await self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' "
                                  "AND tablename <> 'journal_digest' ORDER BY tablename")  # fmt: skip
