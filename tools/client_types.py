@@ -1,7 +1,9 @@
 """The types of the client for tools/client.py: rows, kinds with their automata, answers, objects in requests."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
 from msgspec import inspect
@@ -155,9 +157,23 @@ def structs(request: type) -> Iterator[inspect.StructType]:
                 yield one
 
 
+def answered(subject: str) -> str:
+    """The subject by which its answer is named: what those of one entity that answer the same have in common."""
+    return _answered().get(subject, subject)
+
+
+@cache
+def _answered() -> dict[str, str]:
+    alike: dict[tuple[str, str], list[str]] = {}
+    for endpoint in methods():
+        schema = json.dumps(data_schema(endpoint, COLUMNS), sort_keys=True)
+        alike.setdefault((endpoint.subject.rpartition(".")[0], schema), []).append(endpoint.subject)
+    return {subject: entity for (entity, _), subjects in alike.items() if len(subjects) > 1 for subject in subjects}
+
+
 def answer_name(endpoint: Endpoint) -> str:
-    """`ops.audit.verify` → `AuditVerifyAnswer`."""
-    return f"{title(endpoint.subject.partition('.')[2])}Answer"
+    """`ops.audit.verify` → `AuditVerifyAnswer`; `ops.whatif.node_loss` and its like → `WhatifAnswer`."""
+    return f"{title(answered(endpoint.subject).partition('.')[2])}Answer"
 
 
 def answers() -> Lines:
@@ -177,10 +193,11 @@ def answers() -> Lines:
             ]
         if shown(endpoint):
             continue
-        schema = data_schema(endpoint, COLUMNS)
+        schema, of = data_schema(endpoint, COLUMNS), answered(endpoint.subject)
+        named = of if of == endpoint.subject else f"{of}.…"
         lines = [
             f"class {answer_name(endpoint)}(Struct, frozen=True):",
-            f'    """What `{endpoint.subject}` answers."""',
+            f'    """What `{named}` answers."""',
         ]
         for name, part in sorted(schema["properties"].items(), key=lambda one: one[0] not in schema["required"]):
             kind = told(part)

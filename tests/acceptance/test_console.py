@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from adapters.http.console.pages import PAGES
 from tests.acceptance.browser import Browser, Form, Page
+from tests.acceptance.console import HOSTILE, something_of_everything
 from tests.acceptance.machine import Machine
 from tests.acceptance.records import all_is_well, cases
 from tests.acceptance.world import World, until
@@ -32,7 +33,6 @@ token_sha256 = "{sha256(VIEWER.encode()).hexdigest()}"
 role = "viewer"
 """
 DEPLOY = Path(__file__).parents[2] / "deploy"
-HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -146,24 +146,11 @@ async def test_a_link_logs_in_once(world: World) -> None:
 async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
     world: World, machine: Machine, browser: Browser
 ) -> None:
-    # given a rental that failed and was undone, one that goes on, and hostile words wherever one may write
-    machine.fault("key-install", "exit", times=1, exit_status=1)
-    failed = await world.request(node_id=machine.node_id)
-    await world.allocation_is(failed, "failed")
-    await world.cleaned(failed)
-    rented = await world.rent(node_id=machine.node_id, external_ref=HOSTILE[:60])
-    update = {"node_id": machine.node_id, "labels": {"site": HOSTILE[:60], "world": "x"}, "reason": HOSTILE}
-    await world.ok("ops.node.update", update)
-    (run,) = await world.sql.fetch("SELECT * FROM public_v1.recovery_run WHERE entity = $1", f"allocation:{failed}")
-    of_rented = "SELECT meter_id FROM public_v1.meter WHERE allocation_id = $1"
-    names = {
-        "/runs/{name}": run["recovery_trace_id"], "/nodes/{name}": machine.node_id, "/allocations/{name}": failed,
-        "/lost/{name}": machine.node_id,
-        "/accounts/{name}": "acme",
-        "/meters/{name}": await world.sql.fetchval(of_rented, rented),
-    }  # fmt: skip
+    made, failed = await something_of_everything(world, machine)
+    rented, trace_id = made["/allocations"], made["/runs"]
+    names = {f"{page}/{{name}}": name for page, name in {**made, "/allocations": failed}.items()}
     shown = {"/": "compensations", "/fleet": machine.node_id, "/allocations": rented, "/accounts": "acme",
-             "/runs": run["recovery_trace_id"], "/matrix": "R14", "/audit": "olga", "/system": "journal",
+             "/runs": trace_id, "/matrix": "R14", "/audit": "olga", "/system": "journal",
              "/runs/{name}": "reverse side_effect", "/nodes/{name}": "ops.node.drain", "/allocations/{name}": failed,
              "/lost/{name}": "node_offline", "/meters/{name}": rented, "/accounts/{name}": "Balance"}  # fmt: skip
     for path in PAGES:
@@ -173,8 +160,8 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
         assert (page.status, path) == (200, path), page.text
         is_sound(page)
         assert shown.get(path, "") in page.text, (path, page.text)
-    trace = f"http://jaeger.example:16686/trace/{run['recovery_trace_id']}"
-    assert trace in (await browser.get(f"/runs/{run['recovery_trace_id']}")).links
+    trace = f"http://jaeger.example:16686/trace/{trace_id}"
+    assert trace in (await browser.get(f"/runs/{trace_id}")).links
     (search,) = [each for each in (await browser.get(f"/allocations/{failed}")).links if "jaeger" in each]
     assert search.startswith("http://jaeger.example:16686/search?service=amends&tags=")
     # a figure leads to its trace
@@ -183,11 +170,11 @@ async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
     ) as told:
         families = {family.name: family for family in text_string_to_metric_families(await told.text())}  # type: ignore[no-untyped-call]
     marked = [each.exemplar.labels for each in families["amends_compensation_seconds"].samples if each.exemplar]
-    assert {"trace_id": run["recovery_trace_id"]} in marked
+    assert {"trace_id": trace_id} in marked
     # what was looked for is found by what people have at hand
     for text in (failed, machine.node_id, "acme", f"node:{machine.node_id}"):
         assert (await browser.get(f"/find?q={text}")).status == 200
-    assert (await browser.get(f"/find?q={run['recovery_trace_id']}")).url.startswith("/runs/")
+    assert (await browser.get(f"/find?q={trace_id}")).url.startswith("/runs/")
     short = await browser.get("/find?q=alloc_0")
     assert (short.status, "begins more than one id" in short.text) == (404, True)
     missing = await browser.get("/find?q=nothing-of-that-name")

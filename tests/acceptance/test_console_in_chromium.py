@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from adapters.http.console.pages import PAGES
 from tests.acceptance.chromium import CHROMIUM, MISSING, Looked, chromium
+from tests.acceptance.console import HOSTILE, something_of_everything
 from tests.acceptance.machine import Machine
 from tests.acceptance.records import all_is_well
 from tests.acceptance.world import World
@@ -16,9 +17,9 @@ from tests.patience import PATIENCE_S
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
+    # A program of the system, which a newcomer may lack; .ci/run installs it.
     pytest.mark.skipif(CHROMIUM is None, reason=MISSING),
 ]
-HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>"
 PATIENCE_MS = PATIENCE_S * 1000
 
 
@@ -61,18 +62,7 @@ async def log_in(page: Page, token: str) -> None:
 async def test_every_page_can_be_read_in_light_and_dark_wide_and_on_a_phone(
     world: World, machine: Machine, looked: Looked
 ) -> None:
-    # given what each page has something to show of, and hostile words wherever one may write
-    machine.fault("key-install", "exit", times=1, exit_status=1)
-    failed = await world.request(node_id=machine.node_id)
-    await world.allocation_is(failed, "failed")
-    await world.cleaned(failed)
-    rented = await world.rent(node_id=machine.node_id, external_ref=HOSTILE[:60])
-    labels = {"site": HOSTILE[:60], "world": "x"}
-    await world.ok("ops.node.update", {"node_id": machine.node_id, "labels": labels, "reason": HOSTILE})
-    run = await world.one("SELECT * FROM public_v1.recovery_run WHERE entity = $1", f"allocation:{failed}")
-    meter = await world.one("SELECT * FROM public_v1.meter WHERE allocation_id = $1", rented)
-    names = {"/runs": run["recovery_trace_id"], "/nodes": machine.node_id, "/allocations": rented, "/accounts": "acme",
-             "/meters": meter["meter_id"]}  # fmt: skip
+    names, _ = await something_of_everything(world, machine)
     paths = [path.replace("{name}", names.get(path.rpartition("/")[0], "")) for path in PAGES]
     shown = [path for path in paths if not path.endswith("/") or path == "/"]
     assert len(shown) >= len(names) + 8
@@ -82,8 +72,8 @@ async def test_every_page_can_be_read_in_light_and_dark_wide_and_on_a_phone(
         # then
         assert await looked.faults() == [], path
         await expect(looked.page.get_by_role("heading", level=1)).to_be_visible()
-    await world.release(rented)
-    await world.cleaned(rented)
+    await world.release(names["/allocations"])
+    await world.cleaned(names["/allocations"])
 
 
 async def test_a_command_is_given_by_keyboard_alone(world: World, machine: Machine, looked: Looked) -> None:

@@ -104,8 +104,10 @@ class Stage:
                 if self._writer.turns > MOST_TURNS:
                     raise Rejected("invalid_request", f"more than {MOST_TURNS} turns would follow: that is not played")
         finally:
-            for task in (writing, *self._reads):
+            begun = (writing, *self._reads)
+            for task in begun:
                 task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
         if self.engine.policy.crashes or self._writer.refused:
             raise Rejected("internal", "what would happen cannot be told: a turn failed; see the log")
 

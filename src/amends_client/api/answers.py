@@ -42,15 +42,8 @@ class DetectorConfirmAnswer(Struct, frozen=True):
     nodes: list[str] | None = None
 
 
-class OutboxRedispatchAnswer(Struct, frozen=True):
-    """What `ops.outbox.redispatch` answers."""
-
-    outbox_id: str | None = None
-    state: Literal["pending", "skipped"] | None = None
-
-
-class OutboxSkipAnswer(Struct, frozen=True):
-    """What `ops.outbox.skip` answers."""
+class OutboxAnswer(Struct, frozen=True):
+    """What `ops.outbox.…` answers."""
 
     outbox_id: str | None = None
     state: Literal["pending", "skipped"] | None = None
@@ -201,50 +194,8 @@ class PolicyBacktestAnswer(Struct, frozen=True):
     cursor: str | None = None
 
 
-class WhatifNodeLossAnswer(Struct, frozen=True):
-    """What `ops.whatif.node_loss` answers."""
-
-    as_of_us: int | None = None
-    assumptions: list[str] | None = None
-    refused: dict[str, Any] | None = None
-    reply: dict[str, Any] | None = None
-    transitions: list[dict[str, Any]] | None = None
-    failures: list[dict[str, Any]] | None = None
-    compensations: list[dict[str, Any]] | None = None
-    runs: list[dict[str, Any]] | None = None
-    ledger: list[dict[str, Any]] | None = None
-    accounts: list[dict[str, Any]] | None = None
-    notifications: list[dict[str, Any]] | None = None
-    cases: list[dict[str, Any]] | None = None
-    steps: list[dict[str, Any]] | None = None
-    waiting: list[dict[str, Any]] | None = None
-    held: list[dict[str, Any]] | None = None
-    took_us: int | None = None
-
-
-class WhatifForceReleaseAnswer(Struct, frozen=True):
-    """What `ops.whatif.force_release` answers."""
-
-    as_of_us: int | None = None
-    assumptions: list[str] | None = None
-    refused: dict[str, Any] | None = None
-    reply: dict[str, Any] | None = None
-    transitions: list[dict[str, Any]] | None = None
-    failures: list[dict[str, Any]] | None = None
-    compensations: list[dict[str, Any]] | None = None
-    runs: list[dict[str, Any]] | None = None
-    ledger: list[dict[str, Any]] | None = None
-    accounts: list[dict[str, Any]] | None = None
-    notifications: list[dict[str, Any]] | None = None
-    cases: list[dict[str, Any]] | None = None
-    steps: list[dict[str, Any]] | None = None
-    waiting: list[dict[str, Any]] | None = None
-    held: list[dict[str, Any]] | None = None
-    took_us: int | None = None
-
-
-class WhatifNodeRetireAnswer(Struct, frozen=True):
-    """What `ops.whatif.node_retire` answers."""
+class WhatifAnswer(Struct, frozen=True):
+    """What `ops.whatif.…` answers."""
 
     as_of_us: int | None = None
     assumptions: list[str] | None = None

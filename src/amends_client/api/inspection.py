@@ -18,9 +18,7 @@ from amends_client.api.answers import (
     TraceExportAnswer,
     TraceVerifyAnswer,
     TreeShowAnswer,
-    WhatifForceReleaseAnswer,
-    WhatifNodeLossAnswer,
-    WhatifNodeRetireAnswer,
+    WhatifAnswer,
 )
 from amends_client.api.kinds import OPS_CASE
 from amends_client.api.rows import OpsCase
@@ -193,14 +191,14 @@ class WhatifOps:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def node_loss(self, *, node_id: str, deadline_s: float | None = None) -> WhatifNodeLossAnswer:
+    async def node_loss(self, *, node_id: str, deadline_s: float | None = None) -> WhatifAnswer:
         """What the loss of a node would undo, credit and tell; nothing is written (for operators and viewers)."""
         answer = await self._calls.ask("ops.whatif.node_loss", given(node_id=node_id), deadline_s, long=True)
-        return msgspec.convert(answer, WhatifNodeLossAnswer)
+        return msgspec.convert(answer, WhatifAnswer)
 
     async def force_release(
         self, *, allocation_id: str, reason_code: str | None = None, deadline_s: float | None = None
-    ) -> WhatifForceReleaseAnswer:
+    ) -> WhatifAnswer:
         """What a forced release would undo, credit and tell; nothing is written (for operators and viewers)."""
         answer = await self._calls.ask(
             "ops.whatif.force_release",
@@ -208,13 +206,13 @@ class WhatifOps:
             deadline_s,
             long=True,
         )
-        return msgspec.convert(answer, WhatifForceReleaseAnswer)
+        return msgspec.convert(answer, WhatifAnswer)
 
     async def node_retire(
         self, *, node_id: str, acknowledge_lost: bool | None = None, deadline_s: float | None = None
-    ) -> WhatifNodeRetireAnswer:
+    ) -> WhatifAnswer:
         """What retiring a node would give up, or why it is refused; nothing is written (for operators and viewers)."""
         answer = await self._calls.ask(
             "ops.whatif.node_retire", given(node_id=node_id, acknowledge_lost=acknowledge_lost), deadline_s, long=True
         )
-        return msgspec.convert(answer, WhatifNodeRetireAnswer)
+        return msgspec.convert(answer, WhatifAnswer)

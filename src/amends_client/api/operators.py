@@ -11,9 +11,8 @@ import msgspec
 from amends_client.api.answers import (
     BillingPostWindowAnswer,
     DetectorConfirmAnswer,
-    OutboxRedispatchAnswer,
+    OutboxAnswer,
     OutboxRepublishAnswer,
-    OutboxSkipAnswer,
     PaymentAssignAnswer,
     SshAddress,
     StreamsCreateAnswer,
@@ -326,23 +325,21 @@ class OutboxOps:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def redispatch(
-        self, *, outbox_id: str, reason: str, **options: Unpack[CommandOptions]
-    ) -> OutboxRedispatchAnswer:
+    async def redispatch(self, *, outbox_id: str, reason: str, **options: Unpack[CommandOptions]) -> OutboxAnswer:
         """Publish a waiting or parked event now (for operators).
 
         `outbox_id`: the outbox row.
         """
         reply = await self._calls.command("ops.outbox.redispatch", given(outbox_id=outbox_id, reason=reason), options)
-        return msgspec.convert(reply.data, OutboxRedispatchAnswer)
+        return msgspec.convert(reply.data, OutboxAnswer)
 
-    async def skip(self, *, outbox_id: str, reason: str, **options: Unpack[CommandOptions]) -> OutboxSkipAnswer:
+    async def skip(self, *, outbox_id: str, reason: str, **options: Unpack[CommandOptions]) -> OutboxAnswer:
         """Never publish it (for operators).
 
         `outbox_id`: the outbox row.
         """
         reply = await self._calls.command("ops.outbox.skip", given(outbox_id=outbox_id, reason=reason), options)
-        return msgspec.convert(reply.data, OutboxSkipAnswer)
+        return msgspec.convert(reply.data, OutboxAnswer)
 
     async def republish(
         self, *, since_us: int, reason: str, **options: Unpack[CommandOptions]
