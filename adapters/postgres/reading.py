@@ -36,6 +36,10 @@ MAX_LIMIT, DEFAULT_LIMIT = 500, 100
 LISTED = frozenset(("allocation", "notification"))  # no index has their state while it may change
 NO_ENDS: Mapping[str, frozenset[str]] = {}
 MAX_TEXT = 1024
+# Reads of the view of spans: to plan one takes longer than to run it, the more so the more months there are. Their
+# connections plan each once, by indexes alone, so that no plan is right for small tables only.
+PLANNED_ONCE = frozenset(("spans_between", "spans_of"))
+_PLAN_ONCE = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 PAGE_BYTES = 512 * 1024  # a message of NATS carries 1 MiB
 
 # Entity → the column that names its rows; the view has the entity's own name (api.md 3).
@@ -50,7 +54,7 @@ ENTITIES: Mapping[str, str] = {
 
 
 class ReadSide:
-    """Read-only connections to one database, made when needed, at most `CONNECTIONS` at once.
+    """Read-only connections to one database, made when needed, at most `CONNECTIONS` of them asked at once.
 
     `timeout_s` bounds one statement, and once more the wait for a connection. `ends`: the states in which entities of a
     kind have ended.
@@ -62,7 +66,7 @@ class ReadSide:
     ) -> None:  # fmt: skip
         self._dsn, self._timeout_s, self._role, self._ends = dsn, timeout_s, role, ends
         self._places = FairPlaces(CONNECTIONS)
-        self._idle: list[asyncpg.Connection[Any]] = []
+        self._idle: dict[bool, list[asyncpg.Connection[Any]]] = {False: [], True: []}  # by whether they plan once
         self._columns: dict[str, dict[str, str]] = {}
         self._looking: asyncio.Task[None] | None = None  # the catalog is read once, however many ask first
 
@@ -70,7 +74,7 @@ class ReadSide:
 
     async def rows(self, name: str, *args: Any, asker: Asker = ANYBODY) -> list[dict[str, Any]]:
         """The rows of a named statement; raises `Unavailable`, and `Refused` when the database refuses it."""
-        return await self._fetch(statement(name), args, asker)
+        return await self._fetch(statement(name), args, asker, once=name in PLANNED_ONCE)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
@@ -86,9 +90,9 @@ class ReadSide:
         """Close what is open."""
         if self._looking is not None:
             self._looking.cancel()
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await close(connection)
+        for idle in self._idle.values():
+            while idle:
+                await close(idle.pop())
 
     # --- queries -------------------------------------------------------------------------------------
 
@@ -192,21 +196,22 @@ class ReadSide:
                 raise
             raise TooSlow(f"too many questions wait; none was begun within {self._timeout_s:g} s") from None
 
-    async def _fetch(self, query: str, args: Any, asker: Asker) -> list[dict[str, Any]]:
+    async def _fetch(self, query: str, args: Any, asker: Asker, *, once: bool = False) -> list[dict[str, Any]]:
         async with self._place(asker):
+            idle = self._idle[once]
             while True:
-                kept = bool(self._idle)
-                connection = self._idle.pop() if kept else await self._connect()
+                kept = bool(idle)
+                connection = idle.pop() if kept else await self._connect(once=once)
                 try:
                     found = await connection.fetch(query, *args)
                 except BaseException as error:
                     if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
-                        self._idle.append(connection)
+                        idle.append(connection)
                         text = f"the answer takes longer than {self._timeout_s:g} s; ask for less: a filter, a limit"
                         raise TooSlow(text) from error
                     blame = _blame(error)
                     if isinstance(blame, TurnFailed):
-                        self._idle.append(connection)
+                        idle.append(connection)
                         raise blame from error
                     connection.terminate()
                     if blame is None:
@@ -214,13 +219,15 @@ class ReadSide:
                     if kept and not isinstance(error, TimeoutError):
                         continue  # it died while it was idle; a new one tells whether the server is there
                     raise blame from error
-                self._idle.append(connection)
+                idle.append(connection)
                 return [dict(row) for row in found]
 
-    async def _connect(self) -> "asyncpg.Connection[Any]":
+    async def _connect(self, *, once: bool = False) -> "asyncpg.Connection[Any]":
         connection = await connect(self._dsn, name="amends-read", read_only=True, role=self._role)
         try:
             await connection.execute(f"SET statement_timeout = {int(self._timeout_s * 1000)}")
+            for name, value in _PLAN_ONCE.items() if once else ():
+                await connection.execute(f"SET {name} = {value}")
             for kind in ("json", "jsonb"):
                 await connection.set_type_codec(
                     kind, schema="pg_catalog", encoder=_to_json, decoder=msgspec.json.decode, format="text"

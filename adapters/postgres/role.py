@@ -66,5 +66,6 @@ def _grants(role: str, schema: str) -> list[str]:
     lines = [f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema}, public_v1 FROM {role}"]
     lines.append(f"GRANT USAGE ON SCHEMA {schema}, public_v1 TO {role}")
     lines.append(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema}, public_v1 TO {role}")
+    lines.append(f"GRANT EXECUTE ON FUNCTION amends_add_months() TO {role}")
     lines += [f"GRANT {', '.join(sorted(what))} ON {table} TO {role}" for table, what in sorted(needed().items())]
     return lines

@@ -65,6 +65,7 @@ async def migrate(connection: "asyncpg.Connection[Any]", version: str) -> None:
                     statement("record_migration"), number, name, sha256(text.encode()), kind_of(text)
                 )
         await _apply_views(connection, version)
+        await connection.execute(statement("add_months"))
 
 
 async def _apply_views(connection: "asyncpg.Connection[Any]", version: str) -> None:

@@ -18,6 +18,7 @@ from amends.values.errors import Locked, Unavailable
 from amends.values.records import CaseRow, OutboxRow
 
 PART = 1000  # rows of a part while a start reads
+TIDY_S = 600.0
 
 
 class Lane:
@@ -178,6 +179,17 @@ class Stored:
     async def forget(self, before_us: int) -> int:
         """See `Journal.forget`."""
         return len(await self.fetch("forget_replies", before_us))
+
+    async def tidy(self, before_us: int) -> None:
+        """See `Journal.tidy`; on a connection of its own, for it may take a while."""
+        lane = Lane(self._dsn, self._epoch, self._role)
+        try:
+            await lane.fetch("add_months")
+            async with lane.connection() as connection, connection.transaction():
+                await connection.execute(statement("unbounded"))
+                await connection.execute(statement("advance_mark"), before_us, timeout=TIDY_S)
+        finally:
+            await lane.aclose()
 
     async def aclose(self) -> None:
         """Close what is open."""

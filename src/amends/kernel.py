@@ -143,7 +143,7 @@ class Kernel:
             ChildSpec(name="relay", run=self.relay.run, detail=lambda: {
                 "pending": self.relay.pending, **self.relay.breaker.detail()}),
             ChildSpec(name="parked", run=self.parked.run, detail=lambda: {"parked": len(self.parked)}),
-            ChildSpec(name="janitor", run=self._forget_replies),
+            ChildSpec(name="janitor", run=self._tidy),
             ChildSpec(name="anchor", run=self._anchor, detail=lambda: self._notary.detail() if self._notary else {}),
             ChildSpec(name="clock", run=self._watch_clock),
         ]  # fmt: skip
@@ -231,10 +231,12 @@ class Kernel:
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
 
-    async def _forget_replies(self) -> None:
+    async def _tidy(self) -> None:
         while True:
             await asyncio.sleep(3600)
-            await self.forget(self.clock.now_us() - KEEP_REPLIES_US)
+            week_ago_us = self.clock.now_us() - KEEP_REPLIES_US
+            await self.forget(week_ago_us)
+            await self.journal.tidy(week_ago_us)
 
     async def forget(self, before_us: int) -> None:
         """Let go of what was answered before that instant; a few rows at a time, between other reads."""

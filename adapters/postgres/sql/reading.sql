@@ -62,7 +62,8 @@ GROUP BY trace_id ORDER BY max(jseq) DESC LIMIT $2;
 -- The turn of the last audit entry that is not younger than $1, by halving: the log is in the order of time but for the
 -- moments between a decision and its commit.
 WITH RECURSIVE halving AS (
-    SELECT 0::bigint AS low, audit_seq + 1 AS high FROM journal_head WHERE shard = 0
+    SELECT coalesce((SELECT max(audit_seq) FROM archived), 0) AS low, audit_seq + 1 AS high
+    FROM journal_head WHERE shard = 0
     UNION ALL
     SELECT
         CASE WHEN entry.at_us <= $1 THEN entry.seq ELSE low END, CASE WHEN entry.at_us <= $1 THEN high ELSE entry.seq END

@@ -143,7 +143,7 @@ SELECT DISTINCT CASE coalesce(whole.relname, class.relname)
     WHEN 'ledger_key' THEN 'ledger_entries' WHEN 'compensation_key' THEN 'compensation'  -- written with these
     ELSE coalesce(whole.relname, class.relname) END AS name
 FROM pg_locks AS held JOIN pg_class AS class ON class.oid = held.relation
-LEFT JOIN pg_inherits AS part ON part.inhrelid = class.oid LEFT JOIN pg_class AS whole ON whole.oid = part.inhparent
+LEFT JOIN pg_class AS whole ON whole.oid = pg_partition_root(class.oid)
 WHERE held.locktype = 'relation' AND held.pid <> pg_backend_pid() AND class.relkind IN ('r', 'p')
   AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND held.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
@@ -188,6 +188,31 @@ FROM schema_migration ORDER BY number;
 -- name: unbounded
 -- For the transaction of a migration.
 SET LOCAL statement_timeout = 0;
+
+-- name: add_months
+-- The parts of this month and the next one.
+SELECT amends_add_months();
+
+-- name: advance_mark
+-- History is in order up to the last turn that is not younger than $1: it is looked at from there on. Once a day.
+UPDATE verified_mark AS mark SET
+    jseq = found.jseq, audit_seq = found.seq, audit_hash = found.hash, at_us = found.at_us
+FROM (
+    WITH RECURSIVE halving AS (
+        SELECT coalesce((SELECT max(audit_seq) FROM archived), 0) AS low, audit_seq + 1 AS high
+        FROM journal_head WHERE shard = 0
+        UNION ALL
+        SELECT
+            CASE WHEN entry.at_us <= $1 THEN entry.seq ELSE low END,
+            CASE WHEN entry.at_us <= $1 THEN high ELSE entry.seq END
+        FROM halving
+        CROSS JOIN LATERAL (SELECT seq, at_us FROM audit_log WHERE shard = 0 AND seq = (low + high) / 2) AS entry
+        WHERE high - low > 1
+    )
+    SELECT jseq, seq, hash, at_us FROM audit_log WHERE shard = 0 AND seq = (SELECT max(low) FROM halving)
+) AS found
+WHERE mark.shard = 0 AND found.jseq > mark.jseq AND mark.at_us <= $1::bigint - 86400000000
+  AND NOT EXISTS (SELECT FROM recorded_violation);
 
 -- name: applied_views
 -- The views that were applied last, and by which release.

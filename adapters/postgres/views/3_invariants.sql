@@ -1,6 +1,14 @@
 -- What must hold (docs/reliability.md), as far as SQL can see it: public_v1.invariant_violation is empty unless
 -- something is wrong, at any instant, since each turn is one transaction. Ask for one invariant by its name to pay for
--- that one only; what constraints already refuse is looked for all the same.
+-- that one only; what constraints already refuse is looked for all the same. What is open is always looked at, history
+-- from the verified mark on (`verified_since`), so that a look costs no more in a year than in a week; `amends audit
+-- verify` looks at all of it.
+
+-- From which turn on history is looked at, and up to which it lies in archives.
+CREATE OR REPLACE VIEW verified_since AS
+SELECT
+    mark.jseq, mark.audit_seq, mark.audit_hash, coalesce((SELECT max(seq) FROM archived), 0) AS archived_jseq
+FROM verified_mark AS mark WHERE shard = 0;
 
 -- The audit's last word on an entity. By aggregation, so that no planner walks the whole log backwards for it.
 CREATE OR REPLACE VIEW last_audited AS
@@ -9,8 +17,13 @@ SELECT
     (
         SELECT (array_agg(to_state ORDER BY seq DESC))[1] FROM audit_log
         WHERE audit_log.target_ref = entity.ref AND to_state IS NOT NULL
-    ) AS audited
+    ) AS audited,
+    entity.live
 FROM entity_state AS entity;
+
+-- The entities of history: those that something was audited of since the mark.
+CREATE OR REPLACE VIEW audited_since AS
+SELECT DISTINCT target_ref FROM audit_log WHERE seq > (SELECT audit_seq FROM verified_since) AND to_state IS NOT NULL;
 
 -- The open runs that living actors hold, by the actor that writes them.
 CREATE OR REPLACE VIEW held_run AS
@@ -27,7 +40,7 @@ SELECT
         3600000000000000
     ) AS counted,
     entries.*
-FROM (SELECT * FROM meters WHERE unit_us > 0) AS meter
+FROM (SELECT * FROM meters WHERE unit_us > 0 AND jseq > (SELECT jseq FROM verified_since)) AS meter
 CROSS JOIN LATERAL (
     SELECT
         coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'debit'), 0) AS taken,
@@ -205,7 +218,9 @@ UNION ALL
 -- B3: one debit a window.
 SELECT 'B3', 'meter:' || meter_id || '/window:' || window_start_us,
     jsonb_build_object('what', 'several debits of one window', 'entries', jsonb_agg(entry_id))
-FROM ledger_entries WHERE entry_type = 'debit' AND window_start_us IS NOT NULL
+FROM ledger_entries WHERE entry_type = 'debit' AND window_start_us IS NOT NULL AND meter_id IN (
+    SELECT meter_id FROM ledger_entries WHERE jseq > (SELECT jseq FROM verified_since)
+)
 GROUP BY meter_id, window_start_us HAVING count(*) > 1
 UNION ALL
 -- B6: the clock runs exactly while the allocation is active.
@@ -223,8 +238,9 @@ UNION ALL
 SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say what its allocation says',
                                                       'meter', meters.state, 'stopped_us', stopped_us)
 FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
-WHERE stopped_us < started_us OR meters.state IS DISTINCT FROM
-    coalesce(allocations.body #>> '{billing,state}', allocations.body ->> 'billing_state')
+WHERE (allocations.live OR meters.jseq > (SELECT jseq FROM verified_since))
+  AND (stopped_us < started_us OR meters.state IS DISTINCT FROM
+    coalesce(allocations.body #>> '{billing,state}', allocations.body ->> 'billing_state'))
 UNION ALL
 -- C1: one compensation a cause: an entity has one open run of a row at most.
 SELECT 'C1', entity, jsonb_build_object('what', 'several open runs of one row', 'matrix_row', matrix_row,
@@ -234,7 +250,8 @@ UNION ALL
 -- C4: a run that failed was put into somebody's hands: it names a case that was still open then.
 SELECT 'C4', run.entity, jsonb_build_object('what', 'a failed run without a case', 'recovery_id', run.recovery_id)
 FROM recovery_run AS run
-WHERE run.final_outcome = 'failed' AND NOT EXISTS (
+WHERE run.final_outcome = 'failed' AND run.jseq > (SELECT jseq FROM verified_since)
+  AND run.begun_jseq > (SELECT archived_jseq FROM verified_since) AND NOT EXISTS (
     SELECT FROM recovery_action AS action
     JOIN ops_case ON ops_case.kind = action.what AND ops_case.target_ref = action.target_ref
     WHERE action.recovery_trace_id = run.recovery_trace_id AND action.action_type = 'escalate'
@@ -246,7 +263,8 @@ SELECT 'C6', run.entity,
     jsonb_build_object('what', 'recovered, though the last undo of a target did not succeed', 'recovery_id',
                        run.recovery_id, 'compensation_id', comp.compensation_id, 'target_ref', comp.target_ref)
 FROM compensation AS comp JOIN recovery_run AS run ON run.recovery_trace_id = comp.recovery_trace_id
-WHERE run.final_outcome = 'recovered' AND comp.outcome <> 'success' AND NOT EXISTS (
+WHERE run.final_outcome = 'recovered' AND run.jseq > (SELECT jseq FROM verified_since)
+  AND comp.outcome <> 'success' AND NOT EXISTS (
     SELECT FROM recovery_action AS later
     WHERE later.recovery_trace_id = comp.recovery_trace_id AND later.target_ref = comp.target_ref
       AND later.sequence > comp.sequence AND later.outcome = 'success'
@@ -262,7 +280,9 @@ FROM held_run AS held LEFT JOIN recovery_run AS run ON run.recovery_id = held.re
 WHERE run.recovery_id IS NULL OR run.ended_us IS NOT NULL
 UNION ALL
 SELECT 'C6', entity, jsonb_build_object('what', 'outcome and end do not fit', 'recovery_id', recovery_id)
-FROM recovery_run WHERE (ended_us IS NULL) = coalesce(final_outcome IN ('recovered', 'failed'), false)
+FROM recovery_run
+WHERE (ended_us IS NULL) = coalesce(final_outcome IN ('recovered', 'failed'), false)
+  AND (month = 0 OR jseq > (SELECT jseq FROM verified_since))
 UNION ALL
 -- C7: nothing counts as published without an acknowledged publish.
 SELECT 'C7', 'outbox:' || outbox_id, jsonb_build_object('what', 'published without a publish', 'attempts', attempts)
@@ -271,41 +291,60 @@ UNION ALL
 -- C8: actions are numbered without gaps, and a compensation is one of them.
 SELECT 'C8', 'recovery_run:' || recovery_trace_id,
     jsonb_build_object('what', 'gaps in the sequence', 'actions', count(*), 'last', max(sequence))
-FROM recovery_action GROUP BY recovery_trace_id HAVING count(*) <> max(sequence) OR min(sequence) <> 1
+FROM recovery_action AS action
+WHERE recovery_trace_id IN (
+    SELECT recovery_trace_id FROM recovery_action WHERE jseq > (SELECT jseq FROM verified_since)
+) AND NOT EXISTS (
+    SELECT FROM recovery_run AS older
+    WHERE older.recovery_trace_id = action.recovery_trace_id
+      AND older.begun_jseq <= (SELECT archived_jseq FROM verified_since)
+)
+GROUP BY recovery_trace_id HAVING count(*) <> max(sequence) OR min(sequence) <> 1
 UNION ALL
 SELECT 'C8', 'recovery_run:' || coalesce(action.recovery_trace_id, comp.recovery_trace_id),
     jsonb_build_object('what', 'a compensation and its action differ', 'action_id', action.action_id,
                        'compensation_id', comp.compensation_id)
-FROM (SELECT * FROM recovery_action WHERE action_type = 'compensation') AS action
-FULL JOIN compensation AS comp ON comp.action_id = action.action_id
+FROM (
+    SELECT * FROM recovery_action
+    WHERE action_type = 'compensation' AND jseq > (SELECT jseq FROM verified_since)
+) AS action
+FULL JOIN (SELECT * FROM compensation WHERE jseq > (SELECT jseq FROM verified_since)) AS comp
+    ON comp.action_id = action.action_id
 WHERE (action.recovery_trace_id, action.sequence, action.target_ref, action.outcome)
       IS DISTINCT FROM (comp.recovery_trace_id, comp.sequence, comp.target_ref, comp.outcome)
 UNION ALL
 SELECT 'C8', 'recovery_run:' || action.recovery_trace_id,
     jsonb_build_object('what', 'an action of no run', 'action_id', action.action_id)
 FROM recovery_action AS action
-WHERE NOT EXISTS (SELECT FROM recovery_run AS run WHERE run.recovery_trace_id = action.recovery_trace_id)
+WHERE jseq > (SELECT jseq FROM verified_since)
+  AND NOT EXISTS (SELECT FROM recovery_run AS run WHERE run.recovery_trace_id = action.recovery_trace_id)
 UNION ALL
 -- U1: the chain is gapless and ends where the journal says. The hashes themselves are the verifier's work.
 SELECT 'U1', 'audit_log:' || audit_id,
     jsonb_build_object('what', 'it does not follow the entry before it', 'seq', seq, 'after', before_seq)
 FROM (
     SELECT audit_id, seq, prev_hash, lag(seq) OVER chain AS before_seq, lag(hash) OVER chain AS before_hash
-    FROM audit_log WINDOW chain AS (PARTITION BY shard ORDER BY seq)
-) AS entry
-WHERE (seq, prev_hash) IS DISTINCT FROM (coalesce(before_seq, 0) + 1, coalesce(before_hash, repeat('0', 64)))
+    FROM audit_log WHERE seq > (SELECT audit_seq FROM verified_since)
+    WINDOW chain AS (PARTITION BY shard ORDER BY seq)
+) AS entry CROSS JOIN verified_since AS mark
+WHERE (seq, entry.prev_hash)
+      IS DISTINCT FROM (coalesce(before_seq, mark.audit_seq) + 1, coalesce(before_hash, mark.audit_hash))
 UNION ALL
 SELECT 'U1', 'audit_log', jsonb_build_object('what', 'the chain does not end where the journal says',
                                              'journal', head.audit_seq, 'chain', last.seq)
 FROM journal_head AS head LEFT JOIN LATERAL (
     SELECT seq, hash FROM audit_log WHERE audit_log.shard = head.shard ORDER BY seq DESC LIMIT 1
 ) AS last ON true
-WHERE (head.audit_seq, head.hash) IS DISTINCT FROM (coalesce(last.seq, 0), coalesce(last.hash, repeat('0', 64)))
+LEFT JOIN archived AS before ON before.audit_seq = head.audit_seq  -- all of it is archived
+WHERE (head.audit_seq, head.hash) IS DISTINCT FROM
+      (coalesce(last.seq, before.audit_seq, 0), coalesce(last.hash, before.audit_hash, repeat('0', 64)))
 UNION ALL
 -- U2: no change of state without its entry, a birth included.
 SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audited', 'state', state, 'audited', audited)
 FROM last_audited
-WHERE audited IS DISTINCT FROM state;
+WHERE (live OR (SELECT jseq FROM verified_since) = 0 OR ref IN (SELECT target_ref FROM audited_since))
+  AND audited IS DISTINCT FROM state
+  AND (audited IS NOT NULL OR (SELECT archived_jseq FROM verified_since) = 0);
 
 -- What is due is done, or a case says why not: a timer that a running runtime has let lie for minutes was lost (A3).
 CREATE OR REPLACE VIEW public_v1.invariant_violation AS

@@ -215,3 +215,7 @@ class Journal(Commits, Protocol):
     async def forget(self, before_us: int) -> int:
         """Let go of some of what was answered before that instant; returns how much, 0 when nothing is left."""
         ...
+
+    async def tidy(self, before_us: int) -> None:
+        """Make room for the months to come; what was found in order up to that instant is not looked at again."""
+        ...

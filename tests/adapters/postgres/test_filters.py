@@ -132,12 +132,12 @@ class Explained(ReadSide):
 
     buffers = 0
 
-    async def _fetch(self, query: str, args: Any, asker: Asker) -> list[dict[str, Any]]:
+    async def _fetch(self, query: str, args: Any, asker: Asker, *, once: bool = False) -> list[dict[str, Any]]:
         if ("public_v1" in query or "listed_" in query) and "pg_class" not in query:
-            (row,) = await super()._fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}", args, asker)
+            (row,) = await super()._fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}", args, asker, once=once)
             (top,) = row["QUERY PLAN"]
             self.buffers = top["Plan"]["Shared Hit Blocks"] + top["Plan"]["Shared Read Blocks"]
-        return await super()._fetch(query, args, asker)
+        return await super()._fetch(query, args, asker, once=once)
 
 
 def wanted(entity: str, column: str) -> tuple[Any, ...]:
