@@ -96,6 +96,12 @@ class AnchorSettings(Section, frozen=True):
     file: str = ""
 
 
+class ArchiveSettings(Section, frozen=True):
+    """`[archive]`; months that ended less than `span_retention_h` hours ago are not taken out."""
+
+    span_retention_h: Annotated[int, Meta(ge=1, le=87_600)] = 168
+
+
 class StripeSettings(Section, frozen=True):
     """`[stripe]`; `webhook_secrets` the current one first; `api_base` of a simulator. Keys and secrets are secret."""
 
@@ -135,6 +141,7 @@ class Settings(Section, frozen=True):
     log: LogSettings = LogSettings()
     ssh: SshSettings = SshSettings()
     anchors: AnchorSettings = AnchorSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     stripe: StripeSettings = StripeSettings()
     callers: dict[str, Caller] | Literal["open"] = {}
     prices: dict[str, int] = {}

@@ -233,11 +233,21 @@ LOCAL: Final = (
     LocalVerb("restore", "mark a restored database; the runtime is stopped", (
         Field("reason", "why; it stands in the audit of every node", "--reason", required=True), _CONFIG,
     )),
+    LocalVerb("archive", "export the history of closed months to files, and take it out of the database", (
+        Field("before", "up to this month, such as 2026-11, which stays", "--before", required=True),
+        Field("to", "a folder that is not there yet; default: archives/before-MONTH in the state directory", "--to",
+              "path"),
+        Field("drop", "drop what was exported; else it stays in the schema amends_archived until you drop that",
+              "--drop", "flag"),
+        Field("unexported", "also spans that no exporter has sent yet", "--unexported", "flag"), _CONFIG, _LOCAL_STATE,
+    )),
     LocalVerb("audit verify", "check the chain of the audit log, and every row against its digest", (
         Field("anchors", "a file of signed heads that the history must have passed; again for each runtime's",
               "--anchors", "paths"),
         Field("public_key", "the key to trust, as a line or a file of lines; default: the local runtime's",
-              "--public-key"), _CONFIG, _LOCAL_STATE,
+              "--public-key"),
+        Field("archives", "the folder of an archive; again for each, to verify archived history too", "--archives",
+              "paths"), _CONFIG, _LOCAL_STATE,
     )),
     LocalVerb("trace verify", "compare compensation records with their spans", (
         Field("jaeger", "where Jaeger's JSON API is", "--jaeger"),

@@ -12,6 +12,7 @@ empty text where the view `public_v1.audit_log` shows null.
     verdict = await verify_audit(dsn)      # verdict.valid, .entries, .head_hash, .first_bad_seq, .problem
 """
 
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import asyncpg
@@ -38,11 +39,18 @@ class AuditVerdict(Struct, frozen=True):
 
 
 async def verify_audit(dsn: str, *, after_seq: int = 0, after_hash: str = ZERO_HASH) -> AuditVerdict:
-    """Verify the whole chain, or what follows an anchor (`after_seq`, `after_hash`); raises `Unavailable`."""
+    """Verify all of the chain that is not archived, or what follows an anchor (`after_seq`, `after_hash`).
+
+    Raises `Unavailable`.
+    """
     connection = await connect(dsn, name="amends-verify", read_only=True)
     try:
         # One snapshot: the head belongs to exactly the entries that are read.
         async with connection.transaction(isolation="repeatable_read", readonly=True):
+            if not after_seq:
+                begins = await connection.fetchrow(statement("archive_end"))
+                assert begins is not None
+                after_seq, after_hash = begins["audit_seq"], begins["audit_hash"]
             return await verify_chain(connection, after_seq, after_hash)
     except DRIVER_ERRORS as error:
         raise classify(error) from error
@@ -50,12 +58,15 @@ async def verify_audit(dsn: str, *, after_seq: int = 0, after_hash: str = ZERO_H
         await close(connection)
 
 
-async def verify_chain(connection: "asyncpg.Connection[Any]", seq: int = 0, last: str = ZERO_HASH) -> AuditVerdict:
-    """The same on a connection whose transaction is one snapshot."""
+async def verify_chain(
+    connection: "asyncpg.Connection[Any]", seq: int = 0, last: str = ZERO_HASH,
+    archived: Iterable[Mapping[str, Any]] = (),
+) -> AuditVerdict:  # fmt: skip
+    """The same on a connection whose transaction is one snapshot; `archived`: the entries between, from archives."""
     head = await connection.fetchrow(statement("read_head"))
     assert head is not None
     entries = 0
-    async for row in connection.cursor(statement("audit_chain"), seq + 1, prefetch=CHUNK):
+    async for row in _entries(connection, archived, seq + 1):
         problem = _problem(row, seq, last)
         if problem:
             # A missing entry is the one that is not there, not the one after it.
@@ -69,7 +80,17 @@ async def verify_chain(connection: "asyncpg.Connection[Any]", seq: int = 0, last
     return AuditVerdict(True, entries, last)
 
 
-def _problem(row: "asyncpg.Record", seq: int, last: str) -> str:
+async def _entries(
+    connection: "asyncpg.Connection[Any]", archived: Iterable[Mapping[str, Any]], first: int
+) -> AsyncIterator[Mapping[str, Any]]:
+    for row in archived:
+        first = row["seq"] + 1
+        yield row
+    async for found in connection.cursor(statement("audit_chain"), first, prefetch=CHUNK):
+        yield found
+
+
+def _problem(row: Mapping[str, Any], seq: int, last: str) -> str:
     """What is wrong with the entry that should follow `seq`; "" if nothing is."""
     if row["seq"] != seq + 1:
         return f"entry {seq + 1} is missing"
@@ -80,7 +101,7 @@ def _problem(row: "asyncpg.Record", seq: int, last: str) -> str:
     return ""
 
 
-def _draft(row: "asyncpg.Record") -> AuditDraft:
+def _draft(row: Mapping[str, Any]) -> AuditDraft:
     return AuditDraft(
         row["audit_id"], row["at_us"], row["actor"], row["action"], row["target_ref"], row["from_state"],
         row["to_state"], row["reason"], row["request_id"], row["trace_id"], row["recovery_trace_id"],

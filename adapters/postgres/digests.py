@@ -5,13 +5,15 @@ Needs no more than SELECT on the tables. One snapshot, read as a stream; what is
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
 from msgspec import Struct
 
+from adapters.postgres.archives import Place, in_order
 from adapters.postgres.audit import AuditVerdict, verify_chain
 from adapters.postgres.connect import DRIVER_ERRORS, close, connect
 from adapters.postgres.derived import columns_fit
@@ -44,13 +46,17 @@ class Finding(Struct, frozen=True):
 
 
 class DigestVerdict(Struct):
-    """What was compared and what is wrong; `older` rows were written before the chain began, at turn `since_seq`."""
+    """What was compared and what is wrong; `older` rows were written before the chain began, at turn `since_seq`.
+
+    `archived`: it does not begin at its beginning, since what came before lies in archives that were not given.
+    """
 
     audit: AuditVerdict
     commits: int = 0
     rows: int = 0
     older: int = 0
     since_seq: int = 0
+    archived: bool = False
     head: str = ZERO_HASH
     wrong: int = 0
     findings: list[Finding] = []
@@ -68,9 +74,13 @@ class DigestVerdict(Struct):
 
 
 async def verify_digests(
-    dsn: str, covered: Covered, anchors: Iterable[Anchored] = (), say: Say = lambda line: None
-) -> DigestVerdict:
+    dsn: str, covered: Covered, anchors: Iterable[Anchored] = (), say: Say = lambda line: None,
+    archives: Sequence[Path] = (),
+) -> DigestVerdict:  # fmt: skip
     """Verify both chains, all rows, and that every anchored head is one the chain has passed.
+
+    Without its `archives` (the folders of `amends archive`) a database is verified from the end of the last one on;
+    rows that stand from before are counted.
 
     Raises `Unavailable`, and `BadConfiguration` where the role may not read the tables.
     """
@@ -80,7 +90,7 @@ async def verify_digests(
             await connection.execute(statement("unbounded"))
             await connection.execute(statement("unhurried"))
             with LeafFile() as leaves:
-                return await _Verification(connection, covered, leaves, say).run(list(anchors))
+                return await _Verification(connection, covered, leaves, say).run(list(anchors), archives)
     except asyncpg.InsufficientPrivilegeError as error:
         raise BadConfiguration(f"the role of the DSN cannot read all tables: {error}; see docs/security.md") from error
     except (asyncpg.UndefinedColumnError, asyncpg.UndefinedTableError) as error:
@@ -100,11 +110,14 @@ class _Verification:
         self._before: dict[str, int] = {}  # rows of each table when the chain began
         self._older: dict[str, int] = {}  # those of them that no commit has written since
 
-    async def run(self, anchors: list[Anchored]) -> DigestVerdict:
+    async def run(self, anchors: list[Anchored], archives: Sequence[Path]) -> DigestVerdict:
         """Both chains, then row by row."""
-        self.verdict = verdict = DigestVerdict(await verify_chain(self._connection))
+        starts = await self._open(archives)
+        entries = (row for each in self._archives for row in each.rows("audit_log"))
+        audit = await verify_chain(self._connection, starts.audit_seq, starts.audit_hash, entries)
+        self.verdict = verdict = DigestVerdict(audit, since_seq=starts.seq, archived=starts.seq > 0)
         self._say(f"audit log: {verdict.audit.entries} entries")
-        await self._walk(anchors)
+        await self._walk(anchors, starts)
         self._say(f"digest chain: {verdict.commits} commits")
         for row in await self._connection.fetch(statement("audit_untied")):
             verdict.tell("audit_log", row["seq"], "not the entry that its commit wrote, or written by none")
@@ -117,13 +130,32 @@ class _Verification:
         self._count_older()
         return verdict
 
+    async def _open(self, folders: Sequence[Path]) -> Place:
+        """Where both chains begin: after the last archive, or with the first one that is given."""
+        end, manifest = await self._connection.fetchrow(statement("archive_end")), ""
+        assert end is not None
+        if end["seq"]:
+            manifest = await self._connection.fetchval(statement("archive_manifest"))
+        if folders and not end["seq"]:
+            raise BadConfiguration("--archives: nothing of this database is archived")
+        self._archives = await asyncio.to_thread(in_order, folders, (end["seq"], manifest))
+        return self._archives[0].manifest.starts if self._archives else Place(**dict(end))
+
     # --- the chain -----------------------------------------------------------------------------------
 
-    async def _walk(self, anchors: list[Anchored]) -> None:
-        verdict, seq, last, ends = self.verdict, -1, ZERO_HASH, (-1, -1, "", "")
+    async def _commits(self) -> AsyncIterator[Mapping[str, Any]]:
+        for each in self._archives:
+            for row in each.rows("journal_digest"):
+                yield row
+        async for found in self._connection.cursor(statement("digest_chain"), prefetch=CHUNK):
+            yield found
+
+    async def _walk(self, anchors: list[Anchored], starts: Place) -> None:
+        verdict, seq, last = self.verdict, starts.seq or -1, starts.digest
+        ends = (starts.seq, starts.audit_seq, starts.audit_hash, starts.digest)
         wanted = {anchor.seq for anchor in anchors}
-        passed: dict[int, tuple[str, int, str]] = {}
-        async for row in self._connection.cursor(statement("digest_chain"), prefetch=CHUNK):
+        passed: dict[int, tuple[str, int, str]] = {starts.seq: (starts.digest, starts.audit_seq, starts.audit_hash)}
+        async for row in self._commits():
             if row["prev_hash"] != last:
                 verdict.tell("journal_digest", row["seq"], f"does not follow turn {seq}: commits between are missing")
             begins, seq, last = seq < 0, row["seq"], row["hash"]
@@ -141,12 +173,14 @@ class _Verification:
         if ends != (head["seq"], head["audit_seq"], head["hash"], head["digest"]):
             verdict.tell("journal_head", head["seq"], f"rewritten or its tail cut: the digest chain ends at turn {seq}")
         for anchor in anchors:
+            if anchor.seq < starts.seq:
+                continue  # in an archive that was not given
             if anchor.seq > seq:
                 verdict.tell("journal_digest", anchor.seq, f"tail cut: anchored, but the chain ends at turn {seq}")
             elif passed.get(anchor.seq) != (anchor.digest, anchor.audit_seq, anchor.audit_hash):
                 verdict.tell("journal_digest", anchor.seq, "rewritten: another head was anchored at this turn")
 
-    def _take(self, row: "asyncpg.Record", *, begins: bool) -> None:
+    def _take(self, row: Mapping[str, Any], *, begins: bool) -> None:
         """The leaves of one commit; the chain's first row holds counts instead."""
         try:
             if begins:
@@ -166,7 +200,7 @@ class _Verification:
         query, key, has_seq = _query(table, facets, self._covered)
         rows: list[tuple[str, str, str, int]] = []
         count = 0
-        async for row in self._connection.cursor(query, prefetch=CHUNK):
+        async for row in self._rows(table, query):
             name = ":".join(row[column] for column in key)
             seq = row["jseq"] if has_seq else 0
             if facets[0] is STATES and not row["fits"]:
@@ -187,12 +221,24 @@ class _Verification:
         self.verdict.rows += count
         self._say(f"{table}: {count} rows")
 
+    async def _rows(self, table: str, query: str) -> AsyncIterator[Mapping[str, Any]]:
+        async for found in self._connection.cursor(query, prefetch=CHUNK):
+            yield found
+        for each in self._archives:
+            for row in each.rows(table):
+                yield row
+
     def _compare(self, birth: Facet, facets: list[Facet]) -> None:
         """Each row with what the chain says of it; `birth` is the facet that is written with a new row."""
         verdict = self.verdict
+        names = [facet.name for facet in facets]
         for key, seq in self._leaves.unborn(birth.name):
             table = self._table(birth, key)
-            if seq > verdict.since_seq or not self._before.get(PARTED.get(table, table)):
+            if verdict.archived:  # one that is older and has been written since is known by what was written
+                fits = seq <= verdict.since_seq or self._leaves.knows(names, key)
+            else:
+                fits = seq <= verdict.since_seq and self._before.get(PARTED.get(table, table), 0) > 0
+            if not fits:
                 verdict.tell(table, key, "slipped in: no commit wrote this row")
             else:
                 self._older[table] = self._older.get(table, 0) + 1
@@ -204,14 +250,20 @@ class _Verification:
             verdict.tell(self._table(birth, key), key, "slipped in: a commit has taken this row away")
         for facet in facets:
             default = digest(facet.default) if facet.default is not None else ""
-            for key in (*self._leaves.rewritten(facet.name), *self._leaves.unwritten(facet.name, default, birth.name)):
+            unwritten = self._leaves.unwritten(facet.name, default, birth.name)
+            if verdict.archived and facet.keeps:  # it may have been written before
+                unwritten = ()
+            for key in (*self._leaves.rewritten(facet.name), *unwritten):
                 verdict.tell(self._table(facet, key), key, f"rewritten: {', '.join(facet.columns)}")
 
     def _table(self, facet: Facet, key: str) -> str:
         return facet.table or self._covered.states.get(key.partition(":")[0], "actors")
 
     def _count_older(self) -> None:
-        """Of rows that stood there before the chain began only the number is known."""
+        """Of rows that stood there before the chain began only the number is known; of archived ones not even that."""
+        if self.verdict.archived:
+            self.verdict.older = sum(self._older.values())
+            return
         for table in sorted(self._before.keys() | self._older.keys()):
             before, now = self._before.get(PARTED.get(table, table), 0), self._older.get(table, 0)
             self.verdict.older += now

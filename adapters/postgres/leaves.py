@@ -91,6 +91,11 @@ class LeafFile:
         """Keys and places of rows that no commit wrote."""
         return iter(self._file.execute(_UNBORN, (birth,)))
 
+    def knows(self, facets: Iterable[str], key: str) -> bool:
+        """Whether a commit wrote any of these facets of that key."""
+        query = "SELECT EXISTS (SELECT 1 FROM leaf WHERE facet = ? AND key = ?)"
+        return any(self._file.execute(query, (facet, key)).fetchone()[0] for facet in facets)
+
     def missing(self, birth: Facet) -> Iterable[str]:
         """Keys of rows that a commit wrote and that are not there, though nobody of ours takes them away."""
         upto = birth.gone_from if birth.ranked else int(not birth.fades)

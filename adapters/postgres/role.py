@@ -16,7 +16,7 @@ from adapters.postgres.statements import statement, statements
 
 log = logging.getLogger("amends.lease")
 OWNER_S = frozenset(
-    ("lease", "schema_migration", "schema_views", "runtime_epoch")
+    ("lease", "schema_migration", "schema_views", "runtime_epoch", "archived", "kept_evaluation")
 )  # tables that only the owner's sessions write
 _WRITES = (
     ("INSERT", re.compile(r"\bINSERT INTO (\w+)")),

@@ -17,8 +17,10 @@ SHOWN = 50  # lines of one kind
 NO_ANCHORS = "no anchors given: a history cut or rewritten without a seam would not show (--anchors FILE)"
 
 
-async def verify_audit_log(settings: Settings, anchors: Sequence[Path] = (), public_key: str = "") -> int:
-    """Verify, tell what is wrong; exit status. `anchors`: the files of one or more runtimes."""
+async def verify_audit_log(
+    settings: Settings, anchors: Sequence[Path] = (), public_key: str = "", archives: Sequence[Path] = ()
+) -> int:
+    """Verify, tell what is wrong; exit status. `anchors`: the files of one or more runtimes; `archives`: folders."""
     good: list[Anchored] = []
     bad: list[str] = []
     trusted = trusted_keys(public_key, Path(settings.state_dir)) if anchors else frozenset()
@@ -34,7 +36,7 @@ async def verify_audit_log(settings: Settings, anchors: Sequence[Path] = (), pub
             bad.append(f"{path}: no anchor of a trusted key")
     notes, slips = _between(good)
     bad += slips
-    verdict = await verify_digests(dsn_of(settings), covered((RENTAL,)), good, _say)
+    verdict = await verify_digests(dsn_of(settings), covered((RENTAL,)), good, _say, archives)
     for text in _told(verdict):
         print(text)
     print(_anchored(good, given=bool(anchors)))
@@ -54,7 +56,12 @@ def _told(verdict: DigestVerdict) -> list[str]:
         f"digest chain: {verdict.commits} commits after turn {verdict.since_seq}, head {verdict.head}",
         f"rows: {verdict.rows} compared",
     ]
-    if verdict.older:
+    if verdict.archived:
+        lines.append(
+            f"history up to turn {verdict.since_seq} is archived: {verdict.older} rows that stand from before are "
+            "counted, not verified (--archives FOLDER, once for each archive, verifies all)"
+        )
+    elif verdict.older:
         lines.append(f"rows from before the digest chain began: {verdict.older}, of which only the number is verified")
     if not audit.valid:
         lines.append(f"wrong: audit_log {audit.first_bad_seq}: {audit.problem}")

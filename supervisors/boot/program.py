@@ -92,10 +92,16 @@ async def _restore(o: argparse.Namespace) -> int:
     return await restore(settings, o.reason)
 
 
+async def _archive(o: argparse.Namespace) -> int:
+    from supervisors.boot.archive import archive
+
+    return await archive(_settings(o), o.before, o.to, drop=o.drop, unexported=o.unexported)
+
+
 async def _audit_verify(o: argparse.Namespace) -> int:
     from supervisors.boot.audit_verifier import verify_audit_log
 
-    return await verify_audit_log(_settings(o), o.anchors, o.public_key or "")
+    return await verify_audit_log(_settings(o), o.anchors, o.public_key or "", o.archives)
 
 
 async def _trace_verify(o: argparse.Namespace) -> int:
@@ -127,6 +133,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
         "provider nfs": _provider,
         "fleet": _fleet,
         "restore": _restore,
+        "archive": _archive,
     }
     verifiers: dict[str, Work] = {"audit verify": _audit_verify, "trace verify": _trace_verify}
     return (
@@ -143,7 +150,7 @@ def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
         settings = _settings(options)
         if settings.postgres.dsn or not is_external(settings):
             return _blocking(work)(options)
-        if any(getattr(options, name, None) for name in ("jaeger", "otlp_file", "anchors")):
+        if any(getattr(options, name, None) for name in ("jaeger", "otlp_file", "anchors", "archives")):
             return _say(
                 "the runtime's Postgres is not its own, and its records are read for this: give --config, or "
                 "AMENDS_POSTGRES_DSN with the DSN that the runtime has", USAGE,

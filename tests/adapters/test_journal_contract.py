@@ -237,7 +237,8 @@ async def test_the_simulated_uniques_are_those_of_the_schema(database: Database)
     rows = await database.all(
         "SELECT index.relname AS name, class.relname AS \"table\" FROM pg_index "
         "JOIN pg_class AS index ON index.oid = indexrelid JOIN pg_class AS class ON class.oid = indrelid "
-        "WHERE indisunique AND index.relname NOT LIKE '%pkey' AND NOT index.relispartition AND class.relnamespace = 'public'::regnamespace"
+        "WHERE indisunique AND index.relname NOT LIKE '%pkey' AND NOT index.relispartition "
+        "AND class.relnamespace = 'public'::regnamespace"
     )  # fmt: skip
     of = {"compensation_key": "compensation", "recovery_run_closed": "recovery_run"}  # narrow tables, parts of tables
     later = {"ledger_key", "recovery_run_open", "archived"}

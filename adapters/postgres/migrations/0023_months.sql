@@ -1,4 +1,4 @@
--- expand: history lies in one part a month (tables.md, Growth). Ended steps, events and runs, and what is only ever
+-- contract: history lies in one part a month (tables.md, Growth). Ended steps, events and runs, and what is only ever
 -- inserted: commands, failures, actions, compensations, the audit log, the digest chain. A part can be exported and
 -- taken out whole (`amends archive`). What is unique within a month is kept so by its part, what is unique over all
 -- time by the key tables.
@@ -40,11 +40,7 @@ BEGIN
     FOR whole, month IN
         SELECT name, wanted FROM monthly
         CROSS JOIN (VALUES (amends_month()), (amends_month_after(amends_month()))) AS months (wanted)
-        WHERE NOT EXISTS (
-            SELECT FROM pg_inherits JOIN pg_class AS part ON part.oid = inhrelid
-            CROSS JOIN regexp_match(pg_get_expr(relpartbound, part.oid), '\((\d+)\) TO \((\d+)\)') AS bounds
-            WHERE inhparent = name::regclass AND wanted >= bounds[1]::integer AND wanted < bounds[2]::integer
-        )
+        WHERE NOT EXISTS (SELECT FROM monthly_part WHERE monthly_part.whole = name AND wanted >= since AND wanted < till)
         ORDER BY name, wanted
     LOOP
         BEGIN
@@ -137,6 +133,37 @@ CREATE TABLE archived (
     at_us           bigint  NOT NULL
 );
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON archived EXECUTE FUNCTION amends_append_only();
+
+-- What archived entries of the audit log say of money (how the end of a meter was evaluated) stays here.
+CREATE TABLE kept_evaluation (
+    target_ref        text   NOT NULL,
+    seq               bigint NOT NULL,
+    audit_id          text   NOT NULL,
+    at_us             bigint NOT NULL,
+    trace_id          text,
+    recovery_trace_id text,
+    details           json   NOT NULL,
+    PRIMARY KEY (target_ref, seq)
+);
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON kept_evaluation EXECUTE FUNCTION amends_append_only();
+CREATE TRIGGER born BEFORE INSERT ON kept_evaluation EXECUTE FUNCTION amends_guard();
+
+-- The parts by month, with the first month and the one after the last.
+CREATE VIEW monthly_part AS
+SELECT name AS whole, part.relname AS part, bounds[1]::integer AS since, bounds[2]::integer AS till
+FROM monthly
+JOIN pg_inherits ON inhparent = monthly.name::regclass JOIN pg_class AS part ON part.oid = inhrelid
+CROSS JOIN regexp_match(pg_get_expr(relpartbound, part.oid), '\((\d+)\) TO \((\d+)\)') AS bounds
+WHERE bounds IS NOT NULL;
+
+-- How many rows of a part are of months before one.
+CREATE FUNCTION amends_rows_before(part text, before integer) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    found bigint;
+BEGIN
+    EXECUTE format('SELECT count(*) FROM %I WHERE month < $1', part) INTO found USING before;
+    RETURN found;
+END $$;
 
 -- Up to where `invariant_violation` has found nothing in history, a week behind: it looks from here on.
 CREATE TABLE verified_mark (

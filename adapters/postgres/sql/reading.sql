@@ -119,6 +119,66 @@ WHERE entry.seq > began.audit_seq AND (
 )
 ORDER BY entry.seq LIMIT 200;
 
+-- name: has_months
+-- Whether history lies in parts.
+SELECT to_regclass('archived') IS NOT NULL;
+
+-- name: archive_end
+-- Both chains where the history that is here begins.
+SELECT seq, digest, audit_seq, audit_hash FROM archived
+UNION ALL SELECT 0, repeat('0', 64), 0, repeat('0', 64)
+ORDER BY seq DESC LIMIT 1;
+
+-- name: archive_manifest
+-- The manifest of the newest archive, by its digest; null for none.
+SELECT manifest_sha256 FROM archived ORDER BY seq DESC LIMIT 1;
+
+-- name: months_before
+-- The parts whose months lie before $1, and (without an end) those for everything else that hold rows of such.
+SELECT whole, part, till, 0::bigint AS rows FROM monthly_part WHERE till <= $1
+UNION ALL
+SELECT name, name || '_else', NULL, counted.rows
+FROM monthly CROSS JOIN LATERAL amends_rows_before(name || '_else', $1) AS counted (rows)
+WHERE counted.rows > 0;
+
+-- name: oldest_month_end
+-- The month before which the oldest part was closed.
+SELECT min(till) FROM monthly_part;
+
+-- name: sent_spans
+-- How far the exporter of spans has come.
+SELECT jseq FROM journal_cursor WHERE name = 'otlp';
+
+-- name: impatient
+-- For a transaction that others wait for.
+SET LOCAL lock_timeout = '500ms';
+
+-- name: be_runtime
+-- What this transaction writes is the runtime's.
+SELECT set_config('amends.epoch', epoch::text, true) FROM journal_head WHERE shard = 0;
+
+-- name: hold_head
+-- Nobody commits until this transaction ends.
+LOCK TABLE journal_head IN EXCLUSIVE MODE;
+
+-- name: record_archive
+-- History begins after this turn.
+INSERT INTO archived (seq, digest, audit_seq, audit_hash, before_month, manifest_sha256, at_us)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: keep_evaluations
+-- What the audit entries up to $1 say of money.
+INSERT INTO kept_evaluation (target_ref, seq, audit_id, at_us, trace_id, recovery_trace_id, details)
+SELECT target_ref, seq, audit_id, at_us, nullif(trace_id, ''), nullif(recovery_trace_id, ''), details
+FROM audit_log WHERE action = 'billing.credit.evaluated' AND shard = 0 AND seq <= $1;
+
+-- name: mark_archived
+-- What is archived was verified.
+UPDATE verified_mark SET
+    jseq = archived.seq, audit_seq = archived.audit_seq, audit_hash = archived.audit_hash, at_us = archived.at_us
+FROM (SELECT * FROM archived ORDER BY seq DESC LIMIT 1) AS archived
+WHERE verified_mark.shard = 0 AND verified_mark.jseq < archived.seq;
+
 -- name: unhurried
 -- For a transaction that works between its reads.
 SET LOCAL idle_in_transaction_session_timeout = '10min';

@@ -25,8 +25,7 @@ SELECT (
 
 -- name: evaluations
 -- What was evaluated of a meter's end, in the order in which it was.
-SELECT audit_id, at_us, trace_id, recovery_trace_id, details FROM public_v1.audit_log
-WHERE target_ref = $1 AND action = 'billing.credit.evaluated' ORDER BY seq;
+SELECT audit_id, at_us, trace_id, recovery_trace_id, details FROM evaluation WHERE target_ref = $1 ORDER BY seq;
 
 -- name: balance
 -- What an account has: top-ups and credits less debits and refunds.
@@ -80,8 +79,7 @@ FROM ledger_entries WHERE meter_id = ANY ($1::text[]) GROUP BY meter_id;
 
 -- name: evaluations_of_meters
 -- What was evaluated of these meters' ends, in order.
-SELECT target_ref, at_us, details FROM public_v1.audit_log
-WHERE target_ref = ANY ($1::text[]) AND action = 'billing.credit.evaluated' ORDER BY seq;
+SELECT target_ref, at_us, details FROM evaluation WHERE target_ref = ANY ($1::text[]) ORDER BY seq;
 
 -- name: proof_payments
 -- Payments that were credited, after a place in the order of their ids, with the entries that stand for them.

@@ -195,7 +195,7 @@ SELECT amends_add_months();
 
 -- name: advance_mark
 -- History is in order up to the last turn that is not younger than $1: it is looked at from there on. Once a day.
-UPDATE verified_mark AS mark SET
+UPDATE verified_mark SET
     jseq = found.jseq, audit_seq = found.seq, audit_hash = found.hash, at_us = found.at_us
 FROM (
     WITH RECURSIVE halving AS (
@@ -211,7 +211,7 @@ FROM (
     )
     SELECT jseq, seq, hash, at_us FROM audit_log WHERE shard = 0 AND seq = (SELECT max(low) FROM halving)
 ) AS found
-WHERE mark.shard = 0 AND found.jseq > mark.jseq AND mark.at_us <= $1::bigint - 86400000000
+WHERE verified_mark.shard = 0 AND found.jseq > verified_mark.jseq AND verified_mark.at_us <= $1::bigint - 86400000000
   AND NOT EXISTS (SELECT FROM recorded_violation);
 
 -- name: applied_views

@@ -211,6 +211,13 @@ SELECT
     nullif(recovery_trace_id, '') AS recovery_trace_id, epoch, details, prev_hash, hash
 FROM audit_log;
 
+-- What meters' ends were found to come to: what explains money stays when its month is archived.
+CREATE OR REPLACE VIEW evaluation AS
+SELECT audit_id, seq, at_us, target_ref, trace_id, recovery_trace_id, details
+FROM public_v1.audit_log WHERE action = 'billing.credit.evaluated'
+UNION ALL
+SELECT audit_id, seq, at_us, target_ref, trace_id, recovery_trace_id, details FROM kept_evaluation;
+
 CREATE OR REPLACE VIEW public_v1.ops_case AS
 SELECT
     case_id, kind, target_ref, state, opened_us, resolved_us, nullif(recovery_trace_id, '') AS recovery_trace_id,
