@@ -32,7 +32,7 @@ ORDER: Mapping[str, str] = {"audit_log": "seq", "journal_digest": "seq"}
 SCHEMA = "amends_archived"
 PREFETCH = 2000
 TOLD_EVERY = 500_000
-LEVEL = 5  # of gzip
+LEVEL = 1  # of gzip: twice as fast as the usual one, a tenth larger
 TRIES, PAUSE_S = 20, 0.5
 
 

@@ -45,7 +45,7 @@ class Platform:
     """See above. Made by `platform`."""
 
     def __init__(self, base: Path, server: EmbeddedPostgres, broker: EmbeddedNats, timing: str) -> None:
-        self._base, self._server, self._broker = base, server, broker
+        self.base, self.server, self._broker = base, server, broker
         self._config = base / "amends.toml"
         values = {"state": str(base / "state"), "dsn": server.dsn, "nats": broker.url}
         self._config.write_text(CONFIG.format(timing=timing, **{key: json.dumps(each) for key, each in values.items()}))
@@ -89,10 +89,10 @@ class Platform:
 
     async def enter(self, machines: int) -> None:
         """An account, and so many machines in service."""
-        key = json.loads((self._base / "state" / "endpoints.json").read_text())["ssh_public_key"]
+        key = json.loads((self.base / "state" / "endpoints.json").read_text())["ssh_public_key"]
         self.fleet = await Fleet.spawn(
-            nodes=machines, nats_url=self._broker.url, client_key_line=key, state_dir=self._base / "fleet",
-            interval_ms=BEAT_MS, log_file=self._base / "fleet.log",
+            nodes=machines, nats_url=self._broker.url, client_key_line=key, state_dir=self.base / "fleet",
+            interval_ms=BEAT_MS, log_file=self.base / "fleet.log",
         )  # fmt: skip
         await self.ask("cmd.account.create", account_id="acme", currency="usd")
         await self.all_of(
@@ -113,7 +113,8 @@ class Platform:
 
     async def ask(self, subject: str, **body: Any) -> dict[str, Any]:
         """The data of a command that must be ok; one that finds no room is sent again."""
-        headers = {"Idempotency-Key": secrets.token_hex(8)}
+        token = (self.base / "state" / "operator.token").read_text().strip()
+        headers = {"Idempotency-Key": secrets.token_hex(8), "Authorization": f"Bearer {token}"}
         while True:
             found = await self.client.request(
                 f"amends.v1.{subject}", json.dumps(body).encode(), timeout=REPLY_S, headers=headers
@@ -138,7 +139,7 @@ class Platform:
 
     async def changed(self, statement: str) -> None:
         """Have the database changed while no runtime holds it."""
-        connection = await asyncpg.connect(self._server.dsn)
+        connection = await asyncpg.connect(self.server.dsn)
         try:
             await connection.execute("SELECT set_config('amends.epoch', epoch::text, false) FROM journal_head")
             await connection.execute(statement)
