@@ -6,7 +6,7 @@ Forty real rentals (ten of them end by an operator's force) of the runtime's pro
 """
 
 import asyncio
-import datetime
+import datetime as dt
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,7 +92,7 @@ def _filled(value: Any, row: "asyncpg.Record") -> Any:
 
 def months() -> list[int]:
     """The twelve before this one."""
-    today = datetime.datetime.now(datetime.UTC)
+    today = dt.datetime.now(dt.UTC)
     present = today.year * 12 + today.month - 1
     return [each // 12 * 100 + each % 12 + 1 for each in range(present - 12, present)]
 
@@ -132,8 +132,8 @@ async def measure(report: Report, scale: float) -> None:
         await it.until("SELECT count(*) FROM nodes WHERE state = 'ready'", MACHINES)
         await look(it, report, "year_unmarked")
         await it.sql.execute(
-            "SET session_replication_role = replica; UPDATE verified_mark SET (jseq, audit_seq, audit_hash) = (SELECT jseq, "
-            "seq, hash FROM audit_log WHERE month < amends_month() ORDER BY seq DESC LIMIT 1)"
+            "SET session_replication_role = replica; UPDATE verified_mark SET (jseq, audit_seq, audit_hash) = "
+            "(SELECT jseq, seq, hash FROM audit_log WHERE month < amends_month() ORDER BY seq DESC LIMIT 1)"
         )
         await look(it, report, "year")
         await taken_out(it, report, of)
