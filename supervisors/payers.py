@@ -44,6 +44,14 @@ class Payers:
         account = self._engine.store.get("account", name) if name else None
         return (name, account.currency) if isinstance(account, Account) else None
 
+    def wanting(self, account_id: str, customer: str) -> set[str]:
+        """The payments that wait for that account, or for one with that Stripe customer."""
+        return self._wanted.get(("account", account_id), set()) | self._wanted.get(("customer", customer), set())
+
+    def load_known(self, payment_id: str, payment: object) -> None:
+        """Take in a payment that another index knows."""
+        self._wait(payment_id, payment)
+
     @property
     def waiting(self) -> int:
         """How many payments wait for their account, or for themselves."""
@@ -55,8 +63,7 @@ class Payers:
             self._wait(decision.id, decision.state)
         elif decision.kind.name == "account" and decision.before is None and decision.state is not None:
             customer = self._add(decision.id, decision.state)
-            wanted = self._wanted.get(("account", decision.id), set()) | self._wanted.get(("customer", customer), set())
-            for payment_id in sorted(wanted):
+            for payment_id in sorted(self.wanting(decision.id, customer)):
                 self._tell(payment_id)
 
     def _add(self, account_id: str, account: object) -> str:

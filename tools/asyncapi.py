@@ -43,7 +43,7 @@ def endpoints() -> list[Endpoint]:
     asked = (
         OperatorQuestions(none, none, none, none), PolicyQuestions(none, none), LedgerQuestions(none),
         Traces(none, none, none, none), Questions(none, ENTITIES), Webhooks(none, none, none, none),
-        LedgerProof(none, none, none), Backtest(none, none), WhatIf(none, none),
+        LedgerProof(none, none, none), Backtest(none, none), WhatIf(none, none, ()),
     )  # fmt: skip
     questions = [endpoint for each in asked for endpoint in each.endpoints()]
     return [*commands((RENTAL,), checks(str, str, {}), finders(none), {"republish": none}), *questions]

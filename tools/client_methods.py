@@ -79,7 +79,7 @@ def _file(says: str, text: str) -> Lines:
     """The head of a file of methods, with what the text needs, and the text."""
     found = words(text)
     offered = {
-        "collections.abc": ("Mapping", "Sequence"), "typing": ("Literal", "Unpack"),
+        "collections.abc": ("Mapping", "Sequence"), "typing": ("Any", "Literal", "Unpack"),
         "amends_client.api.answers": tuple(re.findall(r"^class (\w+)", "\n".join(answers()), re.MULTILINE)),
         "amends_client.api.kinds": (*map(str.upper, ENTITIES), *(f"{camel(kind)}State" for kind in STATES)),
         "amends_client.api.rows": tuple(map(camel, ENTITIES)),

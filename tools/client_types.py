@@ -128,6 +128,8 @@ def asked(kind: Any) -> str:  # noqa: PLR0911 - a type for each kind of field
             return f"Sequence[{asked(kind.item_type)}]"
         case inspect.DictType():
             return f"Mapping[{asked(kind.key_type)}, {asked(kind.value_type)}]"
+        case inspect.AnyType():
+            return "Any"
         case inspect.StructType():
             return kind.cls.__name__
         case _:

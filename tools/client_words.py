@@ -27,6 +27,7 @@ QUESTIONS: Final = {
     "ops.case.show": "one case and its runbook",
     "ops.policy.show": "the credit policy in force, or one that was, by its hash",
     "ops.whatif.node_loss": "what the loss of a node would undo, credit and tell; nothing is written",
+    "ops.whatif.command": "what a command would come to, or why it is refused; nothing is written",
     "ops.whatif.force_release": "what a forced release would undo, credit and tell; nothing is written",
     "ops.whatif.node_retire": "what retiring a node would give up, or why it is refused; nothing is written",
     "ops.policy.evaluate": "what the policy makes of an end; nothing is written",

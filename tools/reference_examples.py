@@ -230,6 +230,9 @@ FORECASTS: Final[dict[str, tuple[Json, Json]]] = {
         **_FORECAST, "reply": {"accepted_us": T0 + 3_000_000_000},
         "steps": [{"name": "ssh.user-lock", "entity": ENTITY, "target": "node:node-1"}],
     }),
+    "ops.whatif.command": ({"subject": "ops.cleanup.retry", "data": {"allocation_id": ALLOCATION}}, {
+        **_FORECAST, "steps": [{"name": "ssh.user-remove", "entity": ENTITY, "target": "node:node-1"}],
+    }),
     "ops.whatif.node_retire": ({"node_id": "node-1"}, {**_FORECAST, "refused": Rejected(
         "illegal_transition", "a node that is ready cannot be retired", state="ready").body()}),
 }  # fmt: skip
@@ -345,6 +348,9 @@ NOTES: Final[dict[str, str]] = {
     "ops.whatif.force_release": "Shortened; see `ops.whatif.node_loss`. `reply` is what the command would answer "
     "beside its entity. Without `reason_code` it is `operator_request`.",
     "ops.whatif.node_retire": "See `ops.whatif.node_loss`.",
+    "ops.whatif.command": "See `ops.whatif.node_loss`; `data` is what the command would be sent with, `reason` may be "
+    "left out. There is none for commands that make an entity with an id of the runtime's, nor for those to the "
+    "detector and to the outbox: `invalid_request`.",
 }
 
 

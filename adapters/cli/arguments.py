@@ -142,8 +142,10 @@ def data_of(verb: Verb, typed: argparse.Namespace) -> dict[str, Any]:
 def _value(field: Field, value: Any) -> Any:
     if field.kind == "labels":
         return dict(_pair(one) for one in value)
-    if field.kind == "line" and value.startswith("@"):
-        return _content(field, value[1:]).strip()
+    if field.kind in ("line", "json") and value.startswith("@"):
+        value = _content(field, value[1:]).strip()
+    if field.kind == "json":
+        return _parsed(field, value)
     if field.kind == "file":
         text = _content(field, value)
         if len(text.encode()) > MOST_FILE:
@@ -152,6 +154,13 @@ def _value(field: Field, value: Any) -> Any:
     if field.kind == "time":
         return microseconds(value)
     return value
+
+
+def _parsed(field: Field, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Usage(f"{field.option or field.name} is not JSON: {error}") from error
 
 
 def _content(field: Field, path: str) -> str:

@@ -12,14 +12,14 @@ from msgspec import Struct
 from amends.domain.api import Field as RequestField
 from amends.domain.api import Request, fields_of
 
-Kind = Literal["text", "int", "time", "labels", "flag", "line", "file", "names", "path", "paths"]
+Kind = Literal["text", "int", "time", "labels", "flag", "line", "file", "names", "path", "paths", "json"]
 
 
 class Field(Struct, frozen=True):
     """One value of a request: where it goes (`name`, dots for nesting) and how it is typed.
 
-    Without `option` it is positional. `line`: a text, or `@FILE` for its content; `file`: the content of that one;
-    `time`: microseconds or ISO 8601.
+    Without `option` it is positional. `line`: a text, or `@FILE` for its content; `json` the same, parsed;
+    `file`: the content of that one; `time`: microseconds or ISO 8601.
     """
 
     name: str
@@ -115,6 +115,10 @@ QUESTIONS: Final = (
     Verb("whatif force-release", "ops.whatif.force_release", "what a forced release would come to now", (
         Field("allocation_id", "the allocation"),
         Field("reason_code", "what the policy goes by; operator_request if left out", "--reason-code"),
+    ), show="forecast"),
+    Verb("whatif command", "ops.whatif.command", "what any command would come to now", (
+        Field("subject", "the command, such as ops.cleanup.retry"),
+        Field("data", "what it would be sent with, as JSON or @FILE", "--data", "json", required=True),
     ), show="forecast"),
     Verb("whatif retire", "ops.whatif.node_retire", "what it would come to if the node were retired now", (
         Field("node_id", "the node"),

@@ -40,6 +40,7 @@ async def look(it: Platform, report: Report, when: str) -> None:
     report(f"growth_rental_ms_{when}", asked, "ms")
     row = await it.sql.fetchrow("SELECT allocation_id, node_id, trace_id FROM public_v1.allocation "
                                 "WHERE state = 'released' ORDER BY allocation_id DESC LIMIT 1")  # fmt: skip
+    assert row is not None
     for name, (subject, body) in QUESTIONS.items():
         filled = {key: _filled(value, row) for key, value in body.items()}
         report(f"growth_{name}_ms_{when}", [await timed(it.ask(subject, **filled)) for _ in range(ASKED)], "ms")

@@ -5,16 +5,18 @@ It is played with copies of the real states by the same actors; the answer is wh
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from actors.allocation.messages import ForceRelease
 from actors.fields import AllocationId, NodeId
 from actors.node.messages import RetireNode
-from amends.domain.api import Request, ShortText
+from amends.domain.api import Asked, Request, ShortText
 from amends.kernel import Kernel
 from amends.runtime.identity import Identity
-from amends.runtime.requests import Endpoint
+from amends.runtime.requests import Endpoint, decode
 from amends.values.errors import Rejected
 from supervisors.forecast import acts, telling
 from supervisors.forecast.acts import Act
@@ -24,10 +26,8 @@ from supervisors.pool import Pool
 LONGEST_S: Final = 5.0
 WHY: Final = "what if"  # the reason of a command that nobody sends
 
-# Question → the command whose preview it is.
-COMMANDS: Final[Mapping[str, type[Request]]] = {
-    "ops.whatif.force_release": ForceRelease, "ops.whatif.node_retire": RetireNode,
-}  # fmt: skip
+# Whose decisions hang on more than a stage has, such as all nodes that the guards hold: they have no preview.
+UNPLAYED: Final = ("detector", "stream")
 
 Play = Callable[[Rehearsal], Awaitable[Act]]
 
@@ -52,11 +52,19 @@ class WhatIfNodeRetire(Request, frozen=True):
     acknowledge_lost: bool = False
 
 
-class WhatIf:
-    """Answers them, one at a time."""
+class WhatIfCommand(Request, frozen=True):
+    """ops.whatif.command; `data` is what the command would be sent with, `reason` may be left out."""
 
-    def __init__(self, kernel: Kernel, pool: Pool) -> None:
+    subject: Annotated[ShortText, Asked("the command, such as ops.cleanup.retry")]
+    data: Annotated[dict[str, Any], Asked("what it would be sent with, as JSON")]
+
+
+class WhatIf:
+    """Answers them, one at a time. `commands`: those that may be tried."""
+
+    def __init__(self, kernel: Kernel, pool: Pool, commands: Iterable[Endpoint]) -> None:
         self._kernel, self._pool, self._free = kernel, pool, asyncio.Lock()
+        self._commands = {each.subject: each for each in commands if not each.mints}
 
     def endpoints(self) -> list[Endpoint]:
         """Its subjects."""
@@ -66,6 +74,7 @@ class WhatIf:
                 ("node_loss", WhatIfNodeLoss, self._node_loss),
                 ("force_release", WhatIfForceRelease, self._force_release),
                 ("node_retire", WhatIfNodeRetire, self._node_retire),
+                ("command", WhatIfCommand, self._command),
             )
         ]
 
@@ -79,6 +88,22 @@ class WhatIf:
     async def _node_retire(self, request: WhatIfNodeRetire, identity: Identity) -> dict[str, Any]:
         command = RetireNode(node_id=request.node_id, reason=WHY, acknowledge_lost=request.acknowledge_lost)
         return await self._played(lambda on: acts.node_retire(on, command, identity.actor))
+
+    async def _command(self, asked: WhatIfCommand, identity: Identity) -> dict[str, Any]:
+        endpoint = self._commands.get(asked.subject)
+        if endpoint is None:
+            raise Rejected("invalid_request", f"{asked.subject} has no preview", field="subject")
+        request = decode(endpoint, msgspec.json.encode(_reasoned(endpoint, asked.data)))
+        if endpoint.prepare is not None:
+            request = endpoint.prepare(request, identity)
+        if endpoint.locate is not None:
+            kind, identifier, message = await endpoint.locate(request)
+        else:
+            assert endpoint.target is not None
+            (kind, identifier), message = endpoint.target(request), request
+        if kind in UNPLAYED:
+            raise Rejected("invalid_request", f"{asked.subject} has no preview for a {kind}", field="subject")
+        return await self._played(lambda on: acts.command(on, kind, identifier, asked.subject, message, identity.actor))
 
     async def _played(self, play: Play) -> dict[str, Any]:
         try:
@@ -94,3 +119,8 @@ class WhatIf:
             "as_of_us": on.stage.now_us, "assumptions": act.assumptions, "refused": act.refused, "reply": act.reply,
             **found, "took_us": took_us,
         }  # fmt: skip
+
+
+def _reasoned(endpoint: Endpoint, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With a reason, which a command must have and a question need not."""
+    return {"reason": WHY, **data} if "reason" in endpoint.request.__struct_fields__ else data

@@ -21,9 +21,7 @@ from supervisors.api.counts import Counts
 from supervisors.api.metrics import Metrics
 from supervisors.api.rates import Rates
 from supervisors.api.readiness import Readiness
-from supervisors.api.whatif import COMMANDS
 
-PREVIEWS = {command.command.subject: subject for subject, command in COMMANDS.items() if command.command is not None}
 Authenticate = Callable[[Headers, str], Identity]
 
 
@@ -83,11 +81,7 @@ class Console(InProcess):
 
     async def forecast(self, subject: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """See the port."""
-        question = PREVIEWS.get(subject)
-        if question is None:
-            return None
-        request = self._endpoints[question].request
-        return await self.ask(question, {name: data[name] for name in request.__struct_fields__ if name in data})
+        return await self.ask("ops.whatif.command", {"subject": subject, "data": dict(data)})
 
     async def settling(self, case: Mapping[str, Any]) -> Sequence[Form]:
         """See the port."""

@@ -275,16 +275,16 @@ class Runtime:
         now_us = self._kernel.clock.now_us
         exponents = {self._policy.currency: self._policy.minor_unit_exponent}
         asked = OperatorQuestions(sides, self._kernel, self._services, lambda: verify_audit(dsn))
+        sent = commands(
+            self._kernel.domains,
+            checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
+                   self.settings.prices),
+            finders(self._journal, self._given_up), {"republish": self._republishes.outcome},
+        )  # fmt: skip
         return [
-            *commands(
-                self._kernel.domains,
-                checks(lambda text: canonical_public_key(text)[0], lambda text: canonical_host_key(text)[0],
-                       self.settings.prices),
-                finders(self._journal, self._given_up), {"republish": self._republishes.outcome},
-            ),
-            *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
+            *sent, *asked.endpoints(), *PolicyQuestions(sides, self._policy).endpoints(),
             *LedgerQuestions(sides, exponents).endpoints(), *LedgerProof(slow, policy_of, now_us, mirrored).endpoints(),
-            *Backtest(slow, policy_of).endpoints(), *WhatIf(self._kernel, self._core.pool).endpoints(),
+            *Backtest(slow, policy_of).endpoints(), *WhatIf(self._kernel, self._core.pool, sent).endpoints(),
             *traces.endpoints(), *questions.endpoints(),
         ]  # fmt: skip
 

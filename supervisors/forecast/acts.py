@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.account.messages import CreateAccount
 from actors.allocation.messages import ForceRelease
 from actors.allocation.state import Allocation
 from actors.node.messages import RetireNode, Silent, Verdict
@@ -73,15 +74,29 @@ async def node_retire(on: Rehearsal, request: RetireNode, actor: str) -> Act:
     return await _command(on, "node", request.node_id, request, actor)
 
 
+async def command(on: Rehearsal, kind: str, identifier: str, subject: str, message: Any, actor: str) -> Act:
+    """Any command, of which the actor gets that message; and all that follows. Raises `Rejected`, `Unavailable`."""
+    on.lend_around(kind, identifier)
+    if account_id := getattr(message, "account_id", None):
+        on.lend_around("account", account_id)
+    if isinstance(message, CreateAccount):
+        on.lend_payments(identifier, message.stripe_customer_id or "")
+    return await _sent(on, kind, identifier, subject, message, actor)
+
+
 async def _command(on: Rehearsal, kind: str, identifier: str, request: Any, actor: str) -> Act:
+    return await _sent(on, kind, identifier, request.command.subject, request, actor)
+
+
+async def _sent(on: Rehearsal, kind: str, identifier: str, subject: str, message: Any, actor: str) -> Act:
     act, answered = Act([STEPS_END_WELL, NOTHING_ELSE]), []
-    subject, now_us = request.command.subject, on.stage.now_us
+    now_us = on.stage.now_us
     info = CommandInfo("", "", "", subject, "", "", "", "", now_us, operator=actor.partition(":")[2])
 
     def reply(data: Mapping[str, Any] | None, error: Rejected | None) -> None:
         answered.append((data, error))
 
-    on.stage.engine.tell(kind, identifier, Envelope(request, actor=actor, command=info, reply=reply))
+    on.stage.engine.tell(kind, identifier, Envelope(message, actor=actor, command=info, reply=reply))
     await on.play()
     data, error = answered[0]
     if error is not None and error.code in ("not_found", "internal"):

@@ -11,6 +11,7 @@ import msgspec
 from actors.allocation.state import Allocation
 from actors.attachment.state import Attachment, mount_ref
 from actors.grant.state import GrantState, grant_of
+from actors.namespace.state import Namespace
 from amends.domain.kinds import ActorState
 from amends.kernel import Kernel
 from amends.runtime.stage import Stage
@@ -22,6 +23,7 @@ from supervisors.guards import Guards
 from supervisors.last_seen import LastSeen, Seen
 from supervisors.pool import Pool
 
+MOST_LENT = 2_000  # entities that may be copied for one question
 OTHERS = 1_000  # attachments of a namespace on other nodes: checks ask whether there is one
 
 
@@ -72,6 +74,55 @@ class Rehearsal:
             targets |= self._lend_attachment(attachment_id)
         self.stage.under_way(self._mine(targets))
         return node
+
+    def lend_around(self, kind: str, identifier: str) -> None:
+        """The one that a command is for, and what its decision may concern. Raises `Rejected` for too much."""
+        around = {"node": self._around_node, "allocation": self._around_allocation,
+                  "attachment": self._around_attachment, "namespace": self._around_namespace,
+                  "grant": self._around_grant, "account": self._lend_account}  # fmt: skip
+        around.get(kind, lambda name: self.lend(kind, name))(identifier)
+
+    def lend_payments(self, account_id: str, customer: str) -> None:
+        """Those that wait for an account which is about to be made."""
+        for payment_id in self._known.payers.wanting(account_id, customer):
+            if (payment := self.lend("payment", payment_id)) is not None:
+                self.pool.payers.load_known(payment_id, payment)
+
+    def _around_node(self, node_id: str) -> None:
+        if f"node:{node_id}" not in self.lent:
+            self.lend_node(node_id)
+
+    def _around_allocation(self, allocation_id: str) -> None:
+        allocation = self.lend_allocation(allocation_id)
+        if isinstance(allocation, Allocation) and allocation.node_id is not None:
+            self._around_node(allocation.node_id)
+
+    def _around_attachment(self, attachment_id: str) -> None:
+        attachment = self.lend("attachment", attachment_id)
+        if isinstance(attachment, Attachment):
+            self.lend_allocation(attachment.allocation_id)
+            if attachment.node_id is not None:
+                self._around_node(attachment.node_id)
+            self._lend_attachment(attachment_id)
+
+    def _around_namespace(self, namespace_id: str) -> None:
+        namespace = self.lend("namespace", namespace_id)
+        if not isinstance(namespace, Namespace):
+            return
+        self._lend_account(namespace.account_id)
+        for attachment_id in self._known.attachments_of_namespace(namespace_id):
+            self._around_attachment(attachment_id)
+            if len(self.lent) > MOST_LENT:
+                raise Rejected("invalid_request", f"more than {MOST_LENT} entities are concerned: that is not played")
+        for node_id in namespace.drift:
+            self.lend("grant", grant_of(namespace_id, node_id))
+            self._around_node(node_id)
+
+    def _around_grant(self, grant_id: str) -> None:
+        namespace_id, _, node_id = grant_id.partition(".")
+        self.lend("grant", grant_id)
+        self._around_namespace(namespace_id)
+        self._around_node(node_id)
 
     def lend_allocation(self, allocation_id: str) -> ActorState | None:
         """A rental, its account and its meter."""

@@ -245,7 +245,7 @@ class Running:
         table = commands(
             (RENTAL,), checks(str, str, {}), finders(journal, self._given_up), {"republish": republishes.outcome}
         )
-        table += WhatIf(core.kernel, core.pool).endpoints()
+        table += WhatIf(core.kernel, core.pool, table).endpoints()
         self._endpoints: dict[str, Endpoint] = {endpoint.subject: endpoint for endpoint in table}
         self.requests = core.requests(lambda headers, role: Identity(role, role=role))
         self.webhooks = Webhooks(core.kernel.engine, journal, lambda body, signature: None, lambda source, kind: None)
@@ -300,7 +300,7 @@ class Running:
 
     # --- clients -------------------------------------------------------------------------------------
 
-    async def ask(self, subject: str, key: str, **body: Any) -> dict[str, Any]:
+    async def ask(self, subject: str, key: str, /, **body: Any) -> dict[str, Any]:
         """A command's data, asked again until it is answered; raises `Refused`."""
         while True:
             endpoint = self._endpoints[subject]
@@ -342,7 +342,7 @@ class Running:
         await self.until(lambda: self.state("node", node_id) in (states or ("ready",)))
         return machine
 
-    async def once(self, subject: str, key: str, **body: Any) -> None:
+    async def once(self, subject: str, key: str, /, **body: Any) -> None:
         """It is so, whoever has seen to it."""
         try:
             await self.ask(subject, key, **body)

@@ -103,10 +103,10 @@ def compared(answer: Mapping[str, Iterable[Row]]) -> dict[str, Counter[tuple[Any
     }
 
 
-async def foretold(running: Running, subject: str, **asked: Any) -> Row:
+async def foretold(running: Running, question: str, /, **asked: Any) -> Row:
     """The forecast; asking has written nothing, and has taken no time."""
     before, began_us = Written(running), running.core.kernel.clock.now_us()
-    answer = await running.ask(subject, "", **asked)
+    answer = await running.ask(question, "", **asked)
     assert Written(running).everything == before.everything
     assert answer["as_of_us"] == began_us
     return answer

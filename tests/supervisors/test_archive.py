@@ -92,7 +92,7 @@ async def test_what_is_wrong_is_not_archived(
 
 async def test_wrong_words_are_refused_by_name(settings: Settings, tmp_path: Path) -> None:
     for before in ("2024-13", "202402", "February", "2024-2", ""):
-        with pytest.raises(BadConfiguration, match="--before: .* is no month; write it like 2026-11"):
+        with pytest.raises(BadConfiguration, match=r"--before: .* is no month; write it like 2026-11"):
             await archived(settings, before)
     with pytest.raises(BadConfiguration, match=r"is there already"):
         await archived(settings, to=tmp_path)

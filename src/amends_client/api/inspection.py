@@ -3,7 +3,8 @@
 Written by `python -m tools.client`: change the tables that it reads, not this file.
 """
 
-from typing import Literal, Unpack
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack
 
 import msgspec
 
@@ -19,6 +20,7 @@ from amends_client.api.answers import (
     TraceVerifyAnswer,
     TreeShowAnswer,
     WhatifAnswer,
+    WhatifCommandAnswer,
 )
 from amends_client.api.kinds import OPS_CASE
 from amends_client.api.rows import OpsCase
@@ -216,3 +218,10 @@ class WhatifOps:
             "ops.whatif.node_retire", given(node_id=node_id, acknowledge_lost=acknowledge_lost), deadline_s, long=True
         )
         return msgspec.convert(answer, WhatifAnswer)
+
+    async def command(
+        self, *, subject: str, data: Mapping[str, Any], deadline_s: float | None = None
+    ) -> WhatifCommandAnswer:
+        """What a command would come to, or why it is refused; nothing is written (for operators and viewers)."""
+        answer = await self._calls.ask("ops.whatif.command", given(subject=subject, data=data), deadline_s, long=True)
+        return msgspec.convert(answer, WhatifCommandAnswer)
