@@ -157,35 +157,38 @@ class Archiving:
         """Detach the parts, and drop them or leave them in a schema of their own; history begins after them."""
         for _ in range(TRIES):
             try:
-                return await self._take_out(plan, manifest_sha256, drop=drop)
+                names = await self._take_out(plan, manifest_sha256)
+                break
             except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                 self._say("somebody reads these months: trying again")
                 await asyncio.sleep(PAUSE_S)
-        raise Unavailable("somebody reads these months all the time; they are exported, and nothing was taken out")
+        else:
+            raise Unavailable("somebody reads these months all the time; they are exported, and nothing was taken out")
+        for name in names if drop else ():  # nobody waits for that
+            await self._connection.execute(f"DROP TABLE {SCHEMA}.{name}")
+        return names
 
-    async def _take_out(self, plan: Plan, manifest_sha256: str, *, drop: bool) -> list[str]:
+    async def _take_out(self, plan: Plan, manifest_sha256: str) -> list[str]:
         out, names = self._connection, list[str]()
         async with out.transaction():
+            await out.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            await out.execute(statement("unbounded"))
+            await out.execute(statement("be_runtime"))
+            await out.execute(statement("keep_evaluations"), plan.ends.audit_seq, timeout=3600)
             await out.execute(statement("impatient"))
             await out.execute(statement("hold_head"))
-            await out.execute(statement("be_runtime"))
             await out.execute(
                 statement("record_archive"), plan.ends.seq, plan.ends.digest, plan.ends.audit_seq, plan.ends.audit_hash,
                 plan.before_month, manifest_sha256, time.time_ns() // 1000,
             )  # fmt: skip
             await out.execute(statement("mark_archived"))
-            await out.execute(statement("keep_evaluations"), plan.ends.audit_seq, timeout=600)
-            if not drop:
-                await out.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
             for whole, parts in plan.parts.items():
                 for part in parts:
+                    name = f"{part}_before_{plan.before_month}"
                     await out.execute(f"ALTER TABLE {whole} DETACH PARTITION {part}")
-                    if drop:
-                        await out.execute(f"DROP TABLE {part}")
-                    else:
-                        await out.execute(f"ALTER TABLE {part} RENAME TO {part}_before_{plan.before_month}")
-                        await out.execute(f"ALTER TABLE {part}_before_{plan.before_month} SET SCHEMA {SCHEMA}")
-                    names.append(part)
+                    await out.execute(f"ALTER TABLE {part} RENAME TO {name}")
+                    await out.execute(f"ALTER TABLE {name} SET SCHEMA {SCHEMA}")
+                    names.append(name)
         return names
 
 

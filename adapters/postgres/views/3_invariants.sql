@@ -4,6 +4,7 @@
 -- from the verified mark on (`verified_since`), so that a look costs no more in a year than in a week; `amends audit
 -- verify` looks at all of it.
 
+-- A place after the mark is asked for as a range with an end, however far: so the planner takes it for a few rows.
 -- From which turn on history is looked at, and up to which it lies in archives.
 CREATE OR REPLACE VIEW verified_since AS
 SELECT
@@ -18,12 +19,13 @@ SELECT
         SELECT (array_agg(to_state ORDER BY seq DESC))[1] FROM audit_log
         WHERE audit_log.target_ref = entity.ref AND to_state IS NOT NULL
     ) AS audited,
-    entity.live
+    entity.live, entity.id
 FROM entity_state AS entity;
 
 -- The entities of history: those that something was audited of since the mark.
 CREATE OR REPLACE VIEW audited_since AS
-SELECT DISTINCT target_ref FROM audit_log WHERE seq > (SELECT audit_seq FROM verified_since) AND to_state IS NOT NULL;
+SELECT DISTINCT target_ref FROM audit_log
+WHERE shard = 0 AND seq > (SELECT audit_seq FROM verified_since) AND seq < 9223372036854775807 AND to_state IS NOT NULL;
 
 -- The open runs that living actors hold, by the actor that writes them.
 CREATE OR REPLACE VIEW held_run AS
@@ -40,7 +42,7 @@ SELECT
         3600000000000000
     ) AS counted,
     entries.*
-FROM (SELECT * FROM meters WHERE unit_us > 0 AND jseq > (SELECT jseq FROM verified_since)) AS meter
+FROM (SELECT * FROM meters WHERE unit_us > 0 AND jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807) AS meter
 CROSS JOIN LATERAL (
     SELECT
         coalesce(sum(amount_minor) FILTER (WHERE entry_type = 'debit'), 0) AS taken,
@@ -219,7 +221,8 @@ UNION ALL
 SELECT 'B3', 'meter:' || meter_id || '/window:' || window_start_us,
     jsonb_build_object('what', 'several debits of one window', 'entries', jsonb_agg(entry_id))
 FROM ledger_entries WHERE entry_type = 'debit' AND window_start_us IS NOT NULL AND meter_id IN (
-    SELECT meter_id FROM ledger_entries WHERE jseq > (SELECT jseq FROM verified_since)
+    SELECT meter_id FROM ledger_entries
+    WHERE jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807
 )
 GROUP BY meter_id, window_start_us HAVING count(*) > 1
 UNION ALL
@@ -238,7 +241,14 @@ UNION ALL
 SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say what its allocation says',
                                                       'meter', meters.state, 'stopped_us', stopped_us)
 FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
-WHERE (allocations.live OR meters.jseq > (SELECT jseq FROM verified_since))
+WHERE allocations.live AND (stopped_us < started_us OR meters.state IS DISTINCT FROM
+    coalesce(allocations.body #>> '{billing,state}', allocations.body ->> 'billing_state'))
+UNION ALL
+SELECT 'B6', 'meter:' || meter_id, jsonb_build_object('what', 'it does not say what its allocation says',
+                                                      'meter', meters.state, 'stopped_us', stopped_us)
+FROM meters JOIN allocations ON allocations.allocation_id = meters.allocation_id
+WHERE NOT allocations.live
+  AND meters.jseq > (SELECT jseq FROM verified_since) AND meters.jseq < 9223372036854775807
   AND (stopped_us < started_us OR meters.state IS DISTINCT FROM
     coalesce(allocations.body #>> '{billing,state}', allocations.body ->> 'billing_state'))
 UNION ALL
@@ -250,7 +260,8 @@ UNION ALL
 -- C4: a run that failed was put into somebody's hands: it names a case that was still open then.
 SELECT 'C4', run.entity, jsonb_build_object('what', 'a failed run without a case', 'recovery_id', run.recovery_id)
 FROM recovery_run AS run
-WHERE run.final_outcome = 'failed' AND run.jseq > (SELECT jseq FROM verified_since)
+WHERE run.final_outcome = 'failed'
+  AND run.jseq > (SELECT jseq FROM verified_since) AND run.jseq < 9223372036854775807
   AND run.begun_jseq > (SELECT archived_jseq FROM verified_since) AND NOT EXISTS (
     SELECT FROM recovery_action AS action
     JOIN ops_case ON ops_case.kind = action.what AND ops_case.target_ref = action.target_ref
@@ -263,7 +274,8 @@ SELECT 'C6', run.entity,
     jsonb_build_object('what', 'recovered, though the last undo of a target did not succeed', 'recovery_id',
                        run.recovery_id, 'compensation_id', comp.compensation_id, 'target_ref', comp.target_ref)
 FROM compensation AS comp JOIN recovery_run AS run ON run.recovery_trace_id = comp.recovery_trace_id
-WHERE run.final_outcome = 'recovered' AND run.jseq > (SELECT jseq FROM verified_since)
+WHERE run.final_outcome = 'recovered'
+  AND run.jseq > (SELECT jseq FROM verified_since) AND run.jseq < 9223372036854775807
   AND comp.outcome <> 'success' AND NOT EXISTS (
     SELECT FROM recovery_action AS later
     WHERE later.recovery_trace_id = comp.recovery_trace_id AND later.target_ref = comp.target_ref
@@ -282,7 +294,7 @@ UNION ALL
 SELECT 'C6', entity, jsonb_build_object('what', 'outcome and end do not fit', 'recovery_id', recovery_id)
 FROM recovery_run
 WHERE (ended_us IS NULL) = coalesce(final_outcome IN ('recovered', 'failed'), false)
-  AND (month = 0 OR jseq > (SELECT jseq FROM verified_since))
+  AND (month = 0 OR (jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807))
 UNION ALL
 -- C7: nothing counts as published without an acknowledged publish.
 SELECT 'C7', 'outbox:' || outbox_id, jsonb_build_object('what', 'published without a publish', 'attempts', attempts)
@@ -293,7 +305,8 @@ SELECT 'C8', 'recovery_run:' || recovery_trace_id,
     jsonb_build_object('what', 'gaps in the sequence', 'actions', count(*), 'last', max(sequence))
 FROM recovery_action AS action
 WHERE recovery_trace_id IN (
-    SELECT recovery_trace_id FROM recovery_action WHERE jseq > (SELECT jseq FROM verified_since)
+    SELECT recovery_trace_id FROM recovery_action
+    WHERE jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807
 ) AND NOT EXISTS (
     SELECT FROM recovery_run AS older
     WHERE older.recovery_trace_id = action.recovery_trace_id
@@ -306,9 +319,12 @@ SELECT 'C8', 'recovery_run:' || coalesce(action.recovery_trace_id, comp.recovery
                        'compensation_id', comp.compensation_id)
 FROM (
     SELECT * FROM recovery_action
-    WHERE action_type = 'compensation' AND jseq > (SELECT jseq FROM verified_since)
+    WHERE action_type = 'compensation'
+      AND jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807
 ) AS action
-FULL JOIN (SELECT * FROM compensation WHERE jseq > (SELECT jseq FROM verified_since)) AS comp
+FULL JOIN (
+    SELECT * FROM compensation WHERE jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807
+) AS comp
     ON comp.action_id = action.action_id
 WHERE (action.recovery_trace_id, action.sequence, action.target_ref, action.outcome)
       IS DISTINCT FROM (comp.recovery_trace_id, comp.sequence, comp.target_ref, comp.outcome)
@@ -316,7 +332,7 @@ UNION ALL
 SELECT 'C8', 'recovery_run:' || action.recovery_trace_id,
     jsonb_build_object('what', 'an action of no run', 'action_id', action.action_id)
 FROM recovery_action AS action
-WHERE jseq > (SELECT jseq FROM verified_since)
+WHERE jseq > (SELECT jseq FROM verified_since) AND jseq < 9223372036854775807
   AND NOT EXISTS (SELECT FROM recovery_run AS run WHERE run.recovery_trace_id = action.recovery_trace_id)
 UNION ALL
 -- U1: the chain is gapless and ends where the journal says. The hashes themselves are the verifier's work.
@@ -324,7 +340,7 @@ SELECT 'U1', 'audit_log:' || audit_id,
     jsonb_build_object('what', 'it does not follow the entry before it', 'seq', seq, 'after', before_seq)
 FROM (
     SELECT audit_id, seq, prev_hash, lag(seq) OVER chain AS before_seq, lag(hash) OVER chain AS before_hash
-    FROM audit_log WHERE seq > (SELECT audit_seq FROM verified_since)
+    FROM audit_log WHERE shard = 0 AND seq > (SELECT audit_seq FROM verified_since) AND seq < 9223372036854775807
     WINDOW chain AS (PARTITION BY shard ORDER BY seq)
 ) AS entry CROSS JOIN verified_since AS mark
 WHERE (seq, entry.prev_hash)
@@ -342,9 +358,17 @@ UNION ALL
 -- U2: no change of state without its entry, a birth included.
 SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audited', 'state', state, 'audited', audited)
 FROM last_audited
-WHERE (live OR (SELECT jseq FROM verified_since) = 0 OR ref IN (SELECT target_ref FROM audited_since))
-  AND audited IS DISTINCT FROM state
-  AND (audited IS NOT NULL OR (SELECT archived_jseq FROM verified_since) = 0);
+WHERE live AND audited IS DISTINCT FROM state
+  AND (audited IS NOT NULL OR (SELECT archived_jseq FROM verified_since) = 0)
+UNION ALL
+SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audited', 'state', state, 'audited', audited)
+FROM audited_since JOIN last_audited
+    ON kind = split_part(target_ref, ':', 1) AND id = substr(target_ref, strpos(target_ref, ':') + 1)
+WHERE (SELECT jseq FROM verified_since) > 0 AND NOT live AND audited IS DISTINCT FROM state
+UNION ALL
+SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audited', 'state', state, 'audited', audited)
+FROM last_audited
+WHERE (SELECT jseq FROM verified_since) = 0 AND NOT live AND audited IS DISTINCT FROM state;
 
 -- What is due is done, or a case says why not: a timer that a running runtime has let lie for minutes was lost (A3).
 CREATE OR REPLACE VIEW public_v1.invariant_violation AS
