@@ -44,6 +44,10 @@ class Payers:
         account = self._engine.store.get("account", name) if name else None
         return (name, account.currency) if isinstance(account, Account) else None
 
+    def is_first(self, account_id: str, customer: str | None) -> bool:
+        """Whether it is the account that is asked what this customer has; one does for all."""
+        return bool(customer) and min(self._customers.get(customer or "", [""])) == account_id
+
     @property
     def waiting(self) -> int:
         """How many payments wait for their account, or for themselves."""
