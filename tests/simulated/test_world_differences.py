@@ -229,7 +229,7 @@ def test_what_is_made_or_taken_away_while_one_looks_is_no_difference(name: str, 
         await running.until(lambda: running.world.machine("n1").customers() == [])
         await rounds(running)
 
-    limits = dict.fromkeys(("provider_timeout_ms", "mount_timeout_ms"), 5000)
+    limits: dict[str, Any] = dict.fromkeys(("provider_timeout_ms", "mount_timeout_ms"), 5000)
     assert cases(played(tell, World(1, world_every_ms=4000, world_grace_ms=500, **limits))) == []
 
 
@@ -271,7 +271,7 @@ def test_what_is_half_made_for_long_is_not_looked_at_meanwhile(half: Tell, name:
         running.world.machine("n1").mend()
         await running.until(lambda: len([row for row in steps.values() if row["name"] == name]) > begun + 2)
 
-    limits = dict.fromkeys(("provider_timeout_ms", "mount_timeout_ms", "ssh_step_timeout_ms"), 20_000)
+    limits: dict[str, Any] = dict.fromkeys(("provider_timeout_ms", "mount_timeout_ms", "ssh_step_timeout_ms"), 20_000)
     assert cases(played(tell, World(1, world_every_ms=1000, world_grace_ms=500, **limits))) == []
 
 
