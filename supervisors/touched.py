@@ -15,12 +15,13 @@ class Touched:
 
     def __init__(self) -> None:
         self._at: dict[str, int] = {}  # by ref, the latest last
-        self._since_us = 0
+        self._since_us = self._grace_us = 0
         self._engine: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
         """Follow this engine's committed turns."""
         self._engine, self._since_us = engine, engine.now_us()
+        self._grace_us = engine.context.limits.us("world_grace_ms")
         engine.listeners.append(self.follow)
 
     def last_us(self, ref: str) -> int:
@@ -45,8 +46,7 @@ class Touched:
         now_us = self._engine.now_us()
         self._at.pop(f"{kind}:{name}", None)
         self._at[f"{kind}:{name}"] = now_us
-        before_us = now_us - self._engine.context.limits.us("world_grace_ms")
-        while (oldest := next(iter(self._at))) and self._at[oldest] < before_us:
+        while self._at[oldest := next(iter(self._at))] < now_us - self._grace_us:
             del self._at[oldest]
 
 

@@ -17,6 +17,7 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres import schema
 from adapters.postgres.lease import Lease
+from adapters.postgres.statements import migrations
 from tests.directories import with_database
 from tests.patience import PATIENCE_S
 
@@ -171,8 +172,7 @@ async def test_an_upgrade_is_checked_and_made_and_one_step_back_is_gone(
     async def later() -> None:
         """The new release, which has a migration of its own."""
         with monkeypatch.context() as patched:
-            known = schema.migrations()
-            patched.setattr(schema, "migrations", lambda: (*known, ADDS))
+            patched.setattr(schema, "migrations", lambda: (*migrations(), ADDS))
             lease = Lease(desk.postgres.dsn, "9.0.0")
             assert await lease.acquire_now()
             await lease.prepare("9.0.0", "9.0.0", 1)
