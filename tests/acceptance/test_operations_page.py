@@ -2,14 +2,13 @@
 
 import asyncio
 import importlib.util
-import json
 import os
 import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
+import asyncpg
 import pytest
 
 from adapters.embedded.account import choose_home
@@ -109,8 +108,10 @@ class Desk:
         return (self.base / "log").read_text()
 
     async def accounts(self) -> set[str]:
-        found: list[dict[str, Any]] = json.loads(await self.type_in("amends account list --json"))["items"]
-        return {row["account_id"] for row in found}
+        connection = await asyncpg.connect(self.postgres.superuser_dsn)
+        rows = await connection.fetch("SELECT account_id FROM public_v1.account")
+        await connection.close()
+        return {row["account_id"] for row in rows}
 
     async def close(self) -> None:
         await self.stop()
