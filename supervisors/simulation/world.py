@@ -226,9 +226,10 @@ class Running:
             world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links,
             late=agents.came,
         )  # fmt: skip
-        mirror = SimulatedMirror(world.stripe, now_us=sources.wall_us, faults=self._points)
-        look = StripeLook(self._credits, self._mirrored, sources.wall_us)
-        stripe = StripeSteps(mirror, sources.wall_us, look=look)
+        now_us = core.kernel.clock.now_us  # a wall clock that steps back would hold what waits for Stripe
+        mirror = SimulatedMirror(world.stripe, now_us=now_us, faults=self._points)
+        look = StripeLook(self._credits, self._mirrored, now_us)
+        stripe = StripeSteps(mirror, now_us, look=look)
         bus, steps = BusConnection(world.bus, self._points, links), self.steps
         runners: dict[str, StepRunner] = {
             "ssh": steps,

@@ -14,6 +14,8 @@ from adapters.simulated.providers import GrantMade
 from supervisors.invariants import committed
 from supervisors.simulation.checks import records_of
 from supervisors.simulation.points import MODES, Point, Points
+from supervisors.simulation.program import kinds_of, terms_of
+from supervisors.simulation.random_world import RandomWorld, Wish
 from supervisors.simulation.storage_stories import attach, holds, rented
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import Running, World
@@ -397,3 +399,16 @@ def test_a_process_that_dies_at_any_point_of_a_look_leaves_one_case_and_no_step(
         assert world.database.tables.states["node", "n1"].state == "ready"
         body = msgspec.json.decode(world.database.tables.states["node", "n1"].body)
         assert not body.get("look", {}).get("step"), point
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_random_lives_under_every_kind_of_fault_are_looked_at_and_none_is_a_difference(seed: int) -> None:
+    terms, _ = terms_of(None, None, {})
+    often = {**terms.timing, "world_every_ms": 30_000, "world_grace_ms": 5000}
+    terms = msgspec.structs.replace(terms, timing=often)
+    found = RandomWorld(Wish(seed=seed, hours=0.5, nodes=6, terms=terms, kinds=kinds_of("all"))).run()
+    rows = found.world.database.tables.rows["ops_case"].values()
+    assert (found.violations, [row for row in rows if row["kind"] == "world_difference"]) == ([], [])
+    assert found.crashes > 0
+    assert looked(found.world, "agent.inventory") > 100
+    assert looked(found.world, "provider.grants") > 100
