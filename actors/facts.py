@@ -81,6 +81,14 @@ class Facts(Protocol):
         """Those for which a read-write grant of the namespace stands, whoever wanted it."""
         ...
 
+    def grants_of(self, namespace_id: str) -> list[tuple[str, str, str]]:
+        """(grant, node, state) of all grants of a namespace that have not ended."""
+        ...
+
+    def touched_us(self, ref: str) -> int:
+        """When something was begun or ended on a node or with a namespace last, or this runtime began."""
+        ...
+
     def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
         """(attachment, path, state) of all that are on the node, or will be."""
         ...

@@ -50,6 +50,14 @@ class Reconcile(OnNode, frozen=True):
     report_only: bool = False  # nothing is taken away, not even what the agent has made itself
 
 
+class TakeInventory(OnNode, frozen=True):
+    """The agent tells what the node holds, and does nothing. `wanted`: by what the database wanted then, `asked_us`."""
+
+    node_epoch: int
+    asked_us: int
+    wanted: dict[str, list[str]]
+
+
 class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A credit of the ledger, to be made at Stripe for this customer. `amount_minor` is above zero.
 
@@ -69,6 +77,13 @@ class MirrorCredit(Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     resent: bool = False
 
 
+class ReadMirror(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What Stripe has of a customer, beside the ledger; a credit younger than `grace_ms` is left out."""
+
+    customer: str
+    grace_ms: int
+
+
 class OnProvider(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A step at a storage provider: what it can do (`provider.capabilities`)."""
 
@@ -79,6 +94,13 @@ class OnNamespace(OnProvider, frozen=True):
     """What a namespace uses (`provider.usage`)."""
 
     namespace_id: str
+
+
+class ListGrants(OnNamespace, frozen=True):
+    """Which grants of a namespace there are. `wanted`: by what the database wanted then, `asked_us`."""
+
+    asked_us: int
+    wanted: dict[str, list[str]]
 
 
 class OnGrant(OnNamespace, frozen=True):

@@ -9,12 +9,15 @@ from typing import Any
 
 import msgspec
 
+from actors.account.state import Account
 from actors.detector.kind import DetectorState
 from actors.detector.messages import FLEET, DetectorStarts
 from actors.facts import Facts
 from actors.money.policy import Policy
 from actors.node.messages import Restored
 from actors.node.state import Node
+from actors.node.world import LOOKED_AT
+from amends.domain.kinds import ActorState
 from amends.kernel import Kernel, OpenJournal
 from amends.ports.bus import BatchPublisher
 from amends.ports.clock import NO_PEERS, REAL, PeerClock, Sources
@@ -37,6 +40,7 @@ from supervisors.loading import Restore, last_restore, load_ended, load_policies
 from supervisors.pool import IN_REACH, Pool, node_of
 from supervisors.rental import RENTAL
 from supervisors.reprobe import Reprobes
+from supervisors.world_looks import WorldLooks
 
 LOSABLE = ("ready", "draining", "suspect", "quarantined")
 AWAY_STATES = ("suspect", "offline", "quarantined")
@@ -95,6 +99,7 @@ class Core:
                 self.detector.on_node(node_id, msgspec.structs.replace(node, last_heartbeat_us=last_us or None))
         await load_ended(self.pool, self.kernel.journal, beats)
         self.reprobes = Reprobes(engine, self.pool)
+        self.looks = WorldLooks(engine, self._is_looked_at)
         await self.pool.payers.load()
         await self.pool.attachments.load()
         await self.pool.writing.load()
@@ -134,6 +139,7 @@ class Core:
             ChildSpec(name="detector", run=self.detector.run, detail=lambda: {
                 "watched": self.detector.watched, "blind": self.detector.blind}),
             ChildSpec(name="reprobes", run=self.reprobes.run, detail=lambda: {"asked": self.reprobes.asked}),
+            ChildSpec(name="world-looks", run=self.looks.run, detail=lambda: {"asked": self.looks.asked}),
             ChildSpec(name="last-seen", run=self.detector.checkpoint.run),
             ChildSpec(name="epochs", run=self.epochs.run),
             ChildSpec(name="windows", run=self.pool.meters.run, detail=lambda: {"meters": len(self.pool.meters)}),
@@ -155,6 +161,12 @@ class Core:
 
     def _domain(self, node: Node) -> str:
         return node.labels.get(self._domain_label, "")
+
+    def _is_looked_at(self, kind: str, name: str, state: ActorState) -> bool:
+        """Whether there is a world to compare it with: a node in service, any namespace, the payer of a customer."""
+        if isinstance(state, Account):
+            return self.pool.mirrors and self.pool.payers.is_first(name, state.stripe_customer_id)
+        return kind == "namespace" or state.state in LOOKED_AT
 
     def _wake_held(self, decision: Decision) -> None:
         """A turn has committed: a node that is back has its held steps done; an operator's word is no return (R04)."""

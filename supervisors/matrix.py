@@ -159,7 +159,10 @@ ROWS = (
 MATRIX = Matrix("2026-11-29.1", ROWS)
 
 # What a person settles: kind of case, and the commands that may; its page is docs/runbooks/<kind>.md.
-FREE = ("billing_conflict", "deferred_payment", "payment_currency", "payment_dispute", "stripe_mirror_failed")
+FREE = (
+    "billing_conflict", "deferred_payment", "payment_currency", "payment_dispute", "stripe_mirror_failed",
+    "world_difference",
+)  # fmt: skip
 CASES = tuple(
     CaseKind(kind, commands, f"{kind}.md", kind not in FREE)
     for kind, commands in (
@@ -182,6 +185,7 @@ CASES = tuple(
         ("deferred_payment", ("ops.payment.assign", "cmd.account.create", "ops.case.resolve")),
         ("payment_currency", ("ops.payment.assign", "ops.case.resolve")),
         ("payment_dispute", ("ops.case.resolve",)),
+        ("world_difference", ("ops.node.quarantine", "ops.case.resolve")),
         ("stripe_mirror_failed", ("ops.account.retry_mirror", "ops.case.resolve")),
     )
 )

@@ -52,6 +52,10 @@ class Payers:
         """Take in a payment that another index knows."""
         self._wait(payment_id, payment)
 
+    def is_first(self, account_id: str, customer: str | None) -> bool:
+        """Whether it is the account that is asked what this customer has; one does for all."""
+        return bool(customer) and min(self._customers.get(customer or "", [""])) == account_id
+
     @property
     def waiting(self) -> int:
         """How many payments wait for their account, or for themselves."""

@@ -31,6 +31,7 @@ from supervisors.indexing import all_of
 from supervisors.last_seen import LastSeen
 from supervisors.meters import Meters
 from supervisors.payers import Payers
+from supervisors.touched import Touched
 from supervisors.writing_nodes import WritingNodes
 
 OFFER_AGAIN_S = 0.05
@@ -58,7 +59,7 @@ class Pool:
         self.meters = Meters(self.policy_of)
         self.mirrors = False  # whether credits are mirrored to Stripe
         self.payers, self.balances, self.attachments = Payers(), Balances(), Attachments()
-        self.writing = WritingNodes()
+        self.writing, self.touched = WritingNodes(), Touched()
         self._engine: Engine | None = None
         self._assignments: dict[str, tuple[str, str]] = {}  # node → (allocation, reserved | active)
         self.restored = 0  # the number of the last restore: no node that was not told of it is assigned
@@ -85,6 +86,7 @@ class Pool:
         self.balances.attach(engine)
         self.attachments.attach(engine)
         self.writing.attach(engine)
+        self.touched.attach(engine)
         engine.gone.append(self._dropped)
 
     # --- facts ---------------------------------------------------------------------------------------
@@ -139,6 +141,14 @@ class Pool:
     def writing_nodes(self, namespace_id: str) -> list[str]:
         """Those for which a read-write grant of the namespace stands."""
         return self.writing.of(namespace_id)
+
+    def grants_of(self, namespace_id: str) -> list[tuple[str, str, str]]:
+        """(grant, node, state) of all grants of a namespace that have not ended."""
+        return self.writing.grants_of(namespace_id)
+
+    def touched_us(self, ref: str) -> int:
+        """When something was begun or ended on a node or with a namespace last, or this runtime began."""
+        return self.touched.last_us(ref)
 
     def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
         """(attachment, path, state) of all that are on the node, or will be."""

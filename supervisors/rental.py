@@ -13,14 +13,17 @@ from actors.payment.kind import PAYMENT
 from actors.steps import (
     ApplyGrant,
     InstallKey,
+    ListGrants,
     MirrorCredit,
     OnGrant,
     OnMount,
     OnNamespace,
     OnNode,
     OnUser,
+    ReadMirror,
     Reconcile,
     RemoveUser,
+    TakeInventory,
     UndoUser,
 )
 from actors.tables import RENTAL_ROWS
@@ -48,6 +51,10 @@ STORAGE_STEPS = (
     StepSpec(
         name="provider.usage", adapter="provider", timeout="provider_timeout_ms", no_undo="it only asks",
         failures=("policy",), args=OnNamespace,
+    ),
+    StepSpec(
+        name="provider.grants", adapter="provider", timeout="provider_timeout_ms", effect=False, needs=("bus",),
+        args=ListGrants,
     ),
     StepSpec(name="agent.mount", adapter="agent", timeout="mount_timeout_ms", undo="agent.unmount", args=OnMount),
     StepSpec(
@@ -102,6 +109,14 @@ STEPS = (
         args=Reconcile,
     ),
     StepSpec(
+        name="agent.inventory",
+        adapter="agent",
+        timeout="mount_timeout_ms",
+        effect=False,
+        needs=("bus",),
+        args=TakeInventory,
+    ),
+    StepSpec(
         name="node.verdict",
         external=False,
         no_undo="what a lost node costs is settled, not undone",
@@ -133,6 +148,14 @@ STEPS = (
         needs=("stripe",),
         per_target=4,
         args=MirrorCredit,
+    ),
+    StepSpec(
+        name="stripe.mirrored",
+        adapter="stripe",
+        timeout="provider_timeout_ms",
+        effect=False,
+        needs=("stripe",),
+        args=ReadMirror,
     ),
     *STORAGE_STEPS,
     *DELIVERY_STEPS,

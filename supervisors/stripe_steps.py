@@ -6,15 +6,21 @@ from actors.account.mirror import AWAY
 from amends.ports.steps import Outcome, StepCall, StepRunner
 from amends.runtime.breaker import Breaker
 from amends.values.backoff import Backoff
+from supervisors.stripe_look import STEP as LOOK
 
 WAITS = Backoff(1_000, 60_000)
 
 
 class StripeSteps:
-    """Implements `amends.ports.steps.StepRunner`; `there` says whether a step may be started now."""
+    """Implements `amends.ports.steps.StepRunner`; `there` says whether a step may be started now.
 
-    def __init__(self, runner: StepRunner, now_us: Callable[[], int], seed: int = 0) -> None:
-        self._runner, self._now_us = runner, now_us
+    `look`: who does the step that only reads.
+    """
+
+    def __init__(
+        self, runner: StepRunner, now_us: Callable[[], int], seed: int = 0, *, look: StepRunner | None = None
+    ) -> None:
+        self._runner, self._look, self._now_us = runner, look, now_us
         self.breaker = Breaker("stripe", WAITS, now_us, seed=seed, said="Stripe")
         self._next_us = self._under_way = 0
 
@@ -27,7 +33,8 @@ class StripeSteps:
         self._under_way += 1
         failures = self.breaker.failures
         try:
-            outcome = await self._runner.run(call)
+            runner = self._look if call.name == LOOK and self._look is not None else self._runner
+            outcome = await runner.run(call)
         finally:
             self._under_way -= 1
         if outcome.code in AWAY:

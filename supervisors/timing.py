@@ -21,6 +21,8 @@ TIMING: dict[str, tuple[LimitValue, LimitValue]] = {
     "flap_window_ms": (1800000, 10000),
     "setup_fail_limit": (3, 3),
     "reprobe_ms": (600000, 60000),
+    "world_every_ms": (3600000, 3600000),
+    "world_grace_ms": (120000, 2000),
     "outbox_poll_ms": (500, 50),
     "outbox_lag_alarm_ms": (10000, 500),
     "outbox_backoff_ms": ((500, 30000), (50, 500)),

@@ -211,4 +211,5 @@ MOUNT_TASK: Final[Json] = _task(
     dict.fromkeys(_OF_MOUNTS, TEXT) | {"mode": {"enum": ["ro", "rw"]}, "source": _SOURCE},
     *_OF_MOUNTS,
 )
-TASK: Final[Json] = {"oneOf": [RECONCILE_TASK, MOUNT_TASK]}
+INVENTORY_TASK: Final[Json] = _task(("inventory",), {})
+TASK: Final[Json] = {"oneOf": [RECONCILE_TASK, INVENTORY_TASK, MOUNT_TASK]}

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from actors.account import mirror
+from actors import differences
+from actors.account import mirror, world
 from actors.account.messages import CreateAccount, ResendCredits
 from actors.account.state import Account
 from actors.between import BalanceMoved, LedgerPosted
+from actors.differences import LookAround
 from actors.facts import facts
 from amends.domain.kinds import ActorKind
 from amends.turn.decision import Decision
-from amends.turn.messages import StepDone
+from amends.turn.messages import ResolveCase, StepDone
 
 
 def _create(s: Account | None, m: CreateAccount, d: Decision) -> None:
@@ -40,6 +42,18 @@ def _balance(s: Account, m: BalanceMoved, d: Decision) -> None:
     d.set(overdrawn=balance < 0)
 
 
+def _step_done(s: Account, m: StepDone, d: Decision) -> None:
+    if m.name == world.STEP:
+        world.seen(s, m, d)
+    else:
+        mirror.step_done(s, m, d)
+
+
+def _resolved(s: Account, m: ResolveCase, d: Decision) -> None:
+    mirror.resolved(s, m, d)
+    differences.resolved(d, m)
+
+
 def view_account(s: Account, identifier: str, d: Any) -> dict[str, Any]:
     """Row of `public_v1.account`."""
     return {
@@ -59,10 +73,11 @@ ACCOUNT = ActorKind(
         CreateAccount: _create,
         LedgerPosted: _posted,
         BalanceMoved: _balance,
-        StepDone: mirror.step_done,
+        StepDone: _step_done,
+        LookAround: world.look,
         ResendCredits: mirror.resend,
     },
     creates=frozenset({CreateAccount}),
     view=view_account,
-    resolved=mirror.resolved,
+    resolved=_resolved,
 )

@@ -1,5 +1,6 @@
 """The state of an account."""
 
+from actors.differences import Look
 from amends.domain.kinds import ActorState
 
 
@@ -13,3 +14,4 @@ class Account(ActorState, frozen=True, kw_only=True):
     given_up: int = 0  # those that were given up, and are not settled
     resent: int = 0  # those of them that are on their way once more, by an operator's word
     overdrawn: bool = False  # whether its balance was below zero when it was last told
+    look: Look = Look()

@@ -4,10 +4,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from actors import differences
 from actors.between import DriftCleared, Drifted, DriftTried, GrantReconciled, ReconcileGrant, RevokeTried, Work
+from actors.differences import LookAround
 from actors.facts import facts
 from actors.grant.state import grant_of
-from actors.namespace import r14_quota
+from actors.namespace import r14_quota, world
 from actors.namespace.messages import ArchiveNamespace, CreateNamespace, ReconcileProvider, SetQuota
 from actors.namespace.state import Drift, Namespace, view_namespace
 from amends.domain.kinds import ActorKind, Legal
@@ -140,6 +142,13 @@ def _timer(s: Namespace, m: TimerFired, d: Decision) -> None:
         r14_quota.read(d)
 
 
+def _step_done(s: Namespace, m: StepDone, d: Decision) -> None:
+    if m.name == world.STEP:
+        world.seen(s, m, d)
+    else:
+        r14_quota.done(s, m, d)
+
+
 NAMESPACE = ActorKind(
     name="namespace",
     table="namespaces",
@@ -155,7 +164,8 @@ NAMESPACE = ActorKind(
         Drifted: _drifted,
         GrantReconciled: _reconciled,
         RevokeTried: _tried,
-        StepDone: r14_quota.done,
+        StepDone: _step_done,
+        LookAround: world.look,
         TimerFired: _timer,
     },
     creates=frozenset({CreateNamespace}),
@@ -166,4 +176,5 @@ NAMESPACE = ActorKind(
     view=view_namespace,
     owner=lambda s: s.account_id,
     owes=lambda s, kind, d: kind == DRIFT and bool(s.drift),
+    resolved=lambda s, m, d: differences.resolved(d, m),
 )

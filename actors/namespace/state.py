@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct, to_builtins
 
+from actors.differences import Look
 from amends.domain.kinds import ActorState
 
 
@@ -54,6 +55,7 @@ class Namespace(ActorState, frozen=True, kw_only=True):
     usage: Usage = Usage()
     flag: str = ""
     drift: dict[str, Drift] = {}
+    look: Look = Look()
 
     @property
     def rw_blocked(self) -> bool:

@@ -4,9 +4,11 @@ Its automaton. What operators do to it stands in `operations`, silence and loss 
 `reconcile`. It learns of heartbeats only when something changes.
 """
 
+from actors import differences
 from actors.between import DebtSettled, LossConfirmed, MountLeft, SetupFailed, SetupWorked, Suspicion
+from actors.differences import LookAround
 from actors.facts import facts
-from actors.node import left_over, operations, probes, r08_offline, reconcile, restored
+from actors.node import left_over, operations, probes, r08_offline, reconcile, restored, world
 from actors.node.messages import (
     DrainNode,
     HeartbeatSeen,
@@ -126,6 +128,8 @@ def _step_done(s: Node, m: StepDone, d: Decision) -> None:
         reconcile.reconciled(s, m, d)
     elif m.name == reconcile.REMOVE:
         reconcile.removed(s, m, d)
+    elif m.name == world.STEP:
+        world.seen(s, m, d)
     elif m.name == PROBE and m.step_id == s.probes.step:
         _probed(s, m, d)
 
@@ -260,6 +264,7 @@ NODE = ActorKind(
         Verdict: r08_offline.verdict,
         LossConfirmed: r08_offline.confirm,
         Reprobe: _reprobe,
+        LookAround: world.look,
         Restored: restored.restored,
         Suspicion: _suspicion,
         SetupFailed: _setup_failed,
@@ -282,6 +287,7 @@ NODE = ActorKind(
         Verdict: Legal(r08_offline.SILENCED),
         LossConfirmed: Legal(r08_offline.SILENCED),
         Reprobe: Legal(("ready",)),
+        LookAround: Legal(world.LOOKED_AT),
         Restored: Legal(LIVING),
         Suspicion: Legal(LIVING),
         SetupFailed: Legal(LIVING),
@@ -294,4 +300,5 @@ NODE = ActorKind(
     },
     upgrades=(in_parts,),
     view=view_node,
+    resolved=lambda s, m, d: differences.resolved(d, m),
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from actors.differences import Look
 from amends.domain.kinds import ActorState
 
 SELF_HEALING = frozenset(("offline", "cleanup_exhausted"))
@@ -81,6 +82,7 @@ class Node(ActorState, frozen=True, kw_only=True):
     silence: Silence = Silence()
     reboot: Reboot = Reboot()
     way_back: WayBack = WayBack()
+    look: Look = Look()
 
 
 def is_drained(s: Node) -> bool:

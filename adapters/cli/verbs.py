@@ -257,6 +257,9 @@ LOCAL: Final = (
         Field("jaeger", "where Jaeger's JSON API is", "--jaeger"),
         Field("otlp_file", "a file of spans", "--otlp-file", "path"), _CONFIG, _LOCAL_STATE,
     )),
+    LocalVerb("completion", "a script by which a shell completes verbs and options", (
+        Field("shell", "bash, zsh or fish"),
+    )),
     LocalVerb("simulate", "a run of the whole runtime in a simulated world, the same again for the same seed", (
         Field("seed", "decides everything that is chance", "--seed", "int", default=1),
         Field("hours", "of simulated time", "--hours", default="1"),

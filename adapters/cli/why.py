@@ -44,6 +44,12 @@ FIELD_OF: Final = {
     "attachment": "attachment_id", "namespace": "namespace_id",
 }  # fmt: skip
 
+# Cases about what is on an entity, by its kind: their targets begin with it.
+PARTS: Final = {
+    "node": ("restored_unknown", "world_difference"), "namespace": ("world_difference",),
+    "account": ("world_difference",),
+}  # fmt: skip
+
 # Options beside the required ones without which a case's command would be refused: of an update, and of giving a node
 # up that still owes something. `{…}` stands in the case's evidence.
 QUOTED: Final = '"…"'
@@ -93,10 +99,11 @@ async def tell(api: Api, identifier: str, verbs: Iterable[Verb]) -> Story | None
         cases |= {case["case_id"]: case for case in of}
     if kind in ("allocation", "node", "attachment"):
         story.debts = await api.rows("debt", limit=STEPS, **{f"{kind}_id": name})
-    if kind == "node":
-        on_node = await api.rows("ops_case", limit=PAGE, kind="restored_unknown")
-        here = [case for case in on_node if str(case["target_ref"]).startswith(f"{ref}/")]
+    for of_parts in PARTS.get(kind, ()):
+        found_there = await api.rows("ops_case", limit=PAGE, kind=of_parts)
+        here = [case for case in found_there if str(case["target_ref"]).startswith(f"{ref}/")]
         cases |= {case["case_id"]: case for case in here if case["state"] != "resolved"}
+    if kind == "node":
         owing = [debt.get("attachment_id") or debt.get("allocation_id") for debt in story.debts]
         story.settle = [f"amends why {each}" for each in owing if each]
     story.cases = _by(list(cases.values()), "opened_us")

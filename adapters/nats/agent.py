@@ -230,6 +230,8 @@ class NodeAgent:
 
     async def _act(self, task: Task, of_mount: MountTask | None) -> TaskResult:
         mounting = self._mounting
+        if task.op == "inventory":  # a question and nothing else, whatever the task says besides
+            return await self._inventory(mounting, task, {})
         if task.op == "reconcile":
             kept = await self._take_away(mounting, task) if mounting is not None and not task.report_only else {}
             return await self._inventory(mounting, task, kept)

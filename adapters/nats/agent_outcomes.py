@@ -9,6 +9,7 @@ from amends.ports.steps import Outcome
 from amends.values.text import printable
 
 MALFORMED: Final = "agent_malformed"
+LISTS: Final = ("reconcile", "inventory")
 MOUNTED_AFTER: Final = {"mount": True, "probe_mount": True, "unmount": False}
 
 
@@ -20,7 +21,7 @@ def outcome(op: str, result: TaskResult, mode: str = "") -> Outcome:
     if op in MOUNT_OPS:
         return _of_mount(op, result, data, mode)
     if result.inventory is None:
-        if op == "reconcile":
+        if op in LISTS:
             return Outcome("failed", MALFORMED, "the result says ok and has no inventory")
         return Outcome("done")
     names = {

@@ -183,6 +183,8 @@ def _fields(op: str, args: dict[str, Any]) -> dict[str, Any]:
     """What the task says besides its op, its epochs and its time."""
     if op in MOUNT_OPS:
         return {name: args[name] for name in MOUNT_FIELDS}
+    if op == "inventory":
+        return {}
     return {"expected": args["expected"], "report_only": args.get("report_only", False)}
 
 

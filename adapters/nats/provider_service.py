@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 
 from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_store import Held, ProviderStore
-from adapters.nats.provider_words import MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, read_request, told
+from adapters.nats.provider_words import MAX_GRANTS, MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, read_request, told
 from amends.ports.storage import Access, Backend, Mode, Trouble
 
 log = logging.getLogger("amends.provider")
@@ -45,6 +45,7 @@ class ProviderService:
         self._under_way: set[asyncio.Task[None]] = set()
         self._ops: Mapping[str, Operation] = {
             "capabilities": self._capabilities, "usage": self._usage, "verify": self._verify,
+            "grants": self._grants,
             "grant": self._grant, "revoke": self._revoke,
         }  # fmt: skip
 
@@ -167,6 +168,21 @@ class ProviderService:
         if held.revoked_us is not None and self._store.widest(held.namespace_id, held.address):
             return {"observed": GONE}  # what there is, is others'
         return {"observed": _seen(await self._backend.look(held.namespace_id, held.address))}
+
+    async def _grants(self, request: Request, address: str) -> Reply:
+        """Those that give access now; of an access that none in force wants, those that were to take it away."""
+        found = []
+        for namespace_id, of in self._store.accesses():
+            if namespace_id != request.namespace_id or not of:
+                continue
+            there = bool(await self._backend.look(namespace_id, of))
+            wanted = self._store.widest(namespace_id, of)
+            found += [
+                {"grant_id": held.grant_id, "node_id": held.node_id, "mode": held.mode}
+                for held in self._store.of(namespace_id, of)
+                if there and held.applied and (held.revoked_us is None or not wanted)
+            ]  # fmt: skip
+        return {"grants": sorted(found, key=lambda each: each["grant_id"])[:MAX_GRANTS]}
 
     async def _grant(self, request: Request, address: str) -> Reply:
         held = self._held(request)

@@ -15,6 +15,7 @@ MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_REPLY_BYTES: Final = 64 * 1024
 MAX_SOURCE_BYTES: Final = 4096
 MAX_MESSAGE: Final = 1000
+MAX_GRANTS: Final = 256  # that one reply lists
 
 # `(?!\n)`: the end of a pattern also matches before a last newline.
 Epoch = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -43,6 +44,7 @@ class Request(Struct, frozen=True):
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "capabilities": (),
     "usage": ("namespace_id",),
+    "grants": ("namespace_id",),
     "verify": ("grant_id", "namespace_id", "node_id"),
     "revoke": ("grant_id", "namespace_id", "node_id"),
     "grant": ("grant_id", "namespace_id", "node_id", "node_address", "mode"),
@@ -54,6 +56,14 @@ class Observed(Struct, frozen=True):
 
     granted: bool | None = None
     mode: Literal["ro", "rw", ""] | None = None
+
+
+class Listed(Struct, frozen=True):
+    """A grant that gives access, as its provider keeps it."""
+
+    grant_id: Id
+    node_id: Name
+    mode: Mode
 
 
 class Nfs(Struct, frozen=True, tag_field="type", tag="nfs", omit_defaults=True):
@@ -86,6 +96,7 @@ class Reply(Struct, frozen=True):
     used_bytes: Count | None = None
     as_of_us: Count | None = None
     enforced: bool | None = None
+    grants: Annotated[list[Listed], Meta(max_length=MAX_GRANTS)] | None = None
 
 
 _REPLY: Final = msgspec.json.Decoder(Reply)

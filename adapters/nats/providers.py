@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from adapters.nats.provider_words import UNREADABLE, Reply, read_reply, told
+from adapters.nats.provider_words import MAX_GRANTS, UNREADABLE, Reply, read_reply, told
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
 
@@ -21,6 +21,7 @@ TIMEOUT: Final = "provider_timeout"
 ABSENT: Final = "provider_absent"
 MALFORMED: Final = "provider_malformed"
 Data = dict[str, Any]
+OWN: Final = ("asked_us", "wanted")  # of a comparison: what the runtime keeps for itself
 
 
 class ProviderSteps:
@@ -45,7 +46,7 @@ class ProviderSteps:
         unsaid = (
             call.args if op == "capabilities" else ("provider_id",)
         )  # they are asked of the provider, of no namespace
-        body = {name: value for name, value in call.args.items() if name not in unsaid}
+        body = {name: value for name, value in call.args.items() if name not in (*unsaid, *OWN)}
         payload = msgspec.json.encode({**body, "runtime_epoch": call.epoch})
         headers = {"traceparent": traceparent((call.trace_id, call.span_id), call.step_id)}
         try:
@@ -125,6 +126,12 @@ def _can(reply: Reply) -> Data | None:
     }  # fmt: skip
 
 
+def _listed(reply: Reply) -> Data | None:
+    if reply.grants is None:
+        return None
+    return {"grants": msgspec.to_builtins(reply.grants), "whole": len(reply.grants) < MAX_GRANTS}
+
+
 def _word(enforcement: str | bool | None) -> str:
     """A word for people; nothing is decided by it."""
     if isinstance(enforcement, str):
@@ -135,5 +142,6 @@ def _word(enforcement: str | bool | None) -> str:
 # What an op's reply must say; None where it does not.
 READ: Final[Mapping[str, Callable[[Reply], Data | None]]] = {
     "grant": _granted, "verify": _verified, "revoke": lambda reply: {}, "usage": _used, "capabilities": _can,
+    "grants": _listed,
 }  # fmt: skip
 SAYS_ENOUGH: Final = frozenset(("usage", "capabilities"))

@@ -84,7 +84,9 @@ async def _answer(machine: Machine, call: StepCall) -> Outcome | None:
     if kind == "refuse" or (kind == "fail" and op not in MOUNT_OPS):
         return Outcome("failed", "agent_failed", "fault injected")
     agent.runtime_epoch, agent.node_epoch = call.epoch, node_epoch
-    if op == "reconcile":
+    if op == "inventory" and not machine.agent.old:
+        result = _inventory(machine)
+    elif op == "reconcile":
         result = _reconciled(machine, call)
     elif op in MOUNT_OPS:
         result = machine.mounts.act(op, call.args, kind)
@@ -100,5 +102,10 @@ def _reconciled(machine: Machine, call: StepCall) -> Outcome:
     mounts = machine.mounts
     if not call.args.get("report_only", False):
         mounts.take_away(call.args["expected"].get("mounts", []))
+    return _inventory(machine)
+
+
+def _inventory(machine: Machine) -> Outcome:
+    mounts = machine.mounts
     found = {"mounts": sorted(mounts.mounted), "users": machine.customers(), "foreign": sorted(mounts.foreign)}
     return Outcome("done", data=found)

@@ -23,6 +23,7 @@ class Agent(Struct):
     node_epoch: int = 0
     runtime_epoch: int = 0
     results: dict[str, Outcome] = {}
+    old: bool = False  # of a release that knows no question for its inventory
     late: set[str] = field(default_factory=set)  # of those, what is said when nobody waits any more
 
 

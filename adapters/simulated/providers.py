@@ -57,6 +57,7 @@ class Provider:
         self.capabilities: Data = {
             "modes": ["ro", "rw"], "multi_attach": False, "mount_path_prefixes": [], "enforcement": "quota",
         }  # fmt: skip
+        self.knows = set(OPS)  # an older one does not know them all
         self.calls: list[tuple[str, Data]] = []  # (op, args) of all that reached it
         self.laid = FaultQueue()
 
@@ -152,6 +153,8 @@ class SimulatedProviderSteps:
         if call.epoch < provider.epoch:
             return _failed("stale_epoch", f"stale runtime epoch {call.epoch}, highest seen {provider.epoch}")
         provider.epoch = call.epoch
+        if op not in provider.knows:
+            return _failed("unsupported_op", f"there is no operation {op!r}")
         outcome = OPS[op](provider, args, self._now(), kind)
         if kind == "lose":
             await asyncio.get_running_loop().create_future()
@@ -243,6 +246,17 @@ def _capabilities(provider: Provider, args: Data, now_us: int, kind: str) -> Out
     return Outcome("done", data=dict(provider.capabilities))
 
 
+def _grants(provider: Provider, args: Data, now_us: int, kind: str) -> Outcome:
+    found = []
+    for grant_id, grant in sorted(provider.grants.items()):
+        pair = grant.namespace_id, grant.node_address
+        in_force = grant.revoked_us is None or not provider.widest(*pair)
+        if grant.namespace_id == args["namespace_id"] and grant.applied and in_force and pair in provider.access:
+            found.append({"grant_id": grant_id, "node_id": grant.node_id, "mode": grant.mode})
+    return Outcome("done", data={"grants": found, "whole": True})
+
+
 OPS: Final[dict[str, Callable[[Provider, Data, int, str], Outcome]]] = {
     "grant": _grant, "revoke": _revoke, "verify": _verify, "usage": _usage, "capabilities": _capabilities,
+    "grants": _grants,
 }  # fmt: skip

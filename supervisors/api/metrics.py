@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from actors.differences import CASE as DIFFERENCE
 from amends.kernel import Kernel
 from amends.runtime.breaker import Breaker
 from amends.runtime.requests import Requests
@@ -190,6 +191,12 @@ class Metrics:
             ),
             _labelled(
                 "cases_open", "gauge", "Cases that wait for a person, by kind.", _by("kind", counts.open_cases())
+            ),
+            _labelled(
+                "world_differences",
+                "gauge",
+                "Things in the world that the database does not want, or misses there.",
+                [({}, counts.open_cases()[DIFFERENCE])],
             ),
             _labelled("failures_total", "counter", "Failures by matrix row and code.", failures),
             _labelled("debts", "gauge", "Cleanups and mounts that nodes owe.", [({}, debts)]),

@@ -122,6 +122,15 @@ def _prove(o: argparse.Namespace) -> int:
     return program.prove_rows(o)
 
 
+def _completion(o: argparse.Namespace) -> int:
+    from adapters.cli import arguments, completion
+
+    if o.shell not in completion.SHELLS:
+        return _say(f"completion: {o.shell!r} is none of {', '.join(completion.SHELLS)}", USAGE)
+    print(completion.script(arguments.parser(_local(), o.verbs), o.shell))
+    return DONE
+
+
 def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     table: dict[str, Work] = {
         "run": lambda o: run(o.config, accept_new_ssh_key=o.accept_new_ssh_key),
@@ -139,7 +148,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     return (
         {name: _blocking(work) for name, work in table.items()}
         | {name: _verifying(name, work) for name, work in verifiers.items()}
-        | {"simulate": _in_no_loop(_simulate), "prove": _in_no_loop(_prove)}
+        | {"simulate": _in_no_loop(_simulate), "prove": _in_no_loop(_prove), "completion": _completion}
     )
 
 

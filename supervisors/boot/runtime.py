@@ -195,7 +195,10 @@ class Runtime:
         await self._objectives.load()
         told = Decisions()
         engine.listeners += [self._counts.follow, self._objectives.follow, self._republishes.follow, told.follow]
-        self._stripe = stripe = stripe_link(self.settings.stripe, kernel.clock.now_us, self.parts)
+        self._stripe = stripe = stripe_link(
+            self.settings.stripe, kernel.clock.now_us, self.parts,
+            lambda customer: self._read.rows("credits_of_customers", [customer]),
+        )  # fmt: skip
         runners: dict[str, StepRunner] = {
             "ssh": SshRunner(ssh, self._endpoint, default_user=self.settings.ssh.user),
             "agent": late,

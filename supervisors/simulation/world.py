@@ -46,6 +46,7 @@ from supervisors.loading import RESTORE, Restore
 from supervisors.policy_file import BUILT_IN, read
 from supervisors.rental import RENTAL
 from supervisors.simulation.points import Points
+from supervisors.stripe_look import StripeLook
 from supervisors.stripe_steps import StripeSteps
 from supervisors.timing import timing
 
@@ -225,8 +226,10 @@ class Running:
             world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links,
             late=agents.came,
         )  # fmt: skip
-        mirror = SimulatedMirror(world.stripe, now_us=sources.wall_us, faults=self._points)
-        stripe = StripeSteps(mirror, sources.wall_us)
+        now_us = core.kernel.clock.now_us  # a wall clock that steps back would hold what waits for Stripe
+        mirror = SimulatedMirror(world.stripe, now_us=now_us, faults=self._points)
+        look = StripeLook(self._credits, self._mirrored, now_us)
+        stripe = StripeSteps(mirror, now_us, look=look)
         bus, steps = BusConnection(world.bus, self._points, links), self.steps
         runners: dict[str, StepRunner] = {
             "ssh": steps,
@@ -279,6 +282,18 @@ class Running:
                         "amount_minor": row.get("amount_minor", entry["amount_minor"]),
                     })  # fmt: skip
         return found
+
+    async def _credits(self, customer: str) -> list[dict[str, Any]]:
+        """What the ledger says that Stripe has of a customer."""
+        rows = self.world.database.tables.rows["mirrored_credits"]
+        return [{**row, "ledger_key": key} for (key,), row in rows.items() if row["customer"] == customer]
+
+    async def _mirrored(self, customer: str) -> dict[str, list[tuple[int, str]]]:
+        """What it has."""
+        if not self.world.stripe.up:
+            raise Unavailable("Stripe cannot be reached")
+        found = self.world.stripe.mirrored(customer).items()
+        return {key: [(minor, currency) for _, minor, currency in made] for key, made in found}
 
     async def _republished(self, question: str, target: str, request_id: str) -> list[dict[str, Any]]:
         """How a republish ended that this runtime has not seen end."""

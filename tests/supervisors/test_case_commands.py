@@ -15,6 +15,7 @@ from actors.attachment.messages import Detach
 from actors.attachment.state import Attachment
 from actors.between import GrantTried, LedgerPosted, SetupFailed, Suspicion
 from actors.detector.messages import FLEET, DetectorStarts, MassSilence
+from actors.differences import LookAround
 from actors.grant.state import GrantState, Held, grant_of
 from actors.namespace.state import Namespace
 from actors.node.messages import HeartbeatSeen, QuarantineNode, Restored, ReturnNode, Silent
@@ -118,6 +119,13 @@ async def agent_silent(book: Book) -> None:
 async def restored_unknown(book: Book) -> None:
     await node_told(Restored(1 << 32, "the disk is gone"))(book)
     await book.end("node:n1", "agent.reconcile", mounts=[], users=["am-" + "1" * 26], foreign=[])
+
+
+async def world_difference(book: Book) -> None:
+    await node_told()(book)
+    book.now_us += 3_600_000_000
+    await book.tell("node", "n1", Envelope(LookAround()))
+    await book.end("node:n1", "agent.inventory", mounts=[], users=["am-" + "1" * 26], foreign=[])
 
 
 async def mass_offline(book: Book) -> None:
@@ -249,6 +257,7 @@ SCENES: dict[str, Scene] = {
     "agent_silent": agent_silent,
     "restored_unknown": restored_unknown,
     "mass_offline": mass_offline,
+    "world_difference": world_difference,
 }
 
 

@@ -30,6 +30,7 @@ class Engine:
     def __init__(self) -> None:
         self.states: dict[tuple[str, str], Any] = {}
         self.store = SimpleNamespace(get=lambda kind, name: self.states.get((kind, name)))
+        self.context = SimpleNamespace(limits=Limits(timing("acceptance", {})))
         self.listeners: list[Any] = []
         self.gone: list[Any] = []
         self.now_us: Callable[[], int] = lambda: 0
@@ -50,6 +51,7 @@ class Engine:
             listener(
                 SimpleNamespace(
                     kind=SimpleNamespace(name=kind),
+                    steps=[],
                     id=identifier,
                     before=before,
                     state=state,

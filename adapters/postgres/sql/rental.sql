@@ -135,7 +135,7 @@ WHERE payment.account_id = ANY ($1::text[]) GROUP BY payment.account_id;
 -- name: credits_of_customers
 -- What is to be at Stripe for these customers, whoever has them, by what is known of the mirror.
 SELECT mirror.account_id, mirror.ledger_key, mirror.amount_minor, mirror.currency, mirror.customer, mirror.state,
-    entry.amount_minor AS ledger_minor
+    mirror.first_us, entry.amount_minor AS ledger_minor
 FROM mirrored_credits AS mirror LEFT JOIN ledger_entries AS entry ON entry.idempotency_key = mirror.ledger_key
 WHERE mirror.customer = ANY ($1::text[]);
 

@@ -1,5 +1,6 @@
 """Operator cases as part of a turn: one open case per target and kind, its commands, and who is told."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from amends.turn.decision import Decision, text
@@ -12,17 +13,23 @@ CaseState = Literal["open", "retrying"]
 
 def open_case(
     d: Decision, kind: str, target_ref: str = "", *, evidence: Any = None, recovery_trace_id: str = "",
-    state: CaseState = "open", reason: str = "",
+    state: CaseState = "open", reason: str = "", commands: Sequence[str] = (),
 ) -> str:  # fmt: skip
-    """Open the case of that kind on this entity, or move the open one to `state`; returns its id."""
+    """Open the case of that kind on this entity, or move the open one to `state`; returns its id.
+
+    `commands`: those of its kind that suit this target, all where none are named.
+    """
     if kind not in d.context.case_commands:
         raise Bug(f"{d.ref}: the kind of case {kind!r} is not declared")
+    declared = d.context.case_commands[kind]
+    if not {*commands} <= {*declared}:
+        raise Bug(f"{d.ref}: {kind!r} is not settled by all of {list(commands)}")
     key = case_key(kind, target_ref, d.ref)
     known = d.state.cases.get(key)
     case_id: str = known or d.mint("case")
     d.row(CaseRow(
         case_id, kind, target_ref or d.ref, d.ref, state, d.now_us, None, recovery_trace_id,
-        text(list(d.context.case_commands[kind])), text(evidence or {}),
+        text(list(commands or declared)), text(evidence or {}),
     ))  # fmt: skip
     details = {"target_ref": target_ref or d.ref, "kind": kind}
     d.audit_change(

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 
@@ -110,12 +111,13 @@ async def test_reconcile_reports_and_removes_only_its_own_unexpected_mounts(
     assert not (tmp_path / "root" / "mnt" / "attach_a").exists()
 
 
+@pytest.mark.parametrize("fields", [{"report_only": True}, {"op": "inventory"}], ids=["reconcile", "inventory"])
 async def test_a_report_takes_nothing_away_not_even_what_nobody_expects_of_its_own(
-    server: EmbeddedNats, ask: Ask, tmp_path: Path
+    server: EmbeddedNats, ask: Ask, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
     async with running(agent_in(server, tmp_path, mounts=mounts_of(tmp_path))):
         await mount_two(ask, tmp_path)
-        result = await ask(expected={"mounts": ["attach_b"], "users": []}, report_only=True)
+        result = await ask(expected={"mounts": ["attach_b"], "users": []}, **fields)
         assert result["inventory"]["mounts"] == ["attach_a", "attach_b"]
         assert (tmp_path / "root" / "mnt" / "attach_a").is_symlink()
 
@@ -318,6 +320,17 @@ async def test_the_runtimes_own_side_understands_the_agent(
         outcome = await tasks.run(reconcile_call())
     assert outcome.kind == "done"
     assert outcome.data == {"mounts": [], "users": [USER], "foreign": []}
+
+
+async def test_the_runtimes_own_side_asks_for_an_inventory_and_tells_its_own_reasons_to_nobody(
+    server: EmbeddedNats, tasks: AgentTasks, client: Client, tmp_path: Path
+) -> None:
+    args = {"node_id": "n1", "node_epoch": 1, "asked_us": 1, "wanted": {}}
+    sent = await client.subscribe("amends.v1.task.n1")
+    async with running(agent_in(server, tmp_path)):
+        outcome = await tasks.run(msgspec.structs.replace(reconcile_call(), name="agent.inventory", args=args))
+    assert (outcome.kind, outcome.data) == ("done", {"mounts": [], "users": [USER], "foreign": []})
+    assert {"asked_us", "wanted", "expected"} & json.loads((await sent.next_msg()).data).keys() == set()
 
 
 async def test_an_agent_that_finds_more_than_fits_reports_what_does(

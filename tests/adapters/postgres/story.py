@@ -38,6 +38,7 @@ LIMITS: dict[str, int | tuple[int, int]] = {
     "cleanup_backoff_ms": (50, 200), "notification_tries": 2, "notification_backoff_ms": (50, 200),
     "suspect_after_ms": 600, "offline_after_ms": 1500, "flap_limit": 4, "flap_window_ms": 10_000,
     "unmount_tries": 2, "unmount_backoff_ms": (50, 200),
+    "world_grace_ms": 2000,
 }  # fmt: skip
 
 
@@ -116,6 +117,12 @@ class Facts:
         return []
 
     def expected_mounts(self, node_id: str) -> list[str]:
+        return []
+
+    def touched_us(self, ref: str) -> int:
+        return 0
+
+    def mounts_on(self, node_id: str) -> list[tuple[str, str, str]]:
         return []
 
     def last_seen_us(self, node_id: str) -> int:

@@ -63,7 +63,8 @@ class Bench(Generic[W_co]):
 
 
 ARGS: dict[str, tuple[str, ...]] = {
-    "capabilities": (), "usage": ("namespace_id",), "verify": ("namespace_id", "grant_id", "node_id"),
+    "capabilities": (), "usage": ("namespace_id",), "grants": ("namespace_id",),
+    "verify": ("namespace_id", "grant_id", "node_id"),
     "revoke": ("namespace_id", "grant_id", "node_id"),
     "grant": ("namespace_id", "grant_id", "node_id", "node_address", "mode"),
 }  # fmt: skip

@@ -19,7 +19,7 @@ NOW_US = 1_700_000_000_000_000
 
 STEPS = 80
 CHOICES: dict[str, list[Any]] = {
-    "op": ["grant"] * 4 + ["revoke"] * 2 + ["verify"] * 2 + ["usage", "capabilities"],
+    "op": ["grant"] * 4 + ["revoke"] * 2 + ["verify"] * 2 + ["usage", "capabilities"] + ["grants"] * 2,
     "grant": [f"grant_{number}" for number in range(12)],
     "namespace_id": ["data"] * 19 + ["missing"],
     "node_id": ["n1"] * 19 + ["n2"],

@@ -45,6 +45,20 @@ async def test_whatever_is_asked_the_contents_of_a_namespace_stay_as_they_are(ho
     assert holding.world.checksum() == before
 
 
+async def test_a_list_has_the_grants_that_give_access_and_no_other(bench: Bench[World]) -> None:
+    assert (await bench.ask("grants")).data == {"grants": [], "whole": True}
+    await bench.ask("grant")
+    await bench.ask("grant", "grant_2", node_address="10.0.0.6", node_id="n2", mode="ro")
+    first, second = ({"grant_id": "grant_1", "node_id": "n1", "mode": "rw"},
+                     {"grant_id": "grant_2", "node_id": "n2", "mode": "ro"})  # fmt: skip
+    assert (await bench.ask("grants")).data == {"grants": [first, second], "whole": True}
+    await bench.ask("revoke")
+    assert (await bench.ask("grants")).data == {"grants": [second], "whole": True}
+    bench.world.break_next("revoke", "keep")
+    await bench.ask("revoke", "grant_2")
+    assert (await bench.ask("grants")).data == {"grants": [second], "whole": True}
+
+
 async def test_a_grant_that_is_asked_for_twice_is_one_and_says_the_same(bench: Bench[World]) -> None:
     first = await bench.ask("grant", mode="ro")
     assert await bench.ask("grant", mode="ro") == first
