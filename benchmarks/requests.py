@@ -11,18 +11,18 @@ FREE, SITES = 100_000, 100
 WAY_S = 0.001  # to Postgres and back
 
 
-def matching(asked: int) -> list[float]:
-    """Microseconds for a request that wants two labels of 100 000 free nodes, and for a node among as many requests."""
+def matching(asked: int, count: int = FREE) -> list[float]:
+    """Microseconds for a request that wants two labels of so many free nodes, and for a node among as many requests."""
     free: FreeNodes[int] = FreeNodes()
     waiting: WaitingRequests[int] = WaitingRequests()
-    for number in range(FREE):
-        labels = {"site": f"s{number % SITES}", "gpu": "h100" if number == FREE - 1 else "none", "host": str(number)}
+    for number in range(count):
+        labels = {"site": f"s{number % SITES}", "gpu": "h100" if number == count - 1 else "none", "host": str(number)}
         free.add(f"n{number}", labels, number)
         waiting.add(f"a{number}", Wanted(frozenset({("site", "elsewhere"), ("slot", str(number))})), number)
-    wanted = Wanted(frozenset({("gpu", "h100"), ("site", f"s{(FREE - 1) % SITES}")}))
+    wanted = Wanted(frozenset({("gpu", "h100"), ("site", f"s{(count - 1) % SITES}")}))
     began = time.perf_counter()
     for _ in range(asked):
-        assert free.first(wanted) == f"n{FREE - 1}"
+        assert free.first(wanted) == f"n{count - 1}"
     by_request = (time.perf_counter() - began) / asked
     began = time.perf_counter()
     for _ in range(asked):

@@ -129,6 +129,7 @@ def pytest_collection_finish() -> None:
     """What is loaded now stays to the end: the collector of garbage need not look at it again and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 50)  # as in a runtime (`supervisors/boot/collector.py`), whose work tests do
 
 
 def _tier(item: pytest.Item) -> int:

@@ -50,15 +50,16 @@ async def measure(report: Report, scale: float) -> None:
 async def _at_512(
     around: Surroundings, it: Kernel, looking: "asyncpg.Connection[Any]", report: Report, scale: float
 ) -> None:
-    await lives(it, IN_FLIGHT * 2, IN_FLIGHT, doomed=False)  # plans are made, statements prepared
+    in_flight = min(IN_FLIGHT, max(16, int(DOOMED * scale)))
+    await lives(it, in_flight * 2, in_flight, doomed=False)  # plans are made, statements prepared
     drained = [await around.drained_s(it)]
     for name, total, doomed in (("happy", LIVES, False), ("compensated", DOOMED, True)):
-        count = max(IN_FLIGHT, int(total * scale))
+        count = max(in_flight, int(total * scale))
         rates, commits, log = list[float](), list[float](), list[float]()
         used = around.used_s()
         for _ in range(RUNS):
             began, before = it.writer.commits, cast("int", await looking.fetchval(LOG))
-            rates.append((await lives(it, count, IN_FLIGHT, doomed=doomed))[0])
+            rates.append((await lives(it, count, in_flight, doomed=doomed))[0])
             commits.append((it.writer.commits - began) / count)
             drained.append(await around.drained_s(it))
             log.append((cast("int", await looking.fetchval(LOG)) - before) / count)

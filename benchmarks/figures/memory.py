@@ -183,7 +183,7 @@ async def measure(report: Report, scale: float) -> None:
         report("bytes_per_actor", [start["bytes"] for start in starts[:-1]], "B")
         report("load_1m_s", [start["took_s"] * MANY / start["loaded"] for start in starts[:-1]], "s")
         growth = []
-        for _ in range(1 + ROUNDS):  # the first is to warm up
+        for _ in range(1 + max(2, int(ROUNDS * scale))):  # the first is to warm up
             many, few = [await _cost_s(*each, lives) for each in zip(servers, holders, strict=True)]
             say(f"a life: {many * 1000:.2f} ms beside {counts[0]}, {few * 1000:.2f} ms beside {counts[1]}")
             growth.append(many / few)

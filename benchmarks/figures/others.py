@@ -18,7 +18,7 @@ from amends.values import ids
 from benchmarks.figures.printing import Report, main
 from benchmarks.figures.servers import folder, postgres
 from benchmarks.lives import Touch
-from benchmarks.requests import kept_replies, matching
+from benchmarks.requests import FREE, kept_replies, matching
 from benchmarks.running import closed_loop, kernel, lives, turns
 from benchmarks.stampede import all_due, stampede
 
@@ -33,7 +33,9 @@ NAMES: tuple[str, ...] = (
 
 async def measure(report: Report, scale: float) -> None:
     """See above."""
-    matched = zip(*(matching(1000) for _ in range(RUNS)), strict=True)
+    matched = zip(
+        *(matching(max(10, int(1000 * scale)), max(200, int(FREE * scale))) for _ in range(RUNS)), strict=True
+    )
     for name, values in zip(NAMES[:2], matched, strict=True):
         report(name, values, "us")
     looked_up = [await kept_replies(max(1_000, int(50_000 * scale))) for _ in range(RUNS)]
@@ -41,8 +43,8 @@ async def measure(report: Report, scale: float) -> None:
     async with folder() as state, postgres(state) as server:
         async with kernel(server.dsn) as it:
             for name, total in (("turns", 20_000), ("lives", 5_000), ("compensated", 3_000)):
-                for in_flight in (512, 1):
-                    await _throughput(it, name, max(in_flight, int(total * scale)), in_flight, report)
+                for most in (512, 1):
+                    await _throughput(it, name, int(total * scale), most, report)
             await _idle_actors(it, int(100_000 * scale))
         due = await all_due(server.dsn, int(100_000 * scale))
         async with kernel(server.dsn) as it:
@@ -53,8 +55,9 @@ async def measure(report: Report, scale: float) -> None:
         report("due_at_once_take_overs", [float(watch.taken)], "times")
 
 
-async def _throughput(it: Kernel, name: str, total: int, in_flight: int, report: Report) -> None:
-    total = total if in_flight > 1 else max(20, total // 50)
+async def _throughput(it: Kernel, name: str, total: int, most: int, report: Report) -> None:
+    in_flight = min(most, total)
+    total = total if most > 1 else max(10, total // 50)
 
     async def once() -> tuple[float, float]:
         if name == "turns":
@@ -62,8 +65,8 @@ async def _throughput(it: Kernel, name: str, total: int, in_flight: int, report:
         return await lives(it, total, in_flight, doomed=name == "compensated")
 
     results = [await once() for _ in range(RUNS)]
-    report(f"{name}_{in_flight}", [rate for rate, _ in results], "/s")
-    report(f"{name}_{in_flight}_latency", [latency for _, latency in results], "ms")
+    report(f"{name}_{most}", [rate for rate, _ in results], "/s")
+    report(f"{name}_{most}_latency", [latency for _, latency in results], "ms")
 
 
 async def _idle_actors(it: Kernel, count: int) -> None:

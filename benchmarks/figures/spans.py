@@ -19,10 +19,11 @@ DONE, UNDONE, IN_FLIGHT = 10_000, 3_000, 512
 
 async def measure(report: Report, scale: float) -> None:
     """See above."""
+    done, undone = (max(16, int(each * scale)) for each in (DONE, UNDONE))
     async with surroundings() as around:
         async with kernel(around.dsn) as it:
-            await lives(it, max(IN_FLIGHT, int(DONE * scale)), IN_FLIGHT, doomed=False)
-            await lives(it, max(IN_FLIGHT, int(UNDONE * scale)), IN_FLIGHT, doomed=True)
+            await lives(it, done, min(IN_FLIGHT, done), doomed=False)
+            await lives(it, undone, min(IN_FLIGHT, undone), doomed=True)
         async with around.kernel() as it:
             due = await around.spans_in_all()
             say(f"spans: {due} of them")

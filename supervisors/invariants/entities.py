@@ -1,6 +1,7 @@
 """What must hold of nodes, allocations, meters and notifications at every committed instant."""
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 from supervisors.invariants.records import Records, Violation, grouped
@@ -130,7 +131,7 @@ def _billing(body: Mapping[str, Any]) -> Any:
 def audited(records: Records) -> Iterator[Violation]:
     """No state changes without its entry (U2)."""
     last: dict[str, str] = {}
-    for entry in sorted(records.of("audit_log"), key=lambda row: row["seq"]):
+    for entry in sorted(records.of("audit_log"), key=itemgetter("seq")):
         if entry["to_state"] is not None:
             last[entry["target_ref"]] = entry["to_state"]
     for (kind, identifier), row in records.states.items():

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -28,6 +29,7 @@ class Records:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self.states = {(row["kind"], row["id"]): row for row in tables["state"]}
+        self._of_kind = grouped(self.states.values(), itemgetter("kind"))
         self.moving = {row["entity"] for row in self.of("step") if row["state"] == "intended"}
         self.told = {f"{row['to_kind']}:{row['to_id']}" for row in self.of("message")}
         self.moving |= self.told
@@ -42,7 +44,7 @@ class Records:
 
     def actors(self, kind: str, *states: str) -> list[Row]:
         """The states of a kind, of some names or of all."""
-        return [row for (of, _), row in self.states.items() if of == kind and (not states or row["state"] in states)]
+        return [row for row in self._of_kind.get(kind, ()) if not states or row["state"] in states]
 
     def allocation(self, identifier: str | None) -> Row | None:
         """The state of an allocation."""

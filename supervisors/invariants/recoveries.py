@@ -1,6 +1,7 @@
 """What must hold of runs, actions, compensations, events and the audit chain at every committed instant."""
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 from amends.values.canonical import ZERO_HASH
@@ -101,7 +102,7 @@ def published(records: Records) -> Iterator[Violation]:
 def chained(records: Records) -> Iterator[Violation]:
     """Each audit entry follows the one before it, and the journal's head says which is the last (U1)."""
     seq, last = 0, ZERO_HASH
-    for row in sorted(records.of("audit_log"), key=lambda each: each["seq"]):
+    for row in sorted(records.of("audit_log"), key=itemgetter("seq")):
         if (row["seq"], row["prev_hash"]) != (seq + 1, last):
             yield Violation("U1", f"audit_log:{row['audit_id']}", "it does not follow the entry before it")
         seq, last = row["seq"], row["hash"]

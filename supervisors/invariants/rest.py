@@ -1,6 +1,7 @@
 """What must hold of a world at rest, or of what left the database: no view of one instant says it."""
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import msgspec
 
@@ -26,7 +27,7 @@ def at_rest(records: Records) -> Iterator[Violation]:
 def hashed(records: Records) -> Iterator[Violation]:
     """The hash of each audit entry is that of its fields and of the entry before it (U1)."""
     previous = ZERO_HASH
-    for row in sorted(records.of("audit_log"), key=lambda each: each["seq"]):
+    for row in sorted(records.of("audit_log"), key=itemgetter("seq")):
         if row["hash"] != chain_hash(previous, _fields(row)):
             yield Violation("U1", f"audit_log:{row['audit_id']}", "its hash is not that of what it says")
             return

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from actors.account.mirror import GRACE_US
 from actors.between import RESTORED_BY
+from actors.money.policy import Policy
 from adapters.simulated.agents import AgentSteps
 from adapters.simulated.bus import BusConnection, SimulatedBus
 from adapters.simulated.faults import Links
@@ -87,10 +89,17 @@ class Terms(Struct, frozen=True):
         return PATIENCE_S + 2 * (max(caps) + reprobe_ms) / 1000
 
 
+@cache
 def usual_terms() -> Terms:
     """The built-in policy with windows of a second, and the timing of the profile `acceptance`."""
     text = BUILT_IN.read_text(encoding="utf-8")
     return Terms(text.replace("window_us = 3_600_000_000", f"window_us = {WINDOW_US}"), timing("acceptance", {}))
+
+
+@lru_cache(maxsize=16)
+def _policy(text: str) -> Policy:
+    """The policy of that text, read once for all the worlds that have it."""
+    return read(text.encode(), "policy.toml")
 
 
 class World:
@@ -105,7 +114,7 @@ class World:
         self.machines = SimulatedMachines()
         self.providers = SimulatedProviders()
         self.policy_text, self.beat_s = terms.policy_text, terms.beat_s
-        self.policy = read(self.policy_text.encode(), "policy.toml")
+        self.policy = _policy(self.policy_text)
         self.limits = Limits({**terms.timing, **limits}, seed=seed)
         self.now_s = 0.0
         self.clock_ahead_us = 0  # of the runtimes' machine, before Postgres' and everybody else's
