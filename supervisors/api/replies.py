@@ -67,7 +67,7 @@ _OTHERS: Final[Mapping[str, Schema]] = {
     "ops.trace.verify": {
         "valid": {"type": "boolean"}, "compensations": _COUNT, "spans": _COUNT, "differences": {"type": "array"},
     },
-    **dict.fromkeys(("ops.whatif.node_loss", "ops.whatif.force_release", "ops.whatif.node_retire"), _FORECAST),
+    **{f"ops.whatif.{name}": _FORECAST for name in ("node_loss", "force_release", "node_retire", "command")},
     "ops.trace.export": {"traces": _OBJECT, "recoveries": _COUNT, "truncated": {"type": "boolean"}},
 }  # fmt: skip
 

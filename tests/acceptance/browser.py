@@ -68,6 +68,7 @@ class Browser:
     def __init__(self, http_url: str) -> None:
         self.url = http_url
         self.session: aiohttp.ClientSession
+        self.looked_at: Page  # before the last command was sent
 
     async def __aenter__(self) -> Self:
         self.session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
@@ -99,6 +100,7 @@ class Browser:
         named = {f"field__{name}": value for name, value in fields.items()}
         sure = await self.send(page.form(subject), **named)
         assert sure.status == 200, sure.text
+        self.looked_at = sure
         return await self.send(sure.form(action="/do"))
 
     async def _read(self, response: aiohttp.ClientResponse) -> Page:

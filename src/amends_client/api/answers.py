@@ -213,7 +213,3 @@ class WhatifAnswer(Struct, frozen=True):
     waiting: list[dict[str, Any]] | None = None
     held: list[dict[str, Any]] | None = None
     took_us: int | None = None
-
-
-class WhatifCommandAnswer(Struct, frozen=True):
-    """What `ops.whatif.command` answers."""

@@ -20,7 +20,6 @@ from amends_client.api.answers import (
     TraceVerifyAnswer,
     TreeShowAnswer,
     WhatifAnswer,
-    WhatifCommandAnswer,
 )
 from amends_client.api.kinds import OPS_CASE
 from amends_client.api.rows import OpsCase
@@ -219,9 +218,7 @@ class WhatifOps:
         )
         return msgspec.convert(answer, WhatifAnswer)
 
-    async def command(
-        self, *, subject: str, data: Mapping[str, Any], deadline_s: float | None = None
-    ) -> WhatifCommandAnswer:
+    async def command(self, *, subject: str, data: Mapping[str, Any], deadline_s: float | None = None) -> WhatifAnswer:
         """What a command would come to, or why it is refused; nothing is written (for operators and viewers)."""
         answer = await self._calls.ask("ops.whatif.command", given(subject=subject, data=data), deadline_s, long=True)
-        return msgspec.convert(answer, WhatifCommandAnswer)
+        return msgspec.convert(answer, WhatifAnswer)

@@ -1,12 +1,13 @@
 """Forecasts as a person sees them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.adapters.cli.conftest import Amends, FakeRuntime
 from tools.reference_examples import FORECASTS
 
-LOSS, FORCE, RETIRE = FORECASTS
+LOSS, FORCE, COMMAND, RETIRE = FORECASTS
 ALLOCATION = FORECASTS[FORCE][0]["allocation_id"]
 
 
@@ -43,3 +44,16 @@ async def test_what_is_not_there_is_an_error(runtime: FakeRuntime, amends: Amend
     runtime.answers[LOSS] = refused
     said = await amends("whatif", "node-loss", "x")
     assert (said.status, "there is no node 'x'" in said.err) == (1, True)
+
+
+async def test_any_command_is_tried_with_its_data_as_json(runtime: FakeRuntime, amends: Amends, tmp_path: Path) -> None:
+    runtime.answers[COMMAND] = FORECASTS[COMMAND][1]
+    said = await amends("whatif", "command", "ops.cleanup.retry", "--data", json.dumps(FORECASTS[COMMAND][0]["data"]))
+    assert runtime.asked[0][1] == FORECASTS[COMMAND][0]
+    assert "ssh.user-remove" in said.out
+    (tmp_path / "data.json").write_text('{"node_id": "n1"}')
+    await amends("whatif", "command", "ops.node.drain", "--data", f"@{tmp_path}/data.json")
+    assert runtime.asked[1][1] == {"subject": "ops.node.drain", "data": {"node_id": "n1"}}
+    wrong = await amends("whatif", "command", "ops.node.drain", "--data", "{node}")
+    assert wrong.status == 2
+    assert "--data is not JSON" in wrong.err
