@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -121,4 +122,26 @@ def paused(records: Records) -> list[Violation]:
         Violation("A3", row["target_ref"], f"it is paused: {row['evidence']}")
         for row in records.of("ops_case")
         if row["kind"] in ("actor_quarantined", "unknown_step")
+    ]
+
+
+def stopped(records: Records) -> list[Violation]:
+    """No meter stops later than when that was decided, and a later word only lowers its stop (B6)."""
+    found, last_us = [], dict[str, int]()
+    for row in sorted(records.of("audit_log"), key=itemgetter("seq")):
+        if row["action"] == "billing.credit.evaluated":
+            stop_us, ref = msgspec.json.decode(row["details"])["stop_us"], row["target_ref"]
+            if stop_us > row["at_us"] or stop_us >= last_us.get(ref, stop_us + 1):
+                found.append(Violation("B6", ref, f"a stop at {stop_us}, decided at {row['at_us']}"))
+            last_us[ref] = stop_us
+    return found
+
+
+def cases_audited(records: Records) -> list[Violation]:
+    """The last entry of each case says the state that it is in (U2)."""
+    told = {row["target_ref"]: row["to_state"] for row in sorted(records.of("audit_log"), key=itemgetter("seq"))}
+    return [
+        Violation("U2", f"case:{row['case_id']}", f"it is {row['state']}, its last entry says otherwise")
+        for row in records.of("ops_case")
+        if told.get(f"case:{row['case_id']}") != row["state"]
     ]

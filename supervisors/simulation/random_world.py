@@ -21,7 +21,16 @@ from supervisors.invariants import committed
 from supervisors.invariants.entities import overdue
 from supervisors.invariants.records import Records, Violation
 from supervisors.invariants.rest import at_rest, hashed, in_order
-from supervisors.simulation.checks import inhabited, mirrored, paused, reckoned, records_of, stored
+from supervisors.simulation.checks import (
+    cases_audited,
+    inhabited,
+    mirrored,
+    paused,
+    reckoned,
+    records_of,
+    stopped,
+    stored,
+)
 from supervisors.simulation.chronicle import Chronicle, Happening, ToldBus, ToldDatabase, said
 from supervisors.simulation.customers import Customers
 from supervisors.simulation.operator import LOOKS, Operator
@@ -200,7 +209,7 @@ class RandomWorld:
         return [
             *at_rest(records), *hashed(records), *in_order(self._bus.ever), *overdue(records, now_us, alive_us),
             *mirrored(world), *stored(world), *inhabited(world, records), *reckoned(world, records),
-            *self._customers.wronged(records),
+            *self._customers.wronged(records), *stopped(records), *cases_audited(records),
         ]  # fmt: skip
 
     def _look(self, records: Records) -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from adapters.simulated.stripe_faults import StripeFault
 from amends.ports.journal import Commit
 from amends.values.errors import Refused as RefusedByDatabase
+from supervisors.invariants.records import Violation
 from supervisors.simulation import events, storage_stories
 from supervisors.simulation.world import Refused, Running, Tell, World
 
@@ -106,6 +107,8 @@ async def _r05(running: Running) -> None:
         with contextlib.suppress(Refused):  # the altered one; the records say so
             await running.ask("ops.billing.post_window", f"post-{number}", **said, amount_minor=amount,
                               delivery_id=f"d{number}")  # fmt: skip
+    if not any(row["kind"] == "billing_conflict" for row in running.world.database.tables.rows["ops_case"].values()):
+        running.world.broken.append(Violation("B7", f"meter:{meter['meter_id']}", "another amount, and no case of it"))
     await running.release(allocation, "release")
     await running.quiet()
 
@@ -167,11 +170,16 @@ async def _r08(running: Running) -> None:
     await running.used(allocation, 2.5)
     if running.state("allocation", allocation) == "active":
         machine.up = False
+        running.world.told["n1 fell silent"] = str(running.core.kernel.clock.now_us())
     await running.until(lambda: running.state("allocation", allocation) == "failed")
     await running.until(lambda: running.state("node", "n1") != "suspect")
     machine.up = True
     await running.until(lambda: running.state("node", "n1") == "ready")
     await running.quiet()
+    silent_us = int(running.world.told.get("n1 fell silent", "0"))
+    for meter in running.world.database.tables.rows["meters"].values():
+        if silent_us and meter["stop_cause"] == "node_offline" and meter["stopped_us"] > silent_us:
+            running.world.broken.append(Violation("B6", f"meter:{meter['meter_id']}", "it ran on after the last beat"))
 
 
 # --- R09: an operator ends a rental, and the policy pays it back --------------------------------------------------

@@ -8,7 +8,16 @@ from msgspec import Struct
 from supervisors.invariants import committed
 from supervisors.invariants.records import Records, Row, Violation
 from supervisors.invariants.rest import at_rest, hashed, in_order
-from supervisors.simulation.checks import mirrored, published, records_of, sent_once, stored
+from supervisors.simulation.checks import (
+    cases_audited,
+    mirrored,
+    published,
+    reckoned,
+    records_of,
+    sent_once,
+    stopped,
+    stored,
+)
 from supervisors.simulation.points import Point, Points
 from supervisors.simulation.stories import Story
 from supervisors.simulation.world import Terms, World
@@ -52,6 +61,9 @@ def wrong(story: Story, world: World) -> list[Violation]:
         *found,
         *world.broken,
         *sent_once(world),
+        *stopped(records),
+        *cases_audited(records),
+        *reckoned(world, records),
         *mirrored(world),
         *stored(world),
         *_as_told(story, world, records),

@@ -158,6 +158,22 @@ async def test_a_release_without_a_lock_out_has_a_case_at_once_which_ends_with_t
     assert book.state("allocation", allocation_id).cases == {}
 
 
+async def test_a_cleanup_that_is_spent_has_a_case_until_it_is_done(book: Book) -> None:
+    # given a user that cannot be removed, however often that is tried
+    allocation_id, _ = await rented(book)
+    await release(book, allocation_id)
+    entity = f"allocation:{allocation_id}"
+    turn = await book.end(entity, "ssh.user-lock")
+    tries = turn.limits("cleanup_tries")
+    for _ in range(tries):
+        assert book.state("allocation", allocation_id).cases == {}
+        turn = await book.end(entity, "ssh.user-remove", "failed", "ssh_step_failed", "no")
+    # then it is tried no more, and a case is open, which no failure resolves
+    state = book.state("allocation", allocation_id)
+    assert (list(state.cases), state.cleanup.attempts, state.runs) == (["cleanup_exhausted"], tries, {})
+    assert [step.name for step in turn.steps if step.entity == entity] == []
+
+
 # --- retry means now -------------------------------------------------------------------------------------
 
 

@@ -25,8 +25,9 @@ class World:
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.outcome = Outcome("done")
         self.told: list[tuple[str, str, Any]] = []
-        self.near = True
+        self.near = self.leads = True
         context = SimpleNamespace(
             limits=Limits({"work_ms": 60_000}), epoch=1, matrix=SimpleNamespace(row_for=lambda name: None)
         )
@@ -38,7 +39,9 @@ class World:
         )
         spec = StepSpec(name="work", adapter="any", effect=False, needs_if={"careful": "near"}, timeout="work_ms")
         conditions = {"near": lambda target: self.near}
-        self.dispatcher = Dispatcher(engine, {"work": spec}, {"any": self}, may_act=lambda: True, conditions=conditions)
+        self.dispatcher = Dispatcher(
+            engine, {"work": spec}, {"any": self}, may_act=lambda: self.leads, conditions=conditions
+        )
 
     def now_us(self) -> int:
         return time.monotonic_ns() // 1000
@@ -47,13 +50,15 @@ class World:
         self.done.append(call.step_id)
         if call.step_id.startswith("hangs"):
             await asyncio.Event().wait()
-        return Outcome("done")
+        return self.outcome
 
-    def intend(self, step_id: str, entity: str, target: str, args: str = "{}", after_us: int = HOUR_US) -> None:
+    def intend(
+        self, step_id: str, entity: str, target: str, args: str = "{}", after_us: int = HOUR_US, epoch: int = 1
+    ) -> None:
         self.dispatcher.accept(
             StepRow(
                 step_id, entity, "work", 1, "intended", step_id, target, args, "{}", "t", "s", 1, None,
-                self.now_us() + after_us, "", "", 1,
+                self.now_us() + after_us, "", "", epoch,
             )
         )  # fmt: skip
 
@@ -78,6 +83,55 @@ async def test_what_an_operator_asks_for_waits_for_no_next_try_and_others_wait_o
     assert (world.done, world.dispatcher.waiting) == (["a1"], 2)
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_nothing_begins_while_the_lease_is_old() -> None:
+    world = World()
+    world.leads = False
+    running = asyncio.create_task(world.dispatcher.run())
+    world.intend("s1", "thing:1", "node:n1", after_us=0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (world.done, world.dispatcher.waiting) == ([], 1)
+    # when it is fresh again
+    world.leads = True
+    async with asyncio.timeout(PATIENCE_S):
+        while not world.told:
+            await asyncio.sleep(0.01)
+    assert world.done == ["s1"]
+    running.cancel()
+    await world.dispatcher.drain(0)
+
+
+async def test_a_target_has_one_step_at_a_time_and_others_are_not_held_by_it() -> None:
+    world = World()
+    running = asyncio.create_task(world.dispatcher.run())
+    world.intend("hangs on n1", "thing:1", "node:n1", after_us=0)
+    world.intend("second on n1", "thing:2", "node:n1", after_us=0)
+    world.intend("on n2", "thing:3", "node:n2", after_us=0)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(world.told) < 1:
+            await asyncio.sleep(0.01)
+    assert sorted(world.done) == ["hangs on n1", "on n2"]
+    assert (world.dispatcher.running, world.dispatcher.waiting) == (1, 1)
+    running.cancel()
+    await world.dispatcher.drain(0)
+
+
+async def test_a_try_that_an_earlier_runtime_may_have_begun_may_have_run_whatever_this_one_says() -> None:
+    world = World()
+    world.outcome = Outcome("failed", "unreachable", may_have_run=False)
+    running = asyncio.create_task(world.dispatcher.run())
+    world.intend("of an earlier one", "thing:1", "node:n1", after_us=0, epoch=0)
+    world.intend("our own", "thing:2", "node:n2", after_us=0)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(world.told) < 2:
+            await asyncio.sleep(0.01)
+    assert {env.message.step_id: env.message.outcome.may_have_run for _, _, env in world.told} == {
+        "of an earlier one": True, "our own": False,
+    }  # fmt: skip
+    running.cancel()
+    await world.dispatcher.drain(0)
 
 
 async def test_a_step_that_lacks_what_it_needs_holds_no_other_step() -> None:

@@ -172,6 +172,31 @@ def test_undo_goes_backwards_and_runs_the_step_that_is_declared() -> None:
 # --- automata --------------------------------------------------------------------------------------------
 
 
+def test_a_move_that_no_table_lists_is_a_bug() -> None:
+    d = turn()
+    d.to("off")
+    assert d.state.state == "off"
+    with pytest.raises(Bug, match="off → on is not in its table"):
+        turn(d.state).to("on")
+
+
+def test_a_second_move_in_one_turn_is_a_bug() -> None:
+    d = turn()
+    d.to("off")
+    with pytest.raises(Bug, match="a second transition in one turn"):
+        d.to("off")
+
+
+def test_every_entry_says_who_when_why_and_in_which_epoch() -> None:
+    env = Envelope(None, trace_id="t" * 32, actor="operator:ann", request_id="req_1")
+    d = Decision(THING, "t1", Thing(state="on"), env, Context((DOMAIN,), epoch=7, limits=Limits({})), 5, b"s" * 16)
+    d.to("off", reason="it is old")
+    d.audit("thing.looked_at", reason="to be sure")
+    said = [(each.actor, each.request_id, each.trace_id, each.epoch, each.at_us, each.reason) for each in d.audits]
+    same = ("operator:ann", "req_1", "t" * 32, 7, 5)
+    assert said == [(*same, "it is old"), (*same, "to be sure")]
+
+
 def test_a_command_outside_its_states_is_refused_by_the_table_and_another_message_is_past() -> None:
     assert THING.takes(Thing(state="on"), Paint("blue"), command=True)
     assert not THING.takes(Thing(state="off"), Paint("blue"), command=False)

@@ -10,7 +10,7 @@ import pytest
 
 from supervisors.invariants import committed
 from supervisors.invariants.records import Violation
-from supervisors.simulation.checks import records_of
+from supervisors.simulation.checks import records_of, stopped
 from supervisors.simulation.points import MODES, Points
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import Running, Tell, World
@@ -32,7 +32,8 @@ def run(tell: Callable[[Running], Awaitable[None]], seed: int = 1, **limits: Any
 
 
 def no_violations(world: World) -> list[Violation]:
-    return committed(records_of(world.database))
+    records = records_of(world.database)
+    return [*committed(records), *stopped(records)]
 
 
 def ledger(world: World) -> dict[str, int]:
@@ -251,9 +252,9 @@ def rows(world: World, matrix_row: str) -> list[Any]:
 
 def ended_as(world: World, order: tuple[str, ...]) -> None:
     """The first committed cause has chosen the rule; a verdict after it has lowered the stop at most."""
-    found, stopped = ledger(world), meter(world)
+    found, ended = ledger(world), meter(world)
     causes = {"release": "release", "force": "force_release", "verdict": "node_offline"}
-    assert stopped["stop_cause"] == causes[order[0]]
+    assert ended["stop_cause"] == causes[order[0]]
     credits_ = {key: amount for key, amount in found.items() if key.startswith("credit")}
     rules = {"release": [], "force": ["credit:force_platform_fault"], "verdict": ["credit:node_offline"]}
     assert [key for key in credits_ if ":overrun:" not in key] == rules[order[0]]

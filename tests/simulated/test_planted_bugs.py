@@ -1,127 +1,67 @@
 """Bugs planted on purpose, each caught by name: a check that cannot fail proves nothing (reliability.md)."""
 
-import asyncio
-import secrets
-from collections.abc import Callable
-from typing import Any
+import re
+import sys
 
 import msgspec
 import pytest
 
-from amends.delivery.notices import NoticeRunner
-from amends.ports.steps import Outcome, StepCall
-from amends.runtime import loading
-from amends.runtime.engine import Engine
-from amends.runtime.writer import JournalWriter, Pending
-from amends.turn.decision import Decision
-from amends.turn.recovery import Run
-from supervisors.invariants.records import Violation
-from supervisors.simulation.stories import STORIES, Story
-from supervisors.simulation.sweep import tell, wrong
-from supervisors.simulation.world import NotQuiet, Running, World
-from tests.amends.test_law import test_undo_goes_backwards_and_runs_the_step_that_is_declared as undo_goes_backwards
+from supervisors.matrix import ROWS
+from tools.planted.all import NUMBER, PAGE, PART, check, checked, number, part
+from tools.planted.bugs import Bug, Sweep
+from tools.planted.overlay import module_of
+from tools.planted.table import BUGS
 
-BY_ROW = {story.row: story for story in STORIES}
+BUDGET_S = 90.0  # of processors, for one part
 
 
-def is_caught(name: str, story: Story, *modes: str) -> bool:
-    """Whether the sweep of a story finds that violation at one of its points."""
-    for point in tell(story).points:
-        for mode in modes:
-            try:
-                told = tell(story, point.number, mode)
-            except (NotQuiet, RuntimeError):  # the story never ends
-                if name == "L1":
-                    return True
-                continue
-            if name in {violation.name for violation in wrong(story, told.world)}:
-                return True
-    return False
+@pytest.mark.slow
+def test_the_bugs_of_this_commit_are_caught_by_name() -> None:
+    due = number()
+    sys.stdout.write(
+        f"\nplanted {[bug.name for bug in part(due)]}; the same again: ./run campaign planted --number {due}\n"
+    )
+    results = list(checked(part(due)))
+    missed = [each.said for each in results if not each.caught]
+    assert not missed, f"./run campaign planted --number {due}: {missed}"
+    assert sum(each.seconds for each in results) < BUDGET_S
 
 
-def test_an_acknowledgement_before_its_commit_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = JournalWriter.submit
-
-    def early(self: JournalWriter, pending: Pending) -> None:
-        done, pending.done = pending.done, lambda error: None
-        real(self, pending)
-        done(None)
-
-    monkeypatch.setattr(JournalWriter, "submit", early)
-    assert is_caught("C7", BY_ROW["R02"], "before")
+@pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS.keys())
+def test_each_bug_has_its_place_and_is_python(bug: Bug) -> None:
+    text = bug.planted()
+    compile(text, bug.file, "exec")
+    assert module_of(bug.file).startswith(("actors.", "adapters.", "amends.", "supervisors."))
 
 
-def test_an_undo_in_start_order_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forwards(self: Run, **options: Any) -> bool:
-        d = self._d
-        if not d.state.owed:
-            return False
-        owed = d.state.owed[0]
-        d.step(owed.step, owed.target, owed.args)
-        return True
-
-    monkeypatch.setattr(Run, "undo", forwards)
-    with pytest.raises(AssertionError):
-        undo_goes_backwards()
+def test_the_numbers_in_a_row_have_all_of_them() -> None:
+    parts = len(BUGS) // PART
+    assert sorted(bug.name for of in range(1000, 1000 + parts) for bug in part(of)) == sorted(BUGS)
+    assert all(PART <= len(part(of)) <= PART + 1 for of in range(parts))
+    assert number({NUMBER: "17"}.get) == 17
 
 
-def test_a_random_idempotency_key_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = NoticeRunner.run
-
-    async def minted(self: NoticeRunner, call: StepCall) -> Outcome:
-        args = {**call.args, "message_id": secrets.token_hex(8)}
-        return await real(self, msgspec.structs.replace(call, args=args))
-
-    monkeypatch.setattr(NoticeRunner, "run", minted)
-    assert is_caught("C2", BY_ROW["R04"], "lost")
+def test_there_are_bugs_of_every_kind_of_invariant_in_each_folder_and_in_every_row() -> None:
+    assert {bug.invariant[0] for bug in BUGS.values()} == set("BATCUSL")
+    assert {bug.file.partition("/")[0] for bug in BUGS.values()} == {"actors", "adapters", "src", "supervisors"}
+    named = " ".join(f"{bug.file} {bug.check}" for bug in BUGS.values()).upper()
+    assert [row.id for row in ROWS if row.id not in named] == []
 
 
-def test_a_timer_that_a_restart_loses_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = loading.load_actors
-
-    async def without_timers(engine: Engine, *args: Any) -> int:
-        arm: Callable[..., None] = engine.timers.arm
-        monkeypatch.setattr(engine.timers, "arm", lambda *args: None)
-        count = await real(engine, *args)
-        monkeypatch.setattr(engine.timers, "arm", arm)
-        return count
-
-    monkeypatch.setattr("amends.kernel.load_actors", without_timers)
-    assert is_caught("L1", BY_ROW["R03"], "after")
+def test_a_place_that_is_gone_or_there_twice_is_an_error() -> None:
+    bug = next(iter(BUGS.values()))
+    for old in ("this stands nowhere", "def "):
+        with pytest.raises(ValueError, match="must stand once"):
+            msgspec.structs.replace(bug, old=old).planted()
 
 
-# --- epochs ----------------------------------------------------------------------------------------------
+def test_what_nothing_catches_is_told() -> None:
+    sound = next(bug for bug in BUGS.values() if isinstance(bug.check, Sweep) and bug.check.row == "R02")
+    result = check(sound, "--sound")
+    assert not result.caught
+    assert result.said == f"{sound.name}: nothing is found, not {sound.expected}"
 
 
-def rebooted_under_a_set_up() -> list[Violation]:
-    """The machine restarts after its user was made: the reservation is of another epoch, and must come to nothing."""
-    world = World()
-    machine = world.machine("n1")
-    machine.break_next("key-install", "slow", 1)
-
-    async def story(running: Running) -> None:
-        await running.account("acme")
-        await running.node("n1")
-        allocation = await running.rent("acme", "rent")
-        await running.until(lambda: bool(machine.customers()))
-        machine.boot_id = "another"
-        await running.until(lambda: running.state("allocation", allocation) in ("active", "failed"))
-        if running.state("allocation", allocation) == "active":
-            world.broken.append(Violation("A5", allocation, "it runs on a machine that is another one"))
-        await asyncio.sleep(5)
-
-    assert world.run(story)
-    return world.broken
-
-
-def test_an_epoch_check_that_is_dropped_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rebooted_under_a_set_up() == []
-    real = Decision.require
-
-    def any_epoch(
-        self: Decision, kind: str, identifier: str, states: tuple[str, ...], epoch: int | None = None
-    ) -> None:
-        real(self, kind, identifier, states)
-
-    monkeypatch.setattr(Decision, "require", any_epoch)
-    assert [violation.name for violation in rebooted_under_a_set_up()] == ["A5"]
+def test_the_page_has_every_bug() -> None:
+    block = PAGE.read_text(encoding="utf-8").partition("<!-- planted -->")[2].partition("<!-- /planted -->")[0]
+    assert re.findall(r"^\| ([a-z-]+) \|", block, re.MULTILINE)[1:] == list(BUGS)

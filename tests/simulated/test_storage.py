@@ -1,6 +1,7 @@
 """Storage rows R10 to R13 beyond their stories: every precheck, drift, sharing, failed mounts, releases."""
 
 import asyncio
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -153,7 +154,7 @@ def test_of_twenty_that_want_one_path_at_once_one_may() -> None:
 # --- R11: access ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["fail", "partial", "hang", "lose", "fail_final"])
+@pytest.mark.parametrize("fault", ["fail", "partial", "hang", "lose", "lie", "fail_final"])
 def test_access_that_is_not_granted_for_good_is_taken_back(fault: str) -> None:
     async def tell(running: Running) -> None:
         allocation = await rented(running)
@@ -327,6 +328,8 @@ def test_a_release_detaches_what_is_attached_before_it_commits() -> None:
     world = play(tell)
     assert not access_of(world)
     assert outcomes(world, "R13") == []
+    moves = [row["action"] for row in sorted(world.database.tables.rows["audit_log"].values(), key=itemgetter("seq"))]
+    assert moves.index("attachment.detached") < moves.index("allocation.released")
 
 
 @pytest.mark.parametrize("force", [False, True])
