@@ -23,6 +23,7 @@ from adapters.otel.otlp_file import spans_of_file
 from adapters.otel.verify import rebuilt, verify
 from supervisors.demo.site import DemoFailed, Site
 from supervisors.matrix import ROWS
+from tests.directories import with_database
 from tests.forked import PIPE, STDOUT, Process, python
 from tests.patience import PATIENCE_S
 
@@ -147,6 +148,7 @@ async def test_killed_in_the_middle_it_starts_again_on_what_is_there(state_dir: 
     log.warning("seed %d (AMENDS_TEST_SEED=%d repeats the choice)", seed, seed)
     anywhere_s = random.Random(seed).uniform(0, 0.2)
     arguments = ("--state-dir", str(state_dir), "--nodes", "5")
+    await with_database(state_dir)
     async with started(state_dir.parent, *arguments) as process:
         await told(process, f"── {scene}")
         await asyncio.sleep(anywhere_s)
@@ -158,6 +160,7 @@ async def test_killed_in_the_middle_it_starts_again_on_what_is_there(state_dir: 
 
 
 async def test_a_machine_may_have_been_lost_in_an_earlier_demo_on_the_same_state(state_dir: Path) -> None:
+    await with_database(state_dir)
     for _ in range(2):
         status, said = await demo(state_dir.parent, "--state-dir", str(state_dir), "--nodes", "1", "--row", "R08")
         assert status == 0, said + logged(state_dir)
@@ -165,6 +168,7 @@ async def test_a_machine_may_have_been_lost_in_an_earlier_demo_on_the_same_state
 
 async def test_a_terminal_that_knows_few_letters_is_no_reason_to_fail(state_dir: Path) -> None:
     arguments = ("--state-dir", str(state_dir), "--nodes", "2", "--row", "R02")
+    await with_database(state_dir)
     status, said = await demo(state_dir.parent, *arguments, PYTHONIOENCODING="ascii")
     assert status == 0, said
     assert "R02" in said
