@@ -290,8 +290,10 @@ class World:
         """
         await until(self._none_suspected, "the nodes that beat are heard")
         await self.quiet()
-        tables = await self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' "
-                                 "AND tablename <> 'journal_digest' ORDER BY tablename")  # fmt: skip
+        tables = await self.rows(
+            "SELECT relname AS tablename FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+            "AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'journal_digest' ORDER BY relname"
+        )
         return {
             name: await self.sql.fetchval(f'SELECT count(*) FROM "{name}" {BY_THE_CLOCK.get(name, "")}')
             for name in (row["tablename"] for row in tables)
