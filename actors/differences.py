@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from amends.turn.cases import close_case, open_case
 from amends.turn.decision import Decision
-from amends.turn.messages import ResolveCase
+from amends.turn.messages import ResolveCase, StepDone
 
 CASE = "world_difference"
 NAMED_AT_ONCE = 32  # cases of one entity; the rest is counted, and named once there is room
@@ -37,6 +37,14 @@ class Difference(Struct, frozen=True):
     seen: str
     database: str
     names: dict[str, str]
+
+
+def answered(d: Decision, m: StepDone) -> bool:
+    """Whether it is the look that was waited for, and something is known by it."""
+    if m.step_id != d.state.look.step:
+        return False
+    d.part("look", step="")
+    return m.ok
 
 
 def settle(d: Decision, found: Sequence[Difference], *, seen_us: int, whole: bool, commands: Sequence[str]) -> None:

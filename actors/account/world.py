@@ -7,7 +7,7 @@ One account asks for all that have its customer. What is on its way is no differ
 from typing import Any
 
 from actors.account.state import Account
-from actors.differences import Difference, LookAround, settle
+from actors.differences import Difference, LookAround, answered, settle
 from actors.facts import facts
 from amends.turn.decision import Decision
 from amends.turn.messages import StepDone
@@ -26,10 +26,7 @@ def look(s: Account, m: LookAround, d: Decision) -> None:
 
 def seen(s: Account, m: StepDone, d: Decision) -> None:
     """It is known what differs, or Stripe could not be asked."""
-    if m.step_id != s.look.step:
-        return
-    d.part("look", step="")
-    if not m.ok:
+    if not answered(d, m):
         return
     found = [_of(d.id, m.args["customer"], each) for each in m.outcome.data["differences"]]
     settle(d, found, seen_us=m.ended_us, whole=m.outcome.data["whole"], commands=COMMANDS)

@@ -7,7 +7,7 @@ asked and again when it has answered; a provider that cannot list its grants is 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.differences import Difference, LookAround, quiet, settle
+from actors.differences import Difference, LookAround, answered, quiet, settle
 from actors.facts import facts
 from actors.namespace.state import Namespace
 from amends.turn.decision import Decision
@@ -29,10 +29,7 @@ def look(s: Namespace, m: LookAround, d: Decision) -> None:
 
 def seen(s: Namespace, m: StepDone, d: Decision) -> None:
     """It has answered, or it has not, or it cannot list them: then nobody knows more than before."""
-    if m.step_id != s.look.step:
-        return
-    d.part("look", step="")
-    if not m.ok or not _may_be_judged(d, m.args["asked_us"]):
+    if not answered(d, m) or not _may_be_judged(d, m.args["asked_us"]):
         return
     found: list[dict[str, Any]] = m.outcome.data["grants"]
     whole = m.outcome.data["whole"]

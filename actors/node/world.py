@@ -8,7 +8,7 @@ answered; a thing differs only if it does from both. Nothing is removed: the way
 from collections.abc import Iterator, Mapping, Sequence
 
 from actors.allocation.state import user_of
-from actors.differences import LISTED, Difference, LookAround, quiet, settle
+from actors.differences import LISTED, Difference, LookAround, answered, quiet, settle
 from actors.facts import facts
 from actors.node.inventory import NAMES
 from actors.node.state import Node
@@ -37,11 +37,8 @@ def look(s: Node, m: LookAround, d: Decision) -> None:
 
 def seen(s: Node, m: StepDone, d: Decision) -> None:
     """It has answered, or it has not, or it does not know that question: then nobody knows more than before."""
-    if m.step_id != s.look.step:
-        return
-    d.part("look", step="")
     args = m.args
-    if not m.ok or args["node_epoch"] != s.epoch or not _may_be_judged(s, d, args["asked_us"]):
+    if not answered(d, m) or args["node_epoch"] != s.epoch or not _may_be_judged(s, d, args["asked_us"]):
         return
     found = m.outcome.data
     whole = all(len(found[kind]) < LISTED for kind in (*MAY, "foreign"))

@@ -18,7 +18,6 @@ from amends.values.canonical import ZERO_HASH
 from amends.values.errors import BadConfiguration
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 20
 
 
 class Place(Struct, frozen=True):
@@ -73,11 +72,9 @@ class ArchiveFolder:
     def check(self) -> None:
         """Every file is there, byte for byte as it was written."""
         for table in self.manifest.tables.values():
-            digest = hashlib.sha256()
             try:
                 with (self.folder / table.file).open("rb") as file:
-                    while part := file.read(_CHUNK):
-                        digest.update(part)
+                    digest = hashlib.file_digest(file, "sha256")
             except OSError as error:
                 raise BadConfiguration(f"{self.folder}: {error}") from None
             if digest.hexdigest() != table.sha256:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.postgres.archives import MANIFEST, ArchiveFolder, Manifest, Place, StoredTable
-from adapters.postgres.connect import close, connect
+from adapters.postgres.connect import DRIVER_ERRORS, close, connect
 from adapters.postgres.statements import statement
 from amends.values.errors import BadConfiguration, Unavailable
 
@@ -57,8 +57,12 @@ class Archiving:
         self._connection = await connect(self._dsn, name="amends-archive")
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
         await close(self._connection)
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise BadConfiguration(f"archiving needs the DSN of the database's owner: {error}") from error
+        if isinstance(error, DRIVER_ERRORS):
+            raise Unavailable(f"the archiving did not come to its end: {error}") from error
 
     async def plan(self, before_month: int, *, exported: bool) -> Plan:
         """What lies before that month; `exported`: only what a span exporter has sent."""

@@ -10,9 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from actors.allocation.messages import ForceRelease
 from actors.fields import AllocationId, NodeId
-from actors.node.messages import RetireNode
 from amends.domain.api import Asked, Request, ShortText
 from amends.kernel import Kernel
 from amends.runtime.identity import Identity
@@ -82,12 +80,15 @@ class WhatIf:
         return await self._played(lambda on: acts.node_loss(on, request.node_id))
 
     async def _force_release(self, request: WhatIfForceRelease, identity: Identity) -> dict[str, Any]:
-        command = ForceRelease(allocation_id=request.allocation_id, reason_code=request.reason_code, reason=WHY)
-        return await self._played(lambda on: acts.force_release(on, command, identity.actor))
+        return await self._sent("ops.allocation.force_release", request, identity)
 
     async def _node_retire(self, request: WhatIfNodeRetire, identity: Identity) -> dict[str, Any]:
-        command = RetireNode(node_id=request.node_id, reason=WHY, acknowledge_lost=request.acknowledge_lost)
-        return await self._played(lambda on: acts.node_retire(on, command, identity.actor))
+        return await self._sent("ops.node.retire", request, identity)
+
+    async def _sent(self, subject: str, request: Request, identity: Identity) -> dict[str, Any]:
+        """The question about one command, which has its fields but for the reason."""
+        data = msgspec.structs.asdict(request)
+        return await self._command(WhatIfCommand(subject=subject, data=data), identity)
 
     async def _command(self, asked: WhatIfCommand, identity: Identity) -> dict[str, Any]:
         endpoint = self._commands.get(asked.subject)

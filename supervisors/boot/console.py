@@ -79,7 +79,7 @@ class Console(InProcess):
         except ClientRefused as error:  # of an id that is not whole, the client's own word
             raise Rejected(error.code, str(error)) from error
 
-    async def forecast(self, subject: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def forecast(self, subject: str, data: Mapping[str, Any]) -> dict[str, Any]:
         """See the port."""
         return await self.ask("ops.whatif.command", {"subject": subject, "data": dict(data)})
 

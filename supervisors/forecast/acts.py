@@ -1,4 +1,4 @@
-"""What is tried on a stage: a node is lost, a rental is ended by force, a node is retired.
+"""What is tried on a stage: a node is lost, a command is sent.
 
 The messages are those that the detector and the API send; what becomes of them the actors decide.
 """
@@ -10,9 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.account.messages import CreateAccount
-from actors.allocation.messages import ForceRelease
-from actors.allocation.state import Allocation
-from actors.node.messages import RetireNode, Silent, Verdict
+from actors.node.messages import Silent, Verdict
 from actors.node.state import Node
 from amends.turn.messages import CommandInfo, Envelope
 from amends.values.errors import Rejected
@@ -60,20 +58,6 @@ async def node_loss(on: Rehearsal, node_id: str) -> Act:
     return act
 
 
-async def force_release(on: Rehearsal, request: ForceRelease, actor: str) -> Act:
-    """The command, and all that follows. Raises `Rejected`, `Unavailable`."""
-    allocation = on.lend_allocation(request.allocation_id)
-    if isinstance(allocation, Allocation) and allocation.node_id is not None:
-        on.lend_node(allocation.node_id)
-    return await _command(on, "allocation", request.allocation_id, request, actor)
-
-
-async def node_retire(on: Rehearsal, request: RetireNode, actor: str) -> Act:
-    """The command, and all that follows. Raises `Rejected`, `Unavailable`."""
-    on.lend_node(request.node_id)
-    return await _command(on, "node", request.node_id, request, actor)
-
-
 async def command(on: Rehearsal, kind: str, identifier: str, subject: str, message: Any, actor: str) -> Act:
     """Any command, of which the actor gets that message; and all that follows. Raises `Rejected`, `Unavailable`."""
     on.lend_around(kind, identifier)
@@ -81,14 +65,6 @@ async def command(on: Rehearsal, kind: str, identifier: str, subject: str, messa
         on.lend_around("account", account_id)
     if isinstance(message, CreateAccount):
         on.lend_payments(identifier, message.stripe_customer_id or "")
-    return await _sent(on, kind, identifier, subject, message, actor)
-
-
-async def _command(on: Rehearsal, kind: str, identifier: str, request: Any, actor: str) -> Act:
-    return await _sent(on, kind, identifier, request.command.subject, request, actor)
-
-
-async def _sent(on: Rehearsal, kind: str, identifier: str, subject: str, message: Any, actor: str) -> Act:
     act, answered = Act([STEPS_END_WELL, NOTHING_ELSE]), []
     now_us = on.stage.now_us
     info = CommandInfo("", "", "", subject, "", "", "", "", now_us, operator=actor.partition(":")[2])

@@ -19,7 +19,7 @@ def test_every_local_verb_and_some_others_are_there() -> None:
         assert f"\n.SS amends {words}" in page, words
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not here")
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed; .ci/run installs it")
 def test_groff_finds_nothing_wrong_with_it_and_shows_every_word() -> None:
     done = subprocess.run(
         ["groff", "-man", "-Tutf8", "-ww", "-rLL=200n", str(man.FILE)], capture_output=True, text=True, check=False

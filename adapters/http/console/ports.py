@@ -65,8 +65,8 @@ class Runtime(Protocol):
         """What the id, name or `kind:id` means, and what happened to it."""
         ...
 
-    async def forecast(self, subject: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What a command with that data would come to, as `ops.whatif.…` tells it; None for one without a preview."""
+    async def forecast(self, subject: str, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What a command with that data would come to, as `ops.whatif.…` tells it; raises for one without a preview."""
         ...
 
     async def settling(self, case: Mapping[str, Any]) -> Sequence[Form]:

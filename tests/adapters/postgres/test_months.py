@@ -274,3 +274,11 @@ async def test_the_mark_stays_before_what_is_wrong(database: Database) -> None:
     await database.force("UPDATE audit_log SET prev_hash = 'x' WHERE seq = 2")
     await database.journal.tidy(database.book.now_us + 7 * 86_400_000_000)
     assert await database.all("SELECT jseq FROM verified_mark") == [{"jseq": 0}]
+
+
+async def test_who_does_not_own_the_database_is_told_so(database: Database, tmp_path: Path) -> None:
+    await two_months(database)
+    reader = database.superuser_dsn.replace("postgres@", "amends_reader@")
+    with pytest.raises(BadConfiguration, match="archiving needs the DSN of the database's owner: permission denied"):
+        async with Archiving(reader, lambda line: None) as archiving:
+            await archiving.plan(SECOND, exported=True)
