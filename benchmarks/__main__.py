@@ -17,6 +17,7 @@ from typing import Any
 from adapters.embedded.process import death_signal_prefix
 from benchmarks.figures.table import MODULES
 from benchmarks.page import page, table
+from tools.version import commit
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 Row = dict[str, Any]
@@ -35,9 +36,8 @@ def measured(module: str, scale: float) -> Iterator[Row]:
 
 def facts(scale: float) -> dict[str, str]:
     """What the figures are of."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
     return {
-        "commit": commit.stdout.strip() or "unknown", "python": platform.python_version(), "scale": f"{scale:g}",
+        "commit": commit()[:7] or "unknown", "python": platform.python_version(), "scale": f"{scale:g}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release().partition('-')[0]}",
     }  # fmt: skip
 

@@ -15,9 +15,12 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from heapq import heapify, heappop, heappush
 from typing import Any, NoReturn, cast
 
 NEVER = float("inf")
+RESOLUTION_S = 1e-9  # timers so near to one another are due at once
+MOST_CANCELLED = 100
 STEPS = 2_000_000  # callbacks of one run, before it is taken for a livelock
 
 
@@ -40,44 +43,18 @@ class Clock:
         self.now = now
 
 
-class _Ready(deque[Any]):
-    """The loop's queue of callbacks; each is taken only while the process lives."""
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        super().__init__()
-        self._check = check
-
-    def popleft(self) -> Any:
-        """The next callback; raises `Crashed`, `Paused`, `Livelock`."""
-        self._check()
-        return super().popleft()
-
-
-class _Selector:
-    """Stands where a real loop asks the kernel: time passes at once."""
-
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        """Nothing ever comes from outside; without a timer nothing ever will."""
-        self._loop.check_alive()
-        if timeout is None:
-            raise RuntimeError("everything waits, and no timer will ever wake it: " + self._loop.waiting())
-        self._loop.advance(timeout)
-        return []
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
     """See above. `start_s`: what its clock shows at the beginning; `clock`: one that others have as well."""
+
+    _ready: deque[asyncio.Handle]  # of the base class, as is `_stopping`
+    _stopping: bool
 
     def __init__(self, start_s: float = 0.0, steps: int = STEPS, clock: Clock | None = None) -> None:
         super().__init__()
         self._clock = clock or Clock(start_s)
-        self._clock_resolution = 1e-9
         self._left, self._dead, self.paused = steps, False, False
-        self._ready = _Ready(self._check)
-        self._selector = _Selector(self)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._asked = self._cancelled = 0  # timers: how many there ever were, how many of those here count no more
         self._begun: list[asyncio.Task[Any]] = []
         self.set_task_factory(cast("Any", self._note))
         self.unheard: list[dict[str, Any]] = []  # errors of tasks that nobody asked for
@@ -94,8 +71,59 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return round(self._clock.now * 1e6)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass while nothing runs, as when a callback takes long."""
         self._clock.now += max(0.0, seconds)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """See `asyncio.AbstractEventLoop.call_at`."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle._scheduled = True  # type: ignore[attr-defined] # noqa: SLF001 - so that its cancelling is told
+        self._asked += 1
+        heappush(self._timers, (when, self._asked, handle))
+        return handle
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """See `asyncio.AbstractEventLoop.call_soon`."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Those that count no more are dropped when they are the most."""
+        self._cancelled += 1
+        if self._cancelled > MOST_CANCELLED and self._cancelled * 2 > len(self._timers):
+            self._timers = [each for each in self._timers if not each[2].cancelled()]
+            heapify(self._timers)
+            self._cancelled = 0
+
+    def _run_once(self) -> None:
+        """What is ready now runs, once; when nothing is, time goes on to the next timer. Nothing comes from outside."""
+        self.check_alive()
+        clock, ready = self._clock, self._ready
+        if not ready and not self._stopping:
+            while self._timers and self._timers[0][2].cancelled():
+                heappop(self._timers)
+                self._cancelled -= 1
+            if not self._timers:
+                raise RuntimeError("everything waits, and no timer will ever wake it: " + self.waiting())
+            clock.now = max(clock.now, self._timers[0][0])
+        timers, end = self._timers, clock.now + RESOLUTION_S
+        while timers and timers[0][0] < end:
+            handle = heappop(timers)[2]
+            handle._scheduled = False  # type: ignore[attr-defined] # noqa: SLF001 - it is no timer any more
+            if handle.cancelled():
+                self._cancelled -= 1
+            else:
+                ready.append(handle)
+        for _ in range(len(ready)):
+            self._check()
+            callback = ready.popleft()
+            if not callback.cancelled():
+                callback._run()  # noqa: SLF001 - as the base class runs it
 
     # --- death and pauses ----------------------------------------------------------------------------
 
@@ -126,8 +154,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """When it has something to run: now, at its next timer, or never."""
         if self._ready:
             return self.time()
-        timers: list[asyncio.TimerHandle] = cast("Any", self)._scheduled  # noqa: SLF001 - no other way is named
-        return max(self.time(), timers[0].when()) if timers else NEVER
+        return max(self.time(), self._timers[0][0]) if self._timers else NEVER
 
     def bury(self) -> None:
         """Close what hung in the dead loop, so that nothing of it is found later by the collector."""
@@ -139,7 +166,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     cast("Any", task.get_coro()).close()
         self._begun.clear()
         self._ready.clear()
-        cast("Any", self)._scheduled.clear()  # noqa: SLF001 - the base class names no other way
+        self._timers.clear()
 
     def waiting(self) -> str:
         """The names of the tasks that are not done."""
@@ -169,9 +196,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return task
 
     # --- nothing real --------------------------------------------------------------------------------
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        """None ever come."""
 
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector."""

@@ -10,7 +10,9 @@ from supervisors.invariants.records import Records, Row, Violation
 from supervisors.invariants.rest import at_rest, hashed, in_order
 from supervisors.simulation.checks import (
     cases_audited,
+    inhabited,
     mirrored,
+    paused,
     published,
     reckoned,
     records_of,
@@ -55,10 +57,17 @@ def tell(
 
 def wrong(story: Story, world: World) -> list[Violation]:
     """What does not hold of a world after its story."""
+    return [*unsound(world), *_as_told(story, world, records_of(world.database))]
+
+
+def unsound(world: World) -> list[Violation]:
+    """What does not hold of a world in which nothing is owed any more, whatever has happened there."""
     records = records_of(world.database)
-    found = [*committed(records), *at_rest(records), *hashed(records), *in_order(published(world))]
     return [
-        *found,
+        *committed(records),
+        *at_rest(records),
+        *hashed(records),
+        *in_order(published(world)),
         *world.broken,
         *sent_once(world),
         *stopped(records),
@@ -66,7 +75,8 @@ def wrong(story: Story, world: World) -> list[Violation]:
         *reckoned(world, records),
         *mirrored(world),
         *stored(world),
-        *_as_told(story, world, records),
+        *inhabited(world, records),
+        *paused(records),
     ]
 
 

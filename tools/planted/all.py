@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from tools.planted.bugs import ROOT, Bug
 from tools.planted.table import BUGS
+from tools.version import commit
 
 PAGE: Final = ROOT / "docs" / "reliability.md"
 BLOCK: Final = re.compile(r"(<!-- planted -->\n).*?(<!-- /planted -->)", re.DOTALL)
@@ -73,8 +74,8 @@ def number(environ: Callable[[str], str | None] = os.environ.get, root: Path = R
     wanted = environ(NUMBER)
     if wanted:
         return int(wanted)
-    ended = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)  # noqa: S607
-    return int(ended.stdout[:8], 16) if ended.returncode == 0 else int(time.time() // 86_400)
+    known = commit(root)
+    return int(known[:8], 16) if known else int(time.time() // 86_400)
 
 
 def part(of: int) -> list[Bug]:
