@@ -16,6 +16,7 @@ from tests.parallel import (
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,
 )
+from tests.proof import pytest_configure, pytest_runtest_call, pytest_runtest_teardown
 
 pytest_plugins = ["tests.adapters.postgres.database"]
 
@@ -24,7 +25,10 @@ __all__ = [
     "pytest_cmdline_main",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
+    "pytest_configure",
     "pytest_itemcollected",
+    "pytest_runtest_call",
+    "pytest_runtest_teardown",
     "pytest_sessionstart",
     "pytest_xdist_auto_num_workers",
     "pytest_xdist_make_scheduler",

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +64,7 @@ def report(lines: list[Line]) -> str:
     said = (
         f"{len(lines)} seeds of {lines[0]['asked_hours']:g} hours, {lines[0]['nodes']} nodes: {hours:.0f} simulated "
         f"hours, {customers} customers, {crashes} crashes, {sum(faults.values())} faults of {len(faults)} kinds; "
-        f"{seconds:.0f} seconds of its workers, {hours / max(seconds, 1e-9):.2f} simulated hours a second. "
+        f"{seconds:.0f} seconds of a core, {hours / max(seconds, 1e-9):.2f} simulated hours a second of one. "
         f"Seeds with something broken: {len(broken)}."
     )
     text = [
@@ -80,15 +81,26 @@ def report(lines: list[Line]) -> str:
 
 def campaign(o: argparse.Namespace) -> int:
     """Live what the ledger lacks; 1 if something was broken in any of them."""
-    o.state.mkdir(parents=True, exist_ok=True)
-    file = o.state / "ledger.jsonl"
-    done = ledger_of(file, o.hours, o.nodes)
-    wanted = range(1, o.seeds + 1)
+    lines = lived(range(1, o.seeds + 1), o.hours, o.nodes, o.workers, o.state)
+    if lines is None:
+        return 130
+    print(report(lines))
+    if o.report:
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}{report(lines)}\n{found[2]}", text), encoding="utf-8")
+    return int(any(line["violations"] for line in lines))
+
+
+def lived(wanted: Sequence[int], hours: float, nodes: int, workers: int, state: Path) -> list[Line] | None:
+    """A line for each of these seeds, those of the ledger and those that are lived now; None if it was interrupted."""
+    state.mkdir(parents=True, exist_ok=True)
+    file = state / "ledger.jsonl"
+    done = ledger_of(file, hours, nodes)
     left = [seed for seed in wanted if seed not in done]
     print(f"{len(wanted) - len(left)} seeds are in {file}, {len(left)} are left", file=sys.stderr)
-    with ProcessPoolExecutor(o.workers) as pool, file.open("a", encoding="utf-8") as ledger:
+    with ProcessPoolExecutor(workers) as pool, file.open("a", encoding="utf-8") as ledger:
         try:
-            for ended in as_completed([pool.submit(live, seed, o.hours, o.nodes) for seed in left]):
+            for ended in as_completed([pool.submit(live, seed, hours, nodes) for seed in left]):
                 line = ended.result()
                 done[line["seed"]] = line
                 ledger.write(json.dumps(line) + "\n")
@@ -97,13 +109,8 @@ def campaign(o: argparse.Namespace) -> int:
                 print(f"seed {line['seed']}: {said}, {line['seconds']:.0f} s; {len(done)} done", file=sys.stderr)
         except KeyboardInterrupt:  # what has ended is kept; the next one goes on from there
             pool.shutdown(wait=False, cancel_futures=True)
-            return 130
-    lines = [done[seed] for seed in wanted if seed in done]
-    print(report(lines))
-    if o.report:
-        text = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(BLOCK.sub(lambda found: f"{found[1]}{report(lines)}\n{found[2]}", text), encoding="utf-8")
-    return int(any(line["violations"] for line in lines))
+            return None
+    return [done[seed] for seed in wanted]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ WIDE: Final = 44
 
 
 def summary(found: Found) -> dict[str, Any]:
-    """All of it as data: counts, minor units of the policy's currency, simulated hours, real seconds."""
+    """All of it as data: counts, minor units of the policy's currency, simulated hours, seconds of a core."""
     wish, rows = found.wish, found.world.database.tables.rows
     runs: dict[str, Counter[str]] = {}
     for run in rows["recovery_run"].values():
@@ -69,7 +69,7 @@ def page(said: dict[str, Any]) -> str:
         f"credits  {given}",
         f"open     debts: {said['open_debts']}; cases: {open_cases}",
         *_verdict(said),
-        f"{said['hours_per_s']:g} simulated hours a second ({said['seconds']:.1f} s)",
+        f"{said['hours_per_s']:g} simulated hours a second of a core ({said['seconds']:.1f} s)",
     ]
     return "\n".join(lines)
 

@@ -18,6 +18,7 @@ from tests.acceptance.lives import Eyes, Life, killed_at_random
 from tests.acceptance.records import all_is_well
 from tests.acceptance.world import World
 from tests.actors.money.oracle import reckoned
+from tests.proof import REAL_LIVES, counted
 
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,6 +83,7 @@ async def test_the_ledger_of_random_lives_is_the_formulas_whatever_is_killed(wor
             assert found == reckoned(meter, told_of[f"meter:{meter['meter_id']}"], WINDOW_US), meter
             check_stop(life, meter)
     log.warning("%d lives, %d kills, %.0f s", LIVES, kills, time.monotonic() - began)
+    counted[REAL_LIVES] += LIVES
     assert {meter["stop_cause"] for meter in meters.values()} == {
         "release", "force_release", "node_offline", "node_rebooted"
     }  # fmt: skip

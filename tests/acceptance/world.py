@@ -25,6 +25,7 @@ from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.directories import with_database
 from tests.forked import PIPE, Process, python
 from tests.patience import PATIENCE_S
+from tests.proof import KILLS, counted
 
 RATE = 249_000_000
 TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
@@ -137,6 +138,7 @@ class World:
 
     def kill(self) -> None:
         """End the runtime with SIGKILL."""
+        counted[KILLS] += 1
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGKILL)
 

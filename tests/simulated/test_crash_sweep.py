@@ -14,6 +14,7 @@ from supervisors.simulation.checks import records_of
 from supervisors.simulation.points import MODES
 from supervisors.simulation.stories import STORIES, Story
 from supervisors.simulation.sweep import tell, wrong
+from tests.proof import AGAIN, CRASHES, counted
 from tools import crash_points
 
 BUILT = [row.id for row in ROWS if row.status == "built"]
@@ -63,6 +64,7 @@ def test_a_crash_at_any_point_changes_nothing_of_the_end(story: Story, mode: str
         assert told.crashed == point, f"the sweep never came to {point}"
         assert wrong(story, told.world) == [], f"{story.row}, died {mode} {point}"
         died[point.what.partition(" ")[0]] += 1
+    counted[CRASHES] += len(points)
     assert sum(died.values()) == len(points)
     assert {"read", "commit", "publish", *(["ssh.user-create"] if story.state else [])} <= set(died)
 
@@ -73,6 +75,7 @@ def test_a_crash_in_the_recovery_from_a_crash_changes_nothing_either(story: Stor
     chance = random.Random(7)
     points = tell(story).points
     for _ in range(50):
+        counted[AGAIN] += 1
         first, again, mode = chance.choice(points), chance.randrange(1, len(points)), chance.choice(MODES)
         told = tell(story, first.number, mode, again)
         assert wrong(story, told.world) == [], f"{story.row}, died {mode} {first} and at {again} of the recovery"

@@ -14,6 +14,7 @@ from supervisors.simulation.checks import records_of
 from supervisors.simulation.lives import Lives
 from supervisors.simulation.world import WINDOW_US, World
 from tests.actors.money.oracle import reckoned
+from tests.proof import SIMULATED_LIVES, counted
 
 LIVES = 300  # of one world
 SEEDS = range(max(1, int(os.environ.get("AMENDS_TEST_LIVES", "300")) // LIVES))
@@ -25,6 +26,7 @@ def test_the_ledger_of_random_lives_is_the_formulas(seed: int) -> None:
     lives, world = Lives(LIVES, seed), World(seed, cleanup_tries=1000)
     assert world.run(lives.tell)
     assert lives.ended == LIVES
+    counted[SIMULATED_LIVES] += LIVES
     tables = world.database.tables.rows
     evaluations: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(tables["audit_log"].values(), key=lambda each: each["seq"]):

@@ -1,0 +1,124 @@
+"""`./run campaign ci`: the layers of proof that are too long for the tests and short enough for every change.
+
+Every schedule of every race with two deviations; random worlds of fresh seeds, each kind of fault met fifty times, one
+of them lived twice. The seeds are the commit's: the same commit has the same ones anywhere. `--report` writes
+what it came to, with the figures of the last `./run test`, into docs/reliability.md.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from supervisors.simulation.fault_kinds import BY_NAME
+from supervisors.simulation.rivals import RACES
+from tools.campaign import live, lived
+from tools.planted.all import number
+from tools.races import all_of, joined
+from tools.version import commit
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs" / "reliability.md"
+BLOCK: Final = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+STATE: Final = ROOT / ".proof"
+TESTS: Final = STATE / "tests.json"
+SEEDS: Final = 20
+HOURS: Final = 3.0
+NODES: Final = 10
+DEVIATIONS: Final = 2
+FLOOR: Final = 50  # of each kind of fault
+Figure = tuple[str, str, str]  # what was tried, how much, the command that repeats it
+Layer = Callable[[int, int], tuple[list[Figure], list[str]]]  # of a number and so many workers: figures, what is broken
+
+
+def races(of: int, workers: int) -> tuple[list[Figure], list[str]]:
+    """Every schedule with up to two deviations."""
+    found = joined(all_of([race.name for race in RACES], DEVIATIONS, workers, STATE / "races.jsonl"))
+    broken = [f"{each.race} {list(broken.schedule)}: {broken.what}; ./run campaign races --race '{each.race}' "
+              f"--schedule '{','.join(map(str, broken.schedule))}'"
+              for each in found for broken in each.broken]  # fmt: skip
+    runs = sum(each.runs for each in found)
+    said = (f"schedules of {len(found)} races, {DEVIATIONS} deviations", str(runs),
+            f"`./run campaign races --deviations {DEVIATIONS}`")  # fmt: skip
+    return [said], broken
+
+
+def worlds(of: int, workers: int) -> tuple[list[Figure], list[str]]:
+    """Fresh seeds; the first of them twice."""
+    first = of % 1_000_000 * SEEDS + 1
+    lines = lived(range(first, first + SEEDS), HOURS, NODES, workers, STATE)
+    if lines is None:
+        raise KeyboardInterrupt
+    again = f"amends simulate --hours {HOURS:g} --nodes {NODES} --replay"
+    broken = [f"seed {line['seed']}: {each['name']} {each['ref']}: {each['what']}; {again} {line['seed']}"
+              for line in lines for each in line["violations"]]  # fmt: skip
+    if live(first, HOURS, NODES)["digest"] != lines[0]["digest"]:
+        broken.append(f"seed {first}: lived twice, it came to two digests")
+    faults = Counter[str]()
+    for line in lines:
+        faults.update(line["faults"])
+    broken += [f"{name}: fired {faults[name]} times, and should {FLOOR}" for name in BY_NAME if faults[name] < FLOOR]
+    hours, seconds = (sum(line[name] for line in lines) for name in ("hours", "seconds"))
+    repeat = f"`./run campaign ci --number {of}`"
+    rare = min(BY_NAME, key=lambda name: faults[name])
+    return [
+        ("simulated hours of random worlds", f"{hours:.0f}; {hours / seconds:.2f} a second of a core", repeat),
+        (f"faults of {len(BY_NAME)} kinds", f"{sum(faults.values())}; the rarest, `{rare}`, {faults[rare]}", repeat),
+        ("crashes of the runtime in them", str(sum(line["crashes"] for line in lines)), repeat),
+        ("customers in them", str(sum(line["customers"] for line in lines)), repeat),
+        ("seeds lived twice, to the same digest", "1", repeat),
+    ], broken  # fmt: skip
+
+
+LAYERS: Final[dict[str, Layer]] = {"races": races, "worlds": worlds}
+
+
+def tested() -> list[Figure]:
+    """Figures of the last run of the tests."""
+    if not TESTS.exists():
+        return []
+    return [(name, str(count), "`./run test`") for name, count in json.loads(TESTS.read_text(encoding="utf-8")).items()]
+
+
+def table(figures: Sequence[Figure], seconds: float) -> str:
+    """As Markdown."""
+    lines = [f"At commit {commit()[:12]}; `./run campaign ci` took {seconds:.0f} s.", ""]
+    lines += ["| what was tried | how much | again |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {count} | {repeat} |" for what, count, repeat in figures)])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 if nothing is broken."""
+    parser = argparse.ArgumentParser(prog="./run campaign ci", description="the longer layers of proof")
+    parser.add_argument("--number", type=int, help="the number that seeds come from; without it the commit's")
+    parser.add_argument("--layer", choices=tuple(LAYERS), action="append", help="only these")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
+    parser.add_argument("--report", action="store_true", help="write the figures into docs/reliability.md")
+    o = parser.parse_args(arguments)
+    of, began = number() if o.number is None else o.number, time.monotonic()
+    for name in ("ledger.jsonl", "races.jsonl"):
+        (STATE / name).unlink(missing_ok=True)
+    figures, broken = tested(), list[str]()
+    for name in o.layer or LAYERS:
+        print(f"ci: {name}", file=sys.stderr, flush=True)
+        more, wrong = LAYERS[name](of, o.workers)
+        figures += more
+        broken += wrong
+    print(table(figures, time.monotonic() - began))
+    for each in broken:
+        print(f"BROKEN {each}")
+    if o.report:
+        text = PAGE.read_text(encoding="utf-8")
+        said = table(figures, time.monotonic() - began)
+        PAGE.write_text(BLOCK.sub(lambda block: f"{block[1]}{said}\n{block[2]}", text), encoding="utf-8")
+    return int(bool(broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
