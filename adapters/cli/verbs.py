@@ -265,7 +265,8 @@ LOCAL: Final = (
         Field("hours", "of simulated time", "--hours", default="1"),
         Field("nodes", "how many machines", "--nodes", "int", default=10), _POLICY, _TIMING,
         Field("faults", "all, none, or kinds of faults with commas", "--faults", default="all"),
-        Field("replay", "print the events of this seed, up to what does not hold", "--replay", "int"), _JSON,
+        Field("replay", "print the events of this seed, up to what does not hold", "--replay", "int"),
+        Field("trace", "write all its traces into this file, for Jaeger's UI", "--trace", "path"), _JSON,
     )),
     LocalVerb("prove", "the crash sweep over your policy and timing: every story dies at every point", (
         Field("row", "only this row of the matrix, such as R02, each point named", may_lack=True),

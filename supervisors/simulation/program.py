@@ -18,7 +18,7 @@ import msgspec
 from amends.values.errors import BadConfiguration
 from supervisors.policy_file import load as load_policy
 from supervisors.settings import load
-from supervisors.simulation import prove, report
+from supervisors.simulation import prove, report, traces
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.points import MODES
 from supervisors.simulation.random_world import Found, RandomWorld, Wish
@@ -70,21 +70,32 @@ def wish_of(o: argparse.Namespace, environ: Environ) -> Wish:
         raise BadConfiguration(f"--nodes: from 1 to {MOST_NODES}, not {o.nodes}")
     terms, _ = terms_of(o.config, o.policy, environ)
     seed = o.seed if o.replay is None else o.replay
-    return Wish(seed=seed, hours=hours, nodes=o.nodes, terms=terms, kinds=kinds_of(o.faults))
+    if o.trace is not None:
+        traces.writable(o.trace)
+    return Wish(seed=seed, hours=hours, nodes=o.nodes, terms=terms, kinds=kinds_of(o.faults),
+                records=o.trace is not None)  # fmt: skip
 
 
 def simulate(o: argparse.Namespace, environ: Environ = os.environ) -> int:
     """`amends simulate`; exit status."""
     wish = wish_of(o, environ)
     if o.replay is not None:
-        return _replay(wish)
+        return _replay(wish, o.trace)
     found = _run(wish)
+    _traced(found, o.trace)
     said = report.summary(found)
     print(json.dumps(said, indent=2) if o.json else report.page(said))
     return BROKEN if found.violations else DONE
 
 
-def _replay(wish: Wish) -> int:
+def _traced(found: Found, file: Path | None) -> None:
+    """Write the traces where they are wanted, and say so."""
+    if file is not None:
+        print(f"writing the spans of {len(found.commits)} commits", file=sys.stderr)
+        print(f"{traces.write(found.commits, file)} traces in {file}: open it in Jaeger's UI (upload)", file=sys.stderr)
+
+
+def _replay(wish: Wish, trace: Path | None) -> int:
     """The events of that seed up to what does not hold; the last sound moment is found first, then all is watched."""
     found = _run(wish)
     if found.violations:
@@ -94,6 +105,7 @@ def _replay(wish: Wish) -> int:
         found = _run(msgspec.structs.replace(wish, keeps=True))
     for event in found.happened:
         print(event)
+    _traced(found, trace)
     for each in found.violations:
         print(f"BROKEN   {each.name} {each.ref}: {each.what}")
     return BROKEN if found.violations else DONE

@@ -45,7 +45,7 @@ STARTS: Final = 1000  # starts in a row that may fail while there are faults
 
 
 class Wish(Struct, frozen=True, kw_only=True):
-    """What is asked for. `keeps`: all events are kept; from `watch_from_s` on each commit is checked (slow)."""
+    """What is asked for. `keeps` its events, `records` its commits, each of them checked from `watch_from_s` on."""
 
     seed: int
     hours: float
@@ -53,6 +53,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     terms: Terms
     kinds: tuple[str, ...]
     keeps: bool = False
+    records: bool = False
     watch_from_s: float = -1.0
 
 
@@ -64,6 +65,7 @@ class Found(Struct, kw_only=True):
     digest: str
     events: int
     happened: list[Happening]
+    commits: list[Commit]
     simulated_s: float
     took_s: float
     runtimes: int
@@ -99,6 +101,7 @@ class RandomWorld:
         self._customers = Customers(world, self._chronicle, self._weather, seed=f"{name} customers", nodes=wish.nodes)
         self._operator = Operator(self._chronicle, self._weather, seed=f"{name} operator")
         self._end_s, self._rest_s = wish.hours * HOUR_S, 0.0
+        self._commits: list[Commit] = []
         self._violations: list[Violation] = []
         self._rests = self._checks = 0
         self._sound_s = self._alive_since_s = 0.0
@@ -131,9 +134,10 @@ class RandomWorld:
     def _found(self, took_s: float) -> Found:
         return Found(
             wish=self._wish, world=self._world, digest=self._chronicle.digest, events=self._chronicle.count,
-            happened=self._chronicle.happened, simulated_s=self._world.now_s, took_s=took_s, runtimes=self._world.runs,
-            crashes=self._weather.crashes, rests=self._rests, checks=self._checks, customers=self._customers.came,
-            faults=dict(self._weather.fired()), violations=self._violations, sound_s=self._sound_s,
+            happened=self._chronicle.happened, commits=self._commits, simulated_s=self._world.now_s, took_s=took_s,
+            runtimes=self._world.runs, crashes=self._weather.crashes, rests=self._rests, checks=self._checks,
+            customers=self._customers.came, faults=dict(self._weather.fired()), violations=self._violations,
+            sound_s=self._sound_s,
         )  # fmt: skip
 
     # --- one runtime ---------------------------------------------------------------------------------
@@ -221,6 +225,8 @@ class RandomWorld:
 
     def _committed(self, commit: Commit) -> None:
         self._chronicle.note(f"commit {said(commit)}")
+        if self._wish.records:
+            self._commits.append(commit)
         self._verdicts(commit)
         if 0 <= self._wish.watch_from_s <= self._world.time() and not self._violations:
             self._look(records_of(self._world.database))

@@ -48,7 +48,7 @@ def lived(seed: int) -> Found:
 
 def typed(**more: Any) -> argparse.Namespace:
     usual = {"seed": 1, "hours": "0.02", "nodes": 4, "policy": None, "config": None, "faults": "all", "replay": None,
-             "json": False}  # fmt: skip
+             "json": False, "trace": None}  # fmt: skip
     return argparse.Namespace(**{**usual, **more})
 
 
@@ -59,6 +59,14 @@ def test_nothing_is_broken_in_a_random_world(seed: int) -> None:
     assert found.simulated_s >= HOURS * 3600
     assert found.rests >= 2
     assert found.customers > 5
+
+
+def test_a_file_for_traces_that_cannot_be_written_is_refused_before_anything_is_simulated(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match=r"--trace .*/nowhere/file: No such file or directory"):
+        program.simulate(typed(trace=tmp_path / "nowhere" / "file"), {})
+    with pytest.raises(BadConfiguration, match=r"--hours"):
+        program.simulate(typed(hours="1000", trace=tmp_path / "file"), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_seed_decides_everything() -> None:
