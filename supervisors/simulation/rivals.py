@@ -12,7 +12,7 @@ from supervisors.invariants.records import Violation
 from supervisors.simulation import events
 from supervisors.simulation.pair import Process
 from supervisors.simulation.points import Points
-from supervisors.simulation.races import Held, Race, alone
+from supervisors.simulation.races import Held, Race, Sound, alone
 from supervisors.simulation.storage_stories import ENDED, rented
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import PATIENCE_S, Refused, Running, World
@@ -109,7 +109,7 @@ async def _rents(running: Running) -> None:
     await running.quiet()
 
 
-def _double_take_over(world: World, held: Held) -> None:
+def _double_take_over(world: World, held: Held, sound: Sound) -> list[Violation]:
     """A leader is stopped in the middle of a step, two stand by and both see it; one after the other they serve."""
     processes = Processes(world.now_s)
 
@@ -132,6 +132,11 @@ def _double_take_over(world: World, held: Held) -> None:
         world.now_s = processes.clock.now + 1.0
     finally:
         processes.bury()
+    return alone(_nothing)(world, held, sound)
+
+
+async def _nothing(running: Running, held: Held) -> None:
+    """A runtime that finds what they have left."""
 
 
 # --- attach / release -------------------------------------------------------------------------------------
