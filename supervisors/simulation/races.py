@@ -37,6 +37,7 @@ class Held(Points):
     def __init__(self, schedule: Schedule = (), hold_s: float = HELD_S, passes: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.choices: list[Choice] = []
+        self.called: list[tuple[float, str]] = []  # when, and what
         self._hold_s = {each: hold_s * (1 + LONGER * number) for number, each in enumerate(schedule)}
         self._passes = ("lease renew", "commit OutboxMarkRow", *passes)
         self._open = False
@@ -51,6 +52,7 @@ class Held(Points):
 
     async def before(self, what: str) -> None:
         """It is about to happen, now or after all others."""
+        self.called.append((asyncio.get_running_loop().time(), what))
         await asyncio.sleep(MOMENT_S)
         await self._choose(what, "call")
 
