@@ -31,7 +31,7 @@ AGAIN_S = 1.0  # after which a node that took no word (it is held) is told anew
 class Detector:
     """Turns the absence and return of heartbeats into messages to node actors. `monotonic` in seconds.
 
-    It alone writes `last_seen`. Follows committed turns.
+    It alone writes `last_seen`. Follows committed turns. `tick_s`: how late a silence is seen at most.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Detector:
         self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
         self._offline_s = engine.context.limits("offline_after_ms") / 1000
         self._beat_s = engine.context.limits("heartbeat_interval_ms") / 1000
+        self.tick_s = max(0.02, min(self._suspect_s / 10, TICK_S))
         self._guards = guards
         self._verdicts = Verdicts(engine, guards, last_seen.last_seen_us, self._mono)
         self._before: dict[str, int] = {}  # of nodes with a new boot id, the last beat with the one they had
@@ -208,9 +209,9 @@ class Detector:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        tick = max(0.02, min(self._suspect_s / 10, TICK_S))
         last = self._mono()
         while True:
+            tick = self.tick_s
             await asyncio.sleep(tick)
             now = self._mono()
             lost = now - last - tick
@@ -276,7 +277,7 @@ class Detector:
         if seen.silent:
             return since + self._offline_s
         due = since + self._suspect_s
-        return due if self._canary >= since + self._beat_s else max(due, self._mono() + TICK_S)
+        return due if self._canary >= since + self._beat_s else max(due, self._mono() + self.tick_s)
 
     def _has_fallen_silent(self, node_id: str, seen: Seen) -> bool:
         """Of a node whose deadline is over: whether it is told. A silent one is due for a verdict."""

@@ -40,6 +40,7 @@ from supervisors.simulation.world import START_US, Running, Terms, World
 REST_S: Final = 3600.0
 HOUR_S: Final = 3600.0
 STEPS_A_RUN: Final = 50_000_000  # callbacks of one runtime, before it counts as a livelock
+SIGHTS: Final = 30  # of the detector until a silence is suspected: most of what an idle runtime does is to look
 AGAIN_S: Final = 5.0  # who started a process that ended by itself starts it again
 STARTS: Final = 1000  # starts in a row that may fail while there are faults
 
@@ -94,6 +95,7 @@ class RandomWorld:
         offline_ms = wish.terms.timing["offline_after_ms"]
         assert isinstance(offline_ms, int)
         self._pace_s = offline_ms / 1000
+        world.tick_s = world.limits("suspect_after_ms") / 1000 / SIGHTS
         world.provider()
         name = f"amends {wish.seed}"
         self._weather = Weather(world, self._chronicle, seed=f"{name} weather", pace_s=self._pace_s, kinds=wish.kinds,

@@ -116,6 +116,7 @@ class World:
         self.policy_text, self.beat_s = terms.policy_text, terms.beat_s
         self.policy = _policy(self.policy_text)
         self.limits = Limits({**terms.timing, **limits}, seed=seed)
+        self.tick_s = 0.0  # between two looks of the detector, where its own are nearer
         self.now_s = 0.0
         self.clock_ahead_us = 0  # of the runtimes' machine, before Postgres' and everybody else's
         self.time: Callable[[], float] = lambda: self.now_s
@@ -230,6 +231,7 @@ class Running:
         )
         await core.load(journal, self.lease)
         await core.watch(lambda: links.bus, world.balances().items())
+        core.detector.tick_s = max(core.detector.tick_s, world.tick_s)
         agents = LateMounts(core.kernel.engine)
         agents.steps = AgentSteps(
             world.machines, core.pool.node_epoch, may_act=self.lease.may_act, faults=self._points, links=links,
