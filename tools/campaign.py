@@ -5,6 +5,7 @@ broken, seconds. Seeds that are there with the same hours and nodes are not live
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -27,9 +28,16 @@ KEPT: Final = ("seed", "nodes", "hours", "customers", "crashes", "events", "dige
 Line = dict[str, Any]
 
 
+def quiet() -> None:
+    """What a worker does first: nothing is logged, and the collector of garbage is a runtime's."""
+    logging.disable(logging.CRITICAL)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 50)
+
+
 def live(seed: int, hours: float, nodes: int) -> Line:
     """One world, as a line of the ledger; built-in policy, the timing of the profile `production`."""
-    logging.disable(logging.CRITICAL)
     terms, _ = terms_of(None, None, {})
     said = summary(RandomWorld(Wish(seed=seed, hours=hours, nodes=nodes, terms=terms, kinds=tuple(BY_NAME))).run())
     return {**{name: said[name] for name in KEPT}, "asked_hours": hours}
@@ -98,7 +106,7 @@ def lived(wanted: Sequence[int], hours: float, nodes: int, workers: int, state: 
     done = ledger_of(file, hours, nodes)
     left = [seed for seed in wanted if seed not in done]
     print(f"{len(wanted) - len(left)} seeds are in {file}, {len(left)} are left", file=sys.stderr)
-    with ProcessPoolExecutor(workers) as pool, file.open("a", encoding="utf-8") as ledger:
+    with ProcessPoolExecutor(workers, initializer=quiet) as pool, file.open("a", encoding="utf-8") as ledger:
         try:
             for ended in as_completed([pool.submit(live, seed, hours, nodes) for seed in left]):
                 line = ended.result()

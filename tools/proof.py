@@ -18,7 +18,7 @@ from typing import Final
 
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.rivals import RACES
-from tools.campaign import live, lived
+from tools.campaign import live, lived, quiet
 from tools.planted.all import checked, number, part
 from tools.races import all_of, joined
 from tools.version import commit
@@ -58,6 +58,7 @@ def worlds(of: int, workers: int) -> tuple[list[Figure], list[str]]:
     again = f"amends simulate --hours {HOURS:g} --nodes {NODES} --replay"
     broken = [f"seed {line['seed']}: {each['name']} {each['ref']}: {each['what']}; {again} {line['seed']}"
               for line in lines for each in line["violations"]]  # fmt: skip
+    quiet()
     if live(first, HOURS, NODES)["digest"] != lines[0]["digest"]:
         broken.append(f"seed {first}: lived twice, it came to two digests")
     faults = Counter[str]()

@@ -19,6 +19,7 @@ import msgspec
 from supervisors.simulation.races import Explored, explore, run
 from supervisors.simulation.rivals import BY_NAME
 from supervisors.simulation.sweep import unsound
+from tools.campaign import quiet
 from tools.version import commit
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -29,7 +30,6 @@ Line = dict[str, Any]
 
 def explored(name: str, deviations: int, part: int) -> Line:
     """A part of a race, as a line of the ledger."""
-    logging.disable(logging.CRITICAL)
     found = explore(BY_NAME[name], deviations, unsound, part, PARTS)
     return {**msgspec.to_builtins(found), "part": part, "commit": commit()}
 
@@ -47,7 +47,7 @@ def all_of(names: Sequence[str], deviations: int, workers: int, file: Path) -> l
     done = ledger_of(file, deviations)
     wanted = [(name, part) for name in names for part in range(PARTS)]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers) as pool, file.open("a", encoding="utf-8") as ledger:
+    with ProcessPoolExecutor(workers, initializer=quiet) as pool, file.open("a", encoding="utf-8") as ledger:
         left = [pool.submit(explored, name, deviations, part) for name, part in wanted if (name, part) not in done]
         for number, ended in enumerate(as_completed(left), 1):
             line = ended.result()
