@@ -1,39 +1,28 @@
 """`./run campaign`: many random worlds, one for each seed, side by side; it goes on where it was stopped.
 
 The ledger `DIR/ledger.jsonl` has a line for each seed that has ended: what was asked for, faults by kind, what was
-broken, seconds. Seeds that are there with the same hours and nodes are not lived again.
+broken, seconds of a core. Seeds that are there with the same hours and nodes are not lived again.
 """
 
 import argparse
-import gc
-import json
-import logging
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.program import terms_of
 from supervisors.simulation.random_world import RandomWorld, Wish
 from supervisors.simulation.report import summary
+from tools.ledger import Line, gone_through
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
 BLOCK: Final = re.compile(r"(<!-- campaign -->\n).*?(<!-- /campaign -->)", re.DOTALL)
 KEPT: Final = ("seed", "nodes", "hours", "customers", "crashes", "events", "digest", "faults", "violations", "seconds")
-Line = dict[str, Any]
-
-
-def quiet() -> None:
-    """What a worker does first: nothing is logged, and the collector of garbage is a runtime's."""
-    logging.disable(logging.CRITICAL)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 50)
 
 
 def live(seed: int, hours: float, nodes: int) -> Line:
@@ -41,24 +30,6 @@ def live(seed: int, hours: float, nodes: int) -> Line:
     terms, _ = terms_of(None, None, {})
     said = summary(RandomWorld(Wish(seed=seed, hours=hours, nodes=nodes, terms=terms, kinds=tuple(BY_NAME))).run())
     return {**{name: said[name] for name in KEPT}, "asked_hours": hours}
-
-
-def ledger_of(file: Path, hours: float, nodes: int) -> dict[int, Line]:
-    """By seed, the lines of worlds like these; a last line that was cut off by a kill is passed over."""
-    found: dict[int, Line] = {}
-    if not file.exists():
-        return found
-    whole = file.read_text(encoding="utf-8")
-    if whole and not whole.endswith("\n"):
-        file.write_text(whole + "\n", encoding="utf-8")
-    for text in whole.splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if (line["asked_hours"], line["nodes"]) == (hours, nodes):
-            found[line["seed"]] = line
-    return found
 
 
 def report(lines: list[Line]) -> str:
@@ -101,24 +72,17 @@ def campaign(o: argparse.Namespace) -> int:
 
 def lived(wanted: Sequence[int], hours: float, nodes: int, workers: int, state: Path) -> list[Line] | None:
     """A line for each of these seeds, those of the ledger and those that are lived now; None if it was interrupted."""
-    state.mkdir(parents=True, exist_ok=True)
-    file = state / "ledger.jsonl"
-    done = ledger_of(file, hours, nodes)
-    left = [seed for seed in wanted if seed not in done]
-    print(f"{len(wanted) - len(left)} seeds are in {file}, {len(left)} are left", file=sys.stderr)
-    with ProcessPoolExecutor(workers, initializer=quiet) as pool, file.open("a", encoding="utf-8") as ledger:
-        try:
-            for ended in as_completed([pool.submit(live, seed, hours, nodes) for seed in left]):
-                line = ended.result()
-                done[line["seed"]] = line
-                ledger.write(json.dumps(line) + "\n")
-                ledger.flush()
-                said = f"{len(line['violations'])} BROKEN" if line["violations"] else "sound"
-                print(f"seed {line['seed']}: {said}, {line['seconds']:.0f} s; {len(done)} done", file=sys.stderr)
-        except KeyboardInterrupt:  # what has ended is kept; the next one goes on from there
-            pool.shutdown(wait=False, cancel_futures=True)
-            return None
-    return [done[seed] for seed in wanted]
+
+    def key_of(line: Line) -> int | None:
+        return int(line["seed"]) if (line["asked_hours"], line["nodes"]) == (hours, nodes) else None
+
+    return gone_through(wanted, state / "ledger.jsonl", key_of, partial(live, hours=hours, nodes=nodes), workers, told)
+
+
+def told(line: Line) -> str:
+    """A line in a word."""
+    said = f"{len(line['violations'])} BROKEN" if line["violations"] else "sound"
+    return f"seed {line['seed']}: {said}, {line['seconds']:.0f} s"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,7 +18,8 @@ from typing import Final
 
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.rivals import RACES
-from tools.campaign import live, lived, quiet
+from tools.campaign import live, lived
+from tools.ledger import quiet
 from tools.planted.all import checked, number, part
 from tools.races import all_of, joined
 from tools.version import commit
@@ -39,7 +40,10 @@ Layer = Callable[[int, int], tuple[list[Figure], list[str]]]  # of a number and 
 
 def races(of: int, workers: int) -> tuple[list[Figure], list[str]]:
     """Every schedule with up to two deviations."""
-    found = joined(all_of([race.name for race in RACES], DEVIATIONS, workers, STATE / "races.jsonl"))
+    lines = all_of([race.name for race in RACES], DEVIATIONS, workers, STATE / "races.jsonl")
+    if lines is None:
+        raise KeyboardInterrupt
+    found = joined(lines)
     broken = [f"{each.race} {list(broken.schedule)}: {broken.what}; ./run campaign races --race '{each.race}' "
               f"--schedule '{','.join(map(str, broken.schedule))}'"
               for each in found for broken in each.broken]  # fmt: skip

@@ -4,59 +4,49 @@ The ledger `DIR/races.jsonl` has a line for each part of a race that has ended; 
 """
 
 import argparse
-import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from supervisors.simulation.races import Explored, explore, run
 from supervisors.simulation.rivals import BY_NAME
 from supervisors.simulation.sweep import unsound
-from tools.campaign import quiet
+from tools.ledger import Line, gone_through
 from tools.version import commit
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reliability.md"
 BLOCK: Final = re.compile(r"(<!-- races -->\n).*?(<!-- /races -->)", re.DOTALL)
 PARTS: Final = 16
-Line = dict[str, Any]
+Part = tuple[str, int, int]  # race, deviations, number
 
 
-def explored(name: str, deviations: int, part: int) -> Line:
+def explored(part: Part) -> Line:
     """A part of a race, as a line of the ledger."""
-    found = explore(BY_NAME[name], deviations, unsound, part, PARTS)
-    return {**msgspec.to_builtins(found), "part": part, "commit": commit()}
+    name, deviations, number = part
+    found = explore(BY_NAME[name], deviations, unsound, number, PARTS)
+    return {**msgspec.to_builtins(found), "part": number, "commit": commit()}
 
 
-def ledger_of(file: Path, deviations: int) -> dict[tuple[str, int], Line]:
-    """Parts that have ended at this commit, by race and number."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    found = [json.loads(text) for text in lines if text.endswith("}")]
-    return {(line["race"], line["part"]): line for line in found
-            if (line["deviations"], line["commit"]) == (deviations, commit())}  # fmt: skip
+def key_of(line: Line) -> Part | None:
+    """Whose line it is, None for another commit's."""
+    return (line["race"], line["deviations"], line["part"]) if line["commit"] == commit() else None
 
 
-def all_of(names: Sequence[str], deviations: int, workers: int, file: Path) -> list[Line]:
-    """What the parts came to, in their order; those that the ledger lacks are run now."""
-    done = ledger_of(file, deviations)
-    wanted = [(name, part) for name in names for part in range(PARTS)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, initializer=quiet) as pool, file.open("a", encoding="utf-8") as ledger:
-        left = [pool.submit(explored, name, deviations, part) for name, part in wanted if (name, part) not in done]
-        for number, ended in enumerate(as_completed(left), 1):
-            line = ended.result()
-            done[line["race"], line["part"]] = line
-            ledger.write(json.dumps(line) + "\n")
-            ledger.flush()
-            if sys.stderr.isatty():
-                print(f"\r{number} of {len(left)} parts ", end="", file=sys.stderr)
-    return [done[each] for each in wanted]
+def said(line: Line) -> str:
+    """In a word."""
+    return f"{line['race']}, part {line['part']}: {len(line['broken'])} of {line['runs']} broken"
+
+
+def all_of(names: Sequence[str], deviations: int, workers: int, file: Path) -> list[Line] | None:
+    """What the parts came to, in their order; None if it was interrupted."""
+    wanted = [(name, deviations, part) for name in names for part in range(PARTS)]
+    return gone_through(wanted, file, key_of, explored, workers, said)
 
 
 def joined(lines: Sequence[Line]) -> list[Explored]:
@@ -107,7 +97,10 @@ def main(arguments: Sequence[str]) -> int:
             parser.error("--schedule: of which race? name it with --race")
         logging.disable(logging.CRITICAL)
         return replayed(o.race[0], tuple(sorted(int(number) for number in o.schedule.split(",") if number)))
-    found = joined(all_of(o.race or tuple(BY_NAME), o.deviations, o.workers, o.state / "races.jsonl"))
+    lines = all_of(o.race or tuple(BY_NAME), o.deviations, o.workers, o.state / "races.jsonl")
+    if lines is None:
+        return 130
+    found = joined(lines)
     print(table(found))
     for each in found:
         for broken in each.broken[:5]:

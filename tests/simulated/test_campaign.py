@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import campaign
+from supervisors.invariants.records import Violation
+from tools import campaign, pairs
+from tools.ledger import lines_of
 
 
 def test_a_campaign_goes_on_where_it_was_stopped(
@@ -21,11 +23,10 @@ def test_a_campaign_goes_on_where_it_was_stopped(
         file.write('{"seed": 2, "asked_ho')  # killed while it wrote
     assert campaign.campaign(campaign.parser().parse_args([*words, "--seeds", "2", "--report"])) == 0
     assert ledger.read_text().startswith(first)
-    assert "1 seeds are in" in capsys.readouterr().err
-    lines = campaign.ledger_of(ledger, 0.05, 3)
+    assert "1 parts are in" in capsys.readouterr().err
+    lines = lines_of(ledger, lambda line: line["seed"])
     assert sorted(lines) == [1, 2]
     assert {"hours", "faults", "violations", "seconds", "digest"} <= set(lines[1])
-    assert campaign.ledger_of(ledger, 0.05, 4) == {}
     assert page.read_text().startswith("before\n<!-- campaign -->\n2 seeds of 0.05 hours, 3 nodes: ")
     assert page.read_text().endswith("|\n<!-- /campaign -->\nbehind\n")
 
@@ -40,3 +41,14 @@ def test_a_seed_that_is_broken_is_told_and_fails_the_campaign(
     words = ["--hours", "1", "--nodes", "3", "--seeds", "1", "--state", str(tmp_path), "--workers", "1"]
     assert campaign.campaign(campaign.parser().parse_args(words)) == 1
     assert "seed 1: A1 node:n1" in capsys.readouterr().out
+
+
+def test_pairs_are_all_points_of_a_recovery_after_each_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = pairs.swept(("R02", "lost", 55))
+    assert (line["row"], line["mode"], line["first"], line["broken"]) == ("R02", "lost", 55, [])
+    assert line["pairs"] > 30
+    assert pairs.key_of(line) == ("R02", "lost", 55)
+    monkeypatch.setattr(pairs, "wrong", lambda story, world: [Violation("A1", "node:n1", "as planted")])
+    line = pairs.swept(("R02", "lost", 62))
+    assert line["broken"][0] == "died lost 62, and at 1 of the recovery: A1 node:n1: as planted"
+    assert pairs.table([line]).startswith(f"{line['pairs']} pairs, {line['pairs']} of them broken.")
