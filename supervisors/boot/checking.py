@@ -19,6 +19,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
 
 from adapters.cli import tables
+from adapters.embedded.account import known_home
 from adapters.nats import connection
 from adapters.nats.publishing import JetStreamPublisher
 from adapters.otel.environment import export_target
@@ -90,7 +91,10 @@ async def _policy(settings: Settings) -> Lines:
 async def _database(settings: Settings) -> Lines:
     dsn = settings.postgres.dsn
     if not dsn:
-        yield Line("postgres", "note", f"embedded below {settings.state_dir}: one machine, and no standby")
+        home = known_home(Path(settings.state_dir).absolute())
+        yield Line(
+            "postgres", "note", f"embedded, in {home}: one machine, and no standby; what it holds is not looked at"
+        )
         return
     server = await installation.server(dsn)
     yield Line("postgres", "ok" if server.number >= OLDEST_POSTGRES else "wrong", f"PostgreSQL {server.version}")
