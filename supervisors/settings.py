@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from actors.fields import MAX_RATE
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
+from supervisors.paths import text_fault
 from supervisors.timing import TIMING, Profile, timing
 
 Role = Literal["operator", "viewer"]
@@ -308,8 +309,8 @@ def _check_users_file(name: str, text: str, settings: Settings) -> None:
     why = ""
     if found.servers:
         why = "is for the embedded server, and servers are named: give it to those"
-    elif not Path(found.users_file).is_file():
-        why = f"is no file: {found.users_file!r}"
+    elif fault := text_fault(Path(found.users_file)):
+        why = f"cannot be read: {found.users_file!r}: {fault}"
     if why:
         raise BadConfiguration(_with_line(name, text, f"[nats] users_file {why} - at `$.users_file`"))
 

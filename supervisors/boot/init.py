@@ -12,6 +12,7 @@ from typing import Final
 
 from adapters.nats.permissions import configuration
 from amends.values.errors import BadConfiguration
+from supervisors.paths import WRITABLE, directory_fault, made_directory
 
 CONFIG, USERS, TOKEN = "amends.toml", "nats-users.conf", "operator.token"
 TEXT: Final = """\
@@ -87,9 +88,11 @@ def init(
         operator=users["operator"], name=operator, token_file=TOKEN, digest=hashlib.sha256(token.encode()).hexdigest(),
     )  # fmt: skip
     made = {CONFIG: text, USERS: permissions, TOKEN: f"{token}\n"}
+    if why := directory_fault(folder):
+        raise BadConfiguration(f"amends init: --folder: {folder} cannot be used: {why}; {WRITABLE}")
     if there := [name for name in made if (folder / name).exists()]:
         raise BadConfiguration(f"amends init: {', '.join(there)} in {folder} is there already and stays as it is")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made_directory(folder, "amends init: --folder", mode=0o700)
     for name, content in made.items():
         with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(content)

@@ -79,6 +79,7 @@ from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
 from supervisors.decisions import Decisions
 from supervisors.late_mounts import LateMounts
+from supervisors.paths import made_directory
 from supervisors.policy_file import load
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings
@@ -115,7 +116,7 @@ class Runtime:
     async def start(self) -> None:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         kernel = self._kernel
-        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_directory(self._state_dir, "state_dir", mode=0o700)
         self._key = ClientKey(self.settings, self._state_dir, accept_new=self._accept_new_ssh_key)
         notary = Anchors(self.settings, self._state_dir)
         log.info("using %s", self._servers.said)

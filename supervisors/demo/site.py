@@ -79,10 +79,13 @@ class Refused(DemoFailed):
 
 
 class Site:
-    """Servers, a runtime or two, and their fleet, below `state_dir`; `stays`: it is there when the demo has ended."""
+    """Servers, a runtime or two, and their fleet, below `state_dir`.
 
-    def __init__(self, state_dir: Path, nodes: int, *, stays: bool = False) -> None:
-        self.state_dir, self.stays = state_dir, stays
+    `keeps`: all goes on when the story has been told; `stays`: the state is there when the demo has ended.
+    """
+
+    def __init__(self, state_dir: Path, nodes: int, *, keeps: bool = False, stays: bool = False) -> None:
+        self.state_dir, self.keeps, self.stays = state_dir, keeps, stays or keeps
         self.users = BusUsers(state_dir, [f"node-{number}" for number in range(1, nodes + 1)])
         self.endpoints: dict[str, Any] = {}
         self.customer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
