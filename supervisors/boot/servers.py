@@ -10,10 +10,11 @@ import secrets
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.postgres.connect import place_of
 from adapters.postgres.reader import dsn_for, let_in, read_only_dsn
 from amends.runtime.trunk import ChildSpec
 from amends.values.backoff import Backoff
@@ -65,9 +66,7 @@ class Servers:
     def said(self) -> str:
         """Which Postgres and which NATS these are, without a password."""
         dsn = self._settings.postgres.dsn
-        parts = urlsplit(dsn)  # its options may hold a password too; a socket's folder is one of them
-        where = parts.netloc.rpartition("@")[2] or "".join(parse_qs(parts.query).get("host", []))
-        postgres = f"Postgres {where}{parts.path}" if dsn else f"embedded Postgres below {self._state_dir}"
+        postgres = f"Postgres {place_of(dsn)}" if dsn else f"embedded Postgres below {self._state_dir}"
         servers = ", ".join(url.rpartition("@")[2].rpartition("://")[2] for url in self._settings.nats.servers)
         return f"{postgres}, {f'NATS {servers}' if servers else 'embedded NATS'}"
 

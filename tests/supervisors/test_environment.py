@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -82,6 +83,7 @@ def test_what_is_loaded_late_is_there_when_it_is_used() -> None:
 def amends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
     """What the program says when it is typed in this process, behind its exit status."""
     kept = logging.root.handlers[:], logging.root.level
+    monkeypatch.setattr("supervisors.boot.serving.watch", lambda *_: None)  # it would end this process
 
     def typed(*words: object) -> str:
         monkeypatch.setattr(sys, "argv", ["amends", *map(str, words)])
@@ -152,6 +154,26 @@ def test_a_directory_that_may_not_be_written_is_no_good(tmp_path: Path, monkeypa
     assert directory_fault(tmp_path / "new") == f"{tmp_path}: Permission denied"
     monkeypatch.setattr("supervisors.paths._is_read_only", lambda path: True)
     assert directory_fault(tmp_path) == f"{tmp_path} is on a read-only file system"
+
+
+@pytest.mark.parametrize("verb", [("archive", "--before", "2020-01"), ("audit", "verify"), ("trace", "verify")])
+def test_where_no_runtime_is_every_verb_ends_alike(
+    verb: tuple[str, ...], tmp_path: Path, amends: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "endpoints.json"
+    said = amends(*verb, "--state-dir", tmp_path)
+    assert (said[:2], f"no runtime has written {file}: start `amends run`" in said) == ("3 ", True), said
+    host = quote(str(tmp_path), safe="/")
+    file.write_text(json.dumps({"postgres_dsn": f"postgresql://amends_reader@/amends?host={host}"}))
+    said = amends(*verb, "--state-dir", tmp_path)
+    assert (said[:2], "only while its `amends run` does: start that" in said) == ("3 ", True), said
+
+    def closed(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    said = amends(*verb, "--state-dir", tmp_path)
+    assert (said[:2], f"{file} cannot be read: Permission denied; ask as the user" in said) == ("3 ", True), said
 
 
 def test_the_last_word_of_a_service_is_a_line_of_its_log(
