@@ -58,7 +58,7 @@ async def check(settings: Settings, *, upgrade: bool = False) -> int:
     """Print what was found; 0 if nothing is wrong, else 1. `upgrade`: only what a change of the release touches."""
     looks: list[Callable[[Settings], Lines]] = [_database, _open_runs]
     if not upgrade:
-        looks = [_state_dir, _callers, _policy, *looks, _key, _anchors, _nats, _spans, _stripe, _http]
+        looks = [_state_dir, _callers, _policy, *looks, _ssh_key, _anchors, _nats, _spans, _stripe, _http]
     found = []
     for look in looks:
         try:
@@ -151,7 +151,7 @@ async def _open_runs(settings: Settings) -> Lines:
         yield Line("open runs", "ok", f"matrix {MATRIX.version} owes what they owe")
 
 
-async def _key(settings: Settings) -> Lines:
+async def _ssh_key(settings: Settings) -> Lines:
     path = key_file(settings, Path(settings.state_dir))
     if not os.path.lexists(path):
         yield Line("ssh key", "note", f"{path} is not there; a start makes it")

@@ -57,7 +57,7 @@ async def _init(o: argparse.Namespace) -> int:
     from supervisors.boot.init import init
 
     def names(text: str | None) -> list[str]:
-        return [name.strip() for name in (text or "").split(",") if name.strip()]
+        return [name.strip() for name in text.split(",")] if text is not None else []
 
     for line in init(o.folder or Path(), names(o.nodes), names(o.providers), operator=o.operator):
         print(line)

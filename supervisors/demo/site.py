@@ -35,6 +35,7 @@ from supervisors.closing import Parts
 from supervisors.demo.host import StorageHost
 from supervisors.demo.users import BusUsers
 from supervisors.policy_file import BUILT_IN
+from supervisors.toml_lines import quoted
 
 READY_WITHIN_S = 60
 HOUR, SECOND = "window_us = 3_600_000_000", "window_us = 1_000_000"
@@ -148,7 +149,7 @@ class Site:
             "state_dir": str(self.state_dir), "dsn": self._postgres.dsn, "nats": self._nats.url, "policy": str(policy),
             "stripe_key": API_KEY, "stripe_url": self.stripe.url, "stripe_secret": self._secret,
         }  # fmt: skip
-        config.write_text(CONFIG.format(**{key: json.dumps(value) for key, value in values.items()}), encoding="utf-8")
+        config.write_text(CONFIG.format(**{key: quoted(value) for key, value in values.items()}), encoding="utf-8")
         env = dict(os.environ)
         for prefix, name in (("AMENDS_NATS", "runtime"), ("AMENDS_NATS_OPERATOR", "operator")):
             found = self.users.of(name)

@@ -148,6 +148,14 @@ def test_what_a_start_refuses_is_seen_before(
     assert (word in checked, checked[0] in "12", word in run, run[0]) == (True, True, True, "2"), checked + run
 
 
+def test_names_with_nothing_between_commas_are_refused(tmp_path: Path, amends: Callable[..., str]) -> None:
+    for names in (",,", "n1,", ""):
+        assert amends("init", "--folder", tmp_path, "--nodes", names).startswith(
+            "2 amends: amends init: --nodes: '' is"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_directory_that_may_not_be_written_is_no_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert directory_fault(tmp_path / "new" / "newer") == ""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
