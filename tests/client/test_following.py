@@ -54,6 +54,18 @@ async def test_without_events_the_row_is_read_every_second() -> None:
     assert script.slept == [1.0, 1.0]
 
 
+async def test_what_is_no_state_is_said_at_once() -> None:
+    script = Script(ASKED)
+    handle = await rented(script.client())
+    for words, said in (
+        (("active", "nonsense"), "never 'nonsense': its states are requested, "),
+        ((), "never nothing"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            await handle.until(*words)
+    assert len(script.asked) == 1
+
+
 async def test_what_can_never_come_ends_the_wait_with_the_failure() -> None:
     script = Script(ASKED, ok(**rental("failed", failure_code="no_capacity")))
     with pytest.raises(Ended, match=r"alloc_1 is failed \(no_capacity\), and can never be active") as caught:
