@@ -86,9 +86,10 @@ def test_a_folder_of_any_name_is_written_as_toml_reads_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("word", ["a node", "n.1", "N_2", "n1,", ",,", " ", ""])
 def test_names_that_no_node_can_have_are_refused_before_a_file_is_there(tmp_path: Path, word: str) -> None:
-    for names in ({"nodes": word.split(",")}, {"providers": word.split(",")}):
+    names = word.split(",")
+    for nodes, providers in ((names, []), ([], names)):
         with pytest.raises(BadConfiguration, match=r"is no name: 1 to 63 lower-case letters"):
-            init(tmp_path, **names)
+            init(tmp_path, nodes, providers)
     with pytest.raises(BadConfiguration, match="--operator"):
         init(tmp_path, operator="b d")
     assert list(tmp_path.iterdir()) == []
