@@ -42,6 +42,7 @@ class Detector:
         self._lost_s = 0.0  # by the event loop, since the start
         self._suspect_s = engine.context.limits("suspect_after_ms") / 1000
         self._offline_s = engine.context.limits("offline_after_ms") / 1000
+        self._beat_s = engine.context.limits("heartbeat_interval_ms") / 1000
         self._guards = guards
         self._verdicts = Verdicts(engine, guards, last_seen.last_seen_us, self._mono)
         self._before: dict[str, int] = {}  # of nodes with a new boot id, the last beat with the one they had
@@ -267,8 +268,15 @@ class Detector:
             heapq.heappush(self._heap, (due, node_id))
 
     def _due(self, seen: Seen) -> float:
-        """Until when it may be silent; a silent one, until a verdict is due."""
-        return max(seen.at, self._sight_since) + (self._offline_s if seen.silent else self._suspect_s)
+        """Until when it may be silent; a silent one, until a verdict is due.
+
+        Where our own heartbeat was last back before another of the node's was due, it may be we who are deaf (A7).
+        """
+        since = max(seen.at, self._sight_since)
+        if seen.silent:
+            return since + self._offline_s
+        due = since + self._suspect_s
+        return due if self._canary >= since + self._beat_s else max(due, self._mono() + TICK_S)
 
     def _has_fallen_silent(self, node_id: str, seen: Seen) -> bool:
         """Of a node whose deadline is over: whether it is told. A silent one is due for a verdict."""

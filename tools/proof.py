@@ -19,7 +19,7 @@ from typing import Final
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.rivals import RACES
 from tools.campaign import live, lived
-from tools.planted.all import number
+from tools.planted.all import checked, number, part
 from tools.races import all_of, joined
 from tools.version import commit
 
@@ -76,7 +76,16 @@ def worlds(of: int, workers: int) -> tuple[list[Figure], list[str]]:
     ], broken  # fmt: skip
 
 
-LAYERS: Final[dict[str, Layer]] = {"races": races, "worlds": worlds}
+def planted(of: int, workers: int) -> tuple[list[Figure], list[str]]:
+    """Eight or nine bugs, each caught by name."""
+    results = list(checked(part(of)))
+    caught = sum(each.caught for each in results)
+    said = ("planted bugs caught by name", f"{caught} of {len(results)}", f"`./run campaign planted --number {of}`")
+    return [said], [f"planted: {each.said}; ./run campaign planted {each.bug.name}" for each in results
+                    if not each.caught]  # fmt: skip
+
+
+LAYERS: Final[dict[str, Layer]] = {"planted": planted, "races": races, "worlds": worlds}
 
 
 def tested() -> list[Figure]:

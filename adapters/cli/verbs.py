@@ -116,7 +116,7 @@ QUESTIONS: Final = (
         Field("allocation_id", "the allocation"),
         Field("reason_code", "what the policy goes by; operator_request if left out", "--reason-code"),
     ), show="forecast"),
-    Verb("whatif command", "ops.whatif.command", "what any command would come to now", (
+    Verb("whatif command", "ops.whatif.command", "what a command to one entity would come to now", (
         Field("subject", "the command, such as ops.cleanup.retry"),
         Field("data", "what it would be sent with, as JSON or @FILE", "--data", "json", required=True),
     ), show="forecast"),

@@ -44,6 +44,8 @@ FIELD_OF: Final = {
     "attachment": "attachment_id", "namespace": "namespace_id",
 }  # fmt: skip
 
+# What cases are about that is no entity of a table: a stream of the bus, nodes of one label.
+ROWLESS: Final = ("stream", "domain")
 # Cases about what is on an entity, by its kind: their targets begin with it.
 PARTS: Final = {
     "node": ("restored_unknown", "world_difference"), "namespace": ("world_difference",),
@@ -134,10 +136,10 @@ async def find(api: Api, identifier: str) -> tuple[str, str, dict[str, Any]] | N
     if found and kind == "stripe_event":
         row = await api.row(kind, name)
         return await _existing(api, ("payment",), str(row["payment_id"])) if row is not None else None
-    if found and kind == "stream":
-        return kind, name, await _stream(api)
+    if found and kind in ROWLESS:
+        return kind, name, await _stream(api) if kind == "stream" else {}
     if found:
-        return await _existing(api, (kind,), name.partition("/")[0])
+        return await _existing(api, (kind,), _whole(kind, name))
     if TRACE.fullmatch(identifier):
         return await _of_run(api, identifier)
     prefix, made, _ = identifier.partition("_")
@@ -178,13 +180,18 @@ async def _of_run(api: Api, trace_id: str) -> tuple[str, str, dict[str, Any]] | 
 async def target(api: Api, case: Mapping[str, Any]) -> dict[str, Any]:
     """The row of the entity that a case is about, {} if there is none to be asked for."""
     kind, name = _of(case)
-    return (await api.row(kind, name) or {}) if kind in FIELD_OF else {}
+    return (await api.row(kind, name) or {}) if kind in FIELD_OF and kind not in ROWLESS else {}
 
 
 def _of(case: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and name of what a case is about; of what is on a node the node's."""
     kind, _, name = str(case.get("target_ref", "")).partition(":")
-    return kind, name.partition("/")[0]
+    return kind, _whole(kind, name)
+
+
+def _whole(kind: str, name: str) -> str:
+    """The name of an entity without what is on it; a label's value is what it is."""
+    return name.partition("/")[0] if kind in PARTS else name
 
 
 class Settling(Struct):
@@ -242,13 +249,18 @@ def command_line(verb: Verb, known: Mapping[str, str], beside: str) -> str:
     words = ["amends", verb.words]
     for field in verb.fields:
         if not field.option:
-            words.append(known.get(field.name, field.name.upper()))
+            words.append(_typed(known.get(field.name, "")) or field.name.upper())
         elif field.required:
-            words.append(f"{field.option} {known.get(field.name) or QUOTED}")
+            words.append(f"{field.option} {_typed(known.get(field.name, '')) or QUOTED}")
     if beside:
-        given = {name: shlex.quote(value) for name, value in known.items()}
+        given = {name: _typed(value) or QUOTED for name, value in known.items()}
         words.append(beside.format_map({"host": "HOST", "port": "22", **given}))
     return " ".join(words)
+
+
+def _typed(value: str) -> str:
+    """A value as a shell takes it, "" for what cannot be typed."""
+    return shlex.quote(value) if value and value.isprintable() else ""
 
 
 def screen(story: Story, width: int | None) -> str:

@@ -10,10 +10,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """`body` as JSON."""
+    """`body` as JSON, of this moment."""
     return web.Response(
-        body=msgspec.json.encode(body), status=status, content_type="application/json", headers=dict(headers or {})
-    )
+        body=msgspec.json.encode(body), status=status, content_type="application/json",
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **(headers or {})},
+    )  # fmt: skip
 
 
 def jaeger_error(code: int, message: str) -> dict[str, Any]:

@@ -99,7 +99,9 @@ class CommandService:
         began = time.perf_counter()
         named = request.subject.removeprefix(PREFIX + endpoint.subject).removeprefix(".")
         reply = await self._requests.handle(endpoint, request.data, headers, entry, named)
-        self.took[endpoint.role].observe(time.perf_counter() - began, str(reply.body.get("trace_id", "")))
+        changes = endpoint.answer is None and reply.body["ok"]  # what only reads, or is refused, has no span to lead to
+        trace_id = str(reply.body.get("trace_id", "")) if changes else ""
+        self.took[endpoint.role].observe(time.perf_counter() - began, trace_id)
         await self._send(request, reply)
 
     async def _send(self, request: Request, reply: Reply) -> None:

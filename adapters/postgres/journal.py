@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from adapters.postgres.committing import CALL, HEAD, Batches, blame_of
 from adapters.postgres.connect import classify, close, connect
+from adapters.postgres.silence import watched
 from adapters.postgres.statements import statement
 from adapters.postgres.stored import Stored
 from amends.domain.domain import Domain, rows_of
@@ -43,7 +44,8 @@ class PostgresJournal(Stored):
     async def _head(self, name: str) -> Head:
         connection = await self._writing()
         try:
-            row = await connection.fetchrow(statement(name))
+            async with watched(connection, self._dsn):
+                row = await connection.fetchrow(statement(name))
         except Exception as error:
             connection.terminate()
             raise Unavailable(f"the journal's head cannot be read: {classify(error)}") from error
@@ -58,7 +60,8 @@ class PostgresJournal(Stored):
         connection = await self._writing()
         self._doubt = commit  # a reply that is lost leaves it
         try:
-            await connection.execute(CALL, *self._batches.arguments(commit))
+            async with watched(connection, self._dsn):
+                await connection.execute(CALL, *self._batches.arguments(commit))
         except Exception as error:
             blame = _blame(error)
             if isinstance(blame, Unavailable):

@@ -27,6 +27,7 @@ import msgspec
 
 from adapters.postgres.connect import COMMAND_TIMEOUT_S, classify, close, connect
 from adapters.postgres.filters import check_filters
+from adapters.postgres.silence import watched
 from adapters.postgres.statements import statement
 from amends.ports.reading import ANYBODY, CONNECTIONS, Asker
 from amends.runtime.request_places import FairPlaces
@@ -203,7 +204,8 @@ class ReadSide:
                 kept = bool(idle)
                 connection = idle.pop() if kept else await self._connect(once=once)
                 try:
-                    found = await connection.fetch(query, *args)
+                    async with watched(connection, self._dsn):
+                        found = await connection.fetch(query, *args)
                 except BaseException as error:
                     if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
                         idle.append(connection)

@@ -12,6 +12,7 @@ import asyncpg
 
 from adapters.postgres.connect import classify, close, connect
 from adapters.postgres.derived import after_name, columns_of, found_name, live_name
+from adapters.postgres.silence import watched
 from adapters.postgres.statements import statement
 from amends.ports.journal import KeptReply, RowT, StateWrite, StoredActor, StoredEvent
 from amends.values.errors import Locked, Unavailable
@@ -54,7 +55,7 @@ class Lane:
 
     async def ask(self, name: str, *args: Any) -> "list[asyncpg.Record]":
         """The same for who wants to hear of locks: raises `Locked`."""
-        async with self.connection() as connection:
+        async with self.connection() as connection, watched(connection, self._dsn):
             return await connection.fetch(statement(name), *args)
 
     async def aclose(self) -> None:

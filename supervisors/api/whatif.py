@@ -93,7 +93,8 @@ class WhatIf:
     async def _command(self, asked: WhatIfCommand, identity: Identity) -> dict[str, Any]:
         endpoint = self._commands.get(asked.subject)
         if endpoint is None:
-            raise Rejected("invalid_request", f"{asked.subject} has no preview", field="subject")
+            said = "only commands to an entity that exists have one, and none to the detector or the outbox"
+            raise Rejected("invalid_request", f"{asked.subject} has no preview: {said}", field="subject")
         request = decode(endpoint, msgspec.json.encode(_reasoned(endpoint, asked.data)))
         if endpoint.prepare is not None:
             request = endpoint.prepare(request, identity)

@@ -14,7 +14,7 @@ from adapters.http.console.ports import Form, Input, Operator
 from amends.domain.domain import requests_of
 from amends.kernel import Kernel
 from amends.runtime.identity import Headers, Identity
-from amends.runtime.requests import Endpoint, Reply, Requests
+from amends.runtime.requests import Endpoint, Reply, Requests, decode
 from amends.values.errors import Rejected, Unavailable
 from amends.values.metrics import Metric
 from supervisors.api.counts import Counts
@@ -140,6 +140,8 @@ class Desk:
             for part in path:
                 place = place.setdefault(part, {})
             place[last] = _value(field, text)
+        if (endpoint := self.endpoints.get(form.subject)) is not None:
+            decode(endpoint, msgspec.json.encode(data))  # what would be refused is so before it is sent
         return data
 
     async def fleet(self) -> Sequence[Mapping[str, Any]]:

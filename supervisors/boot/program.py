@@ -140,7 +140,11 @@ async def _trace_verify(o: argparse.Namespace) -> int:
 def _simulate(o: argparse.Namespace) -> int:
     from supervisors.simulation import program
 
-    return program.simulate(o)
+    if o.trace is None:
+        return program.simulate(o)
+    from supervisors.boot import simulated_traces
+
+    return program.simulate(o, write=simulated_traces.write)
 
 
 def _prove(o: argparse.Namespace) -> int:

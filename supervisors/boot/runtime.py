@@ -252,7 +252,7 @@ class Runtime:
         http = HttpServer(
             self.settings.http.listen, checks=ready.checks, metrics=metrics.samples,
             authorise=self._gatekeeper.may_look, guarded=[*jaeger_routes(traces), *console.guarded_routes()],
-            routes=[*stripe_routes(webhooks.take), *console.routes()],
+            routes=[*stripe_routes(webhooks.take), *console.routes()], visitor=console.visitor,
         )  # fmt: skip
         file = EndpointsFile(self._servers, self._state_dir, token, self._key.public)
         front = Front(http, reads, file, took_over=self._took_over)

@@ -12,8 +12,9 @@ from supervisors.invariants.records import Records, Violation
 
 COMMITTED: Final[tuple[Callable[[Records], Iterator[Violation]], ...]] = (
     entities.assigned, entities.moved, entities.brought_back, entities.owed, entities.metered, entities.audited,
-    entities.deferred, storage.written, storage.held, storage.outlived, storage.moved, money.billed, money.balanced,
-    recoveries.open_runs, recoveries.ended_runs, recoveries.numbered, recoveries.published, recoveries.chained,
+    entities.replayed, entities.told, entities.deferred, storage.written, storage.held, storage.outlived, storage.moved,
+    money.billed, money.balanced, recoveries.open_runs, recoveries.ended_runs, recoveries.numbered,
+    recoveries.published, recoveries.chained,
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What must hold of nodes, allocations, meters and notifications at every committed instant."""
 
+import re
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any
@@ -13,6 +14,7 @@ ON_ITS_WAY = {
 }
 COMES_BACK = {"offline", "cleanup_exhausted"}  # reasons that a clean-up takes away
 OVERDUE_US = 300_000_000
+TRACE = re.compile(r"[0-9a-f]{32}")
 
 
 def assigned(records: Records) -> Iterator[Violation]:
@@ -137,3 +139,21 @@ def audited(records: Records) -> Iterator[Violation]:
     for (kind, identifier), row in records.states.items():
         if last.get(f"{kind}:{identifier}") != row["state"]:
             yield Violation("U2", f"{kind}:{identifier}", "its state is not the one last audited")
+
+
+def replayed(records: Records) -> Iterator[Violation]:
+    """Whoever replays the audit comes from state to state (U3); unused access is forgotten, and given anew."""
+    what, last = "an entry does not begin in the state in which the one before it ended", dict[str, str]()
+    for entry in sorted(records.of("audit_log"), key=itemgetter("seq")):
+        if entry["to_state"] is not None:
+            was = last.get(entry["target_ref"])
+            if was is not None and entry["from_state"] != was and (entry["from_state"] is not None or was != "idle"):
+                yield Violation("U3", entry["target_ref"], what)
+            last[entry["target_ref"]] = entry["to_state"]
+
+
+def told(records: Records) -> Iterator[Violation]:
+    """Each entry says who, in which trace and under which epoch (U4)."""
+    for entry in records.of("audit_log"):
+        if not entry["actor"] or entry["epoch"] < 1 or TRACE.fullmatch(entry["trace_id"]) is None:
+            yield Violation("U4", f"audit_log:{entry['audit_id']}", "it does not say who, in which trace or epoch")

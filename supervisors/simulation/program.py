@@ -8,17 +8,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from amends.ports.journal import Commit
 from amends.values.errors import BadConfiguration
 from supervisors.policy_file import load as load_policy
 from supervisors.settings import load
-from supervisors.simulation import prove, report, traces
+from supervisors.simulation import prove, report
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.points import MODES
 from supervisors.simulation.random_world import Found, RandomWorld, Wish
@@ -30,6 +31,7 @@ BROKEN: Final = 1
 MOST_HOURS: Final = 160  # kept replies are forgotten after a week, and customers ask with the same keys
 MOST_NODES: Final = 1000
 Environ = Mapping[str, str]
+WriteTraces = Callable[[Sequence[Commit], Path], int]  # Jaeger's JSON of what was committed; how many traces
 
 
 def terms_of(config: Path | None, policy: str | Path | None, environ: Environ) -> tuple[Terms, int]:
@@ -71,31 +73,42 @@ def wish_of(o: argparse.Namespace, environ: Environ) -> Wish:
     terms, _ = terms_of(o.config, o.policy, environ)
     seed = o.seed if o.replay is None else o.replay
     if o.trace is not None:
-        traces.writable(o.trace)
+        _check_writable(o.trace)
     return Wish(seed=seed, hours=hours, nodes=o.nodes, terms=terms, kinds=kinds_of(o.faults),
                 records=o.trace is not None)  # fmt: skip
 
 
-def simulate(o: argparse.Namespace, environ: Environ = os.environ) -> int:
-    """`amends simulate`; exit status."""
+def simulate(o: argparse.Namespace, environ: Environ = os.environ, write: WriteTraces | None = None) -> int:
+    """`amends simulate`; exit status. `write` writes traces, where a file is asked for."""
     wish = wish_of(o, environ)
     if o.replay is not None:
-        return _replay(wish, o.trace)
+        return _replay(wish, o.trace, write)
     found = _run(wish)
-    _traced(found, o.trace)
+    _traced(found, o.trace, write)
     said = report.summary(found)
     print(json.dumps(said, indent=2) if o.json else report.page(said))
     return BROKEN if found.violations else DONE
 
 
-def _traced(found: Found, file: Path | None) -> None:
+def _traced(found: Found, file: Path | None, write: WriteTraces | None) -> None:
     """Write the traces where they are wanted, and say so."""
-    if file is not None:
+    if file is not None and write is not None:
         print(f"writing the spans of {len(found.commits)} commits", file=sys.stderr)
-        print(f"{traces.write(found.commits, file)} traces in {file}: open it in Jaeger's UI (upload)", file=sys.stderr)
+        print(f"{write(found.commits, file)} traces in {file}: open it in Jaeger's UI (upload)", file=sys.stderr)
 
 
-def _replay(wish: Wish, trace: Path | None) -> int:
+def _check_writable(file: Path) -> None:
+    """Raise `BadConfiguration` before anything has been simulated in vain."""
+    was_there = file.exists()
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise BadConfiguration(f"--trace {file}: {error.strerror}") from None
+    if not was_there:
+        file.unlink()
+
+
+def _replay(wish: Wish, trace: Path | None, write: WriteTraces | None) -> int:
     """The events of that seed up to what does not hold; the last sound moment is found first, then all is watched."""
     found = _run(wish)
     if found.violations:
@@ -105,7 +118,7 @@ def _replay(wish: Wish, trace: Path | None) -> int:
         found = _run(msgspec.structs.replace(wish, keeps=True))
     for event in found.happened:
         print(event)
-    _traced(found, trace)
+    _traced(found, trace, write)
     for each in found.violations:
         print(f"BROKEN   {each.name} {each.ref}: {each.what}")
     return BROKEN if found.violations else DONE

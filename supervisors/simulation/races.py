@@ -37,6 +37,7 @@ class Held(Points):
     def __init__(self, schedule: Schedule = (), hold_s: float = HELD_S, passes: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.choices: list[Choice] = []
+        self.called: list[tuple[float, str]] = []  # when, and what
         self._hold_s = {each: hold_s * (1 + LONGER * number) for number, each in enumerate(schedule)}
         self._passes = ("lease renew", "commit OutboxMarkRow", *passes)
         self._open = False
@@ -51,6 +52,7 @@ class Held(Points):
 
     async def before(self, what: str) -> None:
         """It is about to happen, now or after all others."""
+        self.called.append((asyncio.get_running_loop().time(), what))
         await asyncio.sleep(MOMENT_S)
         await self._choose(what, "call")
 
@@ -75,10 +77,13 @@ class Held(Points):
 
 
 class Race(Struct, frozen=True, kw_only=True):
-    """`run` has it out in a world, under one schedule; `wrong`: what of this race in particular does not hold."""
+    """`run` has it out in a world, under one schedule, and says what does not hold when all is quiet.
+
+    `wrong`: what of this race in particular does not hold then.
+    """
 
     name: str
-    run: Callable[[World, Held], None]
+    run: Callable[[World, Held, Sound], list[Violation]]
     wrong: Callable[[World], list[Violation]] = lambda world: []
     limits: dict[str, Any] = {}
     hold_s: float = HELD_S
@@ -104,14 +109,21 @@ class Explored(Struct, kw_only=True):
     broken: list[Broken] = []
 
 
-def alone(tell: Callable[[Running, Held], Coroutine[Any, Any, None]]) -> Callable[[World, Held], None]:
-    """A race within one runtime."""
+def alone(
+    tell: Callable[[Running, Held], Coroutine[Any, Any, None]],
+) -> Callable[[World, Held, Sound], list[Violation]]:
+    """A race within one runtime, looked at in the very instant in which all is quiet: clocks go on."""
 
-    def run(world: World, held: Held) -> None:
+    def run(world: World, held: Held, sound: Sound) -> list[Violation]:
+        found = list[Violation]()
+
         async def story(running: Running) -> None:
             await tell(running, held)
+            await running.quiet()
+            found.extend(sound(world))
 
         assert world.run(story, held), "it died of nothing"
+        return found
 
     return run
 
@@ -120,10 +132,10 @@ def run(race: Race, schedule: Schedule, sound: Sound) -> tuple[list[Choice], lis
     """The choices that a race had under this schedule, and what does not hold after it."""
     world, held = World(1, **race.limits), Held(schedule, race.hold_s, race.passes)
     try:
-        race.run(world, held)
+        found = race.run(world, held, lambda world: [*sound(world), *race.wrong(world)])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what was looked for
         return held.choices, [f"{type(error).__name__}: {error}"]
-    return held.choices, [f"{each.name} {each.ref}: {each.what}" for each in (*sound(world), *race.wrong(world))]
+    return held.choices, [f"{each.name} {each.ref}: {each.what}" for each in found]
 
 
 def explore(race: Race, deviations: int, sound: Sound, only: int = 0, of: int = 1) -> Explored:

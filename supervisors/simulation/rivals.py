@@ -12,12 +12,14 @@ from supervisors.invariants.records import Violation
 from supervisors.simulation import events
 from supervisors.simulation.pair import Process
 from supervisors.simulation.points import Points
-from supervisors.simulation.races import Held, Race, alone
+from supervisors.simulation.races import Held, Race, Sound, alone
 from supervisors.simulation.storage_stories import ENDED, rented
 from supervisors.simulation.stories import DEAR
 from supervisors.simulation.world import PATIENCE_S, Refused, Running, World
 
 GONE: Final = ("released", "failed")
+BEFORE_S: Final = 0.05  # the verdict waits for what is being committed then
+LOST: Final = "node offline"
 
 
 async def _rival(held: Held, who: str, move: Coroutine[Any, Any, Any]) -> None:
@@ -52,21 +54,30 @@ async def _given_back(running: Running, held: Held, allocation: str) -> None:
 
 
 async def _heartbeat_verdict(early_s: float, running: Running, held: Held) -> None:
-    """A machine is back so long before the verdict upon it is due."""
+    """A machine is back so long before the verdict upon it is due, while somebody else's commit is under way."""
     allocation = await _dear(running)
     machine = running.world.machine("n1")
     machine.up = False
     await running.until(lambda: running.state("node", "n1") == "suspect")
     held.begin()
     limits = running.core.kernel.limits
-    await asyncio.sleep((limits("offline_after_ms") - limits("suspect_after_ms")) / 1000 - early_s)
+    await asyncio.sleep((limits("offline_after_ms") - limits("suspect_after_ms")) / 1000 - early_s - BEFORE_S)
+    opened = asyncio.create_task(_rival(held, "another customer comes", running.account("globex")))
+    await asyncio.sleep(BEFORE_S)
+
+    heard_s: list[float] = []
 
     async def back() -> None:
         machine.up = True
         running.core.detector.heard("n1", machine.boot_id)
+        heard_s.append(asyncio.get_running_loop().time())
 
     await _rival(held, "the machine is back", back())
+    await opened
     await _given_back(running, held, allocation)
+    lost_s = [at_s for at_s, what in held.called if LOST in what]
+    if lost_s and heard_s[0] < lost_s[0]:
+        running.world.broken.append(Violation("A7", "node:n1", f"heard at {heard_s[0]}, given up at {lost_s[0]}"))
 
 
 def _lost_or_kept(world: World) -> list[Violation]:
@@ -109,7 +120,7 @@ async def _rents(running: Running) -> None:
     await running.quiet()
 
 
-def _double_take_over(world: World, held: Held) -> None:
+def _double_take_over(world: World, held: Held, sound: Sound) -> list[Violation]:
     """A leader is stopped in the middle of a step, two stand by and both see it; one after the other they serve."""
     processes = Processes(world.now_s)
 
@@ -132,6 +143,11 @@ def _double_take_over(world: World, held: Held) -> None:
         world.now_s = processes.clock.now + 1.0
     finally:
         processes.bury()
+    return alone(_nothing)(world, held, sound)
+
+
+async def _nothing(running: Running, held: Held) -> None:
+    """A runtime that finds what they have left."""
 
 
 # --- attach / release -------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ class Looked:
             self.wrong.append(f"{said.text} {said.location.get('url')}")
 
     def _failed(self, request: Request) -> None:
-        if "/live?" not in request.url:  # which ends with the page
+        left = request.failure == "net::ERR_ABORTED" and request.url.endswith("/icon.svg")  # a page was left before it
+        if "/live?" not in request.url and not left:  # the stream ends with the page
             self.wrong.append(f"not loaded: {request.url} {request.failure}")
 
     async def _dialog(self, dialog: Dialog) -> None:

@@ -5,6 +5,7 @@ goes on asking under his key until he is answered.
 """
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Any
 from adapters.postgres.connect import DRIVER_ERRORS
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.acceptance.world import World
+from tests.actors.money.oracle import reckoned
 
 ENDS = ("release",) * 4 + ("force",) * 3 + ("die",) * 3 + ("reboot",) * 2 + ("release the dead", "force the dead")
 REASONS = ("operator_request", "platform_fault", "of_its_own")
@@ -42,6 +44,10 @@ class Eyes:
 class Life:
     """See above. `cut`: how often the runtime was killed so far."""
 
+    ends: tuple[str, ...] = ENDS
+    reasons: tuple[str, ...] = REASONS
+    rates: tuple[int, ...] = RATES
+
     def __init__(self, world: World, eyes: Eyes, chance: random.Random, cut: Callable[[], int]) -> None:
         self._world, self._eyes, self._chance, self._cut = world, eyes, chance, cut
         self.allocation_id = ""
@@ -53,18 +59,22 @@ class Life:
         """From the request until its machine is ready for the next."""
         chance, before = self._chance, self._cut()
         data = {
-            "account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": chance.choice(RATES)
+            "account_id": "acme", "ssh_public_key": CUSTOMER_KEY, "rate_uminor_per_hour": chance.choice(self.rates)
         }  # fmt: skip
         reply = await self._asked("cmd.allocation.request", data, key)
         self.allocation_id = reply["allocation"]["allocation_id"]
         row = await self._allocation_until(lambda row: row["state"] in ("active", "failed"))
         if row["state"] == "active":
-            await asyncio.sleep(chance.random() ** 2 * LONGEST_S)
+            await self._stay()
             await self._end(self._world.machines[row["node_id"]], key)
         self.quiet = self._cut() == before
 
+    async def _stay(self) -> None:
+        """The customer works."""
+        await asyncio.sleep(self._chance.random() ** 2 * LONGEST_S)
+
     async def _end(self, machine: Machine, key: str) -> None:
-        how = self._chance.choice(ENDS)
+        how = self._chance.choice(self.ends)
         if how in ("die", "release the dead", "force the dead"):
             machine.beating = False
             await self._world.all_sent()  # a heartbeat that has yet to leave would be one of after its death
@@ -79,7 +89,7 @@ class Life:
         if how.startswith("release"):
             await self._asked("cmd.allocation.release", named, f"{key}-release")
         if how.startswith("force"):
-            more = {"reason_code": self._chance.choice(REASONS), "reason": "a random life"}
+            more = {"reason_code": self._chance.choice(self.reasons), "reason": "a random life"}
             await self._asked("ops.allocation.force_release", named | more, f"{key}-force")
         await self._allocation_until(lambda row: row["state"] in ("released", "failed"))
         if not machine.beating:
@@ -131,3 +141,24 @@ async def killed_at_random(
         world.kill()
         await told()
         await world.restart()
+
+
+async def ledgers_by_the_book(world: World) -> dict[str, dict[str, Any]]:
+    """Every meter's entries are those of the contract's arithmetic; the meters by allocation."""
+    meters = {meter["allocation_id"]: meter for meter in await world.rows("SELECT * FROM public_v1.meter")}
+    told_of = await _evaluations(world)
+    for meter in meters.values():
+        entries = await world.rows("SELECT * FROM public_v1.ledger_entry WHERE meter_id = $1", meter["meter_id"])
+        found = {entry["idempotency_key"]: entry["amount_minor"] for entry in entries}
+        assert found == reckoned(meter, told_of[f"meter:{meter['meter_id']}"], world.window_us), meter
+    return meters
+
+
+async def _evaluations(world: World) -> dict[str, list[dict[str, Any]]]:
+    query = """SELECT target_ref, details FROM public_v1.audit_log WHERE action = 'billing.credit.evaluated'
+               ORDER BY seq"""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in await world.rows(query):
+        details = row["details"]
+        found.setdefault(row["target_ref"], []).append(json.loads(details) if isinstance(details, str) else details)
+    return found

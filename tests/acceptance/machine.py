@@ -61,6 +61,11 @@ class Machine:
         body = {"task_id": task["task_id"], "status": "ok", "inventory": inventory}
         await self.world.nats.publish(f"amends.v1.result.{self.node_id}", json.dumps(body).encode())
 
+    @property
+    def ssh_port(self) -> int:
+        """Where the runtime is told to look for it."""
+        return self.ssh.port
+
     def is_heard(self) -> bool:
         """Whether it sends heartbeats."""
         return self.beating and self._beats is not None

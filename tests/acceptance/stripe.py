@@ -52,3 +52,12 @@ async def deliver(world: World, way: str, event: dict[str, Any], secret: str = S
     status, answer = await WAYS[way](world, body, signed(body, secret))
     assert (status, answer["ok"]) == (200, True), answer
     return bool(answer["duplicate"])
+
+
+async def all_wrong(world: World, account: str) -> list[dict[str, Any]]:
+    """What is wrong with an account's ledger, or with Stripe's copy of it."""
+    cursor, wrong = "meters:", list[dict[str, Any]]()
+    while cursor:
+        page = await world.ok("ops.ledger.verify", {"account_id": account, "cursor": cursor})
+        wrong, cursor = wrong + page["wrong"], page["cursor"]
+    return wrong

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -141,6 +143,8 @@ async def test_a_link_logs_in_once(world: World) -> None:
     async with Browser(olga.url) as other:
         assert (await other.send(page.form(action="/login"))).status == 401
         assert "has been used" in (await other.get(path)).text
+        spent = await other.send((await other.get("/login")).form(action="/login"), key=path.partition("key=")[2])
+        assert (spent.status, "has been used" in spent.text) == (401, True)
 
 
 async def test_every_page_shows_what_is_there_and_nothing_of_it_is_markup(
@@ -328,6 +332,57 @@ async def test_a_form_that_is_not_of_this_session_and_page_changes_nothing(
     unknown = await browser.send(sure, subject="qry.node.list")
     assert (unknown.status, "no such command" in unknown.text) == (400, True)
     assert (await world.node(machine.node_id))["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("multipart/form-data; boundary=x", b"x"), ("multipart/form-data", b"x"), ("application/json", b"[]"),
+        ("application/x-www-form-urlencoded", b"token=\xff"), ("application/x-www-form-urlencoded", b"token=%ff"),
+        ("application/x-www-form-urlencoded; charset=nope", b"\xff"),
+        ("application/x-www-form-urlencoded", b"&".join(b"a%d=1" % n for n in range(300))),
+    ],
+)  # fmt: skip
+async def test_a_form_that_cannot_be_read_is_refused_whoever_sends_it(
+    world: World, browser: Browser, kind: str, data: bytes
+) -> None:
+    async with Browser(world.endpoints["http_url"]) as anybody:
+        for who, path in ((anybody, "/login"), (browser, "/do"), (browser, "/logout")):
+            async with who.session.post(f"{who.url}{path}", data=data, headers={"Content-Type": kind}) as response:
+                assert response.status == 400, await response.text()
+            packed = {"Content-Type": kind, "Content-Encoding": "gzip"}
+            async with who.session.post(f"{who.url}{path}", data=b"this is no gzip", headers=packed) as response:
+                assert response.status == 400, await response.text()
+    assert "Unhandled" not in world.log_text()
+
+
+async def test_who_is_logged_in_may_look_at_traces_as_jaeger_does(world: World, browser: Browser) -> None:
+    async with browser.session.get(f"{browser.url}/api/services") as response:
+        assert (response.status, (await response.json())["data"]) == (200, ["amends"])
+    for headers in ({"Authorization": "Bearer nobody"}, {"Sec-Fetch-Site": "cross-site"}):
+        async with browser.session.get(f"{browser.url}/api/services", headers=headers) as response:
+            assert response.status == 401
+    async with browser.session.post(f"{browser.url}/login/links") as response:
+        assert response.status == 401
+
+
+async def test_what_is_typed_for_a_page_asks_for_what_it_shows(world: World, browser: Browser) -> None:
+    hostile = "$(touch x);`id`'"
+    for path, line in (
+        (f"/allocations?state={quote(hostile)}", ["allocation", "list", "--where", f"state={hostile}"]),
+        ("/cases?state=resolved", ["case", "list", "--where", "state=resolved"]),
+        ("/runs?matrix_row=R02&final_outcome=open",
+         ["recovery-run", "list", "--where", "matrix_row=R02", "--where", "final_outcome=null"]),
+        ("/fleet?state=rented", ["node", "list", "--where", "allocated_to!=null"]),
+        ("/audit?actor=olga", ["audit-log", "list", "--where", "actor=olga"]),
+        (f"/allocations?state={quote(hostile + chr(27))}", []),
+    ):  # fmt: skip
+        page = await browser.get(path)
+        copied = [
+            attributes["data-copy"] for tag, attributes in page.tags if tag == "button" and "data-copy" in attributes
+        ]
+        assert [shlex.split(each or "") for each in copied] == ([["amends", *line]] if line else []), path
+        is_sound(page)
 
 
 async def test_a_viewer_sees_all_and_changes_nothing(world: World, machine: Machine, browser: Browser) -> None:

@@ -6,15 +6,19 @@ import os
 import random
 import secrets
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.acceptance.aftermath import (
+    no_event_is_doubled_or_lost,
+    nobody_is_left,
+    nothing_is_left_under_way,
+    the_records_are_whole,
+)
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
-from tests.acceptance.records import all_is_well, check_trace
-from tests.acceptance.world import EVENTS, NOTIFICATIONS, RATE, World, until
+from tests.acceptance.world import RATE, World, until
 
 log = logging.getLogger(__name__)
 KILLS = 30
@@ -123,20 +127,7 @@ async def _as_many_rentals_as_kills(customers: list[Customer]) -> None:
     await until(enough, f"{KILLS} rentals", CONVERGES_WITHIN_S)
 
 
-async def _nothing_is_left_under_way(world: World) -> None:
-    async def at_rest() -> bool:
-        steps = await world.rows("SELECT * FROM public_v1.step WHERE state = 'intended'")
-        outbox = await world.rows("SELECT * FROM public_v1.outbox WHERE state <> 'published'")
-        waiting = await world.rows("SELECT * FROM public_v1.notification WHERE state <> 'sent'")
-        living = await world.rows("SELECT * FROM public_v1.allocation WHERE state NOT IN ('released', 'failed')")
-        open_runs = await world.rows("SELECT * FROM public_v1.recovery_run WHERE ended_at IS NULL")
-        open_cases = await world.rows("SELECT * FROM public_v1.ops_case WHERE state <> 'resolved'")
-        return not (steps or outbox or waiting or living or open_runs or open_cases)
-
-    await until(at_rest, "nothing is left under way", 30)
-
-
-async def _nothing_is_doubled(world: World, customers: list[Customer]) -> None:
+async def _all_are_there(world: World, customers: list[Customer]) -> None:
     rows = await world.rows("SELECT * FROM public_v1.allocation")
     assert len(rows) == sum(customer.asked for customer in customers)
     assert len({row["external_ref"] for row in rows}) == len(rows)
@@ -148,21 +139,6 @@ async def _nothing_is_doubled(world: World, customers: list[Customer]) -> None:
         for allocation_id, accepted_us in customer.accepted.items():
             if (meter := meters.get(allocation_id)) is not None:
                 assert meter["stopped_us"] == max(accepted_us, meter["started_us"]), meter
-    for stream in (EVENTS, NOTIFICATIONS):
-        copies = Counter(message["msg_id"] for message in await world.stored(stream))
-        assert set(copies.values()) == {1}, [key for key, n in copies.items() if n > 1]
-    seen: dict[str, list[int]] = {}
-    for message in await world.stored(EVENTS):
-        seen.setdefault(message["body"]["entity"], []).append(message["body"]["seq"])
-    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in seen.values()), seen
-
-
-async def _the_records_are_whole(world: World) -> None:
-    await all_is_well(world)
-    verified = await world.ok("ops.audit.verify", {})
-    assert verified["valid"], verified
-    for run in await world.rows("SELECT recovery_trace_id FROM public_v1.recovery_run"):
-        await check_trace(world, run["recovery_trace_id"])
 
 
 @pytest.mark.slow
@@ -193,14 +169,11 @@ async def _live_and_be_killed(world: World, chance: random.Random) -> None:
         async with asyncio.timeout(CONVERGES_WITHIN_S):
             await asyncio.gather(*living)
         # then
-        await _nothing_is_left_under_way(world)
-        assert [machine.users for machine in machines] == [[]] * MACHINES
-        nodes = await world.rows("SELECT * FROM public_v1.node")
-        assert [(n["state"], n["allocated_to"], n["reserved_by"], n["dirty"]) for n in nodes] == [
-            ("ready", None, None, False)
-        ] * MACHINES
-        await _nothing_is_doubled(world, customers)
-        await _the_records_are_whole(world)
+        await nothing_is_left_under_way(world)
+        await nobody_is_left(world)
+        await _all_are_there(world, customers)
+        await no_event_is_doubled_or_lost(world)
+        await the_records_are_whole(world)
         log.warning("%d kills, %d rentals, %.0f s", KILLS, _rented(customers), time.monotonic() - begun)
     finally:
         for task in living:

@@ -4,7 +4,6 @@ TEST_REAL_LIVES=1000 lives more of them (names that begin with AMENDS_ are for t
 """
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -14,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.lives import Eyes, Life, killed_at_random
+from tests.acceptance.lives import Eyes, Life, killed_at_random, ledgers_by_the_book
 from tests.acceptance.records import all_is_well
 from tests.acceptance.world import World
-from tests.actors.money.oracle import reckoned
 from tests.proof import REAL_LIVES, counted
 
 log = logging.getLogger(__name__)
@@ -28,16 +26,6 @@ MACHINES, AT_ONCE, A_KILL = 24, 10, 25  # never half of the machines silent at o
 CONFIG = "[timing]\ncleanup_tries = 1000\nsetup_fail_limit = 1000\nallocation_deadline_ms = 60000\n"
 LATE_US = 100_000  # a heartbeat on its way when the runtime answers
 OLD_US = 600_000  # the heartbeat before, and a busy machine
-
-
-async def evaluations(world: World) -> dict[str, list[dict[str, Any]]]:
-    query = """SELECT target_ref, details FROM public_v1.audit_log WHERE action = 'billing.credit.evaluated'
-               ORDER BY seq"""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in await world.rows(query):
-        details = row["details"]
-        found.setdefault(row["target_ref"], []).append(json.loads(details) if isinstance(details, str) else details)
-    return found
 
 
 def check_stop(life: Life, meter: dict[str, Any]) -> None:
@@ -73,14 +61,10 @@ async def test_the_ledger_of_random_lives_is_the_formulas_whatever_is_killed(wor
             tasks.create_task(one_after_the_other())
         tasks.create_task(killed_at_random(world, LIVES // A_KILL, chance, told))
     await world.quiet()
-    meters = {meter["allocation_id"]: meter for meter in await world.rows("SELECT * FROM public_v1.meter")}
+    meters = await ledgers_by_the_book(world)
     assert len(meters) > 0.9 * LIVES
-    told_of = await evaluations(world)
     for life in lives:
         if (meter := meters.get(life.allocation_id)) is not None:
-            entries = await world.rows("SELECT * FROM public_v1.ledger_entry WHERE meter_id = $1", meter["meter_id"])
-            found = {entry["idempotency_key"]: entry["amount_minor"] for entry in entries}
-            assert found == reckoned(meter, told_of[f"meter:{meter['meter_id']}"], WINDOW_US), meter
             check_stop(life, meter)
     log.warning("%d lives, %d kills, %.0f s", LIVES, kills, time.monotonic() - began)
     counted[REAL_LIVES] += LIVES

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from supervisors.boot.simulated_traces import write
 from supervisors.policy_file import BUILT_IN
-from supervisors.simulation import traces
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.random_world import RandomWorld, Wish
 from supervisors.simulation.world import Terms
@@ -20,7 +20,7 @@ def test_every_compensation_of_the_run_is_a_span_and_every_parent_is_there(tmp_p
     assert found.runtimes > 1
     # when
     file = tmp_path / "traces.json"
-    written = traces.write(found.commits, file)
+    written = write(found.commits, file)
     # then
     data = json.loads(file.read_text(encoding="utf-8"))["data"]
     assert written == len(data) > 50

@@ -19,7 +19,7 @@ from supervisors.simulation.events import intent, refund
 from tests.acceptance.console import settle
 from tests.acceptance.machine import Machine
 from tests.acceptance.records import all_is_well, meters, runs
-from tests.acceptance.stripe import SECRET, deliver
+from tests.acceptance.stripe import SECRET, all_wrong, deliver
 from tests.acceptance.world import RATE, World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -245,14 +245,6 @@ async def test_the_ledger_is_proved_and_what_was_changed_by_hand_is_named(
     await other.execute("INSERT INTO ledger_entries SELECT * FROM saved")
     await other.close()
     assert await all_wrong(world, account) == []
-
-
-async def all_wrong(world: World, account: str) -> list[dict[str, Any]]:
-    cursor, wrong = "meters:", list[dict[str, Any]]()
-    while cursor:
-        page = await world.ok("ops.ledger.verify", {"account_id": account, "cursor": cursor})
-        wrong, cursor = wrong + page["wrong"], page["cursor"]
-    return wrong
 
 
 async def test_another_policy_is_tried_on_what_was(world: World, stripe: StripeSimulator, machine: Machine) -> None:

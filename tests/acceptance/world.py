@@ -376,7 +376,7 @@ class World:
         """Start a machine and register it."""
         self.machines[machine.node_id] = machine
         await machine.start()
-        ssh = {"host": "127.0.0.1", "port": machine.ssh.port, "host_key": machine.ssh.host_key}
+        ssh = {"host": "127.0.0.1", "port": machine.ssh_port, "host_key": machine.ssh.host_key}
         await self.ok("cmd.node.register", {"node_id": machine.node_id, "ssh": ssh, "labels": {"zone": zone}})
         if ready:
             await self.node_is(machine.node_id, "ready")

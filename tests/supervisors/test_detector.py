@@ -171,6 +171,24 @@ def test_a_new_boot_id_is_told_at_once(watch: Watch) -> None:
     assert seen == ["b2"]
 
 
+def test_who_was_heard_a_little_before_everything_fell_silent_is_not_taken_for_silent(watch: Watch) -> None:
+    # given nodes whose last heartbeat came up to an interval before the canary's
+    watch.node("n1")
+    watch.node("n2")
+    watch.run(1, "n1", "n2")
+    watch.run(0.1, "n2")
+    watch.run(0.05)
+    # when nothing comes through the broker any more, though the link to it stands
+    watch.run(5, canary=False, step=0.01)
+    assert watch.detector.blind
+    assert watch.told.silent() == []
+    # and one that is silent while others are heard is found in time
+    watch.run(0.5, "n1", "n2")
+    watch.told.messages.clear()
+    watch.run(0.65, "n2")
+    assert watch.told.silent() == ["n1"]
+
+
 @pytest.mark.parametrize("how", ["the link is down", "the canary does not come back"])
 def test_a_blind_detector_judges_nobody_and_deadlines_start_again_with_sight(watch: Watch, how: str) -> None:
     watch.node("n1")

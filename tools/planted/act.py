@@ -174,6 +174,14 @@ ACT: Final = (
         Test("tests/adapters/test_journal_contract.py::test_an_older_epoch_writes_and_reads_the_head_no_more"),
     ),
     Bug(
+        "server-at-work-taken-for-a-forgotten-connection",
+        "L1",
+        "adapters/postgres/silence.py",
+        "        if await _waits_for_us(connection.get_server_pid(), dsn):\n",
+        "        if connection.get_server_pid():\n",
+        Test("tests/adapters/postgres/test_lost_reply.py::test_a_server_that_is_at_work_is_waited_for"),
+    ),
+    Bug(
         "timeout-of-the-bus-taken-for-an-acknowledgement",
         "C7",
         "adapters/nats/publishing.py",

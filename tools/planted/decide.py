@@ -242,4 +242,12 @@ DECIDE: Final = (
         '        d.tell("node", s.node_id, Suspicion("cleanup_exhausted"))\n    close_case(d, CASE, "tried")\n',
         Test("tests/actors/test_allocation.py::test_a_cleanup_that_is_spent_has_a_case_until_it_is_done"),
     ),
+    Bug(
+        "verdict-not-looked-at-again-before-its-commit",
+        "A7",
+        "actors/node/r08_offline.py",
+        '    d.as_of_commit()\n    if _is_silent(s, d):\n        lose(d, "node_offline"',
+        '    if _is_silent(s, d):\n        lose(d, "node_offline"',
+        Test("tests/simulated/test_races.py::test_whatever_is_overtaken_it_ends_well[verdict-heartbeat]"),
+    ),
 )

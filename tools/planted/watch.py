@@ -193,11 +193,22 @@ WATCH: Final = (
         "deadlines-that-do-not-begin-again-with-sight",
         "A7",
         "supervisors/detector.py",
-        "return max(seen.at, self._sight_since) + (",
-        "return seen.at + (",
+        "since = max(seen.at, self._sight_since)",
+        "since = seen.at",
         Test(
             "tests/supervisors/test_detector.py::"
             "test_a_blind_detector_judges_nobody_and_deadlines_start_again_with_sight"
+        ),
+    ),
+    Bug(
+        "own-deafness-taken-for-a-nodes-silence",
+        "A7",
+        "supervisors/detector.py",
+        "return due if self._canary >= since + self._beat_s else max(due, self._mono() + TICK_S)",
+        "return due",
+        Test(
+            "tests/supervisors/test_detector.py::"
+            "test_who_was_heard_a_little_before_everything_fell_silent_is_not_taken_for_silent"
         ),
     ),
     Bug(

@@ -10,12 +10,14 @@ from msgspec import Struct
 from adapters.http.console.ports import Desk, Runtime
 from adapters.http.console.waterfall import waterfall
 from amends.values.errors import Rejected
+from amends.values.text import command_line
 
 OPEN: Final = ("open", "retrying", "acknowledged")
 LIST: Final = 100
 MOST: Final = 20_000  # nodes on a page; of a larger fleet those that are well are only counted
 WELL: Final = ("ready", "rented")
 SLICE: Final = 2_000
+FLEET: Final = {"rented": {"allocated_to!": "null"}}  # what the fleet shows that is no state of a node
 # Page → entity, columns of its list, the filters that are offered, and the words of its command line.
 LISTS: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "allocations": (
@@ -80,14 +82,15 @@ async def now(asked: Asked) -> Page:
     cases = await _cases(asked, *OPEN[:2])
     runs = await asked.runtime.ask("qry.recovery_run.list", {"final_outcome": None, "limit": LIST, "order": "newest"})
     values = {"cases": cases, "runs": runs["items"], **asked.desk.now()}
-    return Page("now.html", "Now", values, "amends case list")
+    return Page("now.html", "Now", values, command_line("case", "list"))
 
 
 async def cases(asked: Asked) -> Page:
     """Those of a state, the open ones at first."""
     state = asked.query.get("state", "")
     found = await _cases(asked, *([state] if state else OPEN[:2]))
-    return Page("cases.html", "Cases", {"cases": found, "state": state}, "amends case list")
+    return Page("cases.html", "Cases", {"cases": found, "state": state},
+                command_line("case", "list", where={"state": state} if state else {}))  # fmt: skip
 
 
 async def _cases(asked: Asked, *states: str) -> list[dict[str, Any]]:
@@ -108,18 +111,20 @@ async def case(asked: Asked) -> Page:
     offered = {form.subject: form for form in [*forms, *filter(None, desks)]}
     closed = shown["case"]["state"] == "resolved"
     values = {"case": shown["case"], "runbook": shown["runbook"], "forms": [] if closed else list(offered.values())}
-    return Page("case.html", f"{shown['case']['kind']} {asked.name}", values, f"amends case show {asked.name}")
+    return Page("case.html", f"{shown['case']['kind']} {asked.name}", values,
+                command_line("case", "show", asked.name))  # fmt: skip
 
 
 async def runs(asked: Asked) -> Page:
     """The newest recovery runs, of a row or an outcome."""
     row, outcome = asked.query.get("matrix_row", ""), asked.query.get("final_outcome", "")
     question: dict[str, Any] = {"limit": LIST, "order": "newest"}
-    question |= {"matrix_row": row} if row else {}
-    question |= {"final_outcome": None if outcome == "open" else outcome} if outcome else {}
+    given = {name: value for name, value in (("matrix_row", row), ("final_outcome", outcome)) if value}
+    question |= {**given, "final_outcome": None} if outcome == "open" else given
     found = await asked.runtime.ask("qry.recovery_run.list", question)
     values = {"runs": found["items"], "row": row, "outcome": outcome}
-    return Page("runs.html", "Recovery", values, "amends recovery-run list")
+    typed = {**given, "final_outcome": "null"} if outcome == "open" else given
+    return Page("runs.html", "Recovery", values, command_line("recovery-run", "list", where=typed))
 
 
 async def run(asked: Asked) -> Page:
@@ -139,7 +144,7 @@ async def run(asked: Asked) -> Page:
         "bars": waterfall(this, records["failure"], records["recovery_action"], records["compensation"]),
     }  # fmt: skip
     title = f"Recovery {this.get('matrix_row')} of {this.get('entity')}"
-    return Page("run.html", title, values, f"amends why {asked.name}")
+    return Page("run.html", title, values, command_line("why", asked.name))
 
 
 async def _of_run(asked: Asked, entity: str) -> list[dict[str, Any]]:
@@ -167,7 +172,8 @@ async def fleet(asked: Asked) -> Page:
         sites.setdefault(node["site"] or "no site", []).append({**node, "shown": name})
     values = {"sites": dict(sorted(sites.items())), "counts": dict(sorted(counts.items())), "state": state,
               "left_out": left_out}  # fmt: skip
-    return Page("fleet.html", "Fleet", values, "amends node list")
+    where = FLEET.get(state) or ({"state": state} if state else {})
+    return Page("fleet.html", "Fleet", values, command_line("node", "list", where=where))
 
 
 def listed(page: str) -> Make:
@@ -184,8 +190,8 @@ def listed(page: str) -> Make:
             "rows": found["items"], "columns": columns, "filters": {name: given.get(name, "") for name in filters},
             "page": page, "more": {**given, "cursor": found["cursor"]} if found.get("cursor") else None,
         }  # fmt: skip
-        where = "".join(f" --where {name}={value}" for name, value in given.items())
-        return Page("list.html", page.capitalize(), values, f"amends {entity.replace('_', '-')} list{where}")
+        line = command_line(entity.replace("_", "-"), "list", where=given)
+        return Page("list.html", page.capitalize(), values, line)
 
     return make
 
@@ -204,7 +210,8 @@ def shown(page: str) -> Make:
         audits = await asked.runtime.ask("qry.audit_log.list", question)
         values = {"story": story, "forms": forms, "audits": audits["items"], "entity": entity, "name": asked.name,
                   "money": await _money(asked, entity, story.state)}  # fmt: skip
-        return Page("entity.html", f"{entity} {asked.name}", values, f"amends why {entity}:{asked.name}")
+        return Page("entity.html", f"{entity} {asked.name}", values,
+                    command_line("why", f"{entity}:{asked.name}"))  # fmt: skip
 
     return make
 
@@ -213,8 +220,8 @@ async def lost(asked: Asked) -> Page:
     """What it would come to if a node were lost now."""
     found = await asked.runtime.ask("ops.whatif.node_loss", {"node_id": asked.name})
     title = f"If {asked.name} were lost"
-    return Page("lost.html", title, {"forecast": found, "name": asked.name}, f"amends whatif node-loss {asked.name}",
-                follows=False)  # fmt: skip
+    return Page("lost.html", title, {"forecast": found, "name": asked.name},
+                command_line("whatif", "node-loss", asked.name), follows=False)  # fmt: skip
 
 
 async def _money(asked: Asked, entity: str, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,7 +243,7 @@ async def _money(asked: Asked, entity: str, row: Mapping[str, Any]) -> dict[str,
 async def matrix(asked: Asked) -> Page:
     """The fourteen rows, with what has come of them."""
     found = await asked.runtime.ask("ops.matrix.show", {})
-    return Page("matrix.html", "Matrix", {"matrix": found}, "amends matrix")
+    return Page("matrix.html", "Matrix", {"matrix": found}, command_line("matrix"))
 
 
 async def audit(asked: Asked) -> Page:
@@ -252,7 +259,7 @@ async def audit(asked: Asked) -> Page:
         "rows": found["items"], "filters": {name: given.get(name, "") for name in fields}, "verdict": verdict,
         "more": {**given, "cursor": found["cursor"]} if found.get("cursor") else None,
     }  # fmt: skip
-    line = "amends audit verify" if verdict else "amends audit-log list"
+    line = command_line("audit", "verify") if verdict else command_line("audit-log", "list", where=given)
     return Page("audit.html", "Audit", values, line, follows=verdict is None)
 
 
@@ -260,7 +267,7 @@ async def system(asked: Asked) -> Page:
     """The supervision tree and every figure."""
     tree = await asked.runtime.ask("ops.tree.show", {})
     values = {"tree": tree["tree"], "figures": asked.desk.figures(), **asked.desk.now()}
-    return Page("system.html", "System", values, "amends tree")
+    return Page("system.html", "System", values, command_line("tree"))
 
 
 PAGES: Final[dict[str, Make]] = {

@@ -60,7 +60,7 @@ def cell(row: Mapping[str, Any], column: str) -> Markup:
     if column.endswith(("_us", "timestamp")) and isinstance(value, int):
         return moment(value)
     if column in LINKED and isinstance(value, str) and (where := href(column, value)):
-        return Markup('<a href="{}">{}</a>').format(where, value)
+        return Markup('<a href="{}">{}</a>').format(where, plain(value))
     if column == "rate_uminor_per_hour" and isinstance(value, int):
         whole, rest = divmod(value, 1_000_000)
         return escape(f"{whole:,}.{rest // 10_000:02} minor units an hour")
@@ -79,7 +79,8 @@ def plain(value: Any) -> str:
         text = "yes" if value else "no"
     else:
         text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return "".join(one if one.isprintable() or one in "\n\t" else "?" for one in shown)  # nothing turns a line around
 
 
 def heading(column: str) -> str:

@@ -19,7 +19,7 @@ from aiohttp import web
 from adapters.http.answers import Handler, json_answer
 from adapters.http.console.pages import PAGES, Asked, Make, Page, place_of
 from adapters.http.console.ports import Desk, Runtime
-from adapters.http.console.render import environment, href
+from adapters.http.console.render import environment, href, plain
 from adapters.http.console.sessions import LONGEST_S, Session, Sessions
 from amends.values.errors import Rejected, Unavailable
 
@@ -39,6 +39,10 @@ SHARE: Final = 10  # a page is looked at again after so many times what it took
 SLICE_S: Final = 0.005  # of rendering, before others have the loop
 ONCE: Final = ("verify",)  # what is asked for by hand is not asked for again and again
 STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+SPENT: Final = "this link has been used, or is too old; log in with a token"
+FORM: Final = "application/x-www-form-urlencoded"
+FIELDS: Final = 200  # of a form
+SAID: Final = 400  # characters of a reply that are shown
 AGAIN: Final = '<!doctype html><meta http-equiv="refresh" content="0"><title>Amends</title>'
 
 
@@ -65,6 +69,16 @@ class Console:
             *(("GET", f"/static/{name}", _static(name, kind)) for name, kind in STATIC.items()),
         ]
 
+    def visitor(self, request: web.Request) -> str | None:
+        """Who has logged in here and asks from a page of ours, or None."""
+        session = self._session(request)
+        if session is None or request.headers.get("Sec-Fetch-Site") not in (None, "same-origin", "none"):
+            return None
+        try:
+            return self._desk.log_in(session.token).name  # the token may be good no more
+        except Rejected:
+            return None
+
     def guarded_routes(self) -> list[tuple[str, str, Handler]]:
         """Those for whoever has a bearer token."""
         return [("POST", "/login/links", self._link)]
@@ -78,16 +92,18 @@ class Console:
 
     async def _login_page(self, request: web.Request) -> web.StreamResponse:
         key = request.query.get("key", "")
-        said = "this link has been used, or is too old; log in with a token" if key else ""
+        said = SPENT if key else ""
         good = self._sessions.is_good(key)
         said = "" if good else said
         return await self._html("login.html", key=key if good else "", said=said, next=_next(request.query))
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         _from_here(request)
-        given = {name: str(value) for name, value in (await request.post()).items()}
+        given = await _posted(request)
         token = self._sessions.redeem(given["key"]) if given.get("key") else given.get("token", "").strip()
         try:
+            if given.get("key") and not token:
+                raise Rejected("unauthenticated", SPENT)
             operator = self._desk.log_in(token)
         except Rejected as error:
             return await self._html("login.html", error.http, key="", said=error.message, next=_next(given))
@@ -122,10 +138,11 @@ class Console:
         return self._desk.runtime(session.token)
 
     async def _shown(self, page: Page, session: Session, path: str, status: int = 200) -> web.Response:
-        return await self._html(page.template, status, **_values(page, session, path))
+        said, session.said = session.said, ""
+        return await self._html(page.template, status, **_values(page, session, path), done=said)
 
     async def _html(self, template: str, status: int = 200, **values: Any) -> web.Response:
-        text = await self._rendered(template, {"bare": False, **values})
+        text = await self._rendered(template, {"bare": False, "done": "", **values})
         return web.Response(text=text, status=status, content_type="text/html", headers=HEADERS)
 
     async def _rendered(self, template: str, values: Mapping[str, Any]) -> str:
@@ -177,7 +194,7 @@ class Console:
     async def _filled_in(self, request: web.Request, session: Session) -> dict[str, str]:
         """The fields of a form of this session's own; raises `Rejected`."""
         _from_here(request)
-        given = {name: str(value) for name, value in (await request.post()).items()}
+        given = await _posted(request)
         if not hmac.compare_digest(given.pop("csrf", "").encode(), session.csrf.encode()):
             raise Rejected("forbidden", "this form is not of your session: load the page again")
         return given
@@ -196,7 +213,7 @@ class Console:
             page = Page("sure.html", form.words, values, follows=False)
             return await self._shown(page, session, "/do")
         try:
-            await self._runtime(session).command(form.subject, data, key=given.get("key", ""))
+            reply = await self._runtime(session).command(form.subject, data, key=given.get("key", ""))
         except (Rejected, Unavailable) as error:
             if isinstance(error, Rejected) and error.http < UNKNOWN:
                 raise
@@ -204,6 +221,7 @@ class Console:
             values = {"form": form, "data": data, "given": kept, "next": _next(given), "key": given.get("key", ""),
                       "forecast": None, "untold": "", "unknown": str(error)}  # fmt: skip
             return await self._shown(Page("sure.html", form.words, values, follows=False), session, "/do", UNKNOWN)
+        session.said = f"Done: {form.words}. {plain(reply.get('data', {}))[:SAID]}"
         return _plain(web.HTTPSeeOther(_next(given)))
 
     async def _forecast(self, session: Session, subject: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,6 +276,19 @@ class Console:
             wait_s = max(FOLLOW_S, SHARE * (clock() - began))  # what is dear is looked at less often
             await asyncio.sleep(wait_s)
             quiet_s += wait_s
+
+
+async def _posted(request: web.Request) -> dict[str, str]:
+    """The fields of a form as browsers send ours; raises `Rejected`."""
+    if request.content_type != FORM:
+        raise Rejected("invalid_request", f"a form is sent as {FORM}, not as {request.content_type}")
+    try:
+        text = (await request.read()).decode()
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=FIELDS))
+    except ValueError as error:
+        raise Rejected(
+            "invalid_request", "this form cannot be read: it is not UTF-8, or has too many fields"
+        ) from error
 
 
 def _is_there(request: web.Request) -> bool:

@@ -25,6 +25,7 @@ class Session(Struct):
     csrf: str
     began: float
     seen: float
+    said: str = ""  # what came of its last command, until it is shown
 
 
 class Sessions:

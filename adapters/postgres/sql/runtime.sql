@@ -132,6 +132,10 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
   AND application_name LIKE 'amends:%' AND application_name <> $1;
 
+-- name: waits_for_us
+-- Whether a session of ours waits for its client, idle or in the midst; no row where there is none, as behind a pooler.
+SELECT wait_event = 'ClientRead' FROM pg_stat_activity WHERE pid = $1 AND application_name LIKE 'amends%';
+
 -- name: server_clock
 -- What time it is on the server, in microseconds.
 SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at_us;

@@ -368,7 +368,24 @@ WHERE (SELECT jseq FROM verified_since) > 0 AND NOT live AND audited IS DISTINCT
 UNION ALL
 SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audited', 'state', state, 'audited', audited)
 FROM last_audited
-WHERE (SELECT jseq FROM verified_since) = 0 AND NOT live AND audited IS DISTINCT FROM state;
+WHERE (SELECT jseq FROM verified_since) = 0 AND NOT live AND audited IS DISTINCT FROM state
+UNION ALL
+-- U3: whoever replays the audit comes from state to state. Access that nobody uses is forgotten, and given anew.
+SELECT 'U3', target_ref, jsonb_build_object('what', 'an entry does not begin in the state in which the one before it ended',
+                                            'seq', seq, 'before', was, 'from', from_state)
+FROM (
+    SELECT target_ref, seq, from_state, lag(to_state) OVER (PARTITION BY target_ref ORDER BY seq) AS was
+    FROM audit_log
+    WHERE shard = 0 AND seq > (SELECT audit_seq FROM verified_since) AND seq < 9223372036854775807
+      AND to_state IS NOT NULL
+) AS entry
+WHERE was <> from_state OR (from_state IS NULL AND was <> 'idle')
+UNION ALL
+-- U4: each entry says who, in which trace and under which epoch.
+SELECT 'U4', 'audit_log:' || audit_id, jsonb_build_object('what', 'it does not say who, in which trace or epoch', 'seq', seq)
+FROM audit_log
+WHERE shard = 0 AND seq > (SELECT audit_seq FROM verified_since) AND seq < 9223372036854775807
+  AND (actor = '' OR epoch < 1 OR trace_id !~ '^[0-9a-f]{32}$');
 
 -- What is due is done, or a case says why not: a timer that a running runtime has let lie for minutes was lost (A3).
 CREATE OR REPLACE VIEW public_v1.invariant_violation AS

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from adapters.cli import arguments
 from adapters.cli.main import main
 from adapters.cli.verbs import LOCAL, all_verbs, command_verbs
+from adapters.cli.why import settle_lines
+from amends.values.text import command_line
 from tests.adapters.cli.conftest import REQUESTS, TRACE, Amends, FakeRuntime
 
 COMMANDS, VERBS = command_verbs(REQUESTS), all_verbs(REQUESTS)
@@ -458,3 +461,34 @@ def test_every_operators_change_asks_for_a_reason() -> None:
     assert [verb.words for verb in COMMANDS if verb.subject.startswith("ops.")] == [
         verb.words for verb in COMMANDS if any(field.name == "reason" for field in verb.fields)
     ]
+
+
+async def test_why_of_a_label_tells_its_case_though_no_table_has_it(runtime: FakeRuntime, amends: Amends) -> None:
+    label = "a b;touch x/stored$(id)"
+    case = {"case_id": CASE, "kind": "mass_offline", "target_ref": f"domain:{label}", "state": "open",
+            "commands": ["ops.detector.confirm"], "opened_us": 1}  # fmt: skip
+    runtime.answers["qry.domain.get"] = None  # nobody answers that
+    runtime.answers["qry.ops_case.list"] = lambda data: {
+        "items": [case] if data.get("target_ref", case["target_ref"]) == case["target_ref"] else [], "cursor": None
+    }  # fmt: skip
+    runtime.answers["ops.case.show"] = {"case": case, "runbook": "look at the switch"}
+    line = f"""amends detector confirm --reason "…" --domain '{label}'"""
+    for words in (("why", f"domain:{label}"), ("case", "show", CASE)):
+        said = await amends(*words)
+        assert (said.status, line in said.out) == (0, True), (said.out, said.err)
+
+
+@pytest.mark.parametrize("bad", ["$(touch x)", "`id`", "a; b", "a\nb", "'", "a\x1b[201~b", "\u202eb"])
+async def test_a_line_to_be_copied_is_one_command_whatever_its_values_hold(bad: str) -> None:
+    typed = command_line("allocation", "list", where={"state": bad})
+    if bad.isprintable():
+        assert shlex.split(typed) == ["amends", "allocation", "list", "--where", f"state={bad}"]
+    else:
+        assert typed == ""
+    evidence = {"customer": bad}
+    case = {"case_id": CASE, "kind": "x", "target_ref": f"domain:{bad}", "state": "open", "evidence": evidence,
+            "commands": ["ops.detector.confirm", "cmd.account.create"]}  # fmt: skip
+    for line in settle_lines(case, {}, all_verbs(REQUESTS)):
+        words = shlex.split(line)
+        assert words[0] == "amends"
+        assert (bad in words) == bad.isprintable()

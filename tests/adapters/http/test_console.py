@@ -93,3 +93,4 @@ def test_values_are_shown_as_their_names_say_and_never_as_markup() -> None:
     assert href("target_ref", "node:n1/user:am-x") == "/nodes/n1"
     assert href("entity", "allocation:alloc_1") == "/allocations/alloc_1"
     assert href("entity", "unknown:x") == ""
+    assert plain("a\u202eb\x00c\nd") == "a?b?c\nd"

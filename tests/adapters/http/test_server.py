@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from adapters.http import patience
 from adapters.http.answers import json_answer
 from adapters.http.metrics import exposition_of
 from adapters.http.server import MAX_HEADER, OPERATOR, HttpServer
@@ -197,3 +198,50 @@ async def test_an_address_that_cannot_be_had_is_said_clearly(server: HttpServer,
         )
         with pytest.raises(BadConfiguration, match=r"\[http\].listen"):
             await other.start()
+
+
+async def test_who_sends_no_whole_request_is_cut_off_and_who_is_answered_is_not(
+    server: HttpServer, behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "HEAD_S", 0.2)
+    monkeypatch.setattr(patience, "LOOK_S", 0.05)
+    monkeypatch.setattr(patience, "BODY_S", 0.2)
+    host, port = server.url.removeprefix("http://").split(":")
+    idle, half = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+    half[1].write(b"GET /healthz HTTP/1.1\r\nHost:")
+    body = await asyncio.open_connection(host, int(port))
+    body[1].write(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nab")
+    slow = asyncio.create_task(get(server, "/slow"))
+    async with asyncio.timeout(PATIENCE_S):
+        assert await idle[0].read() == b""
+        assert await half[0].read() == b""
+        assert (await body[0].readline()).startswith((b"HTTP/1.1 408", b"HTTP/1.1 405"))
+        await behind.slow.wait()
+    assert not slow.done()
+    for _, writer in (idle, half, body):
+        writer.close()
+        await writer.wait_closed()
+    slow.cancel()
+    await asyncio.wait([slow])
+
+
+async def test_there_is_a_head_of_every_page(server: HttpServer) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path, headers, status in (("/healthz", {}, 200), ("/page", TOKEN, 200), ("/page", {}, 401)):
+            async with session.head(server.url + path, headers=headers) as answer:
+                assert (answer.status, await answer.read()) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_open"),
+    [
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3", True),
+        ("application/openmetrics-text;q=0, text/plain", False),
+        ("application/openmetrics-text;q=0.2, text/plain;q=0.9", False),
+        ("application/openmetrics-text;q=x", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_the_text_is_the_one_that_is_wanted_most(accept: str, *, is_open: bool) -> None:
+    assert ("openmetrics" in exposition_of([], accept)[1]) == is_open

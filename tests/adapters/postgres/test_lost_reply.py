@@ -1,17 +1,18 @@
 """A commit whose reply is lost, through a proxy of our own: the journal says exactly whether the batch is in (R03)."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
 from actors.account.state import Account
+from adapters.postgres import connect as connecting
+from adapters.postgres import silence
 from adapters.postgres.journal import PostgresJournal, journal_of
+from adapters.postgres.reading import ReadSide
 from amends.domain.domain import rows_of
 from amends.ports.journal import Head, Turn
 from amends.runtime.writer import JournalWriter, Pending
@@ -22,73 +23,29 @@ from amends.values.records import AuditDraft
 from supervisors.rental import RENTAL
 from tests.adapters.postgres.database import Database
 from tests.patience import PATIENCE_S
+from tests.proxy import Fault, Proxy
 
 TYPES = rows_of((RENTAL,))
-Cut = Literal["", "before", "after"]
-
-
-class Proxy:
-    """A socket between client and server that cuts the connection at the next commit, before or after it is done."""
-
-    def __init__(self, folder: Path, server: str) -> None:
-        self.folder, self._server = folder, server
-        self.cut: Cut = ""
-        self.cuts = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        self._listener = await asyncio.start_unix_server(self._serve, str(self.folder / ".s.PGSQL.5432"))
-
-    async def stop(self) -> None:
-        self._listener.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        server, to_server = await asyncio.open_unix_connection(self._server)
-        replies = asyncio.create_task(self._pump(server, to_client))
-        self._tasks.add(replies)
-        try:
-            while data := await client.read(65536):
-                if b'"jseq":' in data and self.cut:  # rows of a batch: nothing else is asked with them
-                    if self.cut == "after":
-                        replies.cancel()  # what the server answers from here on reaches nobody
-                        await asyncio.wait({replies})
-                        to_server.write(data)
-                        await to_server.drain()
-                        await server.read(65536)
-                    self.cut = ""
-                    self.cuts += 1
-                    return
-                to_server.write(data)
-                await to_server.drain()
-        finally:
-            replies.cancel()
-            to_server.close()
-            to_client.close()
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-        sink.close()
+Cut = Literal["cut before", "cut after"]
 
 
 @pytest.fixture
 async def proxy(database: Database) -> AsyncIterator[Proxy]:
     host = parse_qs(urlsplit(database.dsn).query)["host"][0]
-    with tempfile.TemporaryDirectory(prefix="amends-proxy-", dir="/tmp") as folder:
-        made = Proxy(Path(folder), f"{host}/.s.PGSQL.5432")
-        await made.start()
-        yield made
-        await made.stop()
+    made = Proxy(f"{host}/.s.PGSQL.5432")
+    await made.start()
+    yield made
+    await made.stop()
 
 
 @pytest.fixture
-async def journal(database: Database, proxy: Proxy) -> AsyncIterator[PostgresJournal]:
-    name = urlsplit(database.dsn).path
-    dsn = f"postgresql://amends@{name}?host={proxy.folder}"
+def dsn(database: Database, proxy: Proxy) -> str:
+    """The database, through the proxy."""
+    return f"postgresql://amends@127.0.0.1:{proxy.port}{urlsplit(database.dsn).path}"
+
+
+@pytest.fixture
+async def journal(dsn: str) -> AsyncIterator[PostgresJournal]:
     made = journal_of(dsn, 1, (RENTAL,))
     yield made
     await made.aclose()
@@ -111,9 +68,9 @@ async def test_a_commit_that_is_done_but_not_answered_is_found_done(
     database: Database, journal: PostgresJournal, proxy: Proxy
 ) -> None:
     commit = seal([new_account("a")], await journal.head(), TYPES)
-    proxy.cut = "after"
+    proxy.strike("cut after", 1)
     await journal.commit(commit)
-    assert proxy.cuts == 1
+    assert proxy.did["cut after"] == 1
     assert await journal.head() == commit.after
     assert await accounts(database) == ["a"]
 
@@ -122,16 +79,16 @@ async def test_a_commit_that_never_arrived_is_found_undone_and_can_be_made_again
     database: Database, journal: PostgresJournal, proxy: Proxy
 ) -> None:
     commit = seal([new_account("a")], await journal.head(), TYPES)
-    proxy.cut = "before"
+    proxy.strike("cut before", 1)
     with pytest.raises(Unavailable):
         await journal.commit(commit)
-    assert proxy.cuts == 1
+    assert proxy.did["cut before"] == 1
     assert await accounts(database) == []
     await journal.commit(commit)
     assert await accounts(database) == ["a"]
 
 
-@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("cut", get_args(Cut))
 async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
     database: Database, journal: PostgresJournal, proxy: Proxy, cut: Cut
 ) -> None:
@@ -140,7 +97,7 @@ async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
     ended: list[TurnFailed | None] = []
     try:
         for number in range(10):
-            proxy.cut = cut
+            proxy.strike(cut, 1)
             writer.submit(Pending(new_account(f"a{number}"), ended.append))
             async with asyncio.timeout(PATIENCE_S):
                 while len(ended) <= number:
@@ -148,7 +105,7 @@ async def test_through_the_writer_every_turn_is_in_exactly_once_whatever_is_cut(
     finally:
         task.cancel()
         await asyncio.wait({task})
-    assert proxy.cuts == 10
+    assert proxy.did[cut] == 10
     assert ended == [None] * 10
     assert await accounts(database) == [f"a{number}" for number in range(10)]
     (chain,) = await database.all("SELECT count(*) AS entries, max(seq) AS last FROM audit_log")
@@ -162,7 +119,7 @@ async def test_while_the_session_that_sent_the_commit_is_still_at_it_the_doubt_s
     # given a COMMIT in doubt, and a session that still holds the head, as the old one does until it has ended
     commit = seal([new_account("a")], await journal.head(), TYPES)
     other = await asyncpg.connect(database.dsn)
-    proxy.cut = "before"
+    proxy.strike("cut before", 1)
     holding = other.transaction()
     with pytest.raises(Unavailable):
         await journal.commit(commit)
@@ -178,6 +135,44 @@ async def test_while_the_session_that_sent_the_commit_is_still_at_it_the_doubt_s
     assert await accounts(database) == ["a"]
 
 
+@pytest.mark.parametrize("way", ["blackhole out", "blackhole back"])
+async def test_a_connection_that_was_forgotten_on_the_way_does_not_hold_up_what_can_reach_postgres(
+    database: Database, dsn: str, proxy: Proxy, way: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given calls that would wait for hours, and connections that stand
+    monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr(silence, "SILENT_S", 0.1)
+    journal, read = journal_of(dsn, 1, (RENTAL,)), ReadSide(dsn)
+    commit = seal([new_account("a")], await journal.head(), TYPES)
+    await journal.newest_us()
+    assert await read.rows("violations") == []
+    # when the way forgets all of them
+    proxy.strike(way)
+    calls = [
+        asyncio.create_task(call) for call in (journal.commit(commit), journal.newest_us(), read.rows("violations"))
+    ]
+    await said(proxy, way, 3)
+    proxy.lift()
+    # then each is made again on a new one: a read by its caller, a batch by itself
+    async with asyncio.timeout(PATIENCE_S):
+        done = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(each) for each in done[1:]] == [Unavailable, list]
+    if isinstance(done[0], Unavailable):
+        await journal.commit(commit)
+    assert isinstance(done[0], Unavailable | None)
+    assert await accounts(database) == ["a"]
+    await journal.aclose()
+    await read.aclose()
+
+
+async def test_a_server_that_is_at_work_is_waited_for(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silence, "SILENT_S", 0.05)
+    connection = await connecting.connect(dsn)
+    async with silence.watched(connection, dsn):
+        await connection.execute("SELECT pg_sleep(0.5)")
+    await connection.close()
+
+
 async def test_a_foreign_lock_on_the_head_is_no_turns_fault(database: Database, journal: PostgresJournal) -> None:
     commit = seal([new_account("a"), new_account("b")], await journal.head(), TYPES)
     other = await asyncpg.connect(database.dsn)
@@ -188,6 +183,13 @@ async def test_a_foreign_lock_on_the_head_is_no_turns_fault(database: Database, 
     await other.close()
     await journal.commit(commit)
     assert await accounts(database) == ["a", "b"]
+
+
+async def said(proxy: Proxy, fault: Fault, connections: int) -> None:
+    """Wait until so many connections have met the fault."""
+    async with asyncio.timeout(PATIENCE_S):
+        while proxy.hit[fault] < connections:
+            await asyncio.sleep(0.005)
 
 
 async def head_of(database: Database) -> Head:

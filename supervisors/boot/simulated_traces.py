@@ -20,22 +20,10 @@ from adapters.postgres.lease import Lease
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import SpanReader
 from amends.ports.journal import Commit
-from amends.values.errors import BadConfiguration
 from supervisors.rental import RENTAL
 from supervisors.simulation.world import START_US
 
 SPANS: Final = 5000  # that are read at once
-
-
-def writable(file: Path) -> None:
-    """Raises `BadConfiguration` before anything has been simulated in vain."""
-    was_there = file.exists()
-    try:
-        file.open("ab").close()
-    except OSError as error:
-        raise BadConfiguration(f"--trace {file}: {error.strerror}") from None
-    if not was_there:
-        file.unlink()
 
 
 def write(commits: Sequence[Commit], file: Path) -> int:
