@@ -29,6 +29,7 @@ from amends.values.errors import BadConfiguration, Rejected, Unavailable
 from supervisors.boot import anchors
 from supervisors.boot.client_key import NAME as CLIENT_KEY
 from supervisors.boot.client_key import key_file, public_of
+from supervisors.boot.servers import check_users
 from supervisors.boot.stripe import StripeLink
 from supervisors.matrix import MATRIX
 from supervisors.nats_options import nats_options
@@ -178,6 +179,7 @@ async def _anchors(settings: Settings) -> Lines:
 async def _nats(settings: Settings) -> Lines:
     found, options = settings.nats, nats_options(settings)
     if not found.servers:
+        await check_users(settings)
         yield Line("nats", "note", "embedded" + ("" if found.users_file else ", without users: this machine only"))
         return
     client = await connection.connect(found.servers, name="amends-check", **options)

@@ -60,6 +60,7 @@ from supervisors.api.sides import Sides
 from supervisors.api.traces import Traces
 from supervisors.api.webhooks import Webhooks
 from supervisors.api.whatif import WhatIf
+from supervisors.boot import anchors, client_key
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.collector import spare_collector
@@ -99,6 +100,8 @@ class Runtime:
         self._state_dir = Path(settings.state_dir).absolute()
         self._instance_id = secrets.token_hex(8)
         self._version = version("amends")
+        for key_file in (client_key.key_file, anchors.key_file):
+            key_file(settings, self._state_dir)  # one that cannot be read is said before anything is made
         self._servers = Servers(settings, self._state_dir)
         self._policy, self._policy_text = load(settings.policy_file)
         self._otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)

@@ -146,6 +146,7 @@ def test_what_a_start_refuses_is_seen_before(
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "no pair" if "OTEL" in word else "")
     checked, run = amends("check", "--config", config), amends("run", "--config", config)
     assert (word in checked, checked[0] in "12", word in run, run[0]) == (True, True, True, "2"), checked + run
+    assert not (tmp_path / "state").exists()
 
 
 def test_names_with_nothing_between_commas_are_refused(tmp_path: Path, amends: Callable[..., str]) -> None:
