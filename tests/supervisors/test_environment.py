@@ -207,6 +207,20 @@ def test_the_last_word_of_a_service_is_a_line_of_its_log(
     assert (line["level"], "a defect" in line["error"]) == ("error", True)
 
 
+def test_credentials_without_the_package_that_signs_with_them_are_said(
+    amends: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "creds").touch()
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    monkeypatch.setenv("AMENDS_CLIENT_NATS_CREDS_FILE", str(tmp_path / "creds"))
+    monkeypatch.setenv("AMENDS_NATS_CREDS_FILE", str(tmp_path / "creds"))
+    monkeypatch.setenv("AMENDS_STATE_DIR", str(tmp_path / "state"))
+    assert "credentials of NATS need the package nkeys" in amends("account", "show", "acme", "--nats", NOWHERE)
+    for verb, status in (("run", 2), ("check", 1)):
+        said = amends(verb)
+        assert (said[0], "[nats].creds_file needs the package nkeys" in said) == (str(status), True), said
+
+
 def test_a_demo_hears_nothing_of_what_is_set_for_a_runtime() -> None:
     environ = {"AMENDS_STATE_DIR": "/x", "AMENDS_TOKEN": "t", "AMENDS_LOG_LEVEL": "debug", "PATH": "/bin"}
     assert forget_settings(environ) == ["AMENDS_STATE_DIR", "AMENDS_TOKEN"]
