@@ -20,6 +20,7 @@ from amends.values.errors import BadConfiguration
 from supervisors import logs
 from supervisors.closing import CLOSE_S, watch
 from supervisors.nats_options import nats_options
+from supervisors.paths import made_directory
 from supervisors.settings import load
 
 DONE, USAGE = 0, 2
@@ -39,7 +40,7 @@ async def serve(node: str, nats: str | None, state: Path | None, interval_ms: in
         loop.add_signal_handler(number, on_signal)
     servers = (nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
     credentials = nats_options(load(None, os.environ))  # the agent's own: it is a process of another machine
-    directory = state or Path("./.amends-agent")
+    directory = made_directory(state or Path("./.amends-agent"), "--state", mode=0o700)
     try:
         agent = NodeAgent(
             node, servers, directory, interval_ms=interval_ms, mounts=_mounts(mounts, directory), **credentials
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(serve(options.node, options.nats, options.state, options.interval_ms, options.mounts))
     except BadConfiguration as error:
-        sys.stderr.write(f"amends-agent: {error}\n")
+        logs.last_word(error, "amends-agent")
         return USAGE
 
 

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from supervisors.logs import last_line
+
 log = logging.getLogger("amends.boot")
 CLOSE_S = 5.0  # what closing may take after the drain; a successor waits that long for the embedded servers' locks
 LEAST_S, SAY_S = 0.05, 0.5
@@ -63,7 +65,7 @@ async def _awaited(close: Callable[[], Awaitable[object]]) -> None:
 def end_hard(what: Sequence[str], status: int = HARD) -> None:
     """End this process now, saying what did not close. What was started dies with it (the death signal)."""
     names = ", ".join(what) or "the event loop"
-    line = f"amends: did not close in time: {names}; ended hard, nothing that was committed is lost\n"
+    line = last_line(f"did not close in time: {names}; ended hard, nothing that was committed is lost") + "\n"
     # In a thread of its own: nobody may read what we write, and the end must not wait for that either.
     say = threading.Thread(target=lambda: os.write(sys.stderr.fileno(), line.encode()), daemon=True)
     say.start()

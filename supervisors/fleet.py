@@ -32,6 +32,7 @@ from adapters.simulated.fleet import Fleet
 from adapters.simulated.machine import Place
 from adapters.simulated.mount_faults import BrokenMounts
 from amends.values.errors import BadConfiguration
+from supervisors.paths import made_directory
 
 MAX_LINE_BYTES = 1024 * 1024
 PARENT_POLL_S = 1.0
@@ -58,6 +59,7 @@ async def run(options: argparse.Namespace) -> int:
         asyncssh.import_public_key(options.client_key_line)
     except ValueError:
         raise BadConfiguration("--client-key-line is no line of an OpenSSH public key") from None
+    made_directory(options.state, "--state")
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
     assert this is not None
@@ -159,7 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--nats is needed")
     logging.basicConfig(level=logging.WARNING, format="fleet: %(message)s")
     logging.getLogger("asyncssh").setLevel(logging.ERROR)
-    return asyncio.run(run(options))
+    try:
+        return asyncio.run(run(options))
+    except BadConfiguration as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

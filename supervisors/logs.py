@@ -82,6 +82,21 @@ class Repeats(logging.Filter):
         return count < BURST
 
 
+def last_line(text: object, name: str = "amends") -> str:
+    """How a program that logs says why it ends: an object like every other line of its log, or as any program does."""
+    handlers = logging.getLogger().handlers
+    if handlers and isinstance(handlers[0].formatter, JsonLines):
+        return handlers[0].format(logging.LogRecord("amends.boot", logging.ERROR, "", 0, str(text), None, None))
+    return f"{name}: {text}"
+
+
+def last_word(text: object, name: str = "amends") -> None:
+    """Say it on standard error."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{last_line(text, name)}\n")
+        sys.stderr.flush()
+
+
 def configure(environ: Mapping[str, str], stream: TextIO | None = None, *, level: str = "", shape: str = "") -> None:
     """Log to `stream`, else standard error; what is not given the environment says, else it is `info` and `auto`."""
     wanted = level or environ.get("AMENDS_LOG_LEVEL", "")

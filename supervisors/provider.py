@@ -21,6 +21,7 @@ from amends.values.errors import BadConfiguration
 from amends.values.ids import is_name
 from supervisors.closing import watch
 from supervisors.nats_options import nats_options
+from supervisors.paths import made_directory
 from supervisors.settings import load
 
 DONE: Final = 0
@@ -44,7 +45,9 @@ async def serve(o: argparse.Namespace) -> int:
         raise BadConfiguration(f"--provider {o.provider!r} is no name; lower-case letters, digits and dashes")
     servers = (o.nats or os.environ.get("AMENDS_NATS_SERVERS", "nats://127.0.0.1:4222")).split(",")
     link = AgentLink(servers, name=f"amends-provider-{o.provider}", **nats_options(load(None, os.environ)))
-    service = ProviderService(o.provider, backend(o), o.state or Path("./.amends-provider"))
+    chosen = backend(o)
+    state = made_directory(o.state or Path("./.amends-provider"), "--state", mode=0o700)
+    service = ProviderService(o.provider, chosen, state)
     serving = asyncio.create_task(_serve(service, link))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -18,7 +18,9 @@ from msgspec import Meta, Struct
 from actors.fields import MAX_RATE
 from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
+from supervisors.paths import text_fault
 from supervisors.timing import TIMING, Profile, timing
+from supervisors.toml_lines import line_at, lines_of
 
 Role = Literal["operator", "viewer"]
 OPEN: Literal["open"] = "open"  # of `callers`: whoever gets to NATS may send commands
@@ -190,7 +192,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
-        raise BadConfiguration(_with_line(name, text, str(error))) from None
+        message = _named(raw, str(error))
+        raise BadConfiguration(_with_line(name, text, message)) from None
     _check_timing(name, text, settings)
     _check_tokens(name, settings)
     _check_texts(name, text, settings)
@@ -255,11 +258,35 @@ def _typed(kind: Any, value: str) -> Any:
     return value
 
 
+def _named(raw: dict[str, Any], message: str) -> str:
+    """The validator's message with the entry of a table where it says `[...]` only: the one that alone is wrong so."""
+    found = re.search(r"`\$\.(\w+(?:\.\w+)*)\[\.\.\.\](.*?)`", message)
+    if found is None:
+        return message
+    path = found[1].split(".")
+    table = raw
+    for part in path:
+        table = table[part]
+    for key, value in table.items():
+        alone: Any = {key: value}
+        for part in reversed(path):
+            alone = {part: alone}
+        try:
+            msgspec.convert(alone, Settings)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                return message.replace(found[0], f"`$.{found[1]}.{key}{found[2]}`")
+    return message
+
+
 def _with_line(name: str, text: str, message: str) -> str:
     """The validator's message with the line of the key it speaks of."""
     unknown = re.search(r"unknown field `(.+?)`", message)
     where = re.search(r"at `\$\.?(.*?)`", message)
     key = unknown.group(1) if unknown else where.group(1).rpartition(".")[2] if where else ""
+    place = [*re.findall(r"[^.\[\]]+", where.group(1) if where else ""), *([key] if unknown else [])]
+    if number := line_at(lines_of(text), tuple(place)):
+        return f"{name}, line {number}: {message}"
     for pattern in (
         rf"\s*\[?{re.escape(key)}\b",
         rf".*\b{re.escape(key)}\s*=",
@@ -308,8 +335,8 @@ def _check_users_file(name: str, text: str, settings: Settings) -> None:
     why = ""
     if found.servers:
         why = "is for the embedded server, and servers are named: give it to those"
-    elif not Path(found.users_file).is_file():
-        why = f"is no file: {found.users_file!r}"
+    elif fault := text_fault(Path(found.users_file)):
+        why = f"cannot be read: {found.users_file!r}: {fault}"
     if why:
         raise BadConfiguration(_with_line(name, text, f"[nats] users_file {why} - at `$.users_file`"))
 

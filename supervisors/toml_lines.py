@@ -1,5 +1,6 @@
-"""On which line of a TOML file a value stands: tomllib keeps no places, and a refusal must name one."""
+"""What tomllib leaves out: on which line of a file a value stands, for refusals; and how a text is written."""
 
+import json
 import re
 
 Path = tuple[str | int, ...]  # ("rule", 2, "bp") is `bp` of the third [[rule]]
@@ -7,6 +8,11 @@ _ARRAY = re.compile(r"\s*\[\[\s*(.+?)\s*\]\]")
 _TABLE = re.compile(r"\s*\[\s*([^\[].*?)\s*\]")
 _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
+
+
+def quoted(text: object) -> str:
+    """A text as a TOML string: what JSON escapes, and DEL, which TOML does not take as it is."""
+    return json.dumps(str(text), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def lines_of(text: str) -> dict[Path, int]:

@@ -16,7 +16,7 @@ from amends.turn.messages import ResolveCase, StepDone
 
 def _create(s: Account | None, m: CreateAccount, d: Decision) -> None:
     if s is not None:
-        d.refuse("already_exists", f"the account {m.account_id!r} exists")
+        d.refuse("already_exists", f"the account {m.account_id!r} exists", field="account_id")
     d.create(Account(state="open", currency=m.currency, created_us=d.now_us, stripe_customer_id=m.stripe_customer_id))
 
 

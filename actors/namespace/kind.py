@@ -25,7 +25,7 @@ RECONCILE = "reconcile"  # the key of an operator's run
 
 def _create(s: Namespace | None, m: CreateNamespace, d: Decision) -> None:
     if s is not None:
-        d.refuse("already_exists", f"the namespace {m.namespace_id!r} exists")
+        d.refuse("already_exists", f"the namespace {m.namespace_id!r} exists", field="namespace_id")
     if facts(d).account(m.account_id) is None:
         d.refuse("not_found", f"there is no account {m.account_id!r}", field="account_id")
     d.create(Namespace(

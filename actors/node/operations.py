@@ -29,7 +29,7 @@ IN_SERVICE = ("ready", "suspect", "draining")
 def register(s: Node | None, m: RegisterNode, d: Decision) -> None:
     """A new node, or a retired id put to use again."""
     if s is not None and s.state != "retired":
-        d.refuse("already_exists", f"the node {m.node_id!r} exists")
+        d.refuse("already_exists", f"the node {m.node_id!r} exists", field="node_id")
     _claim_key(m.ssh.host_key, d)
     fresh = Node(
         state="registered", ssh_host=m.ssh.host, ssh_port=m.ssh.port, ssh_host_key=m.ssh.host_key,

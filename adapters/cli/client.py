@@ -165,6 +165,8 @@ async def connected(settings: Connection, timeout_s: float) -> AsyncIterator[Api
                 reconnect_time_wait=0, error_cb=quiet,
                 inbox_prefix=inbox_prefix(settings.options.get("user", ""), settings.servers), **settings.options,
             )  # fmt: skip
+    except ModuleNotFoundError as error:  # nats-py signs with credentials by a package that it does not bring
+        raise Unreachable(f"credentials of NATS need the package {error.name}: pip install {error.name}") from None
     except (NatsError, OSError, TimeoutError, ValueError) as error:
         why = str(error) or type(error).__name__
         raise Unreachable(f"NATS cannot be reached at {settings.place}: {why}") from error

@@ -62,10 +62,11 @@ def endpoints(state_dir: Path) -> dict[str, str]:
     file = state_dir / "endpoints.json"
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise NoRuntime(f"{file} cannot be read: {error}") from error
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise NoRuntime(f"{file} cannot be read: {why}; ask as the user that the runtime has") from error
     if not isinstance(found, dict):
         raise NoRuntime(f"{file} cannot be read: it is not a JSON object")
     return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -201,7 +201,8 @@ LOCAL: Final = (
         Field("row", "only this row of the matrix, such as R02", "--row"),
         Field("slow", "pause between the lines", "--slow", "flag"),
         Field("keep", "leave it running", "--keep", "flag"),
-        Field("state_dir", "where it keeps what it must not forget", "--state-dir", "path"),
+        Field("state_dir", "where it keeps what it must not forget; default: a new one, gone at the end", "--state-dir",
+              "path"),
         Field("nodes", "how many machines", "--nodes", "int"),
     )),
     LocalVerb("agent", "the node agent: heartbeats and tasks", (

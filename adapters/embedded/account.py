@@ -18,6 +18,7 @@ from adapters.embedded.process import ServerFailed, logger
 OWN, SHARED = "amends-postgres", "nobody"
 MAKE_WITHIN_S = 10.0
 SHARED_BASE = Path("/var/lib/amends-embedded")
+POINTER = "postgres-directory"  # of a state directory: where its data are instead
 
 Account = tuple[int, int]
 
@@ -71,17 +72,51 @@ def closed_to_others(path: Path) -> Path | None:
     return None
 
 
+def known_home(state_dir: Path) -> Path:
+    """The directory where data and log of `state_dir` are, or would be if none was chosen yet; nothing is made.
+
+    Raises ServerFailed where they went elsewhere and are not there any more: an empty database in their place would
+    hide the loss.
+    """
+    pointer = state_dir / POINTER
+    try:
+        home = Path(pointer.read_text(encoding="utf-8").strip())
+    except (FileNotFoundError, NotADirectoryError):
+        return state_dir / "postgres"
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServerFailed(f"{pointer} cannot be read: {error}; start as the user who owns {state_dir}") from None
+    if not os.path.isdir(home):  # noqa: PTH112 - Path.is_dir raises where another user's directories are closed
+        raise ServerFailed(
+            f"{pointer} says that the database of {state_dir} is in {home}, which is not there: put it back there, or "
+            f"remove {pointer} to begin with an empty one"
+        )
+    return home
+
+
+def holds_database(home: Path) -> bool:
+    """Whether a database lies there; of one that we may not look at, its start says whose it is."""
+    try:
+        return (home / "data" / "PG_VERSION").is_file()
+    except PermissionError:
+        return True
+
+
 def choose_home(state_dir: Path, as_other: bool) -> Path:
     """The directory for data and log, made when missing. `as_other`: another account must enter it."""
     state_dir.mkdir(parents=True, exist_ok=True)
+    home = known_home(state_dir)
     if not as_other:
-        home = state_dir / "postgres"
         home.mkdir(mode=0o700, exist_ok=True)
         return home
     if not state_dir.stat().st_mode & stat.S_IXOTH:
         state_dir.chmod(stat.S_IMODE(state_dir.stat().st_mode) | stat.S_IXOTH)  # entered, not listed
-    home = state_dir / "postgres"
-    if closed_to_others(state_dir) is not None:
+    closed = closed_to_others(state_dir)
+    if closed is not None and home.parent == state_dir:
+        if holds_database(home):
+            raise ServerFailed(
+                f"the database in {home} cannot be reached: Postgres must not run as root, and other accounts cannot "
+                f"enter {closed}: chmod o+x {closed}"
+            )
         home = _home_elsewhere(state_dir)
     home.mkdir(exist_ok=True)
     home.chmod(0o711)
@@ -89,11 +124,6 @@ def choose_home(state_dir: Path, as_other: bool) -> Path:
 
 
 def _home_elsewhere(state_dir: Path) -> Path:
-    pointer = state_dir / "postgres-directory"
-    if pointer.exists():
-        home = Path(pointer.read_text(encoding="utf-8").strip())
-        if home.is_dir():
-            return home
     SHARED_BASE.mkdir(mode=0o711, parents=True, exist_ok=True)
     closed = closed_to_others(SHARED_BASE)
     if closed is not None:
@@ -101,7 +131,7 @@ def _home_elsewhere(state_dir: Path) -> Path:
             f"Postgres must not run as root, and other accounts cannot enter {closed}: chmod o+x {closed}"
         )
     home = Path(tempfile.mkdtemp(prefix="postgres-", dir=SHARED_BASE))
-    pointer.write_text(f"{home}\n", encoding="utf-8")
+    (state_dir / POINTER).write_text(f"{home}\n", encoding="utf-8")
     logger.warning(
         "%s lies in a directory that only root enters, and Postgres must not run as root: its data go to %s",
         *(state_dir, home),

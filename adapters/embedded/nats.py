@@ -140,6 +140,16 @@ def _variables(text: str) -> dict[str, str]:
     return {name: os.environ[name] for name in _VARIABLE.findall(text) if name in os.environ}
 
 
+async def users_fault(file: Path) -> str:
+    """What nats-server cannot read in a file of users, by its own word; "" if nothing. Nothing is started."""
+    asked = await asyncio.create_subprocess_exec(
+        str(nats_server()), "-t", "--config", str(file), env=_variables(file.read_text(encoding="utf-8")),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await asked.communicate()
+    return said.decode("utf-8", "replace").strip().removeprefix("nats-server: ") if asked.returncode else ""
+
+
 def _remembered_port(file: Path) -> int | None:
     """The port of the last run; None at the first start, or when what stands there is no port."""
     try:

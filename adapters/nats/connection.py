@@ -70,7 +70,8 @@ async def connect(
                 f"NATS at {at} is there and refuses {who} ({refused}); set [nats].user and password, or the "
                 "AMENDS_NATS_USER and AMENDS_NATS_PASSWORD that this server's users file names"
             ) from error
-        raise Unavailable(f"NATS cannot be reached at {at}: {error}") from error
+        do = "start it, or correct [nats].servers (AMENDS_NATS_SERVERS)"
+        raise Unavailable(f"NATS cannot be reached at {at}: {error}; {do}") from error
     return client
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from amends.values.errors import Locked, Refused, TurnFailed, Unavailable
+from amends.values.errors import BadConfiguration, Locked, Refused, TurnFailed, Unavailable
 
 COMMAND_TIMEOUT_S = 30.0
 LOCK_TIMEOUT_MS = 50  # a foreign session's lock delays one attempt of one batch by this much, no more
@@ -51,8 +52,34 @@ async def connect(
         )
     try:
         return await asyncpg.connect(dsn, timeout=10, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings)
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise BadConfiguration(f"[postgres].dsn (AMENDS_POSTGRES_DSN) cannot be meant: {error}") from None
+    except ValueError:  # its text may hold a part of the password
+        raise BadConfiguration(
+            "[postgres].dsn (AMENDS_POSTGRES_DSN) has no host and port that can be meant: in user, password and name "
+            "write %40 for @, %3A for : and %2F for /"
+        ) from None
     except DRIVER_ERRORS as error:
-        raise Unavailable(f"Postgres cannot be reached: {error}") from error
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Unavailable(f"Postgres at {place_of(dsn)} cannot be reached: {why}; {_advice(dsn)}") from error
+
+
+def place_of(dsn: str) -> str:
+    """Where the database of a DSN is, without a password: `db:5432/amends`; a socket's folder for a host."""
+    try:
+        parts = urlsplit(dsn)  # its options may hold a password too
+    except ValueError:
+        return "an unknown place"
+    if "@" in parts.path:  # a password with a slash
+        return "an unknown place"
+    host = parts.netloc.rpartition("@")[2] or "".join(parse_qs(parts.query).get("host", []))
+    return f"{host}{parts.path}"
+
+
+def _advice(dsn: str) -> str:
+    if place_of(dsn).startswith("/"):
+        return "an embedded one runs only while its `amends run` does: start that, or the server of this socket"
+    return "start it, or correct [postgres].dsn (AMENDS_POSTGRES_DSN)"
 
 
 def classify(error: BaseException) -> TurnFailed | Unavailable:

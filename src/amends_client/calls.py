@@ -28,8 +28,9 @@ INTERNAL: Final = 500
 class CommandOptions(TypedDict, total=False):
     """What every command takes beside its fields.
 
-    `key`: its Idempotency-Key, 1 to 128 printable characters; a fresh random one if left out. `deadline_s`: how long it
-    is sent again, instead of the client's. `expected_version`: refused (409 `version_mismatch`) if the row has another.
+    `key`: its Idempotency-Key, 1 to 128 printable characters (ValueError for none); a fresh random one if left out.
+    `deadline_s`: how long it is sent again, instead of the client's. `expected_version`: refused (409
+    `version_mismatch`) if the row has another.
     """
 
     key: str
@@ -93,8 +94,11 @@ class Calls:
         self._token, self._deadline_s = token, deadline_s
 
     async def command(self, subject: str, data: Mapping[str, Any], options: CommandOptions) -> Reply:
-        """The reply to a command. Raises `Refused` or `Unreachable`."""
-        key = options.get("key") or secrets.token_hex(16)
+        """The reply to a command. Raises `Refused` or `Unreachable`, and ValueError for an empty key."""
+        key = options.get("key")
+        if key == "":  # of a caller who believes to have one; a fresh one would let the same be done twice
+            raise ValueError("key is empty: give 1 to 128 printable characters, or leave it out for a random one")
+        key = key or secrets.token_hex(16)
         headers = {"Idempotency-Key": key}
         if "expected_version" in options:
             headers["Expected-Version"] = str(options["expected_version"])

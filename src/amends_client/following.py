@@ -105,8 +105,12 @@ class Handle(Generic[R, S]):
 
         The row decides, events only say when to look: a state that it passed through between two looks does not count,
         so wait for one that lasts. Raises `Ended` if it can never come, `TimeoutError` after `timeout_s` seconds (None:
-        never), `Refused`, and `Unreachable` where the row cannot be read. After an error one may wait again.
+        never), `Refused`, and `Unreachable` where the row cannot be read. After an error one may wait again. ValueError
+        for what is no state.
         """
+        if not wanted or not self._kind.leads.keys() >= set(wanted):
+            unknown = ", ".join(repr(state) for state in wanted if state not in self._kind.leads) or "nothing"
+            raise ValueError(f"{self._kind.name} is never {unknown}: its states are {', '.join(self._kind.leads)}")
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._until(wanted)

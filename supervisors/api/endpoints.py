@@ -182,7 +182,7 @@ def finders(journal: Journal, given_up: GivenUp = nothing_given_up) -> Mapping[s
     async def outbox(request: RedispatchOutbox) -> tuple[str, str, Any]:
         event = next(iter(await journal.events("", [request.outbox_id])), None)
         if event is None:
-            raise Rejected("not_found", f"there is no outbox row {request.outbox_id!r}")
+            raise Rejected("not_found", f"there is no outbox row {request.outbox_id!r}", field="outbox_id")
         if event.state not in ("parked", "pending"):
             raise Rejected("illegal_transition", f"the outbox row is {event.state}, and waits for nobody")
         return "stream", event.row.stream, request
@@ -190,7 +190,7 @@ def finders(journal: Journal, given_up: GivenUp = nothing_given_up) -> Mapping[s
     async def case(request: SettleCase) -> tuple[str, str, Any]:
         found = await journal.case(request.case_id)
         if found is None:
-            raise Rejected("not_found", f"there is no case {request.case_id!r}")
+            raise Rejected("not_found", f"there is no case {request.case_id!r}", field="case_id")
         kind, identifier = ids.split_ref(found.entity)
         row = {**msgspec.structs.asdict(found), "recovery_trace_id": found.recovery_trace_id or None}
         row |= {name: msgspec.json.decode(row[name]) for name in ("commands", "evidence")}

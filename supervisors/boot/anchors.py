@@ -16,24 +16,31 @@ from adapters.ssh.signing import Signer, is_signed, public_line
 from amends.values.anchors import Anchored, parsed
 from amends.values.errors import BadConfiguration
 from supervisors.boot.files import write_private
+from supervisors.paths import chosen_file
 from supervisors.settings import Settings
 
 log = logging.getLogger("amends.boot")
 KEY, PUBLIC_KEY, FILE = "anchor_key", "anchor_key.pub", "anchors.jsonl"
 
 
+def key_file(settings: Settings, state_dir: Path) -> Path:
+    """The key's file: the configured one, which is there, or that of the state directory."""
+    return chosen_file("[anchors].key", settings.anchors.key, state_dir / KEY)
+
+
+def signer_of(path: Path) -> Signer:
+    """Who signs with the key in that file, made where there is none; raises `BadConfiguration`."""
+    try:
+        return Signer(path)
+    except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
+        raise BadConfiguration(f"[anchors].key: {path} holds no usable Ed25519 key: {error}") from None
+
+
 class Anchors:
     """The signing key and the file of this process. Raises `BadConfiguration`."""
 
     def __init__(self, settings: Settings, state_dir: Path) -> None:
-        configured = settings.anchors.key
-        path = Path(configured) if configured else state_dir / KEY
-        if configured and not path.is_file():
-            raise BadConfiguration(f"[anchors].key is no file: {configured!r}")
-        try:
-            self._signer = Signer(path)
-        except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
-            raise BadConfiguration(f"[anchors].key: {path} holds no usable Ed25519 key: {error}") from None
+        self._signer = signer_of(key_file(settings, state_dir))
         self.public = self._signer.public
         write_private(state_dir / PUBLIC_KEY, f"{self.public}\n")
         self.path = Path(settings.anchors.file) if settings.anchors.file else state_dir / FILE

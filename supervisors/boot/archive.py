@@ -3,6 +3,7 @@
 Ledger, meters, cases and the entities themselves stay, and so does what explains money.
 """
 
+import os
 import re
 import sys
 import time
@@ -15,8 +16,9 @@ from adapters.postgres.digests import verify_digests
 from amends.domain.domain import covered
 from amends.values.anchors import Anchored
 from amends.values.errors import BadConfiguration
-from supervisors.boot.anchors import Anchors
+from supervisors.boot.anchors import KEY, Anchors
 from supervisors.boot.verifiers import dsn_of
+from supervisors.paths import WRITABLE, directory_fault
 from supervisors.rental import RENTAL
 from supervisors.settings import Settings
 
@@ -29,7 +31,9 @@ async def archive(settings: Settings, before: str, to: Path | None, *, drop: boo
     _check_retention(before, month, settings.archive.span_retention_h)
     state_dir = Path(settings.state_dir)
     folder = to if to is not None else state_dir / "archives" / f"before-{before}"
-    if folder.exists():
+    if why := directory_fault(folder):
+        raise BadConfiguration(f"--to: {folder} cannot be used: {why}; {WRITABLE}")
+    if os.path.lexists(folder):
         raise BadConfiguration(f"--to: {folder} is there already; name another folder, or move it away")
     dsn = dsn_of(settings)
     async with Archiving(dsn, _say) as archiving:
@@ -55,7 +59,7 @@ async def archive(settings: Settings, before: str, to: Path | None, *, drop: boo
 
 async def _anchored(settings: Settings, state_dir: Path, plan: Plan) -> str:
     """The place at which history begins, signed in the file of anchors, so that it can be held to it."""
-    if not settings.anchors.key and not (state_dir / "anchor_key").is_file():
+    if not settings.anchors.key and not os.path.lexists(state_dir / KEY):
         return "no anchor is signed: the key of anchors is not here; keep the line above where nobody rewrites it"
     anchors, ends = Anchors(settings, state_dir), plan.ends
     await anchors.keep(anchors.sign(Anchored(
@@ -79,9 +83,10 @@ def _check_retention(before: str, month: int, hours: int) -> None:
     begins = datetime(month // 100, month % 100, 1, tzinfo=UTC)
     ago_h = (datetime.now(UTC) - begins).total_seconds() / 3600
     if ago_h < hours:
+        when = f"ended {int(ago_h)} hours ago" if ago_h >= 0 else f"has not ended before {begins:%Y-%m-%d}"
         raise BadConfiguration(
-            f"--before {before}: the month before it ended {max(0, int(ago_h))} hours ago, and spans are shown for "
-            f"{hours} hours at least ([archive].span_retention_h)"
+            f"--before {before}: the month before it {when}, and spans are shown for {hours} hours at least "
+            "([archive].span_retention_h); name an earlier month"
         )
 
 

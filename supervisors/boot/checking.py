@@ -14,22 +14,26 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import asyncssh
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from msgspec import Struct
 
 from adapters.cli import tables
+from adapters.embedded.account import known_home
 from adapters.nats import connection
 from adapters.nats.publishing import JetStreamPublisher
-from adapters.otel.environment import export_target
+from adapters.otel.environment import export_target, resource_of
 from adapters.postgres import installation
 from adapters.ssh.client_key import fingerprint
 from amends.domain.matrix import broken_promises
 from amends.values.errors import BadConfiguration, Rejected, Unavailable
+from supervisors.boot import anchors
 from supervisors.boot.client_key import NAME as CLIENT_KEY
+from supervisors.boot.client_key import key_file, public_of
+from supervisors.boot.servers import check_users
 from supervisors.boot.stripe import StripeLink
 from supervisors.matrix import MATRIX
 from supervisors.nats_options import nats_options
+from supervisors.paths import WRITABLE, directory_fault, told
 from supervisors.policy_file import load as load_policy
 from supervisors.settings import Settings, check_serving
 
@@ -55,19 +59,26 @@ async def check(settings: Settings, *, upgrade: bool = False) -> int:
     """Print what was found; 0 if nothing is wrong, else 1. `upgrade`: only what a change of the release touches."""
     looks: list[Callable[[Settings], Lines]] = [_database, _open_runs]
     if not upgrade:
-        looks = [_callers, _policy, *looks, _key, _nats, _spans, _stripe, _http]
+        looks = [_state_dir, _callers, _policy, *looks, _ssh_key, _anchors, _nats, _spans, _stripe, _http]
     found = []
     for look in looks:
         try:
             found += [line async for line in look(settings)]
-        except (BadConfiguration, Unavailable) as error:
-            found.append(Line(look.__name__.strip("_").replace("_", " "), "wrong", str(error)))
+        except (BadConfiguration, Unavailable, OSError) as error:
+            why = told(error) if isinstance(error, OSError) else str(error)
+            found.append(Line(look.__name__.strip("_").replace("_", " "), "wrong", why))
     width = os.get_terminal_size().columns if sys.stdout.isatty() else None
     print(tables.table([{name: getattr(line, name) for name in Line.__struct_fields__} for line in found],
                        ["part", "found", "what"], width))  # fmt: skip
     wrong = sum(line.found == "wrong" for line in found)
     print(f"{wrong} wrong" if wrong else "nothing is wrong")
     return 1 if wrong else 0
+
+
+async def _state_dir(settings: Settings) -> Lines:
+    why = directory_fault(Path(settings.state_dir))
+    yield Line("state_dir", "wrong" if why else "ok",
+               f"{settings.state_dir} cannot be used: {why}; {WRITABLE}" if why else settings.state_dir)  # fmt: skip
 
 
 async def _callers(settings: Settings) -> Lines:
@@ -90,7 +101,10 @@ async def _policy(settings: Settings) -> Lines:
 async def _database(settings: Settings) -> Lines:
     dsn = settings.postgres.dsn
     if not dsn:
-        yield Line("postgres", "note", f"embedded below {settings.state_dir}: one machine, and no standby")
+        home = known_home(Path(settings.state_dir).absolute())
+        yield Line(
+            "postgres", "note", f"embedded, in {home}: one machine, and no standby; what it holds is not looked at"
+        )
         return
     server = await installation.server(dsn)
     yield Line("postgres", "ok" if server.number >= OLDEST_POSTGRES else "wrong", f"PostgreSQL {server.version}")
@@ -138,16 +152,12 @@ async def _open_runs(settings: Settings) -> Lines:
         yield Line("open runs", "ok", f"matrix {MATRIX.version} owes what they owe")
 
 
-async def _key(settings: Settings) -> Lines:
-    path = Path(settings.ssh.client_key) if settings.ssh.client_key else Path(settings.state_dir) / CLIENT_KEY
-    if not path.is_file():
-        found = "wrong" if settings.ssh.client_key else "note"
-        yield Line("ssh key", found, f"{path} is not there" + ("" if settings.ssh.client_key else "; a start makes it"))
+async def _ssh_key(settings: Settings) -> Lines:
+    path = key_file(settings, Path(settings.state_dir))
+    if not os.path.lexists(path):
+        yield Line("ssh key", "note", f"{path} is not there; a start makes it")
         return
-    try:
-        own = fingerprint(asyncssh.read_private_key(path).export_public_key().decode())
-    except (OSError, ValueError) as error:
-        raise BadConfiguration(f"{path} holds no usable private key: {error}") from None
+    own = fingerprint(public_of(path))
     known = await installation.installed(settings.postgres.dsn, CLIENT_KEY) if settings.postgres.dsn else ""
     if known and known != own:
         yield Line("ssh key", "wrong", f"{own}, and the nodes of this database know {known}")
@@ -155,12 +165,24 @@ async def _key(settings: Settings) -> Lines:
         yield Line("ssh key", "ok", own)
 
 
+async def _anchors(settings: Settings) -> Lines:
+    key, file = anchors.key_file(settings, Path(settings.state_dir)), Path(settings.anchors.file)
+    if os.path.lexists(key):
+        anchors.signer_of(key)
+        yield Line("anchors", "ok", f"signed with {key}")
+    else:
+        yield Line("anchors", "note", f"{key} is not there; a start makes it")
+    if settings.anchors.file and (why := directory_fault(file.parent)):
+        yield Line("anchors", "wrong", f"[anchors].file: {file} cannot be kept there: {why}")
+
+
 async def _nats(settings: Settings) -> Lines:
-    found = settings.nats
+    found, options = settings.nats, nats_options(settings)
     if not found.servers:
+        await check_users(settings)
         yield Line("nats", "note", "embedded" + ("" if found.users_file else ", without users: this machine only"))
         return
-    client = await connection.connect(found.servers, name="amends-check", **nats_options(settings))
+    client = await connection.connect(found.servers, name="amends-check", **options)
     try:
         yield Line("nats", "ok", f"nats-server {client.connected_server_version}")
         publisher = JetStreamPublisher(client)
@@ -180,6 +202,7 @@ async def _nats(settings: Settings) -> Lines:
 
 async def _spans(settings: Settings) -> Lines:
     target = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
+    resource_of(os.environ)
     if not target.url:
         yield Line("spans", "note", "sent nowhere; the console and /api/ show them all the same")
         return

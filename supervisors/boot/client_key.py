@@ -16,24 +16,32 @@ from amends.runtime.writer import Pending
 from amends.values import ids
 from amends.values.errors import BadConfiguration
 from amends.values.records import AuditDraft
+from supervisors.paths import chosen_file
 from supervisors.settings import Settings
 
 NAME = "ssh_client_key"
+
+
+def key_file(settings: Settings, state_dir: Path) -> Path:
+    """The key's file: the configured one, which is there, or that of the state directory."""
+    return chosen_file("[ssh].client_key", settings.ssh.client_key, state_dir / NAME)
+
+
+def public_of(path: Path) -> str:
+    """The public line of the key in that file, made where there is none; raises `BadConfiguration`."""
+    try:
+        return generate_client_key(path)
+    except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
+        raise BadConfiguration(f"[ssh].client_key: {path} holds no usable private key: {error}") from None
 
 
 class ClientKey:
     """The key of this process. `accept_new`: it replaces another one in the database, by the operator's word."""
 
     def __init__(self, settings: Settings, state_dir: Path, *, accept_new: bool) -> None:
-        configured = settings.ssh.client_key
-        self.path = Path(configured) if configured else state_dir / NAME
+        self.path = key_file(settings, state_dir)
         self._accept_new, self._replaced = accept_new, ""
-        if configured and not self.path.is_file():
-            raise BadConfiguration(f"[ssh].client_key is no file: {configured!r}")
-        try:
-            self.public = generate_client_key(self.path)
-        except (OSError, ValueError) as error:  # asyncssh's key errors are ValueErrors
-            raise BadConfiguration(f"[ssh].client_key: {self.path} holds no usable private key: {error}") from None
+        self.public = public_of(self.path)
         self.fingerprint = fingerprint(self.public)
 
     async def look(self, dsn: str) -> None:

@@ -1,10 +1,10 @@
 """The environment Amends runs in: its four package names must be its own, and its standard streams be there."""
 
-import json
 import os
 from importlib.metadata import distributions
 from pathlib import Path
 
+from adapters.cli.settings import NoRuntime, endpoints
 from amends.values.errors import BadConfiguration
 from supervisors.settings import Settings
 
@@ -43,8 +43,7 @@ def check_environment() -> None:
 
 def is_external(settings: Settings) -> bool:
     """Whether the runtime of that state directory works on a Postgres that is not its own."""
-    file = Path(settings.state_dir) / "endpoints.json"
     try:
-        return "host=" not in json.loads(file.read_text(encoding="utf-8"))["postgres_dsn"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return "host=" not in endpoints(Path(settings.state_dir)).get("postgres_dsn", "host=")
+    except NoRuntime:  # whoever asks it hears why
         return False

@@ -5,9 +5,10 @@ What a local verb needs is imported when it is typed: a client and a refusal loa
 # ruff: noqa: PLC0415
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,26 @@ from amends.runtime.trunk import TrunkFailed
 from amends.values.errors import BadConfiguration, BadDomain, Fenced, Unavailable
 from supervisors import logs
 from supervisors.boot.environment import check_environment, is_external, open_standard_streams
+from supervisors.nats_options import nats_options
+from supervisors.paths import told
 from supervisors.rental import RENTAL
 from supervisors.settings import Settings, check_serving, check_variables, load
 
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+log = logging.getLogger("amends.boot")
+SERVICES = ("run", "agent", "provider nfs", "fleet")  # what they say on standard error is a log
+FIRST_WORDS = tuple(name.partition(" ")[0] for name in SERVICES)
+# Each end by an error: its status, and what is said behind the error's own words.
+ENDINGS: tuple[tuple[type[Exception], int, str], ...] = (
+    (BadConfiguration, USAGE, ""),
+    (BadDomain, USAGE, ""),
+    (Fenced, REFUSED, "; this runtime has stopped"),
+    (TrunkFailed, REFUSED, "; the log says why. Start it again: nothing that was committed is lost"),
+    (Unavailable, UNREACHABLE, ""),
+    (OSError, REFUSED, ""),
+)
+ENDS = tuple(kind for kind, _, _ in ENDINGS)
 
 
 async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
@@ -30,6 +46,7 @@ async def run(config: Path | None, *, accept_new_ssh_key: bool = False) -> int:
     check_environment()
     settings = load(config, os.environ)
     check_serving(settings)
+    nats_options(settings)  # what is wrong with its files is said before anything is made
     logs.configure(os.environ, level=settings.log.level, shape=settings.log.format)
     from supervisors.boot.serving import serve
 
@@ -40,7 +57,7 @@ async def _init(o: argparse.Namespace) -> int:
     from supervisors.boot.init import init
 
     def names(text: str | None) -> list[str]:
-        return [name.strip() for name in (text or "").split(",") if name.strip()]
+        return [name.strip() for name in text.split(",")] if text is not None else []
 
     for line in init(o.folder or Path(), names(o.nodes), names(o.providers), operator=o.operator):
         print(line)
@@ -63,7 +80,17 @@ async def _upgrade(o: argparse.Namespace) -> int:
 async def _demo(o: argparse.Namespace) -> int:
     from supervisors.demo import demo
 
+    if forgotten := forget_settings(os.environ):
+        print(f"amends: a demo has settings of its own: {', '.join(forgotten)} not looked at", file=sys.stderr)
     return await demo(row=o.row or "", slow=o.slow, keep=o.keep, nodes=o.nodes or 20, state=str(o.state_dir or ""))
+
+
+def forget_settings(environ: MutableMapping[str, str]) -> list[str]:
+    """Take out what is set for a runtime of one's own, and not for those of a demo; returns the names."""
+    found = sorted(name for name in environ if name.startswith("AMENDS_") and not name.startswith("AMENDS_LOG_"))
+    for name in found:
+        del environ[name]
+    return found
 
 
 async def _agent(o: argparse.Namespace) -> int:
@@ -150,7 +177,7 @@ def _local() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     }
     verifiers: dict[str, Work] = {"audit verify": _audit_verify, "trace verify": _trace_verify}
     return (
-        {name: _blocking(work) for name, work in table.items()}
+        {name: _blocking(work, logs.last_word if name in SERVICES else _print) for name, work in table.items()}
         | {name: _verifying(name, work) for name, work in verifiers.items()}
         | {"simulate": _in_no_loop(_simulate), "prove": _in_no_loop(_prove), "completion": _completion}
     )
@@ -162,7 +189,7 @@ def _verifying(words: str, work: Work) -> Callable[[argparse.Namespace], int]:
     def call(options: argparse.Namespace) -> int:
         settings = _settings(options)
         if settings.postgres.dsn or not is_external(settings):
-            return _blocking(work)(options)
+            return _blocking(work, _print)(options)
         if any(getattr(options, name, None) for name in ("jaeger", "otlp_file", "anchors", "archives")):
             return _say(
                 "the runtime's Postgres is not its own, and its records are read for this: give --config, or "
@@ -178,7 +205,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load(options.config, {**os.environ, **state_dir})
 
 
-def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:
+def _blocking(work: Work, say: Callable[[object], None]) -> Callable[[argparse.Namespace], int]:
     """The verb in an event loop, its errors as a line and an exit status."""
 
     def call(options: argparse.Namespace) -> int:
@@ -186,18 +213,25 @@ def _blocking(work: Work) -> Callable[[argparse.Namespace], int]:
 
         try:
             return uvloop.run(work(options))
-        except (BadConfiguration, BadDomain) as error:
-            return _say(error, USAGE)
-        except Fenced as error:
-            return _say(f"{error}; this runtime has stopped", REFUSED)
-        except TrunkFailed as error:
-            return _say(f"{error}; the log says why. Start it again: nothing that was committed is lost", REFUSED)
-        except Unavailable as error:
-            return _say(error, UNREACHABLE)
         except KeyboardInterrupt:
             return DONE
+        except BrokenPipeError:
+            raise  # whoever read what we say has seen enough
+        except ENDS as error:
+            say(_told(error))
+            return next(status for kind, status, _ in ENDINGS if isinstance(error, kind))
+        except Exception:
+            if say is not logs.last_word:
+                raise
+            log.exception("ended by a defect; start it again, nothing that was committed is lost, and report this")
+            return REFUSED
 
     return call
+
+
+def _told(error: BaseException) -> str:
+    text = told(error) if isinstance(error, OSError) else str(error)
+    return text + next(more for kind, _, more in ENDINGS if isinstance(error, kind))
 
 
 def _in_no_loop(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -208,23 +242,33 @@ def _in_no_loop(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse
             return work(options)
         except BadConfiguration as error:
             return _say(error, USAGE)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            return _say(_told(error), REFUSED)
         except KeyboardInterrupt:
             return INTERRUPTED
 
     return call
 
 
-def _say(error: object, status: int) -> int:
+def _print(error: object) -> None:
     print(f"amends: {error}", file=sys.stderr)
+
+
+def _say(error: object, status: int) -> int:
+    _print(error)
     return status
 
 
 def main() -> int:
     """The entry point."""
     open_standard_streams()
+    logs.configure(os.environ)
     try:
         check_variables(os.environ)
     except BadConfiguration as error:
-        return _say(error, USAGE)
-    logs.configure(os.environ)
+        is_service = next((word for word in sys.argv[1:] if not word.startswith("-")), "") in FIRST_WORDS
+        (logs.last_word if is_service else _print)(error)
+        return USAGE
     return command_line(sys.argv[1:], _local(), requests_of((RENTAL,)).values())

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from actors.between import RESTORED_BY
+from adapters.embedded.account import holds_database, known_home
 from adapters.embedded.postgres import EmbeddedPostgres
 from adapters.postgres.restore import Held, mark_restored
 from amends.domain.api import Reason
@@ -60,7 +61,7 @@ async def _database(settings: Settings, state_dir: Path) -> AsyncIterator[str]:
     if settings.postgres.dsn:
         yield settings.postgres.dsn
         return
-    if not (state_dir / "postgres").is_dir():
+    if not holds_database(known_home(state_dir)):
         raise BadConfiguration(f"{state_dir} holds no database: give --config with its state_dir, or a DSN")
     postgres = EmbeddedPostgres(state_dir)
     await postgres.start()

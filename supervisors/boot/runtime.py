@@ -60,6 +60,7 @@ from supervisors.api.sides import Sides
 from supervisors.api.traces import Traces
 from supervisors.api.webhooks import Webhooks
 from supervisors.api.whatif import WhatIf
+from supervisors.boot import anchors, client_key
 from supervisors.boot.anchors import Anchors
 from supervisors.boot.client_key import ClientKey
 from supervisors.boot.collector import spare_collector
@@ -79,6 +80,7 @@ from supervisors.closing import CLOSE_S, Parts
 from supervisors.core import Core
 from supervisors.decisions import Decisions
 from supervisors.late_mounts import LateMounts
+from supervisors.paths import made_directory
 from supervisors.policy_file import load
 from supervisors.runbooks import runbook
 from supervisors.settings import Settings
@@ -98,6 +100,8 @@ class Runtime:
         self._state_dir = Path(settings.state_dir).absolute()
         self._instance_id = secrets.token_hex(8)
         self._version = version("amends")
+        for key_file in (client_key.key_file, anchors.key_file):
+            key_file(settings, self._state_dir)  # one that cannot be read is said before anything is made
         self._servers = Servers(settings, self._state_dir)
         self._policy, self._policy_text = load(settings.policy_file)
         self._otlp = export_target(settings.otlp.endpoint, settings.otlp.headers, os.environ)
@@ -115,7 +119,7 @@ class Runtime:
     async def start(self) -> None:
         """Come up, or wait as a standby; raises `BadConfiguration`, `Unavailable`."""
         kernel = self._kernel
-        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made_directory(self._state_dir, "state_dir", mode=0o700)
         self._key = ClientKey(self.settings, self._state_dir, accept_new=self._accept_new_ssh_key)
         notary = Anchors(self.settings, self._state_dir)
         log.info("using %s", self._servers.said)

@@ -10,14 +10,16 @@ import secrets
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
-from adapters.embedded.nats import EmbeddedNats
+from adapters.embedded.nats import EmbeddedNats, users_fault
 from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.embedded.process import ServerFailed
+from adapters.postgres.connect import place_of
 from adapters.postgres.reader import dsn_for, let_in, read_only_dsn
 from amends.runtime.trunk import ChildSpec
 from amends.values.backoff import Backoff
-from amends.values.errors import Unavailable
+from amends.values.errors import BadConfiguration, Unavailable
 from supervisors.boot.files import kept_secret
 from supervisors.closing import CLOSE_S, Parts
 from supervisors.settings import Settings
@@ -55,19 +57,22 @@ class Servers:
         self.nats = None if settings.nats.servers else _nats(settings, state_dir, drain_s)
 
     async def start(self, parts: Parts) -> None:
-        """Start what is embedded; each is a part to be closed."""
+        """Start what is embedded; each is a part to be closed. Raises `ServerFailed`, `BadConfiguration`."""
         for name, server in (("embedded Postgres", self.postgres), ("embedded NATS", self.nats)):
             if server is not None:
                 parts.opened(name, server.stop)
-                await server.start()
+                try:
+                    await server.start()
+                except ServerFailed:
+                    if server is self.nats:
+                        await check_users(self._settings)  # else the reason stands in its log
+                    raise
 
     @property
     def said(self) -> str:
         """Which Postgres and which NATS these are, without a password."""
         dsn = self._settings.postgres.dsn
-        parts = urlsplit(dsn)  # its options may hold a password too; a socket's folder is one of them
-        where = parts.netloc.rpartition("@")[2] or "".join(parse_qs(parts.query).get("host", []))
-        postgres = f"Postgres {where}{parts.path}" if dsn else f"embedded Postgres below {self._state_dir}"
+        postgres = f"Postgres {place_of(dsn)}" if dsn else f"embedded Postgres below {self._state_dir}"
         servers = ", ".join(url.rpartition("@")[2].rpartition("://")[2] for url in self._settings.nats.servers)
         return f"{postgres}, {f'NATS {servers}' if servers else 'embedded NATS'}"
 
@@ -116,6 +121,13 @@ class Servers:
             watch = watched("NATS", nats, lambda: nats.url)
             children.append(ChildSpec(name="embedded-nats", run=watch, fatal=True))
         return children
+
+
+async def check_users(settings: Settings) -> None:
+    """Raise `BadConfiguration` for a file of users that the embedded NATS cannot read."""
+    file = settings.nats.users_file
+    if file and (why := await users_fault(Path(file))):
+        raise BadConfiguration(f"[nats].users_file cannot be meant: {why}")
 
 
 def _nats(settings: Settings, state_dir: Path, drain_s: float) -> EmbeddedNats:

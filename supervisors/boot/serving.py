@@ -3,10 +3,10 @@
 import asyncio
 import os
 import signal
-import sys
 
 from supervisors.boot.runtime import Runtime
 from supervisors.closing import CLOSE_S, HARD, end_hard, watch
+from supervisors.logs import last_word
 from supervisors.settings import Settings
 
 DONE, REFUSED = 0, 1
@@ -39,7 +39,7 @@ async def serve(settings: Settings, *, accept_new_ssh_key: bool) -> int:
         watch(CLOSE_S * 2, lambda: runtime.parts.names)
         stuck = await runtime.close()
         if stuck:
-            print(f"amends: {error}", file=sys.stderr)
+            last_word(error)
         _closed(stuck, REFUSED)
         raise
     print("ready", flush=True)
@@ -49,7 +49,7 @@ async def serve(settings: Settings, *, accept_new_ssh_key: bool) -> int:
         watch(CLOSE_S * 2, lambda: runtime.parts.names)
         stuck = await runtime.close()
         if stuck and (failed := serving.exception()) is not None:
-            print(f"amends: {failed}", file=sys.stderr)
+            last_word(failed)
         _closed(stuck, REFUSED)
         serving.result()
         return REFUSED

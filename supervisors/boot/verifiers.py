@@ -1,16 +1,16 @@
 """`amends trace verify`: the proof of the traces read from the database, with or without a runtime."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from adapters.cli.settings import NoRuntime, endpoints
 from adapters.otel.links import Place, missing_traces, places
 from adapters.otel.verify import spans_from_jaeger, verify
 from adapters.postgres.reading import ReadSide
 from adapters.postgres.spans import snapshot
-from amends.values.errors import BadConfiguration
+from amends.values.errors import Unavailable
 from supervisors.api.traces import TraceVerdict
 from supervisors.settings import Settings
 
@@ -18,16 +18,20 @@ TRACES_AT_ONCE = 64  # compared before others get the loop: some 20 ms
 
 
 def dsn_of(settings: Settings) -> str:
-    """The configured Postgres, or that of the runtime whose state directory it is."""
+    """The configured Postgres, or that of the runtime whose state directory it is. Raises `Unavailable` for none."""
     if settings.postgres.dsn:
         return settings.postgres.dsn
-    file = Path(settings.state_dir) / "endpoints.json"
+    state_dir = Path(settings.state_dir)
     try:
-        host = json.loads(file.read_text(encoding="utf-8"))["postgres_dsn"].partition("host=")[2]
-    except (OSError, ValueError, KeyError):
-        raise BadConfiguration(
-            f"no runtime has written {file}: give --config with its state_dir, or AMENDS_POSTGRES_DSN"
-        ) from None
+        reader = endpoints(state_dir).get("postgres_dsn", "")
+    except NoRuntime as error:
+        raise Unavailable(str(error)) from None
+    if not reader:
+        raise Unavailable(
+            f"no runtime has written {state_dir / 'endpoints.json'}: start `amends run`, or give --config with its "
+            "state_dir, --state-dir, or AMENDS_POSTGRES_DSN"
+        )
+    host = reader.partition("host=")[2]
     return f"postgresql://amends@/amends?host={quote(host, safe='/%')}"
 
 

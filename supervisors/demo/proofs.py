@@ -44,7 +44,8 @@ async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
         await tell.say(f"open in Jaeger's UI (upload): {file}")
     except OSError as error:  # the story has been told and proved; this is only its souvenir
         await tell.say(f"the traces could not be kept for Jaeger's UI: {file}: {error.strerror}")
-    await tell.say("keep it running and look around: ./run demo --keep")
+    if not site.keeps:
+        await tell.say("keep it running and look around: ./run demo --keep")
     return bool(audit["valid"] and traces["valid"] and not ledger["wrong"] and not violations)
 
 

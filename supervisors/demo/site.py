@@ -35,6 +35,7 @@ from supervisors.closing import Parts
 from supervisors.demo.host import StorageHost
 from supervisors.demo.users import BusUsers
 from supervisors.policy_file import BUILT_IN
+from supervisors.toml_lines import quoted
 
 READY_WITHIN_S = 60
 HOUR, SECOND = "window_us = 3_600_000_000", "window_us = 1_000_000"
@@ -79,10 +80,13 @@ class Refused(DemoFailed):
 
 
 class Site:
-    """Servers, a runtime or two, and their fleet, below `state_dir`; `stays`: it is there when the demo has ended."""
+    """Servers, a runtime or two, and their fleet, below `state_dir`.
 
-    def __init__(self, state_dir: Path, nodes: int, *, stays: bool = False) -> None:
-        self.state_dir, self.stays = state_dir, stays
+    `keeps`: all goes on when the story has been told; `stays`: the state is there when the demo has ended.
+    """
+
+    def __init__(self, state_dir: Path, nodes: int, *, keeps: bool = False, stays: bool = False) -> None:
+        self.state_dir, self.keeps, self.stays = state_dir, keeps, stays or keeps
         self.users = BusUsers(state_dir, [f"node-{number}" for number in range(1, nodes + 1)])
         self.endpoints: dict[str, Any] = {}
         self.customer_key = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
@@ -145,7 +149,7 @@ class Site:
             "state_dir": str(self.state_dir), "dsn": self._postgres.dsn, "nats": self._nats.url, "policy": str(policy),
             "stripe_key": API_KEY, "stripe_url": self.stripe.url, "stripe_secret": self._secret,
         }  # fmt: skip
-        config.write_text(CONFIG.format(**{key: json.dumps(value) for key, value in values.items()}), encoding="utf-8")
+        config.write_text(CONFIG.format(**{key: quoted(value) for key, value in values.items()}), encoding="utf-8")
         env = dict(os.environ)
         for prefix, name in (("AMENDS_NATS", "runtime"), ("AMENDS_NATS_OPERATOR", "operator")):
             found = self.users.of(name)

@@ -21,19 +21,20 @@ from supervisors.demo.result import Result
 from supervisors.demo.rows import ROWS, STORY
 from supervisors.demo.site import CLOSE_WITHIN_S, DemoFailed, Site
 from supervisors.demo.teller import Teller
+from supervisors.paths import made_directory
 
 NODES = 20
 
 
 async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: int = NODES, state: str = "") -> int:
-    """Run it; the exit status."""
+    """Run it; the exit status. Raises `BadConfiguration` for a `state` that cannot be used."""
     if row and row not in ROWS:
         print(f"amends: --row {row} cannot be shown; this release has {', '.join(ROWS)}", file=sys.stderr)
         return 2
     tell = Teller(slow=slow)
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
-    state_dir.mkdir(parents=True, exist_ok=True)
-    site = Site(state_dir, nodes, stays=keep or bool(state))
+    made_directory(state_dir, "--state-dir")
+    site = Site(state_dir, nodes, keeps=keep, stays=bool(state))
     good = False
     _end_on_signals()
     try:

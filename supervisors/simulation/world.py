@@ -62,11 +62,12 @@ Tell = Callable[["Running"], Coroutine[Any, Any, None]]  # what clients do with 
 
 
 class Refused(Exception):
-    """A command was refused; `code` says why."""
+    """A command was refused; `code` says why, `details` names the field."""
 
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(f"{error['code']}: {error['message']}")
         self.code: str = error["code"]
+        self.details: dict[str, Any] = error["details"]
 
 
 class NotQuiet(AssertionError):

@@ -5,12 +5,17 @@ import json
 import os
 import stat
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.embedded.postgres import EmbeddedPostgres
+from amends.values.errors import BadConfiguration
+from supervisors.boot.init import init
+from supervisors.settings import load
+from supervisors.toml_lines import quoted
 from tests.directories import with_database
 from tests.forked import PIPE, python
 from tests.patience import PATIENCE_S
@@ -53,6 +58,7 @@ async def test_what_init_writes_is_checked_and_runs_and_is_not_overwritten(state
     assert (status, said.splitlines()[-1]) == (0, "nothing is wrong"), said
     assert not (folder / "state").exists(), "it was only looked at"
     # when it is run, then olga's token is good
+    folder.chmod(0o711)  # for root's Postgres, which runs as another: else its data would go elsewhere
     await with_database(folder / "state")
     with (folder / "log").open("wb") as log:
         process = await python("-m", "supervisors.boot", "run", "--config", config, stdout=PIPE, stderr=log)
@@ -69,10 +75,23 @@ async def test_what_init_writes_is_checked_and_runs_and_is_not_overwritten(state
         await process.wait()
 
 
-@pytest.mark.parametrize("word", ["a node", "n.1", ""])
-async def test_names_that_nats_cannot_have_are_refused_before_a_file_is_there(tmp_path: Path, word: str) -> None:
-    status, said = await amends("init", "--folder", tmp_path, "--operator", word or "b d", "--nodes", word or "n1")
-    assert status == 2, said
+def test_a_folder_of_any_name_is_written_as_toml_reads_it(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" \\ü😀'
+    assert init(folder)[-1].count(f"'{folder}/amends.toml'") == 2
+    assert load(folder / "amends.toml", {}).state_dir == str(folder / "state")
+    assert tomllib.loads(f"a = {quoted(chr(127) + chr(10))}") == {"a": "\x7f\n"}
+    with pytest.raises(BadConfiguration, match="cannot be printed"):
+        init(tmp_path / "a\nb = 1")
+
+
+@pytest.mark.parametrize("word", ["a node", "n.1", "N_2", "n1,", ",,", " ", ""])
+def test_names_that_no_node_can_have_are_refused_before_a_file_is_there(tmp_path: Path, word: str) -> None:
+    names = word.split(",")
+    for nodes, providers in ((names, []), ([], names)):
+        with pytest.raises(BadConfiguration, match=r"is no name: 1 to 63 lower-case letters"):
+            init(tmp_path, nodes, providers)
+    with pytest.raises(BadConfiguration, match="--operator"):
+        init(tmp_path, operator="b d")
     assert list(tmp_path.iterdir()) == []
 
 

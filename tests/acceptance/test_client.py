@@ -2,10 +2,12 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Unpack
 
 import pytest
 
 from amends_client import Client, Ended, Refused, Rental, connect
+from amends_client.calls import CommandOptions
 from tests.acceptance.machine import CUSTOMER_KEY, Machine
 from tests.acceptance.world import RATE, World
 from tests.forked import PIPE, python
@@ -18,9 +20,9 @@ def asking(world: World) -> AbstractAsyncContextManager[Client]:
     return connect(world.endpoints["nats_url"], token=world.endpoints["operator_token"], deadline_s=PATIENCE_S)
 
 
-async def rent(client: Client, machine: Machine, key: str = "") -> Rental:
+async def rent(client: Client, machine: Machine, **options: Unpack[CommandOptions]) -> Rental:
     return await client.allocation.request(
-        account_id="acme", ssh_public_key=CUSTOMER_KEY, rate_uminor_per_hour=RATE, node_id=machine.node_id, key=key
+        account_id="acme", ssh_public_key=CUSTOMER_KEY, rate_uminor_per_hour=RATE, node_id=machine.node_id, **options
     )
 
 
@@ -55,14 +57,14 @@ async def test_the_example_rents_shows_the_way_in_gives_back_and_prints_the_stat
 async def test_a_rental_is_asked_for_waited_for_and_given_back(world: World, machine: Machine) -> None:
     async with asking(world) as client:
         # when a machine is rented and waited for
-        rental = await rent(client, machine, "order 1")
+        rental = await rent(client, machine, key="order 1")
         row = await rental.until("active", timeout_s=PATIENCE_S)
         # then the row says how to get in, and is the one that a question gets
         assert row.access is not None
         assert row.access.port == machine.ssh.port
         assert row == await client.allocation.get(rental.id)
         # and the same order is the same rental, but no other one
-        again = await rent(client, machine, "order 1")
+        again = await rent(client, machine, key="order 1")
         assert again.reply is not None
         assert (again.id, again.reply.duplicate) == (rental.id, True)
         with pytest.raises(Refused, match="idempotency_mismatch"):

@@ -170,6 +170,25 @@ async def test_a_wrong_command_line_is_a_question_of_usage(state_dir: Path, argu
     assert not state_dir.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "place"),
+    [
+        ("[operators]\n{a}\nboss = {{ {hash}, role = 'king' }}\n", 3, "operators.boss.role"),
+        ("[operators]\n{a}\n[operators.boss]\n{hash}\n", 3, "operators.boss"),
+        ("[callers]\nb = {{ {hash}, accounts = ['a', 5] }}\n", 2, "callers.b.accounts[1]"),
+        ("[otlp]\nheaders = {{ a = 'b', c = 5 }}\n", 2, "otlp.headers.c"),
+        ("[nats]\nservers = ['nats://a', 5]\n", 2, "nats.servers[1]"),
+    ],
+)
+def test_of_many_the_one_that_is_wrong_is_named(tmp_path: Path, text: str, line: int, place: str) -> None:
+    file, token = tmp_path / "amends.toml", f"token_sha256 = '{HASH}'"
+    file.write_text(text.format(hash=token, a=f"a = {{ {token}, role = 'viewer' }}"))
+    with pytest.raises(BadConfiguration) as refused:
+        load(file, {})
+    said = str(refused.value)
+    assert (said.startswith(f"{file}, line {line}: "), said.endswith(f" - at `$.{place}`")) == (True, True), said
+
+
 def test_timing_comes_from_the_environment_too() -> None:
     settings = load(None, {"AMENDS_TIMING_CLEANUP_TRIES": "1", "AMENDS_TIMING_CLEANUP_BACKOFF_MS": "50, 200"})
     assert settings.limits()["cleanup_tries"] == 1

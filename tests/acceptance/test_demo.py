@@ -193,6 +193,7 @@ async def test_what_it_types_can_be_typed_again_and_it_ends_though_signals_were_
                 line = (await process.stdout.readline()).decode()
                 assert line, said
                 said += line
+        assert "demo --keep" not in said, "it is kept already"
         # when the commands that it showed are typed again
         shown = re.findall(r"\$ amends (.+)", said.replace("\\\n", " "))  # broken lines are one command
         said_again = [await typed(shlex.split(command)) for command in shown]

@@ -6,10 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from adapters.embedded.postgres import EmbeddedPostgres
+from adapters.embedded.process import ServerFailed
+from supervisors.boot.restore import restore as mark
+from supervisors.settings import load
 from tests.acceptance.console import settle
 from tests.acceptance.machine import user_of
 from tests.acceptance.records import cases
 from tests.acceptance.world import World, until
+from tests.directories import with_database
 from tests.forked import PIPE, python
 
 
@@ -154,3 +161,22 @@ async def test_a_reason_that_is_none_is_refused(state_dir: Path) -> None:
     (state_dir / "amends.toml").write_text(f'state_dir = "{state_dir}"\n')
     status, said = await restore(World(state_dir), "")
     assert (status, "--reason" in said) == (2, True), said
+
+
+async def test_a_database_that_lies_elsewhere_is_found_and_missed(
+    state_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a state directory whose data went elsewhere, as root's do below a closed directory
+    elsewhere = state_dir.parent / "elsewhere"
+    await with_database(elsewhere)
+    state_dir.mkdir()
+    (state_dir / "postgres-directory").write_text(f"{elsewhere / 'postgres'}\n")
+    settings = load(None, {"AMENDS_STATE_DIR": str(state_dir)})
+    assert await mark(settings, "the disk is gone") == 0
+    assert "marked" in capsys.readouterr().out
+    # when it is put back without them, then no other is made in their place
+    (elsewhere / "postgres").rename(elsewhere / "lost")
+    with pytest.raises(ServerFailed, match=r"elsewhere/postgres, which is not there: put it back"):
+        await mark(settings, "the disk is gone")
+    with pytest.raises(ServerFailed, match="put it back"):
+        await EmbeddedPostgres(state_dir).start()

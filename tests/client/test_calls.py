@@ -34,8 +34,11 @@ async def test_a_command_is_sent_again_under_one_key_until_it_is_answered() -> N
 async def test_every_call_has_a_key_of_its_own_or_the_callers() -> None:
     script = Script(ACCOUNT)
     client = script.client()
-    for key in ("", "", "mine"):
-        await client.account.create(account_id="acme", currency="usd", key=key)
+    for _ in "12":
+        await client.account.create(account_id="acme", currency="usd")
+    await client.account.create(account_id="acme", currency="usd", key="mine")
+    with pytest.raises(ValueError, match="key is empty"):
+        await client.account.create(account_id="acme", currency="usd", key="")
     first, second, third = (one.key for one in script.asked)
     assert len({first, second, third}) == 3
     assert third == "mine"

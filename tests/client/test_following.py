@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -52,6 +52,16 @@ async def test_without_events_the_row_is_read_every_second() -> None:
     await (await rented(script.client())).until("active", timeout_s=60)
     # at once when it turns out that there are none, and then by the second
     assert script.slept == [1.0, 1.0]
+
+
+async def test_what_is_no_state_is_said_at_once() -> None:
+    script = Script(ASKED)
+    handle = await rented(script.client())
+    with pytest.raises(ValueError, match="never 'nonsense': its states are requested, "):
+        await handle.until("active", cast("Any", "nonsense"))
+    with pytest.raises(ValueError, match="never nothing"):
+        await handle.until()
+    assert len(script.asked) == 1
 
 
 async def test_what_can_never_come_ends_the_wait_with_the_failure() -> None:

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from adapters.simulated.machine_mounts import HOLDER
+from amends.domain.api import example_of
+from amends.domain.domain import requests_of
+from supervisors.rental import RENTAL
 from supervisors.simulation.storage_stories import ENDED, QUOTA, attach, holds, rented
-from supervisors.simulation.world import Refused, Running
+from supervisors.simulation.world import CUSTOMER_KEY, Refused, Running, World
 from tests.simulated.storage import access, access_of, bodies, cases, namespace, outcomes, play, undone
 
 # --- R10: prechecks ---------------------------------------------------------------------------------------------
@@ -125,6 +128,32 @@ def test_a_rental_nobody_knows_a_namespace_nobody_knows_and_a_path_into_a_home_a
             assert (wrong, refused.value.code) == (wrong, code)
 
     play(tell)
+
+
+def test_what_is_not_there_and_what_is_there_already_is_refused_by_the_field_that_names_it() -> None:
+    ids = {"allocation": "alloc", "attachment": "attach", "case": "case", "event": "evt", "notification": "ntf"}
+    names = {
+        **{each: f"{prefix}_01m8g43zg1e03vzpesz1t2e51q" for each, prefix in ids.items()},
+        "host_key": CUSTOMER_KEY, "customer_key": CUSTOMER_KEY, "meter": f"alloc_{'0' * 26}",
+    }  # fmt: skip
+    found: dict[str, str] = {}
+
+    requests = requests_of((RENTAL,))
+    makes = [subject for subject in requests if subject.endswith((".create", ".register"))]
+
+    async def tell(running: Running) -> None:
+        # when everything is asked for before anything is there, and all is made twice
+        for number, subject in enumerate((*(each for each in requests if each not in makes), *makes, *makes)):
+            try:
+                await running.ask(subject, f"key-{number}", **example_of(requests[subject], names))
+            except Refused as refused:
+                if refused.code in ("not_found", "already_exists"):
+                    found[f"{subject}: {refused.code}"] = refused.details.get("field", "")
+
+    World(1).run(tell)
+    assert {"ops.node.drain: not_found", "cmd.namespace.archive: not_found", "cmd.account.create: already_exists",
+            "ops.case.resolve: not_found"} <= found.keys()  # fmt: skip
+    assert [name for name, field in found.items() if not field] == []
 
 
 def test_of_twenty_that_want_to_write_at_once_one_may() -> None:

@@ -100,6 +100,10 @@ async def test_wrong_words_are_refused_by_name(settings: Settings, tmp_path: Pat
         BadConfiguration, match=r"spans are shown for 168 hours at least \(\[archive\].span_retention_h\)"
     ):
         await archived(settings, "2999-01")
+    with pytest.raises(BadConfiguration, match="the month before it has not ended before 2999-01-01"):
+        await archived(settings, "2999-01")
+    with pytest.raises(BadConfiguration, match=r"--to: /dev/null/x cannot be used: /dev/null is no directory"):
+        await archived(settings, to=Path("/dev/null/x"))
     patient = Settings(state_dir=settings.state_dir, postgres=settings.postgres,
                        archive=ArchiveSettings(span_retention_h=87_600))  # fmt: skip
     with pytest.raises(BadConfiguration, match="for 87600 hours at least"):

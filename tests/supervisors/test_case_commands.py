@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import asyncssh
@@ -34,6 +35,7 @@ from amends.runtime.identity import Identity
 from amends.runtime.requests import Endpoint, decode
 from amends.turn.messages import Envelope, Pause
 from amends.values import ids
+from amends.values.errors import Rejected
 from amends.values.records import CaseRow, OutboxRow
 from supervisors.api.endpoints import checks, commands, finders
 from supervisors.matrix import CASES
@@ -71,6 +73,18 @@ class Cases:
     async def case(self, case_id: str) -> CaseRow:
         """The same of a case."""
         return CaseRow(**self.open[case_id])
+
+
+def test_a_body_that_is_no_object_is_said_to_be_none_and_names_no_field() -> None:
+    endpoint = cast("Any", SimpleNamespace(request=ReleaseAllocation))
+    for body, said, details in (
+        (b"[]", "the request must be one JSON object: Expected `object`, got `array`", {}),
+        (b"{}", "Object missing required field `allocation_id`", {"field": "allocation_id"}),
+        (b'{"allocation_id": 1}', "Expected `str`, got `int` - at `$.allocation_id`", {"field": "allocation_id"}),
+    ):
+        with pytest.raises(Rejected) as refused:
+            decode(endpoint, body)
+        assert (refused.value.message, refused.value.details) == (said, details)
 
 
 # --- how each kind of case comes about -------------------------------------------------------------------

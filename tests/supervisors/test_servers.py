@@ -11,9 +11,9 @@ import pytest
 
 from adapters.embedded.process import ServerFailed
 from amends.values.backoff import Backoff
-from amends.values.errors import Unavailable
+from amends.values.errors import BadConfiguration, Unavailable
 from supervisors.boot import servers
-from supervisors.boot.servers import Servers, watched
+from supervisors.boot.servers import Servers, check_users, watched
 from supervisors.settings import NatsSettings, Settings
 from tests.patience import PATIENCE_S
 
@@ -61,6 +61,16 @@ async def test_a_server_that_comes_back_elsewhere_ends_its_watcher() -> None:
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(Unavailable, match="at there instead of here"):
             await watched("NATS", server, lambda: server.address)()
+
+
+async def test_users_that_nats_cannot_read_are_said_by_its_own_word(tmp_path: Path) -> None:
+    file = tmp_path / "users.conf"
+    settings = Settings(nats=NatsSettings(users_file=str(file)))
+    file.write_text("authorization { users = [ { user: a, password: b } ] }\n")
+    await check_users(settings)
+    file.write_text("authorization {\n users = [ { user: a, password: b, nonsense: 5 } ] }\n")
+    with pytest.raises(BadConfiguration, match=r"users_file cannot be meant: .*users\.conf:2:.* unknown field"):
+        await check_users(settings)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ class Engine:
         message = env.message
         if state is None and type(message) not in kind.creates:
             if env.command is not None:
-                raise Rejected("not_found", f"there is no {kind.name} {decision.id!r}")
+                raise Rejected("not_found", f"there is no {kind.name} {decision.id!r}", field=_named_by(message, kind))
             return  # a late message to an actor that is gone: consumed, nothing else
         if env.command is not None and state is not None and kind.owner is not None:
             accounts = env.command.accounts
@@ -365,3 +365,9 @@ class Engine:
                 self.tell(kind, identifier, Envelope(TimerFired(name), priority=True))
         later = [due_us for due_us in state.timers.values() if due_us > now_us]
         self.timers.arm(kind, identifier, min(later, default=None))
+
+
+def _named_by(message: object, kind: ActorKind) -> str:
+    """The field of a command that names its actor, for the details of a refusal."""
+    command = getattr(message, "command", None)
+    return command.by if command is not None and command.by else f"{kind.name}_id"

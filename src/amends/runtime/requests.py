@@ -307,6 +307,8 @@ def decode(endpoint: Endpoint, data: bytes) -> Any:
         found = re.search(r"`\$\.?(.*?)`", message) if "at `" in message else None
         named = re.search(r"field `(.+?)`", message)
         field = named.group(1) if named else found.group(1) if found else ""
+        if not field:
+            raise Rejected("invalid_request", f"the request must be one JSON object: {message}") from None
         raise Rejected("invalid_request", message, field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected("invalid_request", f"the request is not JSON: {error}") from None

@@ -270,6 +270,8 @@ async def test_root_with_a_closed_state_directory_keeps_its_data_elsewhere_and_f
     assert "its data go to" in caplog.text
     await write(server, 3)
     await server.stop()
+    tmp_path.chmod(0o755)  # the way is open now, or seems so: the data stay where they went
+    monkeypatch.setattr(account, "closed_to_others", lambda path: None)
     again = EmbeddedPostgres(closed)
     await again.start()
     assert await read(again.dsn) == [3]
@@ -281,6 +283,15 @@ async def test_root_with_a_closed_state_directory_keeps_its_data_elsewhere_and_f
         await EmbeddedPostgres(copied).start()
     assert again.alive()
     await again.stop()
+
+
+@as_root
+def test_a_database_that_has_become_closed_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    data = tmp_path / "state" / "postgres" / "data"  # below pytest's own 0700 directory
+    data.mkdir(parents=True)
+    (data / "PG_VERSION").touch()
+    with pytest.raises(ServerFailed, match=r"chmod o\+x"):
+        account.choose_home(tmp_path / "state", as_other=True)
 
 
 @as_root

@@ -4,8 +4,8 @@ import asyncpg
 import pytest
 from asyncpg.exceptions import PostgresError
 
-from adapters.postgres.connect import classify
-from amends.values.errors import Locked, Refused, Unavailable
+from adapters.postgres.connect import classify, connect
+from amends.values.errors import BadConfiguration, Locked, Refused, Unavailable
 
 
 def error(sqlstate: str, text: str = "said by the server") -> PostgresError:
@@ -45,3 +45,33 @@ def test_a_server_that_has_no_more_transaction_ids_blames_no_turn() -> None:
 
 def test_a_plan_that_is_out_of_date_is_made_again() -> None:
     assert isinstance(classify(asyncpg.InvalidCachedStatementError("cached plan must not change")), Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("postgresql://u:hush@db:5433/amends", r"Postgres at db:5433/amends cannot be reached: refused; start it, or"),
+        (
+            "postgresql:///db?host=/nowhere&password=hush",
+            r"at /nowhere/db cannot .*: refused; .* its `amends run` does",
+        ),
+    ],
+)
+async def test_a_server_that_is_away_is_told_by_its_place_and_what_to_do(
+    dsn: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away_from(*_: object, **__: object) -> None:
+        raise ConnectionRefusedError(111, "refused")
+
+    monkeypatch.setattr(asyncpg, "connect", away_from)
+    with pytest.raises(Unavailable, match=said) as away:
+        await connect(dsn)
+    assert "hush" not in str(away.value)
+    assert "Errno" not in str(away.value)
+
+
+@pytest.mark.parametrize("dsn", ["db", "postgresql://h:hush/db", "postgresql://[::1/db", "postgresql://u:hu/sh@h/db"])
+async def test_an_address_that_is_none_is_a_matter_of_the_configuration(dsn: str) -> None:
+    with pytest.raises(BadConfiguration, match=r"\[postgres\]\.dsn \(AMENDS_POSTGRES_DSN\)") as wrong:
+        await connect(dsn)
+    assert "hu" not in str(wrong.value)
