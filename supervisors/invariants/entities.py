@@ -153,7 +153,8 @@ def replayed(records: Records) -> Iterator[Violation]:
 
 
 def told(records: Records) -> Iterator[Violation]:
-    """Each entry says who, in which trace and under which epoch (U4)."""
+    """Each entry says who and under which epoch, and that of a change in which trace (U4)."""
     for entry in records.of("audit_log"):
-        if not entry["actor"] or entry["epoch"] < 1 or TRACE.fullmatch(entry["trace_id"]) is None:
+        lost = entry["to_state"] is not None and TRACE.fullmatch(entry["trace_id"]) is None
+        if not entry["actor"] or entry["epoch"] < 1 or lost:
             yield Violation("U4", f"audit_log:{entry['audit_id']}", "it does not say who, in which trace or epoch")

@@ -381,11 +381,11 @@ FROM (
 ) AS entry
 WHERE was <> from_state OR (from_state IS NULL AND was <> 'idle')
 UNION ALL
--- U4: each entry says who, in which trace and under which epoch.
+-- U4: each entry says who and under which epoch, and that of a change in which trace.
 SELECT 'U4', 'audit_log:' || audit_id, jsonb_build_object('what', 'it does not say who, in which trace or epoch', 'seq', seq)
 FROM audit_log
 WHERE shard = 0 AND seq > (SELECT audit_seq FROM verified_since) AND seq < 9223372036854775807
-  AND (actor = '' OR epoch < 1 OR trace_id !~ '^[0-9a-f]{32}$');
+  AND (actor = '' OR epoch < 1 OR (to_state IS NOT NULL AND trace_id !~ '^[0-9a-f]{32}$'));
 
 -- What is due is done, or a case says why not: a timer that a running runtime has let lie for minutes was lost (A3).
 CREATE OR REPLACE VIEW public_v1.invariant_violation AS
