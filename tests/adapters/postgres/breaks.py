@@ -98,12 +98,13 @@ BREAKS = [
      "DELETE FROM audit_log WHERE seq = (SELECT max(seq) FROM audit_log)"),
     ("U3 node: an entry does not begin in the state in which the one before it ended",
      """UPDATE audit_log SET from_state = 'offline' WHERE seq = (
-        SELECT max(seq) FROM audit_log WHERE target_ref = 'node:n2' AND to_state IS NOT NULL)"""),
+        SELECT max(seq) FROM audit_log WHERE target_ref LIKE 'node:%' AND to_state IS NOT NULL)"""),
     ("U3 node: an entry does not begin in the state in which the one before it ended",
      """UPDATE audit_log SET from_state = NULL WHERE seq = (
-        SELECT max(seq) FROM audit_log WHERE target_ref = 'node:n2' AND to_state IS NOT NULL)"""),
+        SELECT max(seq) FROM audit_log WHERE target_ref LIKE 'node:%' AND to_state IS NOT NULL)"""),
     ("U4 audit_log: it does not say who, in which trace or epoch", "UPDATE audit_log SET actor = '' WHERE seq = 3"),
-    ("U4 audit_log: it does not say who, in which trace or epoch", "UPDATE audit_log SET trace_id = 'x' WHERE to_state IS NOT NULL AND target_ref = 'node:n2'"),
+    ("U4 audit_log: it does not say who, in which trace or epoch",
+     "UPDATE audit_log SET trace_id = 'x' WHERE to_state IS NOT NULL AND target_ref LIKE 'node:%'"),
     ("U2 node: its state is not the one last audited", "UPDATE nodes SET state = 'ready' WHERE node_id = 'n2'"),
 ]  # fmt: skip
 
