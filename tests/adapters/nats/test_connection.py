@@ -6,12 +6,15 @@ import shutil
 import signal
 from typing import Any
 
+import nkeys  # type: ignore[import-untyped]
 import pytest
 
 from adapters.embedded.nats import EmbeddedNats
 from adapters.nats import connection
 from adapters.nats.permissions import configuration
-from amends.values.errors import BadConfiguration
+from amends.values.errors import BadConfiguration, Unavailable
+from supervisors.nats_options import nats_options
+from supervisors.settings import load
 from tests.directories import scratch
 from tests.patience import PATIENCE_S
 
@@ -100,3 +103,24 @@ async def test_what_comes_faster_than_it_is_read_is_dropped_and_counted(server: 
     assert set(dropped) == {"beats"}
     held.set()
     await connection.close(client)
+
+
+async def test_a_server_that_wants_a_signature_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = scratch("amends-nkey-")
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    pair = nkeys.from_seed(bytearray(seed))
+    file = base / "seed"
+    file.write_bytes(bytes(seed))
+    users = f'authorization {{ users = [ {{ nkey: "{pair.public_key.decode()}" }} ] }}'
+    server = EmbeddedNats(base / "state", config_extra=users)
+    await server.start()
+    try:
+        options = nats_options(load(None, {"AMENDS_NATS_NKEY_SEED_FILE": str(file)}))
+        client = await connection.connect([server.url], name="test", **options)
+        await client.flush()
+        await client.close()
+        with pytest.raises((BadConfiguration, Unavailable)):
+            await connection.connect([server.url], name="test")
+    finally:
+        await server.stop()
+        shutil.rmtree(base)
