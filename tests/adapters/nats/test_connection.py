@@ -111,7 +111,7 @@ async def test_a_server_that_wants_a_signature_gets_one(monkeypatch: pytest.Monk
     pair = nkeys.from_seed(bytearray(seed))
     file = base / "seed"
     file.write_bytes(bytes(seed))
-    users = f'authorization {{ users = [ {{ nkey: "{pair.public_key.decode()}" }} ] }}'
+    users = f'authorization {{ users = [ {{ nkey: "{bytes(pair.public_key).decode()}" }} ] }}'
     server = EmbeddedNats(base / "state", config_extra=users)
     await server.start()
     try:
