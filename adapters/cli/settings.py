@@ -64,7 +64,7 @@ def endpoints(state_dir: Path) -> dict[str, str]:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NoRuntime(f"{file} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise NoRuntime(f"{file} cannot be read: it is not a JSON object")
