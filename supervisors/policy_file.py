@@ -4,7 +4,6 @@ A policy that was in force earlier is kept as a document, and read by `stored_po
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -15,7 +14,7 @@ from actors.money.policy import ANY, Cause, Policy, StopAt
 from amends.values.canonical import sha256
 from amends.values.errors import BadConfiguration
 from supervisors.toml_lines import Path as Place
-from supervisors.toml_lines import line_at, lines_of
+from supervisors.toml_lines import line_at, lines_of, parsed
 
 BUILT_IN: Final = Path(__file__).with_name("policy.toml")
 CAUSES: Final[tuple[str, ...]] = get_args(Cause)
@@ -56,8 +55,8 @@ def read(text: bytes, name: str) -> Policy:
     """The policy of that text; raises `BadConfiguration` with `name`, the line and what is wrong there."""
     try:
         whole = text.decode()
-        raw = tomllib.loads(whole)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raw = parsed(whole)
+    except ValueError as error:
         raise BadConfiguration(f"{name}: the policy cannot be read: {error}") from None
     try:
         policy = policy_of(raw)

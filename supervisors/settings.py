@@ -6,7 +6,6 @@ AMENDS_POSTGRES_DSN, AMENDS_STATE_DIR or AMENDS_TIMING_CLEANUP_TRIES; lists and 
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +19,7 @@ from amends.values.errors import BadConfiguration
 from amends.values.limits import LimitValue
 from supervisors.paths import text_fault
 from supervisors.timing import TIMING, Profile, timing
-from supervisors.toml_lines import line_at, lines_of
+from supervisors.toml_lines import line_at, lines_of, parsed
 
 Role = Literal["operator", "viewer"]
 OPEN: Literal["open"] = "open"  # of `callers`: whoever gets to NATS may send commands
@@ -183,8 +182,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
             raise BadConfiguration(f"{path}: cannot be read: {error}") from None
     name = str(path) if path is not None else "the environment"
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw = parsed(text)
+    except ValueError as error:
         raise BadConfiguration(f"{name}: {error}") from None
     _from_environment(raw, environ)
     _check_prices(name, text, raw.get("prices", {}))
@@ -235,17 +234,19 @@ def _from_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
             continue
         for key in msgspec.structs.fields(section):
             value = environ.get(f"AMENDS_{field.name}_{key.name}".upper())
-            if value:
-                raw.setdefault(field.name, {})[key.name] = _typed(key.type, value)
+            table = raw.setdefault(field.name, {}) if value else None
+            if value and isinstance(table, dict):  # what is no table is refused with its line
+                table[key.name] = _typed(key.type, value)
     for limit in TIMING:
         value = environ.get(f"AMENDS_TIMING_{limit.upper()}")
-        if value:
+        table = raw.setdefault("timing", {}) if value else None
+        if value and isinstance(table, dict):
             parts = [_typed(int, part.strip()) for part in value.split(",")]
-            raw.setdefault("timing", {})[limit] = parts if len(parts) > 1 else parts[0]
+            table[limit] = parts if len(parts) > 1 else parts[0]
 
 
 def _typed(kind: Any, value: str) -> Any:
-    if kind is int and re.fullmatch(r"\d+", value):
+    if kind is int and re.fullmatch(r"[0-9]{1,18}", value):
         return int(value)
     if kind is bool and value in ("true", "false"):
         return value == "true"

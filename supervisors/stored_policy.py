@@ -5,16 +5,16 @@ and meters may be open under it: what this release cannot take of it is put righ
 built-in policy, and named. Amounts that are posted are never reckoned anew.
 """
 
-import tomllib
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from actors.money.policy import ANY, Policy
-from amends.values.canonical import sha256
+from amends.values.canonical import UNREADABLE, sha256
 from amends.values.errors import BadConfiguration
 from supervisors.policy_file import BUILT_IN, CAUSES, Wrong, policy_of
+from supervisors.toml_lines import parsed
 
 MOST = 1_000  # places of one file that are put right
 ALWAYS = ("policy_version", "currency")  # every release has asked for these
@@ -35,10 +35,10 @@ def read_leniently(body: str | bytes) -> tuple[Policy, list[str]]:
     """The policy of a document, and what of it was put right; raises `BadConfiguration` where it holds none at all."""
     try:
         text = msgspec.json.decode(body, type=Stored).toml
-        raw = tomllib.loads(text)
-    except (msgspec.MsgspecError, tomllib.TOMLDecodeError) as error:
+        raw = parsed(text)
+    except (*UNREADABLE, ValueError) as error:
         raise BadConfiguration(f"the stored policy is none: {error}") from None
-    usual = tomllib.loads(BUILT_IN.read_text(encoding="utf-8"))
+    usual = parsed(BUILT_IN.read_text(encoding="utf-8"))
     rules = raw.get("rule")
     raw["rule"] = [one for one in rules if isinstance(one, dict)] if isinstance(rules, list) else []
     mended: list[str] = []
@@ -61,16 +61,21 @@ def read_leniently(body: str | bytes) -> tuple[Policy, list[str]]:
 
 def _mend(raw: Any, usual: Any, wrong: Wrong) -> None:
     """Take an unknown key away; of what is missing or cannot be, have the built-in's. A rule has no built-in one."""
-    *way, name = wrong.place
-    if way[:1] == ["rule"] and not wrong.unknown:
-        del raw["rule"][way[1]]
+    if wrong.place[0] == "rule":
+        _, number, *name = wrong.place
+        if wrong.unknown:
+            del raw["rule"][number][name[0]]
+        else:
+            del raw["rule"][number]
         return
-    for part in way:
-        raw, usual = raw[part], usual[part] if not wrong.unknown else usual
-    if wrong.unknown:
-        del raw[name]
-    else:
-        raw[name] = usual[name]
+    for part in wrong.place:
+        if part not in usual:
+            del raw[part]
+            return
+        if not isinstance(usual[part], dict) or not isinstance(raw.get(part), dict):
+            raw[part] = usual[part]
+            return
+        raw, usual = raw[part], usual[part]
 
 
 def _complete(policy: Policy, usual: dict[str, Any], mended: list[str]) -> Policy:

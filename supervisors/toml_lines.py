@@ -1,18 +1,42 @@
-"""What tomllib leaves out: on which line of a file a value stands, for refusals; and how a text is written."""
+"""TOML read whole or refused, the line on which a value stands, and how a text is written: tomllib lacks all three."""
 
 import json
 import re
+import tomllib
+from typing import Any, Final
 
+MOST_DEEP: Final = 32  # tables in one another, also those that dots make
 Path = tuple[str | int, ...]  # ("rule", 2, "bp") is `bp` of the third [[rule]]
 _ARRAY = re.compile(r"\s*\[\[\s*(.+?)\s*\]\]")
 _TABLE = re.compile(r"\s*\[\s*([^\[].*?)\s*\]")
 _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_LONG = re.compile(r"[0-9][0-9_]{4000}")  # more digits than 4 300 Python does not read
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
 def quoted(text: object) -> str:
     """A text as a TOML string: what JSON escapes, and DEL, which TOML does not take as it is."""
     return json.dumps(str(text), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """What a TOML text says; raises `ValueError` for what is none, or has a number or a depth without end."""
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:
+        line = next((number for number, line in enumerate(text.splitlines(), 1) if _LONG.search(line)), 0)
+        raise ValueError(f"a number has too many digits (at line {line})") from None
+    except RecursionError:
+        raise ValueError(f"there are more than {MOST_DEEP} tables or lists in one another") from None
+    inner: list[Any] = [found]
+    for _ in range(MOST_DEEP):
+        inner = [each for one in inner if isinstance(one, dict | list)
+                 for each in (one.values() if isinstance(one, dict) else one)]  # fmt: skip
+    if inner:
+        raise ValueError(f"there are more than {MOST_DEEP} tables or lists in one another")
+    return found
 
 
 def lines_of(text: str) -> dict[Path, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import profiles
 from tests.directories import scratch
 from tests.fast import fast_means_no_server, pytest_itemcollected
 from tests.parallel import (
@@ -16,12 +17,14 @@ from tests.parallel import (
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,
 )
-from tests.proof import pytest_configure, pytest_runtest_call, pytest_runtest_teardown
+from tests.proof import pytest_addoption, pytest_configure, pytest_runtest_call, pytest_runtest_teardown
 
 pytest_plugins = ["tests.adapters.postgres.database"]
 
 __all__ = [
     "fast_means_no_server",
+    "profiles",
+    "pytest_addoption",
     "pytest_cmdline_main",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",

@@ -46,11 +46,17 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
         item.user_properties.append((EXAMPLES, examples))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where they are kept, of a run that is not the tests'."""
+    parser.addoption("--figures", type=Path, default=FILE, metavar="FILE", help="where the figures of the run are kept")
+
+
 class Figures:
     """Of the whole run, in the process that has the workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         self.found: Counter[str] = Counter()
+        self._file = file
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Each test's, once."""
@@ -68,11 +74,11 @@ class Figures:
         terminalreporter.section("what was tried")
         for name, count in said.items():
             terminalreporter.write_line(f"{count:8} {name}")
-        FILE.parent.mkdir(exist_ok=True)
-        FILE.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        self._file.parent.mkdir(exist_ok=True)
+        self._file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Only where reports come together."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Figures(), "amends-figures")
+        config.pluginmanager.register(Figures(config.getoption("figures")), "amends-figures")

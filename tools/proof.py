@@ -1,14 +1,16 @@
 """`./run campaign ci`: the layers of proof that are too long for the tests and short enough for every change.
 
 Every schedule of every race with two deviations; random worlds of fresh seeds, each kind of fault met fifty times, one
-of them lived twice. The seeds are the commit's: the same commit has the same ones anywhere. `--report` writes
-what it came to, with the figures of the last `./run test`, into docs/reliability.md.
+of them lived twice; hostile input of every kind, and commands in any order. The seeds are the commit's: the same commit
+has the same ones anywhere. `--report` writes what it came to, with the figures of the last `./run test`, into
+docs/reliability.md.
 """
 
 import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -34,6 +36,8 @@ HOURS: Final = 3.0
 NODES: Final = 10
 DEVIATIONS: Final = 2
 FLOOR: Final = 50  # of each kind of fault
+EXAMPLES: Final = "examples by hypothesis"  # as `tests/proof.py` calls them
+HOSTILE: Final = 20_000  # of those, at least
 Figure = tuple[str, str, str]  # what was tried, how much, the command that repeats it
 Layer = Callable[[int, int], tuple[list[Figure], list[str]]]  # of a number and so many workers: figures, what is broken
 
@@ -90,7 +94,28 @@ def planted(of: int, workers: int) -> tuple[list[Figure], list[str]]:
                     if not each.caught]  # fmt: skip
 
 
-LAYERS: Final[dict[str, Layer]] = {"planted": planted, "races": races, "worlds": worlds}
+def hostile(of: int, workers: int) -> tuple[list[Figure], list[str]]:
+    """Every property of `tests/hostile` with the profile `proof`: decoders, headers, files, forms; any order."""
+    file = STATE / "hostile.json"
+    file.unlink(missing_ok=True)
+    again = ["-m", "pytest", "tests/hostile", "--hypothesis-profile=proof", f"--hypothesis-seed={of}"]
+    ran = subprocess.run(
+        [sys.executable, *again, "-q", "-n", str(workers), f"--figures={file}"], cwd=ROOT, check=False, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    repeat = f"./run test {' '.join(again[2:])}"
+    found = json.loads(file.read_text(encoding="utf-8")).get(EXAMPLES, 0) if file.exists() else 0
+    broken = [f"hostile: {line}; {repeat}" for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if ran.returncode and not broken:
+        broken.append(f"hostile: pytest ended with {ran.returncode}: {ran.stdout[-500:]}; {repeat}")
+    if found < HOSTILE:
+        broken.append(f"hostile: {found} examples, and should be {HOSTILE}; {repeat}")
+    return [
+        ("hostile examples by hypothesis, lives in any order of commands among them", str(found), f"`{repeat}`")
+    ], broken
+
+
+LAYERS: Final[dict[str, Layer]] = {"planted": planted, "races": races, "worlds": worlds, "hostile": hostile}
 
 
 def tested() -> list[Figure]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -159,7 +160,7 @@ def _value(field: Field, value: Any) -> Any:
 def _parsed(field: Field, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Usage(f"{field.option or field.name} is not JSON: {error}") from error
 
 
@@ -213,7 +214,7 @@ def typed_value(column: str, text: str) -> Any:
     if text[:1] in ("{", "["):
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Usage(f"--where {column}: no JSON: {error}") from None
     if column in BOOLEANS:
         if text not in ("true", "false"):
@@ -229,7 +230,7 @@ def typed_value(column: str, text: str) -> Any:
 
 def microseconds(text: str) -> int:
     """A time as microseconds since the Unix epoch; ISO 8601 without an offset is UTC. Raises `Usage`."""
-    if text.isdecimal():
+    if re.fullmatch(r"[0-9]{1,19}", text):
         return int(text)
     try:
         time = datetime.fromisoformat(text)

@@ -143,7 +143,7 @@ class Api:
             raise Unreachable(f"no answer to {subject} within {self._timeout_s:g} s{again}") from None
         except (NatsError, OSError) as error:
             raise Unreachable(f"the connection to NATS was lost: {error}{again}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unreachable(f"the answer to {subject} cannot be understood{again}") from error
         return reply
 

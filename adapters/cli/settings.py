@@ -64,7 +64,7 @@ def endpoints(state_dir: Path) -> dict[str, str]:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         why = error.strerror or error if isinstance(error, OSError) else error
         raise NoRuntime(f"{file} cannot be read: {why}; ask as the user that the runtime has") from error
     if not isinstance(found, dict):

@@ -43,6 +43,7 @@ from adapters.nats.agent_mounting import Mounting
 from adapters.nats.agent_store import AgentStore
 from adapters.nats.keyed_lock import KeyedLock
 from amends.ports.mounts import Mounts
+from amends.values.canonical import UNREADABLE
 
 log = logging.getLogger("amends.agent")
 PENDING_TASKS: Final = 256
@@ -157,7 +158,7 @@ class NodeAgent:
             if len(message.data) > MAX_TASK_BYTES:
                 raise msgspec.ValidationError("too large")
             task = self._decoder.decode(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             self.malformed += 1
             log.warning("a task for %s cannot be read: %s", self.node_id, error)
             return
@@ -181,7 +182,7 @@ class NodeAgent:
         try:
             if task.op in MOUNT_OPS and self._mounting is not None:
                 of_mount = msgspec.json.decode(data, type=MountTask)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             await self._publish(client, "result", failure(task, "invalid_task", str(error)))
             return
         async with self._one_by_one.of(of_mount.attachment_id if of_mount else RECONCILE):

@@ -15,6 +15,7 @@ import msgspec
 from adapters.nats.agent_messages import TaskResult
 from adapters.nats.durable_file import replace_file
 from amends.ports.mounts import Mode
+from amends.values.canonical import UNREADABLE
 from amends.values.errors import BadConfiguration
 
 KEPT_RESULTS: Final = 256
@@ -129,7 +130,7 @@ class AgentStore:
             return msgspec.json.decode(self._file.read_bytes(), type=Memory)
         except FileNotFoundError:
             return Memory()
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise StoreUnusable(
                 f"{self._file} cannot be read ({error}); it holds the highest epochs seen and is not "
                 "replaced by itself: restore it, or move it away if this node was installed anew"

@@ -25,6 +25,7 @@ from adapters.nats.agent_outcomes import MALFORMED, late_outcome, outcome
 from adapters.nats.beats import SUBJECT, Beat
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
+from amends.values.canonical import UNREADABLE
 
 log = logging.getLogger("amends.agents")
 RESEND_S = 0.5
@@ -75,7 +76,7 @@ class Heartbeats:
         for node, data in beats:
             try:
                 beat = decode(data)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except UNREADABLE:
                 continue
             boot_id = beat.boot_id
             if len(data) <= MAX_HEARTBEAT_BYTES and boot_id.isascii() and boot_id.isprintable():
@@ -155,7 +156,7 @@ class AgentTasks:
             if len(message.data) > MAX_RESULT_BYTES:
                 raise msgspec.ValidationError(f"larger than {MAX_RESULT_BYTES} bytes")
             result = self._decoder.decode(message.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             log.warning("a result on %s cannot be read: %s", message.subject, error)
             named = _named(message.data)
             if named in waiting:
@@ -194,7 +195,7 @@ def _named(data: bytes) -> str:
         return ""
     try:
         return msgspec.json.decode(data, type=_Named).task_id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return ""
 
 

@@ -20,8 +20,9 @@ from nats.errors import Error as NatsError
 
 from adapters.nats.keyed_lock import KeyedLock
 from adapters.nats.provider_store import Held, ProviderStore
-from adapters.nats.provider_words import MAX_GRANTS, MAX_REQUEST_BYTES, NEEDED, UNREADABLE, Request, read_request, told
+from adapters.nats.provider_words import MAX_GRANTS, MAX_REQUEST_BYTES, NEEDED, Request, read_request, told
 from amends.ports.storage import Access, Backend, Mode, Trouble
+from amends.values.canonical import UNREADABLE
 
 log = logging.getLogger("amends.provider")
 MAX_UNDER_WAY: Final = 1024

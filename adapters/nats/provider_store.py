@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from adapters.nats.durable_file import replace_file
 from amends.ports.storage import Access, Mode
+from amends.values.canonical import UNREADABLE
 from amends.values.errors import BadConfiguration
 
 TOMBSTONE_US: Final = 30 * 86_400 * 1_000_000
@@ -152,7 +153,7 @@ class ProviderStore:
 def _read(path: Path, of: type[Kept]) -> Kept:
     try:
         return msgspec.json.decode(path.read_bytes(), type=of)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadConfiguration(
             f"{path} cannot be read ({error}); it says what was granted and is not replaced by itself: restore it, "
             "or move it away once nothing of it is exported any more"

@@ -101,11 +101,10 @@ class Reply(Struct, frozen=True):
 
 _REPLY: Final = msgspec.json.Decoder(Reply)
 _REQUEST: Final = msgspec.json.Decoder(Request)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # of what these two raise
 
 
 def read_reply(data: bytes) -> Reply:
-    """A provider's reply; raises one of `UNREADABLE`."""
+    """A provider's reply; raises one of `amends.values.canonical.UNREADABLE`."""
     if len(data) > MAX_REPLY_BYTES:
         raise msgspec.ValidationError(f"larger than {MAX_REPLY_BYTES} bytes")
     reply = _REPLY.decode(data)
@@ -117,7 +116,7 @@ def read_reply(data: bytes) -> Reply:
 
 
 def read_request(data: bytes, op: str) -> Request:
-    """A runtime's request of an operation of `NEEDED`; raises one of `UNREADABLE`."""
+    """A runtime's request of an operation of `NEEDED`; raises one of `amends.values.canonical.UNREADABLE`."""
     if len(data) > MAX_REQUEST_BYTES:
         raise msgspec.ValidationError(f"larger than {MAX_REQUEST_BYTES} bytes")
     request = _REQUEST.decode(data)

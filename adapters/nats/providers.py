@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from adapters.nats.provider_words import MAX_GRANTS, UNREADABLE, Reply, read_reply, told
+from adapters.nats.provider_words import MAX_GRANTS, Reply, read_reply, told
 from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome, StepCall
+from amends.values.canonical import UNREADABLE
 
 TIMEOUT: Final = "provider_timeout"
 ABSENT: Final = "provider_absent"

@@ -7,13 +7,14 @@ Times and durations are microseconds. A parent is a CHILD_OF reference, a link a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from amends.ports.spans import SpanRow
 
 _NO_PARENT = "0" * 16
+NO_SPANS: Final = (LookupError, TypeError, ValueError, AttributeError)  # of reading what is built otherwise
 
 
 def jaeger_json(rows: Sequence[SpanRow]) -> dict[str, Any]:

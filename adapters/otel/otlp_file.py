@@ -7,7 +7,8 @@ import msgspec
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapters.otel.jaeger import spans_of_jaeger
+from adapters.otel.jaeger import NO_SPANS, spans_of_jaeger
+from amends.values.canonical import UNREADABLE
 from amends.values.errors import BadConfiguration
 
 _KINDS = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
@@ -18,16 +19,19 @@ def spans_of_file(data: bytes) -> list[dict[str, Any]]:
     """The spans as rows; raises `BadConfiguration` when the file is none of the three."""
     if data.lstrip()[:1] == b"{":
         try:
-            documents = [msgspec.json.decode(line) for line in _documents(data)]
-        except msgspec.DecodeError as error:
+            documents = [msgspec.json.decode(line, type=dict[str, Any]) for line in _documents(data)]
+        except UNREADABLE as error:
             raise BadConfiguration(f"the file is no JSON: {error}") from None
         found = []
-        for document in documents:
-            found += spans_of_jaeger(document) if "data" in document else spans_of_otlp_json(document)
+        try:
+            for document in documents:
+                found += spans_of_jaeger(document) if "data" in document else spans_of_otlp_json(document)
+        except NO_SPANS as error:
+            raise BadConfiguration(f"the file has no spans as they are written: {error!r}") from None
         return found
     try:
         return spans_of_otlp(ExportTraceServiceRequest.FromString(data))
-    except DecodeError:
+    except (DecodeError, IndexError):
         raise BadConfiguration("the file is neither OTLP (JSON, protobuf) nor Jaeger's JSON") from None
 
 
@@ -35,7 +39,7 @@ def _documents(data: bytes) -> Iterable[bytes]:
     """The whole file if it is one document, else its lines."""
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return [line for line in data.splitlines() if line.strip()]
     return [data]
 

@@ -16,10 +16,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from adapters.otel.jaeger import spans_of_jaeger
+from adapters.otel.jaeger import NO_SPANS, spans_of_jaeger
 from adapters.otel.links import Place, places, pointed_at
 from amends.ports.spans import SpanRow
 from amends.values import ids
+from amends.values.canonical import UNREADABLE
 from amends.values.errors import Unavailable
 
 FIELDS = (
@@ -172,6 +173,6 @@ async def spans_from_jaeger(url: str, trace_ids: Iterable[str]) -> list[dict[str
                         continue  # what is missing is found by the comparison
                     response.raise_for_status()
                     found += spans_of_jaeger(msgspec.json.decode(await response.read()))
-    except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, *UNREADABLE, *NO_SPANS) as error:
         raise Unavailable(f"Jaeger at {url} does not answer as one: {error}") from error
     return found

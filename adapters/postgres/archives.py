@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from amends.values.canonical import ZERO_HASH
+from amends.values.canonical import UNREADABLE, ZERO_HASH
 from amends.values.errors import BadConfiguration
 
 MANIFEST = "manifest.json"
@@ -59,7 +59,7 @@ class ArchiveFolder:
             self.manifest = msgspec.json.decode(self.text, type=Manifest)
         except OSError as error:
             raise BadConfiguration(f"{folder} is no archive: {error}") from None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise BadConfiguration(f"{folder / MANIFEST} cannot be made out: {error}") from None
         if self.manifest.format != 1:
             raise BadConfiguration(f"{folder} has format {self.manifest.format}; this release reads 1")

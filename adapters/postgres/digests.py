@@ -20,7 +20,7 @@ from adapters.postgres.derived import columns_fit
 from adapters.postgres.leaves import LeafFile
 from adapters.postgres.statements import statement
 from amends.values.anchors import Anchored
-from amends.values.canonical import ZERO_HASH, canonical
+from amends.values.canonical import UNREADABLE, ZERO_HASH, canonical
 from amends.values.errors import BadConfiguration, Unavailable
 from amends.values.facets import Covered, Facet, chain, digest
 
@@ -190,7 +190,7 @@ class _Verification:
             self.verdict.commits += 1
             for name, entry in msgspec.json.decode(row["leaves"], type=dict[str, list[Any]]).items():
                 self._leaves.leave(self._known[name], entry)
-        except (msgspec.MsgspecError, KeyError, IndexError) as error:
+        except (*UNREADABLE, KeyError, IndexError) as error:
             self.verdict.tell("journal_digest", row["seq"], f"rewritten: its leaves cannot be made out ({error!r})")
 
     # --- the rows ------------------------------------------------------------------------------------

@@ -155,5 +155,5 @@ def _json(data: Mapping[str, Any]) -> bytes:
 def _reply(body: bytes) -> Reply:
     try:
         return msgspec.json.decode(body, type=Reply)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Silence(f"the answer cannot be understood: {error}") from error

@@ -37,11 +37,11 @@ HEADERS: Final = {
 UNKNOWN: Final = 500  # from here on a command may have been done all the same
 SHARE: Final = 10  # a page is looked at again after so many times what it took
 SLICE_S: Final = 0.005  # of rendering, before others have the loop
+FORM: Final = "application/x-www-form-urlencoded"
+MOST_FIELDS: Final = 100
 ONCE: Final = ("verify",)  # what is asked for by hand is not asked for again and again
 STATIC: Final = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 SPENT: Final = "this link has been used, or is too old; log in with a token"
-FORM: Final = "application/x-www-form-urlencoded"
-FIELDS: Final = 200  # of a form
 SAID: Final = 400  # characters of a reply that are shown
 AGAIN: Final = '<!doctype html><meta http-equiv="refresh" content="0"><title>Amends</title>'
 
@@ -99,7 +99,7 @@ class Console:
 
     async def _log_in(self, request: web.Request) -> web.StreamResponse:
         _from_here(request)
-        given = await _posted(request)
+        given = await _fields(request)
         token = self._sessions.redeem(given["key"]) if given.get("key") else given.get("token", "").strip()
         try:
             if given.get("key") and not token:
@@ -194,7 +194,7 @@ class Console:
     async def _filled_in(self, request: web.Request, session: Session) -> dict[str, str]:
         """The fields of a form of this session's own; raises `Rejected`."""
         _from_here(request)
-        given = await _posted(request)
+        given = await _fields(request)
         if not hmac.compare_digest(given.pop("csrf", "").encode(), session.csrf.encode()):
             raise Rejected("forbidden", "this form is not of your session: load the page again")
         return given
@@ -278,19 +278,6 @@ class Console:
             quiet_s += wait_s
 
 
-async def _posted(request: web.Request) -> dict[str, str]:
-    """The fields of a form as browsers send ours; raises `Rejected`."""
-    if request.content_type != FORM:
-        raise Rejected("invalid_request", f"a form is sent as {FORM}, not as {request.content_type}")
-    try:
-        text = (await request.read()).decode()
-        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=FIELDS))
-    except ValueError as error:
-        raise Rejected(
-            "invalid_request", "this form cannot be read: it is not UTF-8, or has too many fields"
-        ) from error
-
-
 def _is_there(request: web.Request) -> bool:
     return request.transport is not None and not request.transport.is_closing()
 
@@ -342,6 +329,17 @@ def _from_here(request: web.Request) -> None:
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     if site not in (None, "same-origin", "none") or (origin is not None and _split(origin).netloc != request.host):
         raise Rejected("forbidden", "this was sent from another page than the console's")
+
+
+async def _fields(request: web.Request) -> dict[str, str]:
+    """The fields of a form as a browser sends ours; raises `Rejected` for any other body."""
+    if request.content_type != FORM:
+        raise Rejected("invalid_request", f"a form of this console comes as {FORM}")
+    try:
+        text = (await request.read()).decode()
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS))
+    except ValueError as error:
+        raise Rejected("invalid_request", f"this form cannot be read: {error}") from None
 
 
 def _plain(response: web.Response) -> web.Response:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from msgspec import MsgspecError, Struct
+from msgspec import Struct
 
 from amends.domain.domain import Domain
 from amends.ports.journal import Journal
@@ -10,6 +10,7 @@ from amends.runtime.dispatcher import Dispatcher
 from amends.runtime.engine import Engine
 from amends.runtime.slices import Slices
 from amends.turn.messages import Envelope, Pause
+from amends.values.canonical import UNREADABLE
 from amends.values.ids import split_ref
 from amends.values.records import MessageRow, StepRow
 
@@ -35,7 +36,7 @@ class Left(Struct, frozen=True):
     messages: Sequence[MessageRow]
 
 
-UNREADABLE = (LookupError, MsgspecError, UnicodeError, RecursionError)
+UNKNOWN = (LookupError, *UNREADABLE)  # also of a kind that there is no more
 NOTHING_LEFT = Left([], [])
 
 
@@ -78,7 +79,7 @@ def _accept(engine: Engine, dispatcher: Dispatcher, kind: str, row: StepRow) -> 
     try:
         dispatcher.args_of(row)
         engine.kinds[kind]
-    except UNREADABLE as error:
+    except UNKNOWN as error:
         return _why(error)
     dispatcher.accept(row)
     return None
@@ -92,7 +93,7 @@ def _deliver(engine: Engine, row: MessageRow) -> str | None:
     """A durable message; why not for one that its kind does not know or that cannot be made out."""
     try:
         message = engine.decode(row.to_kind, row.type, row.body.encode())
-    except UNREADABLE as error:
+    except UNKNOWN as error:
         return _why(error)
     env = Envelope(
         message, trace_id=row.trace_id, span_id=row.span_id, actor=row.actor, request_id=row.request_id,

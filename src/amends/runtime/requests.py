@@ -305,7 +305,7 @@ def decode(endpoint: Endpoint, data: bytes) -> Any:
     except msgspec.ValidationError as error:
         message = str(error)
         found = re.search(r"`\$\.?(.*?)`", message) if "at `" in message else None
-        named = re.search(r"field `(.+?)`", message)
+        named = re.search(r"field `(.*?)`(?: - at `|$)", message, re.DOTALL)
         field = named.group(1) if named else found.group(1) if found else ""
         if not field:
             raise Rejected("invalid_request", f"the request must be one JSON object: {message}") from None

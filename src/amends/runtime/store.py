@@ -11,6 +11,7 @@ import msgspec
 
 from amends.domain.kinds import ActorKind, ActorState
 from amends.domain.versions import brought_up, refuse_later, version_in
+from amends.values.canonical import UNREADABLE
 
 MOST_DECODED = 10_000  # a decoded state takes some ten times what its bytes do
 _encode = msgspec.json.Encoder().encode
@@ -74,7 +75,7 @@ class Store:
             state = self._newest(kind, identifier, body)
             if state.state not in self._kinds[kind].states:
                 raise msgspec.ValidationError(f"there is no state {state.state!r}")
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        except UNREADABLE as error:
             known, self._damaged[key] = self._damaged.get(key), str(error)
             if known is None:
                 self._tell_damaged(kind, identifier, str(error))

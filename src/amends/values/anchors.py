@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from amends.values.canonical import canonical
+from amends.values.canonical import UNREADABLE, canonical
 
 Mark = Literal["", "opening", "closing"]
 SLIPPED_IN = "slipped in: written while no runtime ran"
@@ -67,7 +67,7 @@ def parsed(line: bytes) -> Anchored | None:
     """The anchor of a line; None for what is none."""
     try:
         return msgspec.json.decode(line, type=Anchored)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

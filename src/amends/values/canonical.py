@@ -1,12 +1,14 @@
 """Canonical JSON and the hashes made of it: the matrix, the policy, idempotency, the audit chain."""
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 _encoder = msgspec.json.Encoder(order="sorted")
 ZERO_HASH = "0" * 64
+# What decoding of JSON raises, whatever the bytes: text that is none and depth without end are no error of the decoder.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def canonical(value: Any) -> bytes:
