@@ -253,7 +253,7 @@ QUESTIONS: Final[dict[str, tuple[Json, Json]]] = {
         "rows": [
             {"id": "R04", "name": "release cleanup", "status": "built", "entity": "allocation", "runs": 1,
              "recovered": 0, "degraded": 0, "failed": 1, "open": 0},
-            {"id": "R05", "name": "debit replay", "status": "not_built", "entity": "meter", "runs": 0, "recovered": 0,
+            {"id": "R05", "name": "debit replay", "status": "built", "entity": "meter", "runs": 0, "recovered": 0,
              "degraded": 0, "failed": 0, "open": 0},
         ],
     }),

@@ -27,7 +27,8 @@ ID_COLUMNS: Final = {"ops_case": "case_id", "ledger_entry": "entry_id", "recover
 
 # What to do about an error, by its code; `retryable` ones are sent again with the same key.
 ADVICE: Final = {
-    "unauthenticated": "give --token or AMENDS_TOKEN, or --state-dir of the local runtime",
+    "unauthenticated": "give --token or AMENDS_TOKEN (with [operators] no state directory has one: AMENDS_TOKEN=$(cat "
+    "operator.token) after `amends init`), or --state-dir of the local runtime",
     "forbidden": "this token may not do that; use one of role operator, or of that account",
     "not_found": "look for it with `list`",
     "already_exists": "look at it with `show`",

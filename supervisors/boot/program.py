@@ -27,6 +27,7 @@ from supervisors.settings import Settings, check_serving, check_variables, load
 Work = Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 log = logging.getLogger("amends.boot")
+USUAL = Path("amends.toml")  # what `amends init` writes
 SERVICES = ("run", "agent", "provider nfs", "fleet")  # what they say on standard error is a log
 FIRST_WORDS = tuple(name.partition(" ")[0] for name in SERVICES)
 # Each end by an error: its status, and what is said behind the error's own words.
@@ -68,6 +69,8 @@ async def _check(o: argparse.Namespace) -> int:
     check_environment()
     from supervisors.boot.checking import check
 
+    if o.config is None and USUAL.exists():
+        print(f"{USUAL} is not read: no verb does without --config {USUAL}; what follows is of the defaults")
     return await check(load(o.config, os.environ))
 
 

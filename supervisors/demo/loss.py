@@ -38,7 +38,8 @@ async def bill(site: Site, allocation: str) -> str:
     ran_s = (meter["stopped_us"] - meter["started_us"]) / 1e6
     least = ", the least that the policy takes" if minimum else ""
     how = f"stopped after {ran_s:.1f} s ({meter['stop_cause']})"
-    return f"{how}: {money(taken)} debited{least}, {money(given)} given back"
+    unused = f", {money(overrun)} of it because it was not used" if overrun else ""
+    return f"{how}: {money(taken)} debited{least}, {money(given)} given back{unused}"
 
 
 def money(minor: int) -> str:

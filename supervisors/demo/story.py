@@ -28,6 +28,9 @@ NODES = 20
 
 async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: int = NODES, state: str = "") -> int:
     """Run it; the exit status. Raises `BadConfiguration` for a `state` that cannot be used."""
+    if nodes < 2 and not row:
+        print("amends: --nodes: the whole story needs two machines at least, one of which is lost", file=sys.stderr)
+        return 2
     if row and row not in ROWS:
         print(f"amends: --row {row} cannot be shown; this release has {', '.join(ROWS)}", file=sys.stderr)
         return 2
@@ -35,7 +38,7 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
     state_dir = Path(state).absolute() if state else Path(tempfile.mkdtemp(prefix="amends-demo-"))
     made_directory(state_dir, "--state-dir")
     site = Site(state_dir, nodes, keeps=keep, stays=bool(state))
-    good = False
+    good = stopped = False
     _end_on_signals()
     try:
         await _start(site, tell, nodes)
@@ -58,15 +61,16 @@ async def demo(*, row: str = "", slow: bool = False, keep: bool = False, nodes: 
         await tell.say(f"the runtime's log: {site.log_file}")
         return 1
     except asyncio.CancelledError:
+        stopped = True
         return 0 if good else 1  # Ctrl-C: what was shown by then counts
     else:
-        if good and not keep and not state:
-            shutil.rmtree(state_dir, ignore_errors=True)
         return 0 if good else 1
     finally:
         timer = watch(CLOSE_WITHIN_S, lambda: ["the demo's processes"])
         await site.close()
         timer.cancel()
+        if not state and (good or stopped):  # of one that failed everything is left to be looked at
+            shutil.rmtree(state_dir, ignore_errors=True)
 
 
 def _end_on_signals() -> None:
@@ -180,7 +184,8 @@ async def _case(site: Site, tell: Teller) -> Result:
         f"allocation:{allocation}",
     )
     await tell.tick(f"{node} lost its SSH; three tries, then {case}: cleanup_exhausted, {node} in quarantine")
-    await tell.say("the customer is released and pays nothing; only the node waits. SSH comes back, an operator types:")
+    await tell.say("the rental is over and costs nothing more; the customer could not be locked out (lockout_failed),")
+    await tell.say("and the node waits. SSH comes back, an operator types:")
     await site.fleet.ssh_start(node)
     await types(site, tell, "retry", "cleanup", allocation, "--reason", "SSH is back")
     await site.until_sql(
@@ -191,7 +196,7 @@ async def _case(site: Site, tell: Teller) -> Result:
         raise DemoFailed(f"the case is {state}, not resolved")
     ms = (time.monotonic() - began) * 1000
     await tell.tick("cleaned, case resolved, node reconciled and back in service", ms)
-    return Result("R04 + operator", "SSH gone for good", "reverse side_effect", "recovered", ms)
+    return Result("R04 + operator", "SSH gone for good", "reverse side_effect", "failed, then recovered", ms)
 
 
 async def _keep(site: Site, tell: Teller) -> None:
