@@ -1,5 +1,6 @@
 """`/metrics`: what the parts of a runtime count, under one table of names (docs/telemetry.md)."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -90,6 +91,7 @@ class Metrics:
         breakers = [({"name": each.name}, int(not each.closed)) for each in shared]
         return [
             *self._alarms(),
+            _labelled("tasks", "gauge", "Tasks of the event loop.", [({}, len(asyncio.all_tasks()))]),
             one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
             one("lease_age_seconds", "gauge", "Seconds since the lease was renewed.", round(kernel.lease.age_s, 3)),
             one("turns_total", "counter", "Turns committed by actors.", engine.turns),
