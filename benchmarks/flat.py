@@ -25,8 +25,8 @@ class Growth(Struct, frozen=True):
 
     @property
     def flat(self) -> bool:
-        """It grows by less than what is borne, as far as can be told."""
-        return self.each - self.off <= self.most / 2 and self.each <= self.most
+        """It grows by no more than is borne."""
+        return self.each <= self.most
 
     @property
     def sharp(self) -> bool:

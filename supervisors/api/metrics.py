@@ -91,7 +91,6 @@ class Metrics:
         breakers = [({"name": each.name}, int(not each.closed)) for each in shared]
         return [
             *self._alarms(),
-            _labelled("tasks", "gauge", "Tasks of the event loop.", [({}, len(asyncio.all_tasks()))]),
             one("epoch", "gauge", "The epoch this runtime holds.", kernel.lease.epoch),
             one("lease_age_seconds", "gauge", "Seconds since the lease was renewed.", round(kernel.lease.age_s, 3)),
             one("turns_total", "counter", "Turns committed by actors.", engine.turns),
@@ -187,6 +186,7 @@ class Metrics:
         steps = [({"step": name}, histogram) for name, histogram in sorted(dispatcher.took.items())]
         requests = [({"role": role}, histogram) for role, histogram in sorted(self._service.took.items())]
         return [
+            _labelled("tasks", "gauge", "Tasks of the event loop.", [({}, len(asyncio.all_tasks()))]),
             _labelled("nodes", "gauge", "Nodes by state; retired ones since the start.", states["node"]),
             _labelled(
                 "allocations", "gauge", "Allocations by state; ended ones since the start.", states["allocation"]
