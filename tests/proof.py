@@ -81,4 +81,4 @@ class Figures:
 def pytest_configure(config: pytest.Config) -> None:
     """Only where reports come together."""
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Figures(config.getoption("figures")), "amends-figures")
+        config.pluginmanager.register(Figures(config.option.figures), "amends-figures")

@@ -1,9 +1,9 @@
 """`./run campaign ci`: the layers of proof that are too long for the tests and short enough for every change.
 
 Every schedule of every race with two deviations; random worlds of fresh seeds, each kind of fault met fifty times, one
-of them lived twice; hostile input of every kind, and commands in any order. The seeds are the commit's: the same commit
-has the same ones anywhere. `--report` writes what it came to, with the figures of the last `./run test`, into
-docs/reliability.md.
+of them lived twice; hostile input of every kind, and commands in any order; a soak beside them. The seeds are the
+commit's: the same commit has the same ones anywhere. `--report` writes what it came to, with the figures of the last
+`./run test`, into docs/reliability.md.
 """
 
 import argparse
@@ -15,9 +15,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from benchmarks.flat import quantile
 from supervisors.simulation.fault_kinds import BY_NAME
 from supervisors.simulation.rivals import RACES
 from tools.campaign import live, lived
@@ -38,6 +40,7 @@ DEVIATIONS: Final = 2
 FLOOR: Final = 50  # of each kind of fault
 EXAMPLES: Final = "examples by hypothesis"  # as `tests/proof.py` calls them
 HOSTILE: Final = 20_000  # of those, at least
+MINUTES, SOAKED = 3, 200  # minutes and nodes of a soak
 Figure = tuple[str, str, str]  # what was tried, how much, the command that repeats it
 Layer = Callable[[int, int], tuple[list[Figure], list[str]]]  # of a number and so many workers: figures, what is broken
 
@@ -115,7 +118,26 @@ def hostile(of: int, workers: int) -> tuple[list[Figure], list[str]]:
     ], broken
 
 
-LAYERS: Final[dict[str, Layer]] = {"planted": planted, "races": races, "worlds": worlds, "hostile": hostile}
+def soak(of: int, workers: int) -> tuple[list[Figure], list[str]]:
+    """A runtime under load for three minutes, its servers and itself killed."""
+    again = ["-m", "benchmarks.soak", "--minutes", str(MINUTES), "--nodes", str(SOAKED)]
+    ran = subprocess.run([sys.executable, *again, "--json"], cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE)
+    repeat = f"./run campaign soak {' '.join(again[2:])}"
+    if not ran.stdout:
+        return [], [f"soak: it ended with {ran.returncode}; {repeat}"]
+    found = json.loads(ran.stdout)
+    figures: list[Figure] = [("rentals under a soak", str(found["rentals"]), f"`{repeat}`")]
+    for what, name in (("first step", "first_s"), ("all converged", "all_s")):
+        values = found[name]
+        said = f"p50 {quantile(values, 0.5):.1f} s, p99 {quantile(values, 0.99):.1f} s, n {len(values)}"
+        figures.append((f"{what} after a kill of the runtime under it", said, f"`{repeat}`"))
+    return figures, [f"soak: {each}; {repeat}" for each in found["broken"]]
+
+
+LAYERS: Final[dict[str, Layer]] = {
+    "soak": soak, "planted": planted, "races": races, "worlds": worlds, "hostile": hostile,
+}  # fmt: skip
+BESIDE: Final = ("soak",)  # mostly waits, so the others go on meanwhile
 
 
 def tested() -> list[Figure]:
@@ -144,11 +166,19 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("ledger.jsonl", "races.jsonl"):
         (STATE / name).unlink(missing_ok=True)
     figures, broken = tested(), list[str]()
-    for name in o.layer or LAYERS:
-        print(f"ci: {name}", file=sys.stderr, flush=True)
-        more, wrong = LAYERS[name](of, o.workers)
-        figures += more
-        broken += wrong
+    with ThreadPoolExecutor() as others:
+        wanted = o.layer or tuple(LAYERS)
+        beside = [others.submit(LAYERS[name], of, o.workers) for name in wanted if name in BESIDE]
+        for name in wanted:
+            if name not in BESIDE:
+                print(f"ci: {name}", file=sys.stderr, flush=True)
+                more, wrong = LAYERS[name](of, o.workers)
+                figures += more
+                broken += wrong
+        for ended in beside:
+            more, wrong = ended.result()
+            figures += more
+            broken += wrong
     print(table(figures, time.monotonic() - began))
     for each in broken:
         print(f"BROKEN {each}")

@@ -1,5 +1,6 @@
 """`/metrics`: what the parts of a runtime count, under one table of names (docs/telemetry.md)."""
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -185,6 +186,7 @@ class Metrics:
         steps = [({"step": name}, histogram) for name, histogram in sorted(dispatcher.took.items())]
         requests = [({"role": role}, histogram) for role, histogram in sorted(self._service.took.items())]
         return [
+            _labelled("tasks", "gauge", "Tasks of the event loop.", [({}, len(asyncio.all_tasks()))]),
             _labelled("nodes", "gauge", "Nodes by state; retired ones since the start.", states["node"]),
             _labelled(
                 "allocations", "gauge", "Allocations by state; ended ones since the start.", states["allocation"]

@@ -225,7 +225,7 @@ RACES: Final = (
     Race(name="heartbeat/verdict", run=alone(partial(_heartbeat_verdict, 0.05)), wrong=_lost_or_kept),
     Race(name="verdict/heartbeat", run=alone(partial(_heartbeat_verdict, 0)), wrong=_lost_or_kept),
     Race(name="stop/debit", run=alone(_stop_debit)),
-    Race(name="double take-over", run=_double_take_over, hold_s=0.9, passes=("read ", "document "),
+    Race(name="double take-over", run=_double_take_over, hold_s=0.8, passes=("read ", "document "),
          limits={"allocation_deadline_ms": 60_000}),
     Race(name="attach/release", run=alone(_attach_release), wrong=_detached),
     Race(name="webhook/retry", run=alone(_webhook_retry), wrong=_paid_once),

@@ -80,7 +80,7 @@ def test_a_timing_key_is_said_to_be_unused_exactly_when_no_code_asks_for_it() ->
     assert said == {key for key in TIMING if f'"{key}"' not in asking}
 
 
-def test_the_metrics_table_is_what_is_served() -> None:
+async def test_the_metrics_table_is_what_is_served() -> None:
     some = MagicMock()
     told = Metrics(some, some, some, some, requests=some, service=some, answers=some, heartbeats=some, exporter=some,
                    services=some, webhooks=some, stripe=some, objectives=some).samples()  # fmt: skip
