@@ -9,6 +9,7 @@ from supervisors.demo.result import Result
 from supervisors.demo.site import Site
 from supervisors.demo.teller import Teller
 
+EXHAUSTED = ("R13", "R04 + operator")
 TRACE_FILE = "amends-demo-traces.json"
 
 
@@ -19,6 +20,9 @@ async def prove(site: Site, tell: Teller, results: Sequence[Result]) -> bool:
         ("row", "broken", "undone", "outcome", "time"),
         [(r.row, r.broken, r.undone, r.outcome, f"{r.ms:,.0f} ms") for r in results],
     )
+    if any(r.row in EXHAUSTED for r in results):
+        await tell.say("of R13, and of R04 with the operator, a first run has exhausted its tries and stays failed;")
+        await tell.say("the one that has recovered is what an operator had tried again")
     await tell.scene("Proofs")
     audit = await site.ask("ops.audit.verify", {})
     await tell.tick(f"audit chain: {audit['entries']} entries, head {audit['head_hash'][:12]}…", good=audit["valid"])

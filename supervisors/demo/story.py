@@ -196,7 +196,7 @@ async def _case(site: Site, tell: Teller) -> Result:
         raise DemoFailed(f"the case is {state}, not resolved")
     ms = (time.monotonic() - began) * 1000
     await tell.tick("cleaned, case resolved, node reconciled and back in service", ms)
-    return Result("R04 + operator", "SSH gone for good", "reverse side_effect", "failed, recovered", ms)
+    return Result("R04 + operator", "SSH gone for good", "reverse side_effect", "recovered", ms)
 
 
 async def _keep(site: Site, tell: Teller) -> None:
