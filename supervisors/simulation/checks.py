@@ -138,8 +138,9 @@ def stopped(records: Records) -> list[Violation]:
 
 
 def cases_audited(records: Records) -> list[Violation]:
-    """The last entry of each case says the state that it is in (U2)."""
-    told = {row["target_ref"]: row["to_state"] for row in sorted(records.of("audit_log"), key=itemgetter("seq"))}
+    """The last entry that has changed a case says the state that it is in (U2); an acknowledgement changes none."""
+    changes = [row for row in records.of("audit_log") if row["to_state"] is not None]
+    told = {row["target_ref"]: row["to_state"] for row in sorted(changes, key=itemgetter("seq"))}
     return [
         Violation("U2", f"case:{row['case_id']}", f"it is {row['state']}, its last entry says otherwise")
         for row in records.of("ops_case")

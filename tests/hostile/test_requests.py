@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+from hypothesis import example
 from hypothesis import strategies as st
 
 from amends.ports.journal import KeptReply
@@ -60,6 +61,7 @@ def names_it(error: Rejected) -> bool:
 
 
 @given(asked)
+@example(("cmd.namespace.archive", b'{"namespace_id": "data", "": null}'))
 def test_a_request_is_read_or_refused_by_its_field(given_: tuple[str, bytes]) -> None:
     subject, data = given_
     found, error = tried(Rejected, decode, TABLE[subject], data)

@@ -12,7 +12,7 @@ from adapters.http.console.waterfall import waterfall
 from amends.values.errors import Rejected
 from amends.values.text import command_line
 
-OPEN: Final = ("open", "retrying", "acknowledged")
+OPEN: Final = ("open", "retrying")
 LIST: Final = 100
 MOST: Final = 20_000  # nodes on a page; of a larger fleet those that are well are only counted
 WELL: Final = ("ready", "rented")
@@ -79,7 +79,7 @@ Make = Callable[[Asked], Awaitable[Page]]
 
 async def now(asked: Asked) -> Page:
     """What is open or wrong, and the last hour."""
-    cases = await _cases(asked, *OPEN[:2])
+    cases = await _cases(asked, *OPEN)
     runs = await asked.runtime.ask("qry.recovery_run.list", {"final_outcome": None, "limit": LIST, "order": "newest"})
     values = {"cases": cases, "runs": runs["items"], **asked.desk.now()}
     return Page("now.html", "Now", values, command_line("case", "list"))
@@ -88,7 +88,7 @@ async def now(asked: Asked) -> Page:
 async def cases(asked: Asked) -> Page:
     """Those of a state, the open ones at first."""
     state = asked.query.get("state", "")
-    found = await _cases(asked, *([state] if state else OPEN[:2]))
+    found = await _cases(asked, *([state] if state else OPEN))
     return Page("cases.html", "Cases", {"cases": found, "state": state},
                 command_line("case", "list", where={"state": state} if state else {}))  # fmt: skip
 

@@ -307,7 +307,7 @@ def decode(endpoint: Endpoint, data: bytes) -> Any:
         found = re.search(r"`\$\.?(.*?)`", message) if "at `" in message else None
         named = re.search(r"field `(.*?)`(?: - at `|$)", message, re.DOTALL)
         field = named.group(1) if named else found.group(1) if found else ""
-        if not field:
+        if not field and not named:
             raise Rejected("invalid_request", f"the request must be one JSON object: {message}") from None
         raise Rejected("invalid_request", message, field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
