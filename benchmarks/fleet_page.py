@@ -26,6 +26,7 @@ from adapters.http.console.routes import Console
 from adapters.http.server import HttpServer
 from adapters.postgres.reading import ReadSide
 from benchmarks.fleet import Fleet, enlist
+from supervisors.boot.collector import spare_collector
 
 TIMES, PAUSE_S, BEFORE_S = 5, 0.005, 4.0
 
@@ -112,6 +113,7 @@ async def measure(count: int) -> dict[str, Any]:
             names = [f"{site}-{number}" for site in ("a", "b", "c", "d") for number in range(count // 4)]
             async with Fleet(postgres.dsn, {}).running() as fleet:
                 await enlist(fleet, names)
+                spare_collector()
                 return {"nodes": len(names), **await _looked_at(fleet)}
         finally:
             await postgres.stop()

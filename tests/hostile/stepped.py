@@ -97,6 +97,8 @@ class Stepped:
             machine.up = machine.beats = True
             machine.mend()
         self.world.stripe.up = self.world.provider().up = True
+        for stored in self.world.provider().namespaces.values():
+            stored.used_bytes = 0  # below any quota that a stranger may have set
         try:
             self.do(self._rests())
             self.do(self.running.stop())
