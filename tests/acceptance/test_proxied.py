@@ -53,7 +53,14 @@ MACHINES = 3
 MAY_FAIL = {("ssh", fault) for fault in ("reset", "blackhole out", "blackhole back")}
 FORCED, LOCKOUT = "R09", "lockout_failed"
 CODES = {"ssh_connect_failed", "ssh_timeout", "ssh_step_failed"}
-TIMING = "[timing]\ncleanup_tries = 1000\nsetup_fail_limit = 1000\nallocation_deadline_ms = 60000\n"
+# The machines beat in the busy process of the test: what counts as silence is more than that may hold them up.
+TIMING = """[timing]
+cleanup_tries = 1000
+setup_fail_limit = 1000
+allocation_deadline_ms = 60000
+suspect_after_ms = 2000
+offline_after_ms = 5000
+"""
 
 
 class ProxiedMachine(Machine):

@@ -370,7 +370,7 @@ SELECT 'U2', ref, jsonb_build_object('what', 'its state is not the one last audi
 FROM last_audited
 WHERE (SELECT jseq FROM verified_since) = 0 AND NOT live AND audited IS DISTINCT FROM state
 UNION ALL
--- U3: whoever replays the audit comes from state to state. Access that nobody uses is forgotten, and given anew.
+-- U3: whoever replays the audit comes from state to state. Unused access and a retired node may come to be anew.
 SELECT 'U3', target_ref, jsonb_build_object('what', 'an entry does not begin in the state in which the one before it ended',
                                             'seq', seq, 'before', was, 'from', from_state)
 FROM (
@@ -379,7 +379,7 @@ FROM (
     WHERE shard = 0 AND seq > (SELECT audit_seq FROM verified_since) AND seq < 9223372036854775807
       AND to_state IS NOT NULL
 ) AS entry
-WHERE was <> from_state OR (from_state IS NULL AND was <> 'idle')
+WHERE was <> from_state OR (from_state IS NULL AND was NOT IN ('idle', 'retired'))
 UNION ALL
 -- U4: each entry says who and under which epoch, and that of a change in which trace.
 SELECT 'U4', 'audit_log:' || audit_id, jsonb_build_object('what', 'it does not say who, in which trace or epoch', 'seq', seq)
