@@ -272,6 +272,7 @@ async def test_refusals_are_audited_in_bulk_when_the_minute_is_over(world: World
 
 @pytest.mark.parametrize("key", ["", "a" * 129, "tab\there", "bell\x07", "é", "\u202e", " " * 129])
 async def test_a_command_needs_a_printable_key_of_at_most_128_characters(world: World, key: str) -> None:
+    await world.quiet()  # what an earlier test has left under way is counted before
     before = await world.counts()
     body = {"account_id": world.new_name("acct"), "currency": "usd"}
     error = await world.refused("cmd.account.create", body, "invalid_request", key=key)

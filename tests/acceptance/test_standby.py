@@ -44,7 +44,8 @@ async def test_a_paused_runtime_is_replaced_and_writes_nothing_when_it_wakes(pai
     async with asyncio.timeout(PATIENCE_S):
         assert await first.wait() == 1
     last = (pair.base / "first" / "log").read_text().splitlines()[-1]
-    assert last == "amends: another runtime has taken the lease from epoch 1; this runtime has stopped"
+    said = "another runtime has taken the lease from epoch 1; this runtime has stopped"
+    assert (json.loads(last)["level"], json.loads(last)["message"]) == ("error", said)
     rows = await pair.fetch(f"SELECT DISTINCT epoch FROM audit_log WHERE jseq > {before['seq']}")
     assert [row["epoch"] for row in rows] in ([], [2])
     assert (await pair.create_account("after"))["ok"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -349,3 +350,29 @@ async def test_a_slow_try_of_a_row_set_apart_holds_up_nobody_else(monkeypatch: p
         await until(lambda: world.sent.count("good.2") >= 3)
         world.answer = lambda name: Published("ok")
         await until(lambda: "good.2" in world.acknowledged)
+
+
+async def test_a_row_that_is_read_before_its_commit_is_carried_out_goes_out_once() -> None:
+    # given a read at the start that sees a commit of which the relay hears only meanwhile: it is in the head already
+    world, late = World(), list[object]()
+    follow = world.follow
+    world.follow = lambda rows, message: late.append((rows, message))  # type: ignore[method-assign]
+    world.commit("a.0", "b.0")
+    world.follow = follow  # type: ignore[method-assign]
+    look = world._look
+
+    async def looked(found: Callable[[], Any]) -> Any:
+        answer = await look(found)
+        for rows, message in late:
+            world.follow(rows, message)
+        late.clear()
+        return answer
+
+    world._look = looked  # type: ignore[method-assign]
+    async with running(world):
+        await until(lambda: world.relay.pending == 0 and len(world.acknowledged) >= 2)
+        world.commit("a.1")
+        await until(lambda: len(world.acknowledged) >= 3)
+    # then
+    assert in_order(world.acknowledged)
+    assert world.relay.published == 3

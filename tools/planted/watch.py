@@ -204,7 +204,7 @@ WATCH: Final = (
         "own-deafness-taken-for-a-nodes-silence",
         "A7",
         "supervisors/detector.py",
-        "return due if self._canary >= since + self._beat_s else max(due, self._mono() + TICK_S)",
+        "return due if self._canary >= since + self._beat_s else max(due, self._mono() + self.tick_s)",
         "return due",
         Test(
             "tests/supervisors/test_detector.py::"

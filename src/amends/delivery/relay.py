@@ -116,6 +116,8 @@ class Relay:
             self._accept(row)
 
     def _accept(self, row: OutboxRow) -> None:
+        if row.outbox_id in self._rows:  # read, and met as well: its commit was in the head and not yet carried out
+            return
         self._rows[row.outbox_id] = row
         queue = self._entities.get(row.entity)
         if queue is None:
