@@ -354,7 +354,7 @@ async def test_a_slow_try_of_a_row_set_apart_holds_up_nobody_else(monkeypatch: p
 
 async def test_a_row_that_is_read_before_its_commit_is_carried_out_goes_out_once() -> None:
     # given a read at the start that sees a commit of which the relay hears only meanwhile: it is in the head already
-    world, late = World(), list[object]()
+    world, late = World(), list[tuple[Any, Any]]()
     follow = world.follow
     world.follow = lambda rows, message: late.append((rows, message))  # type: ignore[method-assign]
     world.commit("a.0", "b.0")
