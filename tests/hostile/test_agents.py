@@ -19,6 +19,7 @@ from adapters.nats.publishing import traceparent
 from amends.ports.steps import Outcome
 from amends.runtime.identity import Identity, trace_of
 from amends.values.canonical import UNREADABLE
+from tests.adapters.nats.driver import Driver
 from tests.hostile.values import changed, given, sent, tried, words
 
 LOOP: Final = asyncio.Runner()
@@ -57,20 +58,6 @@ def test_of_heartbeats_some_are_heard_and_the_others_counted(found: list[Beat]) 
         assert 1 <= len(boot_id) <= 128
         assert boot_id.isascii()
         assert boot_id.isprintable()
-
-
-class Driver:
-    """What a parser calls of its client."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[bytes, bytes]] = []
-        self.pings = 0
-
-    async def _process_ping(self) -> None:
-        self.pings += 1
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self.messages.append((subject, data))
 
 
 payloads = st.binary(max_size=30) | st.sampled_from((b"", b"\r\n", b"PING\r\n", b"MSG amends.v1.hb.n9 1 3\r\nabc\r\n"))

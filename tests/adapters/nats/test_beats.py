@@ -9,21 +9,8 @@ from adapters.embedded.nats import EmbeddedNats
 from adapters.nats import connection
 from adapters.nats.agents import Heartbeats
 from adapters.nats.beats import Beat, BeatParser
+from tests.adapters.nats.driver import Driver
 from tests.patience import PATIENCE_S
-
-
-class Driver:
-    """What a parser calls of its client."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[bytes, bytes]] = []
-        self.pings = 0
-
-    async def _process_ping(self) -> None:
-        self.pings += 1
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        self.messages.append((subject, data))
 
 
 def message(node: str, data: bytes, subject: str = "amends.v1.hb", reply: str = "") -> bytes:
